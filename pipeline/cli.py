@@ -1,0 +1,83 @@
+"""What every workflow script shares: arguments, logging, and how errors become exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from .config import load_config
+from .errors import UserError
+from .run import Run
+
+Work = Callable[[Run, argparse.Namespace], int | None]
+
+logger = logging.getLogger("emdistill")
+
+
+def run_script(
+    description: str,
+    work: Work,
+    *,
+    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
+    arguments: Sequence[str] | None = None,
+) -> NoReturn:
+    """Parse `[config.json] --set … --dry-run --debug`, run `work`, and exit.
+
+    Exit status 0: done; 1: some blocks failed (`work` returned 1); 2: a `UserError`, printed as one line; 130: Ctrl-C.
+    Any other exception is a bug and keeps its traceback.
+    """
+    options = parse_arguments(description, add_arguments, arguments)
+    start_logging(options.debug)
+    try:
+        run = Run(load_config(options.config, options.set))
+        status = work(run, options)
+    except UserError as error:
+        if options.debug:
+            raise
+        exit_with(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command continues where it stopped\n")
+        sys.exit(130)
+    sys.exit(status or 0)
+
+
+def parse_arguments(
+    description: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
+    arguments: Sequence[str] | None = None,
+) -> argparse.Namespace:
+    """The arguments common to all workflow scripts, plus those that `add_arguments` declares."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("config", nargs="?", default="config.json", help="config file (default: ./config.json)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a config value, for example --set cluster.workers=8; repeatable",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check everything, say what would be done, and stop")
+    parser.add_argument("--debug", action="store_true", help="log more, and show tracebacks of users' errors")
+    if add_arguments is not None:
+        add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def exit_with(error: UserError) -> NoReturn:
+    """Print a user's error as one line and exit with status 2."""
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(2)
+
+
+def start_logging(debug: bool) -> None:
+    """Send the product's log lines to standard error; libraries only speak up from warnings on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    for name in ("emdistill", "pipeline"):
+        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)

@@ -1,0 +1,66 @@
+"""The whole config as strict pydantic models, one module per group of sections."""
+
+from .base import NEAREST_NEIGHBOURS, Offset, Section, VoxelShape, VoxelVector
+from .blockwise import (
+    AgglomerateConfig,
+    ClusterConfig,
+    EvaluateConfig,
+    FragmentsConfig,
+    PredictConfig,
+    RagConfig,
+    SegmentConfig,
+    ViewConfig,
+)
+from .load import apply_override, config_hash, dump_config, load_config, parse_config
+from .networks import MalaConfig, MalaTinyConfig, NetworkConfig, ResidualUnetConfig, SectionUnetConfig
+from .root import Config
+from .training import (
+    AugmentConfig,
+    DistillationConfig,
+    ElasticConfig,
+    ScheduleConfig,
+    StudentConfig,
+    TargetsConfig,
+    TeacherConfig,
+)
+from .volumes import FileSource, PhantomSource, PublicSource, Region, Source, VolumesConfig
+
+__all__ = [
+    "NEAREST_NEIGHBOURS",
+    "AgglomerateConfig",
+    "AugmentConfig",
+    "ClusterConfig",
+    "Config",
+    "DistillationConfig",
+    "ElasticConfig",
+    "EvaluateConfig",
+    "FileSource",
+    "FragmentsConfig",
+    "MalaConfig",
+    "MalaTinyConfig",
+    "NetworkConfig",
+    "Offset",
+    "PhantomSource",
+    "PredictConfig",
+    "PublicSource",
+    "RagConfig",
+    "Region",
+    "ResidualUnetConfig",
+    "ScheduleConfig",
+    "Section",
+    "SectionUnetConfig",
+    "SegmentConfig",
+    "Source",
+    "StudentConfig",
+    "TargetsConfig",
+    "TeacherConfig",
+    "ViewConfig",
+    "VolumesConfig",
+    "VoxelShape",
+    "VoxelVector",
+    "apply_override",
+    "config_hash",
+    "dump_config",
+    "load_config",
+    "parse_config",
+]

@@ -1,0 +1,76 @@
+"""The networks a config can name. Sizes are what the networks themselves cannot derive."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .base import Positive, Section, VoxelShape
+
+Widths = Annotated[tuple[Positive, ...], Field(min_length=2)]
+
+
+class MalaConfig(Section):
+    """The published 3D U-Net MALA: valid convolutions, 84.02 M parameters at its defaults."""
+
+    name: Literal["mala"] = "mala"
+    features: Positive = 12
+    """Channels of the first level."""
+    growth: Positive = 5
+    """Factor by which each level multiplies the channels."""
+    downsampling: tuple[VoxelShape, ...] = ((1, 3, 3), (1, 3, 3), (1, 3, 3))
+    """Pooling factor between levels in voxels, order z, y, x."""
+    embedding_channels: Positive = 16
+    """Dimensions of the voxel embedding."""
+
+
+class MalaTinyConfig(MalaConfig):
+    """The published student of MALA: the same architecture, 0.368 M parameters at its defaults."""
+
+    name: Literal["mala_tiny"] = "mala_tiny"  # type: ignore[assignment]
+    features: Positive = 5
+    growth: Positive = 2
+
+
+class ResidualUnetConfig(Section):
+    """A residual U-Net with same convolutions for 2D images or 3D volumes."""
+
+    name: Literal["residual_unet"] = "residual_unet"
+    dimensions: Literal[2, 3] = 3
+    """2: images (y, x); 3: volumes (z, y, x)."""
+    widths: Widths = (16, 32, 64, 128)
+    """Channels of each level, finest first."""
+    downsampling: tuple[VoxelShape, ...] | None = None
+    """Pooling factor between levels, order z, y, x. Default: (1, 2, 2) in 3D and (2, 2) in 2D."""
+    embedding_channels: Positive = 16
+    """Dimensions of the voxel embedding."""
+
+    @model_validator(mode="after")
+    def _one_factor_between_levels(self) -> ResidualUnetConfig:
+        if self.downsampling is not None and len(self.downsampling) != len(self.widths) - 1:
+            raise ValueError("downsampling needs one factor between each two levels (one fewer than widths)")
+        return self
+
+
+class SectionUnetConfig(Section):
+    """2D residual U-Net over neighbouring sections as channels: a 3D embedding at the price of 2D convolutions."""
+
+    name: Literal["section_unet"] = "section_unet"
+    sections: Positive = 7
+    """Neighbouring sections that enter as channels; an odd number. The middle one is embedded."""
+    widths: Widths = (16, 32, 64, 128)
+    """Channels of each level, finest first; each level halves y and x."""
+    embedding_channels: Positive = 16
+    """Dimensions of the voxel embedding."""
+
+    @model_validator(mode="after")
+    def _odd_sections(self) -> SectionUnetConfig:
+        if self.sections % 2 == 0:
+            raise ValueError("sections must be odd: as many sections above the embedded one as below")
+        return self
+
+
+NetworkConfig = Annotated[
+    MalaConfig | MalaTinyConfig | ResidualUnetConfig | SectionUnetConfig, Field(discriminator="name")
+]

@@ -1,0 +1,165 @@
+"""How training samples are made and how teacher and student learn from them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .base import NEAREST_NEIGHBOURS, Fraction, NonNegative, Offset, Positive, Probability, Section, VoxelShape
+from .networks import NetworkConfig
+
+PositiveFloat = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class ElasticConfig(Section):
+    """Smooth random deformation and rotation in the section plane."""
+
+    probability: Probability = 0.5
+    """Share of samples that are deformed."""
+    control_point_spacing: VoxelShape = (8, 48, 48)
+    """Distance between control points in voxels."""
+    jitter: tuple[Weight, Weight, Weight] = (0.0, 2.0, 2.0)
+    """Standard deviation of the control points' displacement in voxels."""
+    rotation: bool = True
+    """Rotate by a random angle in the section plane."""
+
+
+class AugmentConfig(Section):
+    """Augmentations of raw and labels. Each can be switched off by a zero probability or amount."""
+
+    mirror: tuple[bool, bool, bool] = (True, True, True)
+    """Axes that may be mirrored, order z, y, x."""
+    transpose_yx: bool = True
+    """Exchange y and x."""
+    transpose_all: bool = False
+    """Exchange all three axes; only for isotropic voxels and cubic patches."""
+    elastic: ElasticConfig | None = ElasticConfig()
+    """Elastic deformation; `null` switches it off."""
+    intensity_scale: tuple[PositiveFloat, PositiveFloat] = (0.8, 1.2)
+    """Range of the random contrast factor."""
+    intensity_shift: tuple[float, float] = (-0.15, 0.15)
+    """Range of the random brightness shift, as a share of the intensity range."""
+    intensity_per_section: bool = False
+    """Draw contrast and brightness anew for each section (serial sections)."""
+    noise: Weight = 0.02
+    """Largest standard deviation of added Gaussian noise, as a share of the intensity range."""
+    blur: Weight = 0.0
+    """Largest standard deviation of a Gaussian blur in the section plane, in voxels."""
+    blur_probability: Probability = 0.0
+    """Share of samples that are blurred."""
+    missing_sections: Probability = 0.0
+    """Probability that a section is blanked (labels stay)."""
+    low_contrast_sections: Probability = 0.0
+    """Probability that a section loses contrast."""
+    shift_sections: Probability = 0.0
+    """Probability that a section, and all that follow, slip in the plane."""
+    shift_voxels: NonNegative = 0
+    """Largest slip in voxels."""
+
+
+class TargetsConfig(Section):
+    """What the networks are asked to predict."""
+
+    offsets: tuple[Offset, ...] = (*NEAREST_NEIGHBOURS, (-2, 0, 0), (0, -4, 0), (0, 0, -4), (0, -12, 0), (0, 0, -12))
+    """Offsets of the supervised affinities in voxels, order z, y, x. The first three should be the nearest neighbours."""
+    erosion: NonNegative = 1
+    """Width in voxels, to each side, of the background cut between touching neurites. Only in the section plane if `erosion_in_plane`."""
+    erosion_in_plane: bool = False
+    """Cut only within sections (anisotropic data)."""
+    unlabelled_id: NonNegative | None = None
+    """A label value that means "not annotated": no loss there. Label 0 is background, not unknown, unless named here."""
+
+
+class ScheduleConfig(Section):
+    """One training: how long, how fast, how often to look."""
+
+    iterations: Positive = 20000
+    """Optimiser steps."""
+    batch_size: Positive = 2
+    """Samples per step."""
+    patch_shape: VoxelShape = (9, 128, 128)
+    """Voxels of raw that one sample shows to the network, context included."""
+    learning_rate: PositiveFloat = 1e-3
+    """Adam's step size."""
+    schedule: Literal["constant", "cosine", "polynomial"] = "cosine"
+    """How the learning rate falls to a fiftieth of itself over the iterations."""
+    warm_up: NonNegative = 50
+    """Iterations over which the learning rate rises to its value."""
+    weight_decay: Weight = 0.0
+    """L2 penalty on the weights."""
+    gradient_clip: PositiveFloat | None = 1.0
+    """Largest norm of the gradient; `null` does not clip."""
+    autocast: Literal["auto", "off", "bfloat16", "float16"] = "auto"
+    """Reduced precision. `auto`: bfloat16 or float16 where the device has it in hardware, otherwise none."""
+    device: str = "auto"
+    """`auto` takes the first GPU if there is one; otherwise `cpu`, `cuda` or `cuda:1`."""
+    minimum_labelled: Fraction = 0.1
+    """A random location is rejected if a smaller share of its voxels carries a label."""
+    loader_workers: NonNegative = 1
+    """Processes that prepare batches ahead. Never changes a result; 0 prepares them in the training process."""
+    loader_cache: Positive = 8
+    """Batches prepared ahead at most."""
+    checkpoint_every: Positive = 500
+    """Iterations between checkpoints."""
+    keep_checkpoints: Positive = 3
+    """Checkpoints kept; older ones are deleted."""
+    validate_every: Positive = 500
+    """Iterations between validations on `volumes.validate`."""
+    validate_shape: VoxelShape = (32, 256, 256)
+    """Largest part of the validation region (its middle) that validation during training looks at, in voxels."""
+    log_every: Positive = 10
+    """Iterations between TensorBoard scalars."""
+    picture_every: Positive = 250
+    """Iterations between TensorBoard pictures."""
+
+
+class DistillationConfig(Section):
+    """Graph relation distillation (arXiv 2401.06370): what the student copies from the teacher.
+
+    All terms are means, so that the weights do not depend on patch, batch or memory size; see docs/METHODS.md.
+    """
+
+    node_weight: Weight = 0.1
+    """Weight of the instance nodes (intra-image instance graph)."""
+    edge_weight: Weight = 0.1
+    """Weight of the instance edges (intra-image instance graph)."""
+    affinity_weight: Weight = 10.0
+    """Weight of the affinity graph (intra-image)."""
+    inter_edge_weight: Weight = 0.0
+    """Weight of the inter-image instance edges."""
+    inter_affinity_weight: Weight = 0.0
+    """Weight of the inter-image affinities."""
+    memory_size: Positive = 32
+    """Images in the memory bank."""
+    memory_sample: Positive = 12
+    """Memory images compared with each batch."""
+    offsets: tuple[Offset, ...] | None = None
+    """Offsets of the affinity graph. Default: those of `targets.offsets`."""
+    layers: tuple[str, ...] = ()
+    """Tapped decoder layers that are distilled beside the embedding; a network lists its own. Default: the embedding only."""
+    warm_up: NonNegative = 0
+    """Iterations over which the distillation weights rise linearly to their values."""
+
+
+class TeacherConfig(Section):
+    """The heavy network that segments well."""
+
+    network: NetworkConfig
+    """Architecture."""
+    training: ScheduleConfig = ScheduleConfig()
+    """Schedule."""
+    checkpoint: str | None = None
+    """A trained checkpoint to use instead of training one."""
+
+
+class StudentConfig(Section):
+    """The light network that runs over terabytes."""
+
+    network: NetworkConfig
+    """Architecture."""
+    training: ScheduleConfig = ScheduleConfig()
+    """Schedule."""
+    distillation: DistillationConfig | None = DistillationConfig()
+    """What is distilled; `null` trains the student alone, for comparison."""

@@ -1,0 +1,125 @@
+"""Where volumes come from, and which parts train, validate and get segmented."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .base import Fraction, Positive, Probability, Section, VoxelShape, VoxelVector
+
+
+class FileSource(Section):
+    """A volume in a file: TIFF stack (file or folder), HDF5, N5 or zarr."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    """The file or folder that holds the raw volume. `~` and `${VARIABLES}` are expanded."""
+    raw: str | None = None
+    """Dataset inside an HDF5, N5 or zarr container that holds the raw intensities, for example `volumes/raw`.
+    Default: the one dataset called `raw`, `volumes/raw` or `main`. Leave out for TIFF."""
+    labels_path: str | None = None
+    """The file or folder that holds the labels, if it is another one than `path`."""
+    labels: str | None = None
+    """Dataset that holds the labels. Default: `labels`, `volumes/labels/neuron_ids` or `stack` if there is one, otherwise the
+    volume is unlabelled. With a TIFF `labels_path`, leave out."""
+    mask: str | None = None
+    """Dataset (in `path`) that is non-zero where the volume is to be used. Default: everywhere."""
+    voxel_size: VoxelShape | None = None
+    """Size of a voxel in nanometres, order z, y, x. Required where the file does not say it."""
+    offset: VoxelVector | None = None
+    """Position of the first voxel in nanometres. Default: what the file says, otherwise 0."""
+    axes: str | None = None
+    """Order of the stored axes, for example `zyx` or `xyz`. Default: what the file says, otherwise `zyx`."""
+
+
+class PhantomSource(Section):
+    """A synthetic EM volume: neurites with membranes, organelles, noise and section defects."""
+
+    kind: Literal["phantom"] = "phantom"
+    shape: VoxelShape = (64, 256, 256)
+    """Extent of the volume in voxels, order z, y, x."""
+    voxel_size: VoxelShape = (40, 8, 8)
+    """Size of a voxel in nanometres. Neurites keep their physical proportions: an anisotropic size gives ssTEM-like sections."""
+    seed: int = 0
+    """The volume is a pure function of this seed and the fields of this section."""
+    neurite_spacing: Annotated[float, Field(gt=0)] = 240.0
+    """Mean distance between neighbouring neurites in nanometres."""
+    membrane_width: Annotated[float, Field(gt=0)] = 24.0
+    """Width of a membrane in nanometres."""
+    organelles: Probability = 0.5
+    """Probability that a neurite carries mitochondria."""
+    noise: Annotated[float, Field(ge=0)] = 0.06
+    """Standard deviation of the imaging noise, as a share of the intensity range."""
+    missing_sections: Probability = 0.0
+    """Share of sections that are lost (all zero)."""
+    dark_sections: Probability = 0.02
+    """Share of sections with low contrast and brightness."""
+    block_shape: VoxelShape = (32, 128, 128)
+    """The phantom is written in blocks of this shape; the result does not depend on it."""
+
+
+class PublicSource(Section):
+    """A published data set, by name. It is downloaded once and cached."""
+
+    kind: Literal["public"] = "public"
+    name: str
+    """One of the registered names; `python -m pipeline.datasets` lists them with size, licence and reference."""
+    cache: str | None = None
+    """Folder for downloads. Default: the user's cache folder, or `$EMDISTILL_CACHE`."""
+
+
+Source = Annotated[FileSource | PhantomSource | PublicSource, Field(discriminator="kind")]
+
+
+class Region(Section):
+    """A part of a source. Give voxel bounds (`begin`, `end`) or a share of the sections (`z_share`), or neither for all."""
+
+    source: str
+    """Name of the source in `volumes.sources`."""
+    begin: VoxelVector | None = None
+    """First voxel, order z, y, x, counted from the first voxel of the source. Default: 0, 0, 0."""
+    end: VoxelVector | None = None
+    """One past the last voxel. Default: the end of the source."""
+    z_share: tuple[Fraction, Fraction] | None = None
+    """The sections from this share of the volume's depth to that, for example `[0.0, 0.75]`."""
+
+    @model_validator(mode="after")
+    def _bounds_or_share(self) -> Region:
+        if self.z_share is not None:
+            if self.begin is not None or self.end is not None:
+                raise ValueError("give either z_share or begin/end, not both")
+            if self.z_share[0] >= self.z_share[1]:
+                raise ValueError("z_share must go from a smaller to a larger share")
+        if self.begin is not None and min(self.begin) < 0:
+            raise ValueError("begin must not be negative")
+        if self.begin is not None and self.end is not None:
+            if any(b >= e for b, e in zip(self.begin, self.end, strict=True)):
+                raise ValueError("every component of end must be larger than that of begin")
+        return self
+
+
+class VolumesConfig(Section):
+    """The volumes of a run: sources, and the regions that training, validation and segmentation use."""
+
+    sources: dict[str, Source]
+    """Every volume of the run, under a name of your choice."""
+    train: tuple[Region, ...] = ()
+    """Labelled regions that teacher and student learn from."""
+    validate_: Annotated[Region | None, Field(alias="validate")] = None
+    """A labelled region that training never sees: validation during training, choice of the threshold, scores."""
+    segment: Region
+    """The region that is predicted and segmented; its source is imported into `volume.zarr`."""
+    import_block: Annotated[tuple[Positive, Positive, Positive], Field()] = (32, 256, 256)
+    """Volumes are imported in blocks of this many voxels; also the chunk shape of the imported arrays."""
+
+    @model_validator(mode="after")
+    def _sources_exist(self) -> VolumesConfig:
+        regions = [("train", region) for region in self.train] + [("segment", self.segment)]
+        if self.validate_ is not None:
+            regions.append(("validate", self.validate_))
+        for name, region in regions:
+            if region.source not in self.sources:
+                known = ", ".join(sorted(self.sources))
+                raise ValueError(f"{name} names the source {region.source!r}, which is not in sources ({known})")
+        return self

@@ -1,0 +1,51 @@
+"""Packaging of emdistill: everything that is imported is declared here."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "([^"]+)"', (here / "pipeline" / "__init__.py").read_text()).group(1)
+
+setup(
+    name="emdistill",
+    version=version,
+    description="Distil heavy EM segmentation networks into light ones and run them block by block over any volume",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11,<3.12",
+    packages=find_packages(include=["pipeline", "pipeline.*"]),
+    package_data={"pipeline": ["viewer/templates/*.html"]},
+    install_requires=[
+        "torch==2.13.0",
+        "gunpowder==1.4.4",  # requires zarr<3 and funlib.persistence<=0.6
+        "zarr>=2.18,<3",
+        "numcodecs>=0.13,<0.16",  # the last series that zarr 2 works with
+        "funlib.geometry>=0.3,<0.4",
+        "funlib.persistence==0.6.0",
+        "daisy==2.0.0",
+        "waterz==0.10.1",
+        "higra==0.6.13",
+        "mwatershed==0.5.4",
+        "connected-components-3d>=4.1,<5",
+        "networkx>=3.2",
+        "numpy>=2.0,<3",
+        "scipy>=1.14",
+        "scikit-image>=0.25",
+        "h5py>=3.11",
+        "tifffile>=2024.8",
+        "pydantic>=2.11,<3",
+        "tqdm>=4.66",
+        "tensorboard>=2.18",
+        "pooch>=1.8",
+        "matplotlib>=3.9",
+        "jinja2>=3.1",
+        "neuroglancer>=2.40",
+        "psutil>=6",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.13"],
+    },
+)
