@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import platform
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from funlib.geometry import Coordinate
 
-from .config import Config, Region, dump_config
+from . import __version__
+from .config import Config, Region, config_hash, dump_config
 from .errors import UserError
 from .volumes import Box, Volume, open_volume, volume_exists
+
+RESULTS_DEPEND_ON = ("torch", "gunpowder", "daisy", "zarr", "numpy", "scipy", "scikit-image", "waterz", "higra")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class Run:
     def summary(self) -> Path:
         """Scores, stages and versions, as JSON."""
         return self.directory / "summary.json"
+
+    @property
+    def config_hash(self) -> str:
+        """Hash of the config, wherever the run directory lies."""
+        return config_hash({**dump_config(self.config), "run_directory": "."})
 
     def network_directory(self, role: str) -> Path:
         """Folder of checkpoints and curves of the `teacher` or `student`."""
@@ -113,18 +122,33 @@ def region_box(region: Region, shape: Coordinate, where: str) -> Box:
         raise UserError(f"the region from voxel {tuple(begin)} to {tuple(end)} is empty", where)
     if not Box.of_shape(shape).contains(box):
         raise UserError(
-            f"the region from voxel {tuple(begin)} to {tuple(end)} reaches beyond the source, which has {tuple(shape)} voxels",
+            f"the region from voxel {tuple(begin)} to {tuple(end)} reaches beyond the source of {tuple(shape)} voxels",
             where,
         )
     return box
 
 
+def package_versions() -> dict[str, str]:
+    """Versions of this package, of Python, and of the packages that results may depend on."""
+    return {
+        "emdistill": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in RESULTS_DEPEND_ON},
+    }
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or an empty one if the file does not exist."""
+    """A JSON object from a file, or an empty one if the file does not exist.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     try:
         document = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
+    except ValueError as error:
+        raise UserError(f"is no JSON ({error}); delete it, it is written anew", str(path)) from None
     return dict(document)
 
 
@@ -136,24 +160,27 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with os.fdopen(descriptor, "w") as file:
+            with temporary.open("w") as file:
                 json.dump(document, file, indent=2)
                 file.write("\n")
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror or error}", str(path)) from error
 
 
 def update_summary(run: Run, **sections: Any) -> None:
-    """Merge sections into `summary.json`; a section that is a dictionary is merged key by key."""
+    """Merge sections into `summary.json`; a section that is a dictionary is merged key by key, one level deep.
+
+    The hash of the config and the versions of the packages are written along with every update.
+    """
     summary = read_json(run.summary)
+    sections |= {"config_hash": run.config_hash, "versions": package_versions()}
     for name, value in sections.items():
         if isinstance(value, dict) and isinstance(summary.get(name), dict):
             summary[name].update(value)

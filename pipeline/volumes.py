@@ -124,10 +124,11 @@ class Volume:
         try:
             return np.asarray(self.array[(..., *box.slices)])
         except (RuntimeError, ValueError, OSError) as error:
-            raise UserError(f"a chunk in voxels {box.begin} to {box.end} cannot be read ({error})", self.name) from error
+            where = f"voxels {tuple(box.begin)} to {tuple(box.end)}"
+            raise UserError(f"a chunk in {where} cannot be read ({error})", self.name) from error
 
     def read_mirrored(self, box: Box) -> np.ndarray:
-        """The voxels of a box that may reach beyond the volume, which is mirrored at its faces (edge voxel not repeated)."""
+        """The voxels of a box that may reach beyond the volume, mirrored at its faces (edge voxel not repeated)."""
         indices = [
             mirror_indices(begin, end, extent)
             for begin, end, extent in zip(box.begin, box.end, self.shape, strict=True)
@@ -141,8 +142,34 @@ class Volume:
         return data
 
     def write(self, box: Box, data: np.ndarray) -> None:
-        """Store the voxels of a box."""
-        self.array[(..., *box.slices)] = data
+        """Store the voxels of a box.
+
+        Raises:
+            UserError: the disk is full or not writable.
+        """
+        try:
+            self.array[(..., *box.slices)] = data
+        except (OSError, KeyError) as error:  # zarr raises KeyError where it cannot create a folder
+            raise UserError(f"cannot be written: {getattr(error, 'strerror', None) or error}", self.name) from error
+
+
+class CheckedStore(zarr.DirectoryStore):
+    """A zarr directory that refuses truncated chunks.
+
+    Blosc decompresses a chunk that lost its end into whatever lies in memory, without a word. Its header knows the
+    length, so a read of such a chunk raises a `ValueError` that names it.
+    """
+
+    def __getitem__(self, key: str) -> bytes:
+        value: bytes = super().__getitem__(key)
+        if not key.rpartition("/")[2].startswith(".z") and len(value) != max(16, blosc_length(value)):
+            raise ValueError(f"chunk {key} is truncated")
+        return value
+
+
+def blosc_length(chunk: bytes) -> int:
+    """Bytes that a Blosc chunk has according to its header."""
+    return int.from_bytes(chunk[12:16], "little")
 
 
 def mirror_indices(begin: int, end: int, extent: int) -> np.ndarray:
@@ -181,11 +208,13 @@ def create_volume(
     Raises:
         UserError: the container cannot be written.
     """
+    name = f"{container}/{dataset}"
     voxel_size = Coordinate(like.voxel_size if voxel_size is None and like else voxel_size or (1, 1, 1))
     offset = Coordinate(like.offset if offset is None and like else offset or (0, 0, 0))
     channels = tuple(shape[:-3])
     try:
-        array = zarr.open_group(str(container), mode="a").create_dataset(
+        container.mkdir(parents=True, exist_ok=True)
+        array = zarr.open_group(CheckedStore(str(container)), mode="a").create_dataset(
             dataset,
             shape=tuple(shape),
             chunks=(*channels, *(min(c, s) for c, s in zip(chunks, shape[-3:], strict=True))),
@@ -201,9 +230,11 @@ def create_volume(
             units=["nm"] * 3,
             **(attributes or {}),
         )
-    except (PermissionError, NotADirectoryError, OSError) as error:
-        raise UserError(f"cannot be written: {error}", f"{container}/{dataset}") from error
-    return Volume(array, voxel_size, offset, f"{container}/{dataset}")
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror or error}", name) from error
+    except KeyError as error:  # what zarr makes of a folder that it cannot create
+        raise UserError("cannot be written", name) from error
+    return Volume(array, voxel_size, offset, name)
 
 
 def open_volume(container: Path, dataset: str, mode: str = "r") -> Volume:
@@ -215,16 +246,21 @@ def open_volume(container: Path, dataset: str, mode: str = "r") -> Volume:
         mode: `r` to read, `r+` to write as well.
 
     Raises:
-        UserError: there is no such array, or it does not say its voxel size.
+        UserError: there is no such array, its metadata are damaged, or it does not say its voxel size.
     """
     name = f"{container}/{dataset}"
+    if not volume_exists(container, dataset):
+        raise UserError("there is no such dataset; run the earlier stages first", name)
     try:
-        array = zarr.open_array(str(container), path=dataset, mode=mode)
-    except (ValueError, KeyError, zarr.errors.ArrayNotFoundError, FileNotFoundError):
-        raise UserError("there is no such dataset; run the earlier stages first", name) from None
-    if "voxel_size" not in array.attrs:
+        array = zarr.open_array(CheckedStore(str(container)), path=dataset, mode=mode)
+        attributes = array.attrs.asdict()
+    except (ValueError, KeyError, OSError, zarr.errors.MetadataError) as error:
+        raise UserError(
+            f"the metadata cannot be read ({error}); delete the dataset and run its stage again", name
+        ) from error
+    if "voxel_size" not in attributes:
         raise UserError("the dataset has no voxel_size attribute", name)
-    return Volume(array, Coordinate(array.attrs["voxel_size"]), Coordinate(array.attrs["offset"]), name)
+    return Volume(array, Coordinate(attributes["voxel_size"]), Coordinate(attributes.get("offset", (0, 0, 0))), name)
 
 
 def volume_exists(container: Path, dataset: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,11 +21,32 @@ NonNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Probability = Fraction
 
-VoxelVector = tuple[int, int, int]
+
+@dataclass(frozen=True)
+class Readable:
+    """What a type is called in docs/CONFIG.md and in error lines, where its structure alone does not say it."""
+
+    text: str
+
+
+VoxelVector = Annotated[tuple[int, int, int], Readable("[z, y, x] in voxels (3 whole numbers)")]
 """A vector in voxels, order z, y, x."""
 
-VoxelShape = tuple[Positive, Positive, Positive]
+VoxelShape = Annotated[tuple[Positive, Positive, Positive], Readable("[z, y, x] in voxels (3 whole numbers ≥ 1)")]
 """An extent in voxels, order z, y, x; each at least 1."""
+
+VoxelContext = Annotated[
+    tuple[NonNegative, NonNegative, NonNegative], Readable("[z, y, x] in voxels (3 whole numbers ≥ 0)")
+]
+"""Voxels around a block, order z, y, x."""
+
+NanometreVector = Annotated[tuple[int, int, int], Readable("[z, y, x] in nanometres (3 whole numbers)")]
+"""A position in nanometres, order z, y, x."""
+
+NanometreShape = Annotated[
+    tuple[Positive, Positive, Positive], Readable("[z, y, x] in nanometres (3 whole numbers ≥ 1)")
+]
+"""An extent in nanometres, order z, y, x; each at least 1."""
 
 Offset = VoxelVector
 """An affinity offset in voxels, order z, y, x."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import NEAREST_NEIGHBOURS, Fraction, NonNegative, Offset, Positive, Section, VoxelShape
+from .base import NEAREST_NEIGHBOURS, Fraction, NonNegative, Offset, Positive, Section, VoxelContext, VoxelShape
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -49,8 +49,9 @@ class FragmentsConfig(Section):
     """Over-segmentation of each block by seeded watershed on the mean affinity."""
 
     method: Literal["watershed", "mutex_watershed"] = "watershed"
-    """`watershed`: seeds at maxima of the distance to boundaries; `mutex_watershed`: needs long-range offsets in `predict.offsets`."""
-    context: tuple[NonNegative, NonNegative, NonNegative] = (4, 32, 32)
+    """`watershed`: seeds at maxima of the distance to boundaries; `mutex_watershed`: needs long-range offsets in
+    `predict.offsets`."""
+    context: VoxelContext = (4, 32, 32)
     """Voxels read around a block on each side."""
     in_plane: bool = False
     """Fragment each section by itself (anisotropic data)."""
@@ -70,8 +71,9 @@ class AgglomerateConfig(Section):
     """How fragments are joined along the region adjacency graph."""
 
     method: Literal["waterz", "global"] = "global"
-    """`waterz`: per block with context, scores from waterz; `global`: exact average linkage on the whole graph, independent of blocks."""
-    context: tuple[NonNegative, NonNegative, NonNegative] = (4, 32, 32)
+    """`waterz`: per block with context, scores from waterz; `global`: exact average linkage on the whole graph,
+    independent of blocks."""
+    context: VoxelContext = (4, 32, 32)
     """Voxels read around a block on each side (`waterz`)."""
     merge_function: Literal["mean", "hist_quant_25", "hist_quant_50", "hist_quant_75"] = "mean"
     """How `waterz` scores an edge."""
@@ -83,8 +85,8 @@ class SegmentConfig(Section):
     """Which segmentations are written."""
 
     thresholds: Annotated[tuple[Fraction, ...], Field(min_length=1)] | Literal["best"] = "best"
-    """Merge thresholds (1 - affinity: larger merges more) of the segmentations to write. `best`: the one with the lowest
-    VOI on the validation region, or 0.5 when there are no labels."""
+    """Merge thresholds (1 - affinity: larger merges more) of the segmentations to write. `best`: the one with the
+    lowest VOI on the validation region, or 0.5 when there are no labels."""
     minimum_size: NonNegative = 0
     """Segments with fewer voxels are set to 0."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError
+from .mistakes import first_mistake
 from .root import Config
 
 
@@ -47,7 +47,7 @@ def parse_config(document: dict[str, Any]) -> Config:
     try:
         return Config.model_validate_json(json.dumps(document))
     except ValidationError as error:
-        raise _as_user_error(error, document) from None
+        raise first_mistake(error, Config) from None
 
 
 def dump_config(config: BaseModel) -> dict[str, Any]:
@@ -69,11 +69,11 @@ def apply_override(document: dict[str, Any], override: str) -> None:
         UserError: no `=`, or the path runs through a value that has no keys.
     """
     key, separator, text = override.partition("=")
-    if not separator or not key:
+    if not separator or not all(key.split(".")):
         raise UserError(f"--set expects dotted.key=value, got {override!r}", "--set")
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (json.JSONDecodeError, _UnfitJson):
         value = text
     *parents, last = key.split(".")
     node: Any = document
@@ -98,66 +98,43 @@ def _descend(node: Any, part: str, key: str) -> Any:
 
 
 def _list_index(node: list[Any], part: str, key: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
+    if not part.isdecimal() or int(part) >= len(node):
         raise UserError(f"{part!r} is no index of a list of {len(node)} values", key)
     return int(part)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(
+            path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant
+        )
     except FileNotFoundError:
         raise UserError("no such config file; give its path, or run where a config.json lies", str(path)) from None
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read as a config: {error}", str(path)) from None
+    except UnicodeDecodeError:
+        raise UserError("cannot be read as a config: it is no UTF-8 text", str(path)) from None
+    except OSError as error:
+        raise UserError(f"cannot be read as a config: {error.strerror}", str(path)) from None
     except json.JSONDecodeError as error:
         raise UserError(f"line {error.lineno}, column {error.colno}: {error.msg}", str(path)) from None
+    except _UnfitJson as error:
+        raise UserError(str(error), str(path)) from None
     if not isinstance(document, dict):
         raise UserError("a config is a JSON object, {...}", str(path))
     return document
 
 
-def _as_user_error(error: ValidationError, document: dict[str, Any]) -> UserError:
-    first = error.errors()[0]
-    where = _dotted_path(first["loc"], document)
-    if first["type"] == "extra_forbidden":
-        return UserError(f"unknown key{_suggestion(first['loc'], document)}", where)
-    if first["type"] == "missing":
-        return UserError("this key is required", where)
-    message = str(first["msg"]).removeprefix("Value error, ")
-    given = first.get("input")
-    if first["type"] != "value_error" and not isinstance(given, dict | list):
-        message = f"{message}, got {json.dumps(given, default=str)}"
-    if len(error.errors()) > 1:
-        message = f"{message} (and {len(error.errors()) - 1} more)"
-    return UserError(message, where or "config")
+class _UnfitJson(Exception):
+    """JSON that Python reads but that no config should contain."""
 
 
-def _dotted_path(location: tuple[int | str, ...], document: Any) -> str:
-    """The path as the user wrote it: without the names of union members that pydantic puts in between."""
-    parts: list[str] = []
-    node: Any = document
-    for index, part in enumerate(location):
-        last = index == len(location) - 1
-        if isinstance(node, dict) and (part in node or last):
-            node = node.get(str(part))
-        elif isinstance(node, list) and isinstance(part, int):
-            node = node[part] if part < len(node) else None
-        else:
-            continue
-        parts.append(str(part))
-    return ".".join(parts)
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _UnfitJson(f"the key {twice!r} appears twice in one section")
+    return document
 
 
-def _suggestion(location: tuple[int | str, ...], document: dict[str, Any]) -> str:
-    known = sorted(_known_keys(Config))
-    near = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else "; see docs/CONFIG.md for the keys of this section"
-
-
-def _known_keys(model: type[BaseModel]) -> set[str]:
-    schema = model.model_json_schema()
-    keys = set(schema.get("properties", {}))
-    for definition in schema.get("$defs", {}).values():
-        keys |= set(definition.get("properties", {}))
-    return keys
+def _refuse_constant(name: str) -> Any:
+    raise _UnfitJson(f"{name} is no JSON number")

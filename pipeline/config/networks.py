@@ -9,28 +9,37 @@ from pydantic import Field, model_validator
 from .base import Positive, Section, VoxelShape
 
 Widths = Annotated[tuple[Positive, ...], Field(min_length=2)]
+DecoderWidths = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 class MalaConfig(Section):
     """The published 3D U-Net MALA: valid convolutions, 84.02 M parameters at its defaults."""
 
     name: Literal["mala"] = "mala"
-    features: Positive = 12
-    """Channels of the first level."""
-    growth: Positive = 5
-    """Factor by which each level multiplies the channels."""
+    widths: Widths = (12, 60, 300, 1500)
+    """Channels of each level on the way down, finest first."""
+    decoder_widths: DecoderWidths | None = None
+    """Channels of each level on the way up, finest first, one fewer than `widths`. Default: as on the way down."""
     downsampling: tuple[VoxelShape, ...] = ((1, 3, 3), (1, 3, 3), (1, 3, 3))
     """Pooling factor between levels in voxels, order z, y, x."""
     embedding_channels: Positive = 16
     """Dimensions of the voxel embedding."""
+
+    @model_validator(mode="after")
+    def _one_entry_between_levels(self) -> MalaConfig:
+        for name in ("downsampling", "decoder_widths"):
+            given = getattr(self, name)
+            if given is not None and len(given) != len(self.widths) - 1:
+                raise ValueError(f"{name} needs one entry between each two levels (one fewer than widths)")
+        return self
 
 
 class MalaTinyConfig(MalaConfig):
     """The published student of MALA: the same architecture, 0.368 M parameters at its defaults."""
 
     name: Literal["mala_tiny"] = "mala_tiny"  # type: ignore[assignment]
-    features: Positive = 5
-    growth: Positive = 2
+    widths: Widths = (8, 16, 32, 64)
+    decoder_widths: DecoderWidths | None = (8, 32, 32)
 
 
 class ResidualUnetConfig(Section):
@@ -42,7 +51,8 @@ class ResidualUnetConfig(Section):
     widths: Widths = (16, 32, 64, 128)
     """Channels of each level, finest first."""
     downsampling: tuple[VoxelShape, ...] | None = None
-    """Pooling factor between levels, order z, y, x. Default: (1, 2, 2) in 3D and (2, 2) in 2D."""
+    """Pooling factor between levels, order z, y, x. 1 along z for images.
+    Default: 1, 2, 2."""
     embedding_channels: Positive = 16
     """Dimensions of the voxel embedding."""
 
@@ -50,6 +60,8 @@ class ResidualUnetConfig(Section):
     def _one_factor_between_levels(self) -> ResidualUnetConfig:
         if self.downsampling is not None and len(self.downsampling) != len(self.widths) - 1:
             raise ValueError("downsampling needs one factor between each two levels (one fewer than widths)")
+        if self.dimensions == 2 and any(factor[0] != 1 for factor in self.downsampling or ()):
+            raise ValueError("downsampling of images is [1, y, x]")
         return self
 
 

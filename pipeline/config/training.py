@@ -63,13 +63,14 @@ class TargetsConfig(Section):
     """What the networks are asked to predict."""
 
     offsets: tuple[Offset, ...] = (*NEAREST_NEIGHBOURS, (-2, 0, 0), (0, -4, 0), (0, 0, -4), (0, -12, 0), (0, 0, -12))
-    """Offsets of the supervised affinities in voxels, order z, y, x. The first three should be the nearest neighbours."""
+    """Offsets of the supervised affinities. The first three should be the nearest neighbours."""
     erosion: NonNegative = 1
-    """Width in voxels, to each side, of the background cut between touching neurites. Only in the section plane if `erosion_in_plane`."""
+    """Width in voxels, to each side, of the background cut between touching neurites."""
     erosion_in_plane: bool = False
     """Cut only within sections (anisotropic data)."""
     unlabelled_id: NonNegative | None = None
-    """A label value that means "not annotated": no loss there. Label 0 is background, not unknown, unless named here."""
+    """A label value that means "not annotated": no loss there. Label 0 is background, not unknown, unless named
+    here."""
 
 
 class ScheduleConfig(Section):
@@ -138,7 +139,8 @@ class DistillationConfig(Section):
     offsets: tuple[Offset, ...] | None = None
     """Offsets of the affinity graph. Default: those of `targets.offsets`."""
     layers: tuple[str, ...] = ()
-    """Tapped decoder layers that are distilled beside the embedding; a network lists its own. Default: the embedding only."""
+    """Tapped decoder layers that are distilled beside the embedding; a network lists its own. Default: the embedding
+    only."""
     warm_up: NonNegative = 0
     """Iterations over which the distillation weights rise linearly to their values."""
 

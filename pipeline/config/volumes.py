@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Fraction, Positive, Probability, Section, VoxelShape, VoxelVector
+from .base import Fraction, NanometreShape, NanometreVector, Probability, Readable, Section, VoxelShape, VoxelVector
 
 
 class FileSource(Section):
@@ -21,13 +21,13 @@ class FileSource(Section):
     labels_path: str | None = None
     """The file or folder that holds the labels, if it is another one than `path`."""
     labels: str | None = None
-    """Dataset that holds the labels. Default: `labels`, `volumes/labels/neuron_ids` or `stack` if there is one, otherwise the
-    volume is unlabelled. With a TIFF `labels_path`, leave out."""
+    """Dataset that holds the labels. Default: `labels`, `volumes/labels/neuron_ids` or `stack` if there is one,
+    otherwise the volume is unlabelled. With a TIFF `labels_path`, leave out."""
     mask: str | None = None
     """Dataset (in `path`) that is non-zero where the volume is to be used. Default: everywhere."""
-    voxel_size: VoxelShape | None = None
+    voxel_size: NanometreShape | None = None
     """Size of a voxel in nanometres, order z, y, x. Required where the file does not say it."""
-    offset: VoxelVector | None = None
+    offset: NanometreVector | None = None
     """Position of the first voxel in nanometres. Default: what the file says, otherwise 0."""
     axes: str | None = None
     """Order of the stored axes, for example `zyx` or `xyz`. Default: what the file says, otherwise `zyx`."""
@@ -39,8 +39,8 @@ class PhantomSource(Section):
     kind: Literal["phantom"] = "phantom"
     shape: VoxelShape = (64, 256, 256)
     """Extent of the volume in voxels, order z, y, x."""
-    voxel_size: VoxelShape = (40, 8, 8)
-    """Size of a voxel in nanometres. Neurites keep their physical proportions: an anisotropic size gives ssTEM-like sections."""
+    voxel_size: NanometreShape = (40, 8, 8)
+    """Size of a voxel. Neurites keep their physical proportions: an anisotropic size gives ssTEM-like sections."""
     seed: int = 0
     """The volume is a pure function of this seed and the fields of this section."""
     neurite_spacing: Annotated[float, Field(gt=0)] = 240.0
@@ -69,11 +69,14 @@ class PublicSource(Section):
     """Folder for downloads. Default: the user's cache folder, or `$EMDISTILL_CACHE`."""
 
 
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$"), Readable("a name of letters, digits, - and _")]
+"""Names a source in the config, its container on disk and its place in error lines."""
+
 Source = Annotated[FileSource | PhantomSource | PublicSource, Field(discriminator="kind")]
 
 
 class Region(Section):
-    """A part of a source. Give voxel bounds (`begin`, `end`) or a share of the sections (`z_share`), or neither for all."""
+    """A part of a source: voxel bounds (`begin`, `end`), or a share of the sections (`z_share`), or neither for all."""
 
     source: str
     """Name of the source in `volumes.sources`."""
@@ -93,16 +96,16 @@ class Region(Section):
                 raise ValueError("z_share must go from a smaller to a larger share")
         if self.begin is not None and min(self.begin) < 0:
             raise ValueError("begin must not be negative")
-        if self.begin is not None and self.end is not None:
-            if any(b >= e for b, e in zip(self.begin, self.end, strict=True)):
-                raise ValueError("every component of end must be larger than that of begin")
+        bounded = self.begin is not None and self.end is not None
+        if bounded and any(b >= e for b, e in zip(self.begin or (), self.end or (), strict=True)):
+            raise ValueError("every component of end must be larger than that of begin")
         return self
 
 
 class VolumesConfig(Section):
     """The volumes of a run: sources, and the regions that training, validation and segmentation use."""
 
-    sources: dict[str, Source]
+    sources: dict[SourceName, Source]
     """Every volume of the run, under a name of your choice."""
     train: tuple[Region, ...] = ()
     """Labelled regions that teacher and student learn from."""
@@ -110,7 +113,7 @@ class VolumesConfig(Section):
     """A labelled region that training never sees: validation during training, choice of the threshold, scores."""
     segment: Region
     """The region that is predicted and segmented; its source is imported into `volume.zarr`."""
-    import_block: Annotated[tuple[Positive, Positive, Positive], Field()] = (32, 256, 256)
+    import_block: VoxelShape = (32, 256, 256)
     """Volumes are imported in blocks of this many voxels; also the chunk shape of the imported arrays."""
 
     @model_validator(mode="after")

@@ -1,0 +1,40 @@
+# Two commands matter: `make demo` and `make test`. Both build their own virtual environment on first use.
+
+# Python 3.11 is the tested version.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+CONFIG ?= configs/demo.json
+RUN ?= runs/demo
+# DATA=path/to/volume.h5 runs the demo on your own labelled volume (datasets `raw` and `labels`, voxel size in the attributes).
+DATA ?=
+SET ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test slow lint docs clean
+
+demo: $(STAMP)
+	$(BIN)/python workflows/run_all.py $(CONFIG) --set run_directory=$(RUN) $(if $(DATA),--data $(DATA)) $(foreach pair,$(SET),--set $(pair))
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/python -m pipeline.config docs > docs/CONFIG.md
+
+$(STAMP): setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $(STAMP)
+
+clean:
+	rm -rf runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

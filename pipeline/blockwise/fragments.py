@@ -1,0 +1,102 @@
+"""Stage 03: affinities to fragments. Each block is over-segmented by itself, its fragments never cross its faces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import cc3d
+import numpy as np
+from funlib.geometry import Coordinate
+
+from ..config import NEAREST_NEIGHBOURS, FragmentsConfig, dump_config
+from ..segmentation import mutex_watershed, seeded_watershed
+from ..volumes import Box, open_volume
+from .grid import Block
+from .predict import PredictTask
+from .stage import BlockFunction, Stage, VolumeTask
+
+
+def fragment_block(
+    affinities: np.ndarray,
+    box: Box,
+    first_id: int,
+    voxel_size: Coordinate,
+    config: FragmentsConfig,
+    offsets: Sequence[Sequence[int]] = NEAREST_NEIGHBOURS,
+) -> np.ndarray:
+    """Fragments of a block.
+
+    Args:
+        affinities: (k, z, y, x) uint8 of the block with its context.
+        box: the block, counted from the first voxel of `affinities`.
+        first_id: fragments are numbered from here on, in scan order.
+        voxel_size: nanometres.
+        config: method and parameters.
+        offsets: one per channel.
+
+    Returns:
+        (z, y, x) uint64 of the block alone. Every fragment is connected through faces of voxels; 0 is none.
+    """
+    if config.method == "mutex_watershed":
+        fragments = mutex_watershed(affinities, offsets)
+    else:
+        fragments = seeded_watershed(
+            affinities[:3],
+            boundary_threshold=config.boundary_threshold,
+            seed_smoothing=config.seed_smoothing,
+            seed_distance=config.seed_distance,
+            in_plane=config.in_plane,
+            voxel_size=voxel_size,
+            minimum_affinity=config.minimum_affinity,
+            minimum_size=config.minimum_size,
+        )
+    return number_pieces(fragments[box.slices], first_id)
+
+
+def number_pieces(fragments: np.ndarray, first_id: int) -> np.ndarray:
+    """Give every connected piece of a fragment an id of its own: first_id, first_id + 1, … in scan order; 0 stays 0."""
+    pieces = cc3d.connected_components(np.ascontiguousarray(fragments), connectivity=6).astype(np.uint64)
+    return np.where(pieces > 0, pieces + np.uint64(first_id - 1), np.uint64(0))
+
+
+@dataclass(frozen=True)
+class FragmentsTask(VolumeTask):
+    """Affinities to fragments, block by block."""
+
+    stage = "fragments"
+    version = 1
+    script = "03_extract_fragments.py"
+    next_script = "04_agglomerate.py"
+
+    @property
+    def dataset(self) -> str:
+        return "fragments"
+
+    @cached_property
+    def upstream(self) -> tuple[Stage, ...]:
+        return (PredictTask(self.run),)
+
+    @property
+    def context(self) -> Coordinate:
+        return Coordinate(self.run.config.fragments.context)
+
+    def settings(self) -> dict[str, Any]:
+        return {f"fragments.{name}": value for name, value in dump_config(self.run.config.fragments).items()}
+
+    @contextmanager
+    def process(self) -> Iterator[BlockFunction]:
+        config, offsets = self.run.config.fragments, self.run.config.predict.offsets
+        affinities, output = open_volume(self.run.volume, "affinities"), self.open("r+")
+
+        def process_block(block: Block) -> None:
+            around = self.grid.with_context(block.box, self.context, self.context)
+            first_id, _ = self.grid.fragment_ids(block)
+            inner = block.box.relative_to(around)
+            seen = affinities.read(around)
+            output.write(block.box, fragment_block(seen, inner, first_id, self.grid.voxel_size, config, offsets))
+
+        yield process_block

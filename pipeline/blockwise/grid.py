@@ -1,0 +1,123 @@
+"""The block grid: which voxels each block writes, and which fragment ids it may give out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from funlib.geometry import Coordinate, Roi
+
+from ..errors import UserError
+from ..run import Run, region_box
+from ..volumes import Box
+
+
+@dataclass(frozen=True)
+class Block:
+    """One unit of work.
+
+    Attributes:
+        index: position in the grid, C order.
+        box: the voxels it writes, counted from the first voxel of the segmented region (as stored arrays count).
+    """
+
+    index: int
+    box: Box
+
+
+@dataclass(frozen=True)
+class BlockGrid:
+    """A region cut into blocks; the first begins where the region begins, those at its far faces are smaller.
+
+    Attributes:
+        region: the segmented region in voxels of its source.
+        block_size: voxels of a full block, order z, y, x.
+        voxel_size: nanometres, order z, y, x.
+        offset: position of the region's first voxel in nanometres.
+    """
+
+    region: Box
+    block_size: Coordinate
+    voxel_size: Coordinate
+    offset: Coordinate
+
+    @staticmethod
+    def of_run(run: Run) -> BlockGrid:
+        """The grid of a run's segmented region.
+
+        Raises:
+            UserError: the source is not imported, or the region is empty or too large.
+        """
+        segment = run.config.volumes.segment
+        raw = run.open_raw(segment.source)
+        region = region_box(segment, raw.shape, "volumes.segment")
+        block_size = Coordinate(min(b, e) for b, e in zip(run.config.predict.block_size, region.shape, strict=True))
+        grid = BlockGrid(region, block_size, raw.voxel_size, raw.to_roi(region).begin)
+        grid.check_ids()
+        return grid
+
+    @cached_property
+    def shape(self) -> Coordinate:
+        """Blocks along z, y, x."""
+        return Coordinate(-(-e // b) for e, b in zip(self.region.shape, self.block_size, strict=True))
+
+    @cached_property
+    def voxels_per_block(self) -> int:
+        """Voxels of a full block, and so the fragment ids that a block may give out."""
+        return int(np.prod(self.block_size))
+
+    @property
+    def box(self) -> Box:
+        """All voxels of the stored arrays."""
+        return Box.of_shape(self.region.shape)
+
+    def __len__(self) -> int:
+        return int(np.prod(self.shape))
+
+    def __iter__(self) -> Iterator[Block]:
+        return (self.block(index) for index in range(len(self)))
+
+    def block(self, index: int) -> Block:
+        """The block at a position in the grid."""
+        position = Coordinate(int(i) for i in np.unravel_index(index, self.shape))
+        begin = position * self.block_size
+        return Block(index, Box(begin, begin + self.block_size).intersect(self.box))
+
+    def block_at(self, begin: Coordinate) -> Block:
+        """The block whose first stored voxel is `begin`."""
+        position = begin / self.block_size
+        if position * self.block_size != begin:
+            raise ValueError(f"no block begins at voxel {tuple(begin)}")
+        return self.block(int(np.ravel_multi_index(tuple(position), tuple(self.shape))))
+
+    def to_roi(self, box: Box) -> Roi:
+        """A box of stored voxels as a region in nanometres."""
+        return Roi(self.offset + box.begin * self.voxel_size, box.shape * self.voxel_size)
+
+    def block_of(self, roi: Roi) -> Block:
+        """The block that writes a region in nanometres."""
+        return self.block_at((roi.begin - self.offset) / self.voxel_size)
+
+    def to_source(self, box: Box) -> Box:
+        """A box of stored voxels, counted from the first voxel of the source."""
+        return Box(box.begin + self.region.begin, box.end + self.region.begin)
+
+    def with_context(self, box: Box, low: Coordinate, high: Coordinate) -> Box:
+        """A box with its context, as far as the region reaches."""
+        return box.grow(low, high).intersect(self.box)
+
+    def fragment_ids(self, block: Block) -> tuple[int, int]:
+        """First fragment id of a block, and one past its last: index * voxels_per_block + (1 .. voxels_per_block)."""
+        first = block.index * self.voxels_per_block + 1
+        return first, first + self.voxels_per_block
+
+    def check_ids(self) -> None:
+        """Make sure that all fragment ids fit into signed 64-bit integers, as databases store them.
+
+        Raises:
+            UserError: there are too many voxels.
+        """
+        if len(self) * self.voxels_per_block >= 2**63:
+            raise UserError("the region has more voxels than there are fragment ids", "volumes.segment")

@@ -1,0 +1,87 @@
+"""From raw to affinities with a network: arrays in, arrays out. Only this needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from funlib.geometry import Coordinate
+
+from ..distillation import cosine_to_affinity, embedding_affinities
+from ..errors import UserError
+from ..networks import EmbeddingNetwork, normalise_raw
+from ..volumes import Box
+
+AUTOCAST_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def predict_affinities(
+    network: EmbeddingNetwork,
+    raw: np.ndarray,
+    raw_box: Box,
+    box: Box,
+    offsets: Sequence[Sequence[int]],
+    autocast: torch.dtype | None = None,
+) -> np.ndarray:
+    """Affinities of a box of voxels: the cosine between the embeddings at p and at p + offset, negative ones as 0.
+
+    Args:
+        network: in evaluation mode, on the device that computes.
+        raw: (z, y, x) uint8 or uint16 intensities of `raw_box`.
+        raw_box: `network.input_box` of the box that `embedded_box` gives.
+        box: the voxels whose affinities are wanted, in the same frame as `raw_box`.
+        offsets: affinity offsets in voxels.
+        autocast: reduced precision for the network; cosines are float32 all the same.
+
+    Returns:
+        (k, z, y, x) float32 in [0, 1].
+    """
+    device = next(network.parameters()).device
+    reduced = nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast)
+    with torch.inference_mode(), reduced:
+        batch = torch.from_numpy(normalise_raw(raw))[None, None].to(device)  # (1, 1, z, y, x)
+        embedding = network(batch).float()  # (1, d, z, y, x) of output_box(raw_box)
+    with torch.inference_mode():
+        embedded = embedded_box(box, offsets)
+        inner = embedded.relative_to(network.output_box(raw_box))
+        cosines, _ = embedding_affinities(embedding[(..., *inner.slices)], offsets)
+        wanted = box.relative_to(embedded)
+        affinities = cosine_to_affinity(cosines[0][(..., *wanted.slices)])
+    return affinities.cpu().numpy()
+
+
+def embedded_box(box: Box, offsets: Sequence[Sequence[int]]) -> Box:
+    """The voxels whose embeddings the affinities of a box compare."""
+    low = Coordinate(max(0, *(-offset[axis] for offset in offsets)) for axis in range(3))
+    high = Coordinate(max(0, *(offset[axis] for offset in offsets)) for axis in range(3))
+    return box.grow(low, high)
+
+
+def quantise(affinities: np.ndarray) -> np.ndarray:
+    """Affinities in [0, 1] as uint8, 255 = certain."""
+    return np.rint(affinities * 255).astype(np.uint8)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a config names; `auto` is a GPU if there is one.
+
+    Raises:
+        UserError: this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name!r} is not available: {str(error).splitlines()[0]}", "predict.device") from None
+    return device
+
+
+def autocast_type(name: str, device: torch.device) -> torch.dtype | None:
+    """Reduced precision as configured; `auto` is bfloat16 on a GPU that has it, and none elsewhere."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+    return AUTOCAST_TYPES.get(name)

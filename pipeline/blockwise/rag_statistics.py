@@ -1,0 +1,124 @@
+"""Stage 04, first part: fragments to the region adjacency graph. Every contact is counted by exactly one block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from funlib.geometry import Coordinate
+
+from ..config import NEAREST_NEIGHBOURS
+from ..rag import EdgeTable, NodeTable, RagStore, open_rag, rag_exists
+from ..run import Run
+from ..segmentation import fragment_statistics, region_graph_statistics
+from ..volumes import Box, open_volume
+from .fragments import FragmentsTask
+from .grid import Block, BlockGrid
+from .stage import BlockFunction, BlockTask, Stage
+
+CONTACT_CONTEXT = Coordinate(1, 1, 1)
+"""Contacts reach one voxel to the low side, where the nearest-neighbour offsets point."""
+
+NO_VOXELS = Coordinate(0, 0, 0)
+
+
+def node_table(fragments: np.ndarray, block: Block, grid: BlockGrid) -> NodeTable:
+    """The fragments of a block as nodes.
+
+    Args:
+        fragments: (z, y, x) uint64, ids of this block only; 0 is none.
+        block: where they lie.
+        grid: gives positions.
+    """
+    found = fragment_statistics(fragments)
+    begin = np.array(block.box.begin, dtype=np.int64)
+    return NodeTable(
+        id=found.id,
+        centre=np.array(grid.offset) + (found.centre + 0.5 + begin) * np.array(grid.voxel_size),
+        size=found.size,
+        begin=found.begin + begin,
+        end=found.end + begin,
+    )
+
+
+def edge_table(affinities: np.ndarray, fragments: np.ndarray, owned: Box) -> EdgeTable:
+    """The contacts that a block counts: pairs of a voxel it owns and that voxel's neighbour on the low side.
+
+    Args:
+        affinities: (3, z, y, x) uint8 of the block and one voxel of context on the low side.
+        fragments: (z, y, x) uint64 of the same voxels.
+        owned: the block, counted from the first voxel of the arrays.
+    """
+    graph = region_graph_statistics(affinities, fragments, NEAREST_NEIGHBOURS, owned.slices)
+    return EdgeTable.of(graph.edges, graph.count, graph.affinity_sum)
+
+
+def open_graph(run: Run) -> RagStore:
+    """The graph store of a run."""
+    return open_rag(run.config.rag, run.directory)
+
+
+def graph_note(run: Run, name: str) -> str | None:
+    """A note of the run's graph store; None also if there is no store yet."""
+    if not rag_exists(run.config.rag, run.directory):
+        return None
+    with open_graph(run) as store:
+        return store.note(name)
+
+
+@dataclass(frozen=True)
+class RagTask(BlockTask):
+    """Fragments to nodes and edges, block by block."""
+
+    stage = "rag"
+    version = 1
+    script = "04_agglomerate.py"
+    next_script = "04_agglomerate.py"
+
+    @property
+    def output(self) -> Path:
+        return Path(self.run.config.rag.url)
+
+    @cached_property
+    def upstream(self) -> tuple[Stage, ...]:
+        fragments = FragmentsTask(self.run)
+        return (fragments, *fragments.upstream)
+
+    @property
+    def context(self) -> Coordinate:
+        return CONTACT_CONTEXT
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def stored_key(self) -> str | None:
+        return graph_note(self.run, self.name)
+
+    def prepare(self) -> None:
+        with open_graph(self.run) as store:
+            store.drop()
+            store.set_note(self.name, self.key)
+
+    def drop(self) -> None:
+        with open_graph(self.run) as store:
+            store.set_note(self.name, None)
+            store.drop()
+
+    @contextmanager
+    def process(self) -> Iterator[BlockFunction]:
+        affinities, fragments = open_volume(self.run.volume, "affinities"), open_volume(self.run.volume, "fragments")
+        with open_graph(self.run) as store:
+
+            def process_block(block: Block) -> None:
+                around = self.grid.with_context(block.box, CONTACT_CONTEXT, NO_VOXELS)
+                owned = block.box.relative_to(around)
+                ids = fragments.read(around)
+                edges = edge_table(affinities.read(around)[: len(NEAREST_NEIGHBOURS)], ids, owned)
+                store.write_block(block.index, node_table(ids[owned.slices], block, self.grid), edges)
+
+            yield process_block

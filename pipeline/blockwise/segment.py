@@ -1,0 +1,143 @@
+"""Stage 05: merge scores to segmentations: a lookup table per threshold, of which every block reads its own slice."""
+
+from __future__ import annotations
+
+import bisect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..rag import EdgeTable, NodeTable
+from ..run import Run
+from ..segmentation import connected_components, relabel
+from ..volumes import open_volume
+from .agglomerate import agglomeration
+from .grid import Block
+from .rag_statistics import open_graph
+from .stage import BlockFunction, Stage, VolumeTask
+
+
+def lookup_table(
+    nodes: NodeTable, edges: EdgeTable, threshold: float, maximum_score: float, minimum_size: int
+) -> np.ndarray:
+    """Which segment each fragment belongs to.
+
+    Args:
+        nodes: all fragments.
+        edges: all edges, with scores.
+        threshold: edges up to this score are merged,
+        maximum_score: but none above this one.
+        minimum_size: segments with fewer voxels become 0.
+
+    Returns:
+        (N, 2) uint64, fragment id and segment id, sorted by fragment id. A segment has the id of its first fragment.
+    """
+    lut = connected_components(nodes.id, edges.pairs, edges.score, min(threshold, maximum_score))
+    if minimum_size > 0:
+        _, segment = np.unique(lut[:, 1], return_inverse=True)
+        sizes = np.bincount(segment, weights=nodes.size[np.searchsorted(nodes.id, lut[:, 0])])
+        lut[sizes[segment] < minimum_size, 1] = 0
+    return lut
+
+
+def lut_path(run: Run, threshold: float) -> Path:
+    """Where the lookup table of a threshold lies."""
+    return run.luts / f"lut_{threshold:.2f}.npy"
+
+
+def write_lut(path: Path, lut: np.ndarray) -> None:
+    """Store a lookup table in one step.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    temporary = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            np.save(file, lut)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", str(path)) from error
+
+
+def lut_slice(lut: np.ndarray, first_id: int, end_id: int) -> np.ndarray:
+    """The rows of the fragments first_id .. end_id - 1 of a memory-mapped table, reading only those and a few pages."""
+    ids = lut[:, 0]
+    begin, end = bisect.bisect_left(ids, first_id), bisect.bisect_left(ids, end_id)
+    return np.array(lut[begin:end])
+
+
+@dataclass(frozen=True)
+class SegmentTask(VolumeTask):
+    """Fragments to the segmentation at one threshold, block by block.
+
+    Attributes:
+        threshold: edges up to this score are merged.
+    """
+
+    threshold: float
+
+    stage = "segment"
+    version = 1
+    script = "05_segment.py"
+    next_script = "06_evaluate.py"
+
+    @property
+    def name(self) -> str:
+        return f"segment_{self.threshold:.2f}"
+
+    @property
+    def dataset(self) -> str:
+        return f"segmentation/{self.threshold:.2f}"
+
+    @cached_property
+    def upstream(self) -> tuple[Stage, ...]:
+        return (agglomeration(self.run),)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "segment.thresholds": round(self.threshold, 6),
+            "segment.minimum_size": self.run.config.segment.minimum_size,
+            "agglomerate.maximum_score": self.run.config.agglomerate.maximum_score,
+        }
+
+    def attributes(self) -> dict[str, Any]:
+        return {"threshold": self.threshold}
+
+    def stored_key(self) -> str | None:
+        stored = super().stored_key()
+        lost_table = stored == self.key and not lut_path(self.run, self.threshold).exists()
+        return None if lost_table else stored
+
+    def prepare(self) -> None:
+        config = self.run.config
+        with open_graph(self.run) as store:
+            nodes, edges = store.read_nodes(), store.read_edges()
+        lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
+        write_lut(lut_path(self.run, self.threshold), lut)
+        super().prepare()
+
+    def drop(self) -> None:
+        super().drop()
+        lut_path(self.run, self.threshold).unlink(missing_ok=True)
+
+    @contextmanager
+    def process(self) -> Iterator[BlockFunction]:
+        fragments, output = open_volume(self.run.volume, "fragments"), self.open("r+")
+        lut = np.load(lut_path(self.run, self.threshold), mmap_mode="r")
+
+        def process_block(block: Block) -> None:
+            rows = lut_slice(lut, *self.grid.fragment_ids(block))
+            output.write(block.box, relabel(fragments.read(block.box), rows[:, 0], rows[:, 1]))
+
+        yield process_block

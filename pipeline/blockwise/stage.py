@@ -1,0 +1,173 @@
+"""What every stage says about itself: what determines its output, what it needs, and where the output lies.
+
+A stage is either a `BlockTask` (many blocks, any number of workers) or a `DriverStep` (one computation on the whole
+graph). Its `key` is a hash of everything that determines the output, keys of upstream stages included; the output
+itself carries the key under which it was made, so an output is never taken for something else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from funlib.geometry import Coordinate
+
+from ..config import config_hash
+from ..errors import UserError
+from ..run import Run
+from ..volumes import Volume, create_volume, delete_volume, open_volume, volume_exists
+from .grid import Block, BlockGrid
+
+BlockFunction = Callable[[Block], None]
+NO_CONTEXT = Coordinate(0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """A step of the way from raw to segmentation.
+
+    Attributes:
+        run: the run it belongs to.
+    """
+
+    run: Run
+
+    stage: ClassVar[str]
+    """Name in summaries."""
+    version: ClassVar[int]
+    """Raised whenever a change of the code changes the output."""
+    script: ClassVar[str]
+    """The workflow script that runs the stage."""
+    next_script: ClassVar[str]
+    """The workflow script to run after it."""
+
+    @property
+    def name(self) -> str:
+        """Name of this very task in file names; no colons."""
+        return self.stage
+
+    @property
+    @abstractmethod
+    def output(self) -> Path:
+        """Where the output lies, for messages."""
+
+    @cached_property
+    def upstream(self) -> tuple[Stage, ...]:
+        """The stages whose outputs it reads."""
+        return ()
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What determines the output besides the upstream stages, as JSON values under dotted names."""
+
+    def check(self) -> None:  # noqa: B027  most stages need no more than their upstream stages
+        """Make sure that the stage can run, before anything is deleted or written.
+
+        Raises:
+            UserError: something that it needs is missing or does not fit.
+        """
+
+    @abstractmethod
+    def stored_key(self) -> str | None:
+        """The key under which the present output was begun; None if there is no output."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Create the output, empty, and mark it with the key."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Delete the output."""
+
+    @cached_property
+    def grid(self) -> BlockGrid:
+        """The blocks of the segmented region."""
+        return BlockGrid.of_run(self.run)
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of everything that determines the output."""
+        return config_hash(self.name, self.version, self.settings(), [stage.key for stage in self.upstream])
+
+
+@dataclass(frozen=True)
+class DriverStep(Stage):
+    """A stage that is one computation in the driving process."""
+
+    @abstractmethod
+    def execute(self) -> None:
+        """Compute and store everything; interrupted, it starts anew."""
+
+
+@dataclass(frozen=True)
+class BlockTask(Stage):
+    """A stage that is computed block by block, in any order, by any number of workers."""
+
+    @property
+    def context(self) -> Coordinate:
+        """Voxels around a block, per side, in which it reads outputs of upstream stages."""
+        return NO_CONTEXT
+
+    @abstractmethod
+    def process(self) -> AbstractContextManager[BlockFunction]:
+        """Open what a worker needs, and give the function that computes and stores one block."""
+
+
+@dataclass(frozen=True)
+class VolumeTask(BlockTask):
+    """A block task that writes one array of the run's volume, one chunk per block."""
+
+    @property
+    @abstractmethod
+    def dataset(self) -> str:
+        """Name of the array."""
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Extent of the axes before z, y, x."""
+        return ()
+
+    @property
+    def dtype(self) -> str:
+        """Type of the array."""
+        return "uint64"
+
+    def attributes(self) -> dict[str, Any]:
+        """Further attributes of the array."""
+        return {}
+
+    @property
+    def output(self) -> Path:
+        return self.run.volume / self.dataset
+
+    def stored_key(self) -> str | None:
+        if not volume_exists(self.run.volume, self.dataset):
+            return None
+        try:
+            return str(open_volume(self.run.volume, self.dataset).array.attrs["key"])
+        except (KeyError, UserError):
+            return None  # its creation was interrupted
+
+    def prepare(self) -> None:
+        create_volume(
+            self.run.volume,
+            self.dataset,
+            (*self.channels, *self.grid.region.shape),
+            self.dtype,
+            voxel_size=self.grid.voxel_size,
+            offset=self.grid.offset,
+            chunks=self.grid.block_size,
+            attributes={**self.attributes(), "key": self.key},
+        )
+
+    def drop(self) -> None:
+        delete_volume(self.run.volume, self.dataset)
+
+    def open(self, mode: str = "r") -> Volume:
+        """The array."""
+        return open_volume(self.run.volume, self.dataset, mode)

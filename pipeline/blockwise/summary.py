@@ -1,0 +1,130 @@
+"""What became of a stage: one line for the user, one entry in `summary.json`, one exit status."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..run import Run, read_json, update_summary
+from .executors import Outcome
+from .stage import Stage
+
+logger = logging.getLogger(__name__)
+
+KIBI = 1024
+
+
+def record_outcomes(run: Run, outcomes: Sequence[Outcome]) -> bool:
+    """Log and store what became of tasks; whether every block of each is done."""
+    for outcome in outcomes:
+        _log(outcome)
+    entries: dict[str, dict[str, Any]] = {}
+    for stage in dict.fromkeys(outcome.task.stage for outcome in outcomes):
+        together = _together([outcome for outcome in outcomes if outcome.task.stage == stage])
+        former = read_json(run.summary).get("stages", {}).get(stage, {})
+        entries[stage] = {**former, **_entry(together)}
+    update_summary(run, stages=entries)
+    return all(outcome.complete for outcome in outcomes)
+
+
+def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
+    """Log and store a step of the driver, which counts as one block; without seconds it was done before."""
+    done = seconds is not None
+    entry: dict[str, Any] = {"blocks_done": int(done), "blocks_failed": 0, "blocks_skipped": int(not done)}
+    if seconds is not None:
+        voxels = stage.grid.box.size
+        entry |= {"seconds": round(seconds, 3), "voxels_per_second": round(voxels / max(seconds, 1e-9))}
+        logger.info("%s: wrote %s in %s; next: %s", stage.name, stage.output, _duration(seconds), next_command(stage))
+    else:
+        logger.info("%s: up to date in %s; next: %s", stage.name, stage.output, next_command(stage))
+    former = read_json(run.summary).get("stages", {}).get(stage.stage, {})
+    update_summary(run, stages={stage.stage: {**former, **entry}})
+
+
+def next_command(stage: Stage) -> str:
+    """What to type next."""
+    return f"python workflows/{stage.next_script} {stage.run.directory / 'config.json'}"
+
+
+def _log(outcome: Outcome) -> None:
+    task = outcome.task
+    if not outcome.complete:
+        logger.error(
+            "%s: %d of %d blocks failed and %d were not computed, first error: %s; the same command tries them again",
+            task.name,
+            outcome.failed,
+            len(task.grid),
+            outcome.orphaned,
+            outcome.error or "an upstream block failed",
+        )
+    elif not outcome.done:
+        logger.info(
+            "%s: up to date, %d blocks in %s; next: %s", task.name, outcome.skipped, task.output, next_command(task)
+        )
+    else:
+        logger.info(
+            "%s: wrote %d blocks (%d were done before) to %s in %s, %s voxels/s, %s per worker; next: %s",
+            task.name,
+            outcome.done,
+            outcome.skipped,
+            task.output,
+            _duration(outcome.seconds),
+            _short(outcome.voxels / max(outcome.seconds, 1e-9)),
+            _bytes(outcome.peak_memory),
+            next_command(task),
+        )
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    """Several tasks of one stage (one per threshold) as one."""
+    return replace(
+        outcomes[0],
+        done=sum(o.done for o in outcomes),
+        skipped=sum(o.skipped for o in outcomes),
+        failed=sum(o.failed for o in outcomes),
+        orphaned=sum(o.orphaned for o in outcomes),
+        seconds=sum(o.seconds for o in outcomes),
+        voxels=sum(o.voxels for o in outcomes),
+        peak_memory=max(o.peak_memory for o in outcomes),
+        error=next((o.error for o in outcomes if o.error), None),
+    )
+
+
+def _entry(outcome: Outcome) -> dict[str, Any]:
+    """A stage of `summary.json`; when nothing was left to do, the times of the run that did it stay."""
+    entry: dict[str, Any] = {
+        "blocks_done": outcome.done,
+        "blocks_failed": outcome.failed,
+        "blocks_skipped": outcome.skipped,
+        "blocks_orphaned": outcome.orphaned,
+        "error": outcome.error,
+    }
+    if outcome.done:
+        entry |= {
+            "seconds": round(outcome.seconds, 3),
+            "voxels_per_second": round(outcome.voxels / max(outcome.seconds, 1e-9)),
+            "peak_worker_memory": outcome.peak_memory,
+        }
+    return entry
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _short(number: float) -> str:
+    for unit in ("", " k", " M"):
+        if number < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g} G"
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if number < KIBI:
+            return f"{number:.0f} {unit}"
+        number /= KIBI
+    return f"{number:.1f} GiB"

@@ -1,0 +1,42 @@
+"""`python -m pipeline.config schema | docs | check FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from ..errors import UserError
+from .docs import config_reference
+from .load import config_hash, load_config
+from .root import Config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the JSON Schema, print docs/CONFIG.md, or check a config file; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.config", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("schema", help="print the JSON Schema of the config")
+    commands.add_parser("docs", help="print docs/CONFIG.md")
+    check = commands.add_parser("check", help="say whether a config file is valid")
+    check.add_argument("file")
+    check.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value; repeatable")
+    options = parser.parse_args(arguments)
+    if options.command == "schema":
+        text = json.dumps(Config.model_json_schema(by_alias=True), indent=2) + "\n"
+    elif options.command == "docs":
+        text = config_reference()
+    else:
+        try:
+            config = load_config(options.file, options.set)
+        except UserError as error:
+            sys.stderr.write(f"error: {error}\n")
+            return 2
+        text = f"{options.file}: valid (hash {config_hash(config)}), run directory {config.run_directory}\n"
+    sys.stdout.write(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

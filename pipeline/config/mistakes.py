@@ -1,0 +1,88 @@
+"""Turn pydantic's findings into the one line that a user needs: where, what is wrong, what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from ..errors import UserError
+from .describe import Place, describe, key_of, place_at, sections_in, variant_name
+
+LONGEST_QUOTE = 60
+
+
+def first_mistake(error: ValidationError, model: type[BaseModel]) -> UserError:
+    """The first mistake of a failed validation as a `UserError`, with the number of further ones.
+
+    A value that fits no member of a union makes pydantic report every member; they count as one mistake, told by the
+    report that reaches deepest into the value.
+    """
+    groups: dict[str, list[ErrorDetails]] = {}
+    for details in error.errors():
+        groups.setdefault(_union_path(details, model), []).append(details)
+    reports = next(iter(groups.values()))
+    deepest = max(reports, key=lambda details: len(place_at(model, details["loc"]).path.split(".")))
+    mistake = _explain(deepest, model)
+    if len(groups) > 1:
+        mistake.what += f" (and {len(groups) - 1} more)"
+    return UserError(mistake.what, mistake.where or "config")
+
+
+def _union_path(details: ErrorDetails, model: type[BaseModel]) -> str:
+    """The path of the innermost key, list indices left out: reports on one value share it."""
+    parts = place_at(model, details["loc"]).path.split(".")
+    while len(parts) > 1 and parts[-1].isdecimal():
+        parts.pop()
+    return ".".join(parts)
+
+
+def _explain(details: ErrorDetails, model: type[BaseModel]) -> UserError:
+    location, kind = details["loc"], details["type"]
+    place = place_at(model, location)
+    if kind == "value_error":
+        return UserError(str(details["msg"]).removeprefix("Value error, "), place.path)
+    if kind == "extra_forbidden":
+        section = place_at(model, location[:-1]).annotation
+        return UserError(f"unknown key{_suggestion(str(location[-1]), sections_in(section))}", place.path)
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return _wrong_variant(details, place)
+    if kind == "missing" and not isinstance(location[-1], int):
+        return UserError("this key is required", place.path)
+    if kind == "missing":
+        place = place_at(model, location[:-1])
+    if location[-1:] == ("[key]",):
+        return UserError("a name may have letters, digits, - and _ only", place.path)
+    return UserError(f"expected {_expected(place)}, got {_quote(details['input'])}", place.path)
+
+
+def _expected(place: Place) -> str:
+    text = describe(place.annotation)
+    return text.replace("section", "an object {...}") if text.startswith("section") else text
+
+
+def _wrong_variant(details: ErrorDetails, place: Place) -> UserError:
+    """No or an unknown value of the key that selects one of several sections."""
+    discriminator = str(details["ctx"]["discriminator"]).strip("'")
+    names = [variant_name(section, discriminator) for section in sections_in(place.annotation)]
+    where = f"{place.path}.{discriminator}"
+    if details["type"] == "union_tag_not_found":
+        return UserError(f"this key is required: one of {', '.join(names)}", where)
+    noun = place.path.rpartition(".")[2] if discriminator == "name" else discriminator
+    return UserError(f"unknown {noun} {json.dumps(details['ctx']['tag'])}, expected one of {', '.join(names)}", where)
+
+
+def _suggestion(key: str, sections: Sequence[type[BaseModel]]) -> str:
+    """The nearest key of the section, or all of them."""
+    known = [key_of(name, field) for section in sections for name, field in section.model_fields.items()]
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; this section knows {', '.join(known)}"
+
+
+def _quote(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"

@@ -1,0 +1,33 @@
+"""List the public data sets that a config can name: `python -m pipeline.datasets`."""
+
+from __future__ import annotations
+
+import sys
+
+from .registry import DATASETS, PublicDataset
+
+
+def describe(dataset: PublicDataset) -> str:
+    """A few lines about a data set: what, how large, under what terms, from where."""
+    size = "download size unknown" if dataset.megabytes is None else f"about {dataset.megabytes} MB to download"
+    shape, voxel_size = (" x ".join(map(str, values)) for values in (dataset.shape, dataset.voxel_size))
+    lines = [
+        dataset.name,
+        f"    {dataset.description}",
+        f"    {shape} voxels of {voxel_size} nm, {size}",
+        f"    licence: {dataset.licence}",
+        f"    cite: {dataset.reference}",
+    ]
+    for file in dataset.files:
+        lines.append(f"    {file.url or f'{file.name}: by hand, from {dataset.page}'}")
+        lines.append(f"        {file.checksum or 'no checksum published; recorded at the first use'}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Write the list to standard output."""
+    sys.stdout.write("\n".join(describe(dataset) for dataset in DATASETS.values()) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""TIFF stacks: one file with a page per section, or a folder with a numbered file per section."""
+
+from __future__ import annotations
+
+import math
+import re
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from pipeline.errors import UserError
+
+from .containers import StoredArray
+from .metadata import Placement, length_in_nanometres
+
+SUFFIXES = (".tif", ".tiff")
+SLAB_IN_MEMORY = 256 * 2**20
+"""Decoded sections beyond this many bytes are kept in a temporary file instead of memory."""
+
+
+@dataclass
+class Sections:
+    """Sections that are decoded one by one; those of the slab read last are kept.
+
+    Blocks are read slab by slab, and every block of a slab needs part of the same sections: each section is decoded once.
+
+    Attributes:
+        shape: (z, y, x).
+        dtype: type of the voxels.
+        load: the section of a number, (y, x).
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    load: Callable[[int], np.ndarray]
+    _kept: range = field(default=range(0), repr=False)
+    _slab: np.ndarray | None = field(default=None, repr=False)
+
+    def __getitem__(self, index: tuple[slice, slice, slice]) -> np.ndarray:
+        """The voxels of a box; slices need a start and a stop."""
+        wanted = range(index[0].start, index[0].stop)
+        if self._slab is None or wanted.start < self._kept.start or wanted.stop > self._kept.stop:
+            self._slab = self._allocate(len(wanted))
+            for position, section in enumerate(wanted):
+                self._slab[position] = self.load(section)
+            self._kept = wanted
+        first = wanted.start - self._kept.start
+        return np.array(self._slab[first : first + len(wanted), index[1], index[2]])
+
+    def _allocate(self, sections: int) -> np.ndarray:
+        shape = (sections, *self.shape[1:])
+        if math.prod(shape) * self.dtype.itemsize <= SLAB_IN_MEMORY:
+            return np.empty(shape, self.dtype)
+        return np.memmap(tempfile.TemporaryFile(), self.dtype, "w+", shape=shape)
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file is named like a TIFF file."""
+    return path.suffix.lower() in SUFFIXES
+
+
+@contextmanager
+def open_tiff(path: Path, where: str) -> Iterator[StoredArray]:
+    """Open a multi-page file or a folder of numbered files as one array.
+
+    Raises:
+        UserError: it is no stack of grey sections of one size, or the numbering of the files is not beyond doubt.
+    """
+    if path.is_dir():
+        yield _open_folder(path, where)
+        return
+    try:
+        file = tifffile.TiffFile(path)
+    except (tifffile.TiffFileError, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be opened as TIFF: {error}", where) from None
+    with file:
+        yield _open_pages(file, path, where)
+
+
+def section_files(folder: Path) -> list[Path]:
+    """The TIFF files of a folder in the order of their names."""
+    return sorted(file for file in folder.iterdir() if is_tiff(file) and not file.name.startswith("."))
+
+
+def numbered_sections(folder: Path, where: str) -> list[Path]:
+    """The TIFF files of a folder in the order of their numbers.
+
+    Raises:
+        UserError: there are none, or the numbers are not of one width, one each, without gaps.
+    """
+    files = section_files(folder)
+    if not files:
+        raise UserError(f"{folder} holds no TIFF files (*.tif, *.tiff), and is no zarr or N5 container", where)
+    numbers: dict[int, Path] = {}
+    widths: dict[int, str] = {}
+    frames = Counter()
+    for file in files:
+        groups = list(re.finditer(r"\d+", file.stem))
+        if not groups:
+            raise UserError(
+                f"{file.name} in {folder} has no section number; name the files like section_0001.tif", where
+            )
+        last = groups[-1]
+        frames[file.stem[: last.start()], file.stem[last.end() :]] += 1
+        number = int(last.group())
+        if number in numbers:
+            raise UserError(f"section {number} exists twice in {folder}: {numbers[number].name} and {file.name}", where)
+        numbers[number] = file
+        widths[len(last.group())] = file.name
+    _require_one_frame(frames, folder, where)
+    if len(widths) > 1:
+        short, long = widths[min(widths)], widths[max(widths)]
+        raise UserError(
+            f"the section numbers in {folder} differ in width ({short}, {long}), so that their order is in doubt; pad them with zeros"
+            f" to {max(widths)} digits",
+            where,
+        )
+    missing = sorted(set(range(min(numbers), max(numbers) + 1)) - set(numbers))
+    if missing:
+        shown = ", ".join(map(str, missing[:5])) + (" and more" if len(missing) > 5 else "")
+        raise UserError(
+            f"sections are missing in {folder}: {shown}; add them (blank if they are lost) or renumber", where
+        )
+    return [numbers[number] for number in sorted(numbers)]
+
+
+def _require_one_frame(frames: Counter[tuple[str, str]], folder: Path, where: str) -> None:
+    if len(frames) > 1:
+        (first, _), (second, _) = frames.most_common(2)
+        names = [f"{prefix}<number>{suffix}" for prefix, suffix in (first, second)]
+        raise UserError(
+            f"{folder} mixes files of several names ({names[0]}, {names[1]}); keep one stack per folder", where
+        )
+
+
+def _open_folder(folder: Path, where: str) -> StoredArray:
+    files = numbered_sections(folder, where)
+    shape, dtype = _section_type(files[0], where)
+    for file in files[1:]:
+        other = _section_type(file, where)
+        if other != (shape, dtype):
+            raise UserError(
+                f"{file} is {_describe(*other)}, but {files[0].name} is {_describe(shape, dtype)}; sections must be alike",
+                where,
+            )
+    array = Sections((len(files), *shape), dtype, lambda section: tifffile.imread(files[section]))
+    return StoredArray(array, str(folder), Placement(), (1, 1, 1))
+
+
+def _section_type(file: Path, where: str) -> tuple[tuple[int, int], np.dtype]:
+    try:
+        with tifffile.TiffFile(file) as opened:
+            pages, page = len(opened.pages), opened.pages[0]
+            shape, dtype = page.shape, page.dtype
+    except (tifffile.TiffFileError, OSError, ValueError, IndexError) as error:
+        raise UserError(f"{file} cannot be opened as TIFF: {error}", where) from None
+    if pages != 1 or len(shape) != 2 or dtype is None:
+        raise UserError(f"{file} must hold one grey section, but has {pages} pages of shape {shape}", where)
+    return (int(shape[0]), int(shape[1])), np.dtype(dtype)
+
+
+def _open_pages(file: tifffile.TiffFile, path: Path, where: str) -> StoredArray:
+    series = file.series
+    if len(series) != 1:
+        shapes = ", ".join(str(tuple(s.shape)) for s in series[:4])
+        raise UserError(
+            f"{path} holds {len(series)} images of different kinds ({shapes}); a stack has pages of one size", where
+        )
+    stack = series[0]
+    if len(stack.shape) != 3 or "S" in stack.axes or stack.dtype is None:
+        raise UserError(
+            f"{path} has shape {tuple(stack.shape)} (axes {stack.axes}); a stack of grey sections has three axes: z, y, x",
+            where,
+        )
+    return StoredArray(_page_array(stack, path), str(path), _placement(file), (1, 1, 1))
+
+
+def _page_array(stack: tifffile.TiffPageSeries, path: Path) -> np.ndarray | Sections:
+    if stack.dataoffset is not None:
+        dtype = np.dtype(stack.parent.byteorder + np.dtype(stack.dtype).char)
+        return np.memmap(path, dtype, "r", offset=stack.dataoffset, shape=tuple(stack.shape))
+    pages = list(stack.pages)
+    return Sections(tuple(stack.shape), np.dtype(stack.dtype), lambda section: pages[section].asarray())
+
+
+def _placement(file: tifffile.TiffFile) -> Placement:
+    voxel_size = _ome_voxel_size(file.ome_metadata) or _imagej_voxel_size(file)
+    return Placement(voxel_size=voxel_size)
+
+
+def _ome_voxel_size(xml: str | None) -> tuple[float, ...] | None:
+    """Voxel size in nanometres from OME-XML, if all three extents are there."""
+    if not xml:
+        return None
+    pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
+    if pixels is None:
+        return None
+    size = []
+    for axis in "ZYX":
+        extent = pixels.get(f"PhysicalSize{axis}")
+        unit = length_in_nanometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        if extent is None or unit is None or float(extent) <= 0:
+            return None
+        size.append(round(float(extent) * unit, 6))
+    return tuple(size)
+
+
+def _imagej_voxel_size(file: tifffile.TiffFile) -> tuple[float, ...] | None:
+    """Voxel size in nanometres as ImageJ stores it, if unit, spacing and resolution are all there."""
+    metadata = file.imagej_metadata or {}
+    unit = length_in_nanometres(metadata.get("unit"))
+    tags = file.pages[0].tags
+    per_unit = [tags[name].value for name in ("YResolution", "XResolution") if name in tags]
+    if unit is None or "spacing" not in metadata or len(per_unit) != 2 or any(0 in pair for pair in per_unit):
+        return None
+    plane = [denominator / numerator for numerator, denominator in per_unit]
+    return _rounded([float(metadata["spacing"]) * unit, plane[0] * unit, plane[1] * unit])
+
+
+def _rounded(values: Sequence[float]) -> tuple[float, ...]:
+    """ImageJ stores the plane's resolution as a fraction of limited precision: undo its rounding."""
+    return tuple(round(value) if abs(value - round(value)) < 1e-3 * value else value for value in values)
+
+
+def _describe(shape: tuple[int, int], dtype: np.dtype) -> str:
+    return f"{shape[0]} x {shape[1]} {dtype.name}"

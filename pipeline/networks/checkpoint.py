@@ -1,0 +1,139 @@
+"""Checkpoints: a network, what built it, and what continues its training, in one file.
+
+The file holds tensors and plain types only and is read with `weights_only=True`: a checkpoint from a stranger cannot
+run code.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import NetworkConfig, dump_config
+from ..errors import UserError
+from .base import EmbeddingNetwork
+from .registry import build_network, parse_network_config
+
+FORMAT = 1
+KEYS = ("format", "network", "model", "iteration", "training")
+
+
+def checkpoint_path(directory: Path, iteration: int) -> Path:
+    """Where the checkpoint of an iteration lies."""
+    return directory / f"checkpoint_{iteration:07d}.pt"
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """All checkpoints of a folder, oldest iteration first."""
+    found = [(re.fullmatch(r"checkpoint_(\d+)\.pt", path.name), path) for path in directory.glob("checkpoint_*.pt")]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+
+
+def latest_checkpoint(directory: Path) -> Path:
+    """The checkpoint of the highest iteration.
+
+    Raises:
+        UserError: the folder has none.
+    """
+    found = checkpoints(directory)
+    if not found:
+        raise UserError("there is no checkpoint; train the network first", str(directory))
+    return found[-1]
+
+
+def save_checkpoint(path: Path, network: EmbeddingNetwork, iteration: int, training: dict[str, Any]) -> None:
+    """Write a checkpoint in one step: a reader sees a whole file or none.
+
+    Args:
+        path: the file; an existing one is replaced.
+        network: its config and weights are stored.
+        iteration: optimiser steps so far.
+        training: what continues the training: tensors and plain types only.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    document = {
+        "format": FORMAT,
+        "network": dump_config(network.config),
+        "model": network.state_dict(),
+        "iteration": iteration,
+        "training": training,
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                torch.save(document, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror or error}", str(path)) from error
+    except RuntimeError as error:  # what torch makes of a disk that is full
+        raise UserError("cannot be written; is the disk full?", str(path)) from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU.
+
+    Raises:
+        UserError: the file is missing, damaged, or no checkpoint of ours.
+    """
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError("there is no such checkpoint", str(path)) from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        raise UserError(
+            "cannot be read as a checkpoint: damaged, or not written by this program; delete it or name another one",
+            str(path),
+        ) from None
+    if not isinstance(document, dict) or not all(key in document for key in KEYS):
+        raise UserError("is no checkpoint of this program", str(path))
+    if document["format"] != FORMAT:
+        raise UserError(f"has checkpoint format {document['format']}, this version reads {FORMAT}", str(path))
+    return document
+
+
+def load_network(path: Path, expected: NetworkConfig | None = None) -> tuple[EmbeddingNetwork, dict[str, Any]]:
+    """A trained network.
+
+    Args:
+        path: the checkpoint.
+        expected: the network that the config describes; None takes whatever the checkpoint holds.
+
+    Returns:
+        The network on the CPU, and the rest of the checkpoint: `format`, `network`, `iteration`, `training`.
+
+    Raises:
+        UserError: the checkpoint is missing, damaged, or of another network than expected.
+    """
+    document = load_checkpoint(path)
+    try:
+        stored = parse_network_config(document["network"])
+    except UserError as error:
+        raise UserError(f"holds a network that this version cannot build ({error})", str(path)) from None
+    if expected is not None and stored != expected:
+        raise UserError(f"holds another network than the config describes: {_difference(stored, expected)}", str(path))
+    network = build_network(stored)
+    try:
+        network.load_state_dict(document.pop("model"))
+    except (RuntimeError, TypeError, AttributeError):
+        raise UserError("its weights do not fit its own network; the file is damaged", str(path)) from None
+    return network, document
+
+
+def _difference(stored: NetworkConfig, expected: NetworkConfig) -> str:
+    """The first field that differs, in words."""
+    have, want = dump_config(stored), dump_config(expected)
+    keys = [key for key in want if have.get(key) != want[key]] or [key for key in have if key not in want]
+    return f"{keys[0]} is {have.get(keys[0])} in the checkpoint and {want.get(keys[0])} in the config"

@@ -1,0 +1,31 @@
+"""A residual U-Net with same convolutions, for images and for volumes."""
+
+from __future__ import annotations
+
+import torch
+from funlib.geometry import Coordinate
+
+from ..config import ResidualUnetConfig
+from .base import EmbeddingNetwork
+from .geometry import unet_geometry
+from .taps import unet_taps
+from .unet import ResidualUnet
+
+DEFAULT_FACTOR = (1, 2, 2)
+
+
+class ResidualUnetNetwork(EmbeddingNetwork):
+    """The embedding has the extent of the input; near the ends of the input it is not exact (see `context`)."""
+
+    def __init__(self, config: ResidualUnetConfig) -> None:
+        levels_below = len(config.widths) - 1
+        given = config.downsampling or (DEFAULT_FACTOR,) * levels_below
+        factors = [Coordinate(factor[-config.dimensions :]) for factor in given]
+        taps = unet_taps(factors, config.widths, config.widths[:-1], valid=False)
+        super().__init__(config, unet_geometry(factors, valid=False), taps)
+        self.unet = ResidualUnet(config.dimensions, 1, config.widths, factors, config.embedding_channels)
+
+    def forward_with_taps(self, raw: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        self.output_shape(raw.shape[2:])
+        embedding, features = self.unet(raw)
+        return embedding, features

@@ -1,0 +1,27 @@
+"""Segmentation algorithms, numpy in and numpy out: no files, no blocks, no databases."""
+
+from .components import connected_components, relabel
+from .graph import RegionGraph, merge_graphs, region_graph, region_graph_statistics
+from .linkage import agglomerate_global, merge_scores
+from .mutex import mutex_watershed
+from .statistics import FragmentStatistics, fragment_statistics
+from .watershed import seeded_watershed
+from .waterz_linkage import MERGE_FUNCTIONS, agglomerate_waterz, waterz_edge_scores
+
+__all__ = [
+    "MERGE_FUNCTIONS",
+    "FragmentStatistics",
+    "RegionGraph",
+    "agglomerate_global",
+    "agglomerate_waterz",
+    "connected_components",
+    "fragment_statistics",
+    "merge_graphs",
+    "merge_scores",
+    "mutex_watershed",
+    "region_graph",
+    "region_graph_statistics",
+    "relabel",
+    "seeded_watershed",
+    "waterz_edge_scores",
+]

@@ -1,0 +1,69 @@
+"""From merge decisions to segments: connected components, lookup tables, relabelling.
+
+A lookup table (LUT) is an array (N, 2) uint64 of fragment id and segment id, sorted by fragment id. A segment carries
+the smallest id of its fragments, so a LUT does not depend on the order in which anything was computed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components as label_components
+
+
+def connected_components(nodes: np.ndarray, edges: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+    """The LUT that joins fragments along all edges with a score of at most `threshold`.
+
+    Args:
+        nodes: (N,) fragment ids; ids that occur only in `edges` are added.
+        edges: (E, 2) fragment ids.
+        scores: (E,) merge scores; NaN never merges.
+        threshold: largest score that merges.
+
+    Returns:
+        LUT (N, 2) uint64, sorted by fragment id; a segment carries the smallest id of its fragments.
+    """
+    edges = np.asarray(edges, np.uint64).reshape(-1, 2)
+    ids = unique_ids(nodes, edges)
+    joined = np.searchsorted(ids, edges[np.asarray(scores) <= threshold])
+    matrix = coo_matrix((np.ones(len(joined), np.int8), (joined[:, 0], joined[:, 1])), shape=(len(ids), len(ids)))
+    count, component = label_components(matrix, directed=False) if len(ids) else (0, np.zeros(0, np.int64))
+    smallest = np.full(count, len(ids), np.int64)
+    np.minimum.at(smallest, component, np.arange(len(ids)))
+    return np.stack([ids, ids[smallest[component]]], axis=1)
+
+
+def unique_ids(nodes: np.ndarray | None, edges: np.ndarray) -> np.ndarray:
+    """All fragment ids of a graph, sorted, uint64."""
+    given = np.asarray([] if nodes is None else nodes, np.uint64)
+    return np.unique(np.concatenate([given.ravel(), np.asarray(edges, np.uint64).ravel()]))
+
+
+def relabel(array: np.ndarray, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Replace ids by values.
+
+    Args:
+        array: ids of any shape.
+        ids: (N,) sorted ids.
+        values: (N,) what replaces each of them.
+
+    Returns:
+        An array of the shape of `array` and the dtype of `values`; 0 and ids that are not listed become 0.
+    """
+    ids, values = np.asarray(ids), np.asarray(values)
+    if len(ids) == 0:
+        return np.zeros(array.shape, values.dtype)
+    if int(ids[-1]) - int(ids[0]) + 1 == len(ids):
+        return _relabel_range(array, int(ids[0]), values)
+    ids = ids.astype(array.dtype, copy=False)
+    position = np.minimum(np.searchsorted(ids, array), len(ids) - 1)
+    found = (ids[position] == array) & (array != 0)
+    return np.where(found, values[position], values.dtype.type(0))
+
+
+def _relabel_range(array: np.ndarray, first: int, values: np.ndarray) -> np.ndarray:
+    """`relabel` for ids without gaps: one table look-up per voxel."""
+    first_id = array.dtype.type(first)
+    listed = (array >= first_id) & (array <= array.dtype.type(first + len(values) - 1)) & (array != 0)
+    position = np.where(listed, array - first_id, 0).astype(np.int64)
+    return np.where(listed, values[position], values.dtype.type(0))

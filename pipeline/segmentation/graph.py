@@ -1,0 +1,139 @@
+"""The region adjacency graph (RAG) of fragments: who touches whom, how often, and with which affinity.
+
+Statistics are sums, so the graphs of blocks add up to the graph of the volume. They add up *exactly*: affinities are
+rounded to multiples of 2**-26 before they are summed, so a float64 sum has no rounding error, whatever the order
+(up to 2**26 contacts of one edge). Each voxel pair belongs to the block that owns voxel p of the pair (p, p + offset).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .affinities import check_matching
+
+RESOLUTION = 2.0**-26
+"""Affinities enter the sums as multiples of this."""
+
+
+@dataclass(frozen=True)
+class RegionGraph:
+    """Edges between touching fragments, sorted by (u, v), each once.
+
+    Attributes:
+        edges: (E, 2) uint64, u < v.
+        count: (E,) int64, contacts (voxel pairs, over all offsets).
+        affinity_sum: (E,) float64, sum of their affinities in [0, 1].
+    """
+
+    edges: np.ndarray
+    count: np.ndarray
+    affinity_sum: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(E,) float64, mean affinity of each edge."""
+        return self.affinity_sum / np.maximum(self.count, 1)
+
+
+def region_graph(
+    affinities: np.ndarray, fragments: np.ndarray, offsets: Sequence[Sequence[int]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The region adjacency graph of an array.
+
+    Args:
+        affinities: (k, z, y, x), float in [0, 1] or uint8 (255 = certain); channel k at voxel p is the affinity
+            between p and p + offset k.
+        fragments: (z, y, x), ids; 0 is no fragment.
+        offsets: one offset per channel in voxels, order z, y, x.
+
+    Returns:
+        edges (E, 2) uint64 with u < v, sorted; contact count (E,) int64; mean affinity (E,) float64 in [0, 1].
+
+    Raises:
+        ValueError: the arrays do not belong together.
+    """
+    graph = region_graph_statistics(affinities, fragments, offsets)
+    return graph.edges, graph.count, graph.mean
+
+
+def region_graph_statistics(
+    affinities: np.ndarray,
+    fragments: np.ndarray,
+    offsets: Sequence[Sequence[int]],
+    owned: tuple[slice, ...] | None = None,
+) -> RegionGraph:
+    """The summable form of `region_graph`, restricted to the voxel pairs (p, p + offset) whose p is owned.
+
+    Args:
+        affinities, fragments, offsets: as for `region_graph`.
+        owned: slices of the owned voxels, order z, y, x; the arrays should reach beyond them by the offsets.
+            Default: all.
+
+    Raises:
+        ValueError: the arrays do not belong together.
+    """
+    check_matching(affinities, fragments, offsets)
+    owned = owned if owned is not None else tuple(slice(0, extent) for extent in fragments.shape)
+    pairs, values = [], []
+    for channel, offset in zip(affinities, offsets, strict=True):
+        here, there = _pair_slices(fragments.shape, offset, owned)
+        first, second = fragments[here], fragments[there]
+        touching = (first != second) & (first != 0) & (second != 0)
+        first, second = first[touching].astype(np.uint64), second[touching].astype(np.uint64)
+        pairs.append(np.stack([np.minimum(first, second), np.maximum(first, second)]))
+        values.append(fixed_point(channel[here][touching]))
+    return _sum_pairs(np.concatenate(pairs, axis=1), np.concatenate(values))
+
+
+def merge_graphs(graphs: Sequence[RegionGraph]) -> RegionGraph:
+    """The sum of graphs, for example of all blocks of a volume."""
+    if not graphs:
+        return RegionGraph(np.zeros((0, 2), np.uint64), np.zeros(0, np.int64), np.zeros(0))
+    edges, inverse = _unique_pairs(np.concatenate([graph.edges for graph in graphs]).T)
+    count = np.bincount(inverse, np.concatenate([graph.count for graph in graphs]), len(edges)).astype(np.int64)
+    sums = np.bincount(inverse, np.concatenate([graph.affinity_sum for graph in graphs]), len(edges))
+    return RegionGraph(edges, count, sums)
+
+
+def fixed_point(values: np.ndarray) -> np.ndarray:
+    """Affinities as float64 multiples of `RESOLUTION`, whose sums are exact in any order; uint8 is divided by 255."""
+    unit = values / 255.0 if values.dtype == np.uint8 else values.astype(np.float64)
+    return np.round(unit / RESOLUTION) * RESOLUTION
+
+
+def _pair_slices(
+    shape: Sequence[int], offset: Sequence[int], owned: tuple[slice, ...]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Index of the owned voxels p whose partner lies in the array, and index of the partners."""
+    here, there = [], []
+    for extent, step, part in zip(shape, offset, owned, strict=True):
+        begin, end, _ = part.indices(extent)
+        begin, end = max(begin, -step), min(end, extent - step)
+        end = max(begin, end)
+        here.append(slice(begin, end))
+        there.append(slice(max(0, begin + step), max(0, end + step)))
+    return tuple(here), tuple(there)
+
+
+def _sum_pairs(pairs: np.ndarray, values: np.ndarray) -> RegionGraph:
+    """Add up values of equal pairs; pairs is (2, n) with the smaller id first."""
+    edges, inverse = _unique_pairs(pairs)
+    count = np.bincount(inverse, minlength=len(edges)).astype(np.int64)
+    return RegionGraph(edges, count, np.bincount(inverse, values, len(edges)))
+
+
+def _unique_pairs(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct columns of a (2, n) array, sorted, as (E, 2); and for each column the row it became."""
+    if pairs.shape[1] == 0:
+        return np.zeros((0, 2), np.uint64), np.zeros(0, np.int64)
+    lowest = pairs.min()
+    if int(pairs.max()) - int(lowest) < 2**32:
+        keys, inverse = np.unique(((pairs[0] - lowest) << np.uint64(32)) | (pairs[1] - lowest), return_inverse=True)
+        return np.stack([keys >> np.uint64(32), keys & np.uint64(2**32 - 1)], axis=1) + lowest, inverse
+    ids, positions = np.unique(pairs, return_inverse=True)
+    first, second = positions.reshape(pairs.shape).astype(np.uint64)
+    keys, inverse = np.unique((first << np.uint64(32)) | second, return_inverse=True)
+    return np.stack([ids[keys >> np.uint64(32)], ids[keys & np.uint64(2**32 - 1)]], axis=1), inverse

@@ -1,0 +1,135 @@
+"""Over-segmentation of affinities: seeds in the middle of things, flooded until they meet.
+
+Voxels with a low mean affinity are boundary. The distance to the nearest boundary, smoothed, has its maxima in the
+middle of neurites: these are the seeds. A watershed on the same distance gives every voxel to a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from skimage.segmentation import watershed
+
+from .affinities import as_unit_interval
+
+
+@dataclass(frozen=True)
+class _Seeding:
+    """How seeds are found.
+
+    Attributes:
+        boundary_threshold: voxels with a mean affinity below this are boundary.
+        smoothing: standard deviation of the Gaussian on the distance, in in-plane voxels.
+        distance: least distance between seeds, in in-plane voxels.
+        spacing: size of a voxel along each axis, in units of the smallest one.
+    """
+
+    boundary_threshold: float
+    smoothing: float
+    distance: int
+    spacing: tuple[float, ...]
+
+
+def seeded_watershed(
+    affinities: np.ndarray,
+    *,
+    boundary_threshold: float = 0.5,
+    seed_smoothing: float = 1.0,
+    seed_distance: int = 5,
+    in_plane: bool = False,
+    voxel_size: Sequence[float] | None = None,
+    minimum_affinity: float = 0.0,
+    minimum_size: int = 0,
+) -> np.ndarray:
+    """Fragments of a block: a watershed from the maxima of the distance to boundaries.
+
+    Args:
+        affinities: (3, z, y, x), float in [0, 1] or uint8 (255 = certain), to the nearest neighbours in z, y, x.
+        boundary_threshold: voxels whose mean affinity is below this are boundary.
+        seed_smoothing: standard deviation of the Gaussian that smooths the boundary distance before seeds are
+            sought, in voxels of the finest axis.
+        seed_distance: least distance between seeds, in voxels of the finest axis.
+        in_plane: fragment each section by itself, from the y and x affinities (anisotropic data).
+        voxel_size: extent of a voxel along z, y, x; only the ratios matter. Default: isotropic.
+        minimum_affinity: fragments whose mean affinity is lower become 0.
+        minimum_size: fragments with fewer voxels are given to their neighbours.
+
+    Returns:
+        (z, y, x) uint64 with ids 1..n. Only fragments below `minimum_affinity`, and a block (or section) that is
+        boundary throughout, are 0. The same input always gives the same ids.
+
+    Raises:
+        ValueError: the affinities have another shape or dtype.
+    """
+    affinities = as_unit_interval(affinities)
+    if len(affinities) != 3:
+        raise ValueError(f"a watershed needs the 3 nearest-neighbour affinities, got {len(affinities)} channels")
+    if 0 in affinities.shape:
+        return np.zeros(affinities.shape[1:], np.uint64)
+    spacing = np.asarray(voxel_size if voxel_size is not None else (1, 1, 1), np.float64)
+    spacing = spacing / spacing.min()
+    if in_plane:
+        mean = affinities[1:].mean(axis=0)
+        seeding = _Seeding(boundary_threshold, seed_smoothing, seed_distance, tuple(spacing[1:]))
+        fragments = _stack_sections([_flood(section, seeding, minimum_size) for section in mean])
+    else:
+        mean = affinities.mean(axis=0)
+        seeding = _Seeding(boundary_threshold, seed_smoothing, seed_distance, tuple(spacing))
+        fragments = _flood(mean, seeding, minimum_size)
+    if minimum_affinity > 0:
+        fragments = _drop_uncertain(fragments, mean, minimum_affinity)
+    return fragments.astype(np.uint64)
+
+
+def _flood(mean: np.ndarray, seeding: _Seeding, minimum_size: int) -> np.ndarray:
+    """Fragments 1..n of one section or block, int32, from its mean affinity."""
+    foreground = mean >= seeding.boundary_threshold
+    if foreground.all():
+        return np.ones(mean.shape, np.int32)
+    distance = ndimage.distance_transform_edt(foreground, sampling=seeding.spacing).astype(np.float32)
+    if seeding.smoothing > 0:
+        distance = ndimage.gaussian_filter(distance, [seeding.smoothing / extent for extent in seeding.spacing])
+    seeds = _local_maxima(distance, foreground, seeding)
+    if not seeds.any():
+        return seeds
+    fragments = watershed(-distance, seeds)
+    small = np.bincount(fragments.ravel()) < minimum_size
+    if small[1:].any() and not small[1:].all():
+        survivors = _compact(np.where(small[fragments], 0, fragments))
+        fragments = watershed(-distance, survivors)
+    return fragments
+
+
+def _local_maxima(distance: np.ndarray, foreground: np.ndarray, seeding: _Seeding) -> np.ndarray:
+    """Seeds 1..n: foreground voxels that are the largest within `seeding.distance`; a plateau is one seed."""
+    window = [2 * int(seeding.distance // extent) + 1 for extent in seeding.spacing]
+    maxima = (ndimage.maximum_filter(distance, size=window) == distance) & foreground
+    seeds, _ = ndimage.label(maxima, structure=np.ones((3,) * distance.ndim))
+    return seeds.astype(np.int32, copy=False)
+
+
+def _stack_sections(sections: list[np.ndarray]) -> np.ndarray:
+    """One volume from sections that each count from 1, counting on from section to section."""
+    counts = np.array([section.max() for section in sections], np.int64)
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    return np.stack(
+        [np.where(section > 0, section + before, 0) for section, before in zip(sections, first, strict=True)]
+    )
+
+
+def _drop_uncertain(fragments: np.ndarray, mean: np.ndarray, minimum_affinity: float) -> np.ndarray:
+    """Set fragments with a low mean affinity to 0 and close the gaps in the numbering."""
+    sizes = np.bincount(fragments.ravel())
+    sums = np.bincount(fragments.ravel(), weights=mean.ravel())
+    uncertain = sums < minimum_affinity * sizes
+    return _compact(np.where(uncertain[fragments], 0, fragments))
+
+
+def _compact(fragments: np.ndarray) -> np.ndarray:
+    """Ids renumbered to 1..n in the same order; 0 stays."""
+    present = np.bincount(fragments.ravel()) > 0
+    present[0] = False
+    return np.where(present, np.cumsum(present), 0)[fragments].astype(fragments.dtype)

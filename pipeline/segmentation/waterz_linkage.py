@@ -1,0 +1,146 @@
+"""Agglomeration of one block by waterz, for its many ways of scoring an edge (the LSD recipe).
+
+waterz merges the cheapest edge first and updates scores lazily, so its history of merges is only nearly in the order
+of scores. Here a merge counts at the largest score that was reached up to then: with that, the segments at threshold t
+are again the connected components of the edges with merge scores of at most t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import higra
+import numpy as np
+import waterz
+
+from .affinities import NEAREST_NEIGHBOURS, as_unit_interval, check_matching
+from .components import relabel
+from .linkage import SCORE_DECIMALS
+from .quiet import silenced
+
+_MEAN = "OneMinus<MeanAffinity<RegionGraphType, ScoreValue>>"
+_QUANTILE = "OneMinus<HistogramQuantileAffinity<RegionGraphType, {}, ScoreValue, 256>>"
+
+MERGE_FUNCTIONS = {"mean": _MEAN} | {f"hist_quant_{q}": _QUANTILE.format(q) for q in (10, 25, 50, 75, 85, 90, 95)}
+"""Ways to score an edge, by name: what waterz calls them. All of these come compiled."""
+
+_BELOW_EVERY_SCORE, _ABOVE_EVERY_SCORE = -1.0, 2.0
+
+
+def agglomerate_waterz(
+    affinities: np.ndarray, fragments: np.ndarray, thresholds: Iterable[float], merge_function: str = "mean"
+) -> dict[float, np.ndarray]:
+    """Segmentations of a block by waterz.
+
+    Args:
+        affinities: (3, z, y, x), float in [0, 1] or uint8, to the nearest neighbours in z, y, x.
+        fragments: (z, y, x), ids; 0 stays 0.
+        thresholds: scores (1 - affinity) up to which fragments are merged.
+        merge_function: a key of `MERGE_FUNCTIONS`.
+
+    Returns:
+        For each threshold a segmentation (z, y, x) uint64; a segment carries the smallest id of its fragments.
+
+    Raises:
+        ValueError: the arrays do not belong together, or the merge function is unknown.
+    """
+    wanted = sorted(set(thresholds))
+    ids, compact = _compact(fragments)
+    options = _options(affinities, compact, merge_function)
+    if compact.size == 0:
+        return {threshold: fragments.astype(np.uint64) for threshold in wanted}
+    with silenced():
+        merged = [step.copy() for step in waterz.agglomerate(thresholds=[_just_above(t) for t in wanted], **options)]
+    return {threshold: _smallest_ids(compact, step, ids) for threshold, step in zip(wanted, merged, strict=True)}
+
+
+def waterz_edge_scores(
+    affinities: np.ndarray, fragments: np.ndarray, merge_function: str = "mean"
+) -> tuple[np.ndarray, np.ndarray]:
+    """The score at which waterz puts the two fragments of each edge into one segment.
+
+    Args:
+        affinities, fragments, merge_function: as for `agglomerate_waterz`.
+
+    Returns:
+        edges (E, 2) uint64 with u < v, sorted; scores (E,) float64 in [0, 1].
+
+    Raises:
+        ValueError: the arrays do not belong together, or the merge function is unknown.
+    """
+    ids, compact = _compact(fragments)
+    options = _options(affinities, compact, merge_function)
+    graph, history = _merge_all(options) if compact.size else ([], [])
+    if not graph:
+        return np.zeros((0, 2), np.uint64), np.zeros(0)
+    edges = np.array([(edge["u"], edge["v"]) for edge in graph], np.int64)
+    edges.sort(axis=1)
+    edges = edges[np.lexsort((edges[:, 1], edges[:, 0]))]
+    scores = np.maximum.accumulate([merge["score"] for merge in history])
+    joined = np.array([(merge["a"], merge["b"], merge["c"]) for merge in history], np.int64)
+    return ids[edges], np.round(_join_scores(len(ids), joined, scores, edges), SCORE_DECIMALS)
+
+
+def _options(affinities: np.ndarray, fragments: np.ndarray, merge_function: str) -> dict[str, Any]:
+    """The arguments of waterz, checked; waterz writes into the fragments it gets."""
+    check_matching(affinities, fragments, NEAREST_NEIGHBOURS)
+    if merge_function not in MERGE_FUNCTIONS:
+        raise ValueError(f"unknown merge function {merge_function!r}; known: {', '.join(MERGE_FUNCTIONS)}")
+    return {
+        "affs": np.ascontiguousarray(as_unit_interval(affinities)),
+        "fragments": fragments.copy(),
+        "scoring_function": MERGE_FUNCTIONS[merge_function],
+    }
+
+
+def _merge_all(options: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The region graph before any merge, and the history of merging everything.
+
+    The graph is only asked for before the first merge: waterz 0.10 rescores stale edges when it hands out the graph,
+    and then stops merging too early.
+    """
+    with silenced():
+        steps = waterz.agglomerate(
+            thresholds=[_BELOW_EVERY_SCORE, _ABOVE_EVERY_SCORE],
+            return_merge_history=True,
+            return_region_graph=True,
+            **options,
+        )
+        _, _, graph = next(steps)
+        _, history, _ = next(steps)
+    return graph, history
+
+
+def _just_above(threshold: float) -> float:
+    """waterz merges scores below its threshold; ours merges scores up to it, whatever their last bits."""
+    return threshold + 0.5 * 10.0**-SCORE_DECIMALS
+
+
+def _compact(fragments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (n + 1,) uint64 in ascending order, starting with 0, and the array of positions in them.
+
+    waterz allocates as many nodes as the largest id says, and ids of blocks deep in a volume are large."""
+    ids = np.unique(np.append(np.unique(fragments), 0)).astype(np.uint64)
+    return ids, relabel(fragments.astype(np.uint64), ids, np.arange(len(ids), dtype=np.uint64))
+
+
+def _smallest_ids(compact: np.ndarray, merged: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The segmentation in which every segment carries the smallest id of its fragments."""
+    smallest = np.arange(len(ids))
+    np.minimum.at(smallest, merged.ravel().astype(np.int64), compact.ravel().astype(np.int64))
+    return ids[smallest[merged.astype(np.int64)]]
+
+
+def _join_scores(size: int, merges: np.ndarray, scores: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Score of the merge that first puts u and v of each edge together: their lowest common ancestor."""
+    count = len(merges)
+    root = size + count
+    parents = np.full(root + 1, root, np.int64)
+    node_of = np.arange(size)  # the tree node that stands for a region now
+    for step, (a, b, c) in enumerate(merges.tolist(), start=size):
+        parents[node_of[a]] = parents[node_of[b]] = step
+        node_of[c] = step
+    altitudes = np.concatenate([np.zeros(size), scores, [np.inf]])
+    ancestors = higra.Tree(parents).lowest_common_ancestor(edges[:, 0].copy(), edges[:, 1].copy())
+    return altitudes[ancestors]

@@ -1,0 +1,174 @@
+"""The labelled regions that training samples come from, and whether they can serve."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+from funlib.geometry import Coordinate
+
+from ..errors import UserError
+from ..networks.intensity import normalise_raw
+from ..run import Run, region_box
+from ..volumes import Box, Volume, open_volume, volume_exists
+
+CACHE_BYTES = 512 * 2**20
+"""Decoded chunks that one loader process keeps in memory, over all its volumes."""
+
+
+class ChunkCache:
+    """Reads boxes of volumes and keeps the chunks read last, up to a fixed number of bytes.
+
+    Random patches meet the same chunks again and again; decoding them costs more than everything else in a sample.
+    """
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self.limit = limit
+        self._chunks: OrderedDict[tuple[str, tuple[int, ...]], np.ndarray] = OrderedDict()
+        self._bytes = 0
+
+    def read(self, volume: Volume, box: Box) -> np.ndarray:
+        """The voxels of a box inside a volume, (z, y, x).
+
+        Raises:
+            UserError: a chunk cannot be read; names it.
+        """
+        chunk = Coordinate(volume.array.chunks)
+        first = box.begin // chunk
+        last = Coordinate(-(-end // size) for end, size in zip(box.end, chunk, strict=True))
+        data = np.empty(box.shape, dtype=volume.array.dtype)
+        for index in np.ndindex(*(last - first)):
+            position = first + Coordinate(index)
+            chunk_box = Box(position * chunk, (position + Coordinate(1, 1, 1)) * chunk).intersect(volume.box)
+            part = chunk_box.intersect(box)
+            voxels = self._chunk(volume, tuple(position), chunk_box)
+            data[part.relative_to(box).slices] = voxels[part.relative_to(chunk_box).slices]
+        return data
+
+    def _chunk(self, volume: Volume, position: tuple[int, ...], box: Box) -> np.ndarray:
+        key = (volume.name, position)
+        if key in self._chunks:
+            self._chunks.move_to_end(key)
+            return self._chunks[key]
+        voxels = volume.read(box)
+        self._chunks[key] = voxels
+        self._bytes += voxels.nbytes
+        while self._bytes > self.limit and len(self._chunks) > 1:
+            self._bytes -= self._chunks.popitem(last=False)[1].nbytes
+        return voxels
+
+
+@dataclass(frozen=True)
+class LabelledRegion:
+    """A region of an imported source with its labels.
+
+    Attributes:
+        raw: intensities.
+        labels: object ids; 0 is background.
+        mask: non-zero where the volume is to be used, or None for everywhere.
+        box: the region's voxels.
+        unlabelled_id: the label value of voxels that are not annotated.
+        where: dotted config path, for messages.
+    """
+
+    raw: Volume
+    labels: Volume
+    mask: Volume | None
+    box: Box
+    unlabelled_id: int | None
+    where: str
+
+    def read_raw(self, box: Box, cache: ChunkCache) -> np.ndarray:
+        """Intensities of a box, (z, y, x) float32 in [-1, 1]."""
+        return normalise_raw(cache.read(self.raw, box))
+
+    def read_labels(self, box: Box, cache: ChunkCache) -> np.ndarray:
+        """Object ids of a box, (z, y, x) uint64; 0 where it is background or not annotated."""
+        labels = cache.read(self.labels, box)
+        labels[~self.read_annotated(box, cache)] = 0
+        return labels
+
+    def read_annotated(self, box: Box, cache: ChunkCache) -> np.ndarray:
+        """Where labels are known, (z, y, x) bool."""
+        annotated = np.ones(box.shape, dtype=bool)
+        if self.unlabelled_id is not None:
+            annotated &= cache.read(self.labels, box) != self.unlabelled_id
+        if self.mask is not None:
+            annotated &= cache.read(self.mask, box) != 0
+        return annotated
+
+
+def training_regions(run: Run) -> list[LabelledRegion]:
+    """The regions of `volumes.train`.
+
+    Raises:
+        UserError: there is none, or one has no labels or reaches beyond its source.
+    """
+    regions = run.config.volumes.train
+    if not regions:
+        raise UserError("training needs at least one labelled region", "volumes.train")
+    return [_open_region(run, index) for index in range(len(regions))]
+
+
+def validation_region(run: Run) -> LabelledRegion | None:
+    """The region of `volumes.validate`, or None if there is none.
+
+    Raises:
+        UserError: it has no labels or reaches beyond its source.
+    """
+    return None if run.config.volumes.validate_ is None else _open_region(run, None)
+
+
+def _open_region(run: Run, index: int | None) -> LabelledRegion:
+    volumes = run.config.volumes
+    region = volumes.validate_ if index is None else volumes.train[index]
+    where = "volumes.validate" if index is None else f"volumes.train.{index}"
+    assert region is not None
+    raw = run.open_raw(region.source)
+    if not run.has_labels(region.source):
+        raise UserError(f"the source {region.source!r} has no labels; training and validation need them", where)
+    container = run.container(region.source)
+    mask = open_volume(container, "mask") if volume_exists(container, "mask") else None
+    box = region_box(region, raw.shape, where)
+    return LabelledRegion(raw, run.open_labels(region.source), mask, box, run.config.targets.unlabelled_id, where)
+
+
+def check_regions(regions: list[LabelledRegion], output_shape: Coordinate, isotropic: bool) -> None:
+    """Refuse regions that cannot fill one sample.
+
+    Args:
+        regions: the training regions.
+        output_shape: voxels that the network predicts from one patch, all of which must have labels.
+        isotropic: whether samples may exchange z with y and x.
+
+    Raises:
+        UserError: a region is smaller than a sample, carries no label, or is anisotropic where it must not be.
+    """
+    for region in regions:
+        shape = region.box.shape
+        if any(have < need for have, need in zip(shape, output_shape, strict=True)):
+            raise UserError(
+                f"the region has {tuple(shape)} voxels, but one patch needs labels of {tuple(output_shape)}; "
+                "give a larger region or a smaller training.patch_shape",
+                region.where,
+            )
+        if isotropic and len(set(region.raw.voxel_size)) > 1:
+            raise UserError(
+                f"voxels of {tuple(region.raw.voxel_size)} nm are not isotropic, z cannot be exchanged with y and x",
+                "augment.transpose_all",
+            )
+        if not _has_labels(region):
+            raise UserError("no voxel of the region carries a label", region.where)
+
+
+def _has_labels(region: LabelledRegion) -> bool:
+    """Whether any voxel is annotated as an object; stops at the first section block that has one."""
+    depth = int(region.labels.array.chunks[0])
+    cache = ChunkCache(limit=0)
+    for begin in range(region.box.begin[0], region.box.end[0], depth):
+        end = min(begin + depth, region.box.end[0])
+        slab = Box(Coordinate(begin, *region.box.begin[1:]), Coordinate(end, *region.box.end[1:]))
+        if region.read_labels(slab, cache).any():
+            return True
+    return False

@@ -1,0 +1,83 @@
+"""What of a config decides the weights of a network: a training continues only where none of it has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ..config import Config, dump_config
+from ..errors import UserError
+
+FREE = {
+    "iterations",
+    "device",
+    "loader_workers",
+    "loader_cache",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "validate_every",
+    "validate_shape",
+    "log_every",
+    "picture_every",
+}
+"""Keys of a training section that may change between two runs of one training."""
+
+
+def training_settings(config: Config, role: str, teacher: Path | None) -> dict[str, str]:
+    """Dotted config paths and their values as JSON: all that decides the weights of a network.
+
+    Args:
+        config: the run's config.
+        role: `teacher` or `student`.
+        teacher: checkpoint of the teacher that the student learns from.
+    """
+    document = dump_config(config)
+    volumes = document["volumes"]
+    sources = {region["source"] for region in volumes["train"]}
+    parts: dict[str, Any] = {
+        "seed": document["seed"],
+        "augment": document["augment"],
+        "targets": document["targets"],
+        "volumes.train": {str(index): region for index, region in enumerate(volumes["train"])},
+        "volumes.sources": {name: volumes["sources"][name] for name in sorted(sources)},
+        f"{role}.network": document[role]["network"],
+        f"{role}.training": {key: value for key, value in document[role]["training"].items() if key not in FREE},
+    }
+    if role == "student":
+        parts["student.distillation"] = document["student"]["distillation"]
+        if teacher is not None:
+            parts["teacher.checkpoint"] = hashlib.sha256(teacher.read_bytes()).hexdigest()
+    settings: dict[str, str] = {}
+    for path, value in parts.items():
+        _flatten(path, value, settings)
+    return settings
+
+
+def refuse_changes(trained: dict[str, str], wanted: dict[str, str], checkpoint: Path) -> None:
+    """Compare what a checkpoint was trained with and what the config asks for now.
+
+    Raises:
+        UserError: they differ; names the first difference and the ways out.
+    """
+    role = "student" if any(path.startswith("student.") for path in wanted) else "teacher"
+    for path in sorted(trained.keys() | wanted.keys()):
+        before, now = trained.get(path, "nothing"), wanted.get(path, "nothing")
+        if before == now:
+            continue
+        change = "is another file now" if path == "teacher.checkpoint" else f"was {before}, is {now}"
+        use = ", or set teacher.checkpoint to it to use it as it is" if role == "teacher" else ""
+        raise UserError(
+            f"{change}, since {checkpoint} was trained; put it back, or train anew in another run_directory or after "
+            f"deleting {checkpoint.parent}{use}",
+            path,
+        )
+
+
+def _flatten(path: str, value: Any, settings: dict[str, str]) -> None:
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            _flatten(f"{path}.{key}", part, settings)
+    else:
+        settings[path] = json.dumps(value, sort_keys=True)

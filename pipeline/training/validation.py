@@ -1,0 +1,153 @@
+"""How good a network is on a held-out region: the supervised loss, and the VOI of a segmentation made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import numpy as np
+import torch
+from funlib.geometry import Coordinate
+
+from ..config import NEAREST_NEIGHBOURS, Config, FragmentsConfig
+from ..distillation import SupervisedAffinityLoss, cosine_to_affinity, embedding_affinities
+from ..networks import EmbeddingNetwork, normalise_raw
+from ..volumes import Box
+from .embedding import embed, needed_input
+from .nodes import erosion_margin
+from .regions import ChunkCache, LabelledRegion
+from .targets import affinity_targets, erode_boundaries
+
+THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))
+"""Merge thresholds of which the best is reported."""
+
+
+class ValidationStopped(Exception):
+    """Somebody asked to stop before the validation was done."""
+
+
+def validate(
+    network: EmbeddingNetwork,
+    region: LabelledRegion,
+    config: Config,
+    *,
+    shape: Coordinate,
+    tile: Coordinate,
+    autocast: torch.dtype | None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[str, float]:
+    """Score a network on the middle of a region.
+
+    Args:
+        network: on its device; left in training mode.
+        region: labelled, never trained on.
+        config: targets and fragments.
+        shape: largest extent of the part that is looked at, in voxels.
+        tile: voxels embedded at once.
+        autocast: reduced precision, or None.
+        stopped: asked before each tile.
+
+    Returns:
+        `loss` (supervised), and `voi_split`, `voi_merge`, `voi_sum` in bits at the best `threshold`.
+
+    Raises:
+        ValidationStopped: `stopped` said so.
+    """
+    box = _middle(region.box, shape)
+    network.eval()
+    try:
+        with torch.no_grad():
+            embedding = embed_box(network, region, box, tile, autocast, stopped)
+            loss = supervised_loss(embedding, region, box, config)
+            cosines, _ = embedding_affinities(embedding[None], NEAREST_NEIGHBOURS)
+            affinities = cosine_to_affinity(cosines)[0].numpy()
+    finally:
+        network.train()
+    labels = region.read_labels(box, ChunkCache(limit=0))
+    return {"loss": loss, **best_segmentation(affinities, labels, config.fragments, region.raw.voxel_size)}
+
+
+def embed_box(
+    network: EmbeddingNetwork,
+    region: LabelledRegion,
+    box: Box,
+    tile: Coordinate,
+    autocast: torch.dtype | None,
+    stopped: Callable[[], bool],
+) -> torch.Tensor:
+    """Embedding of a box of a region's volume, (d, z, y, x) float32 in main memory; every voxel exact."""
+    device = next(network.parameters()).device
+    embedding: torch.Tensor | None = None
+    for part in _tiles(box, tile):
+        if stopped():
+            raise ValidationStopped
+        raw_box, embedded = needed_input(network, part)
+        raw = torch.from_numpy(normalise_raw(region.raw.read_mirrored(raw_box)))[None, None].to(device)
+        voxels = embed(network, raw, autocast)[0][(..., *part.relative_to(embedded).slices)].cpu()
+        if embedding is None:
+            embedding = torch.empty((voxels.shape[0], *box.shape))
+        embedding[(..., *part.relative_to(box).slices)] = voxels
+    assert embedding is not None
+    return embedding
+
+
+def supervised_loss(embedding: torch.Tensor, region: LabelledRegion, box: Box, config: Config) -> float:
+    """The supervised loss of an embedding (d, z, y, x) of a box."""
+    margin = erosion_margin(config.targets)
+    grown = box.grow(margin, margin).intersect(region.box)
+    cache = ChunkCache()
+    labels = erode_boundaries(
+        region.read_labels(grown, cache), config.targets.erosion, in_plane=config.targets.erosion_in_plane
+    )
+    affinities, mask = affinity_targets(
+        labels[box.relative_to(grown).slices], region.read_annotated(box, cache), config.targets.offsets
+    )
+    loss = SupervisedAffinityLoss(config.targets.offsets)
+    return float(loss(embedding[None], torch.from_numpy(affinities)[None], torch.from_numpy(mask)[None]))
+
+
+def best_segmentation(
+    affinities: np.ndarray, labels: np.ndarray, fragmentation: FragmentsConfig, voxel_size: Coordinate
+) -> dict[str, float]:
+    """VOI at the best of a few thresholds of agglomerated watershed fragments.
+
+    Args:
+        affinities: (3, z, y, x) float32 in [0, 1] to the nearest neighbours.
+        labels: (z, y, x); voxels with 0 do not count.
+        fragmentation: how fragments are made.
+        voxel_size: nanometres.
+    """
+    from ..evaluation import variation_of_information
+    from ..segmentation import agglomerate_global, region_graph, relabel, seeded_watershed
+
+    fragments = seeded_watershed(
+        affinities,
+        boundary_threshold=fragmentation.boundary_threshold,
+        seed_smoothing=fragmentation.seed_smoothing,
+        seed_distance=fragmentation.seed_distance,
+        in_plane=fragmentation.in_plane,
+        voxel_size=voxel_size,
+        minimum_affinity=fragmentation.minimum_affinity,
+        minimum_size=fragmentation.minimum_size,
+    )
+    edges, count, mean = region_graph(affinities, fragments, NEAREST_NEIGHBOURS)
+    ids = np.unique(fragments)
+    luts = agglomerate_global(edges, mean, count, THRESHOLDS, nodes=ids[ids > 0])
+    scores = []
+    for threshold, lut in luts.items():
+        voi = variation_of_information(relabel(fragments, lut[:, 0], lut[:, 1]), labels)
+        scores.append({"voi_split": voi.split, "voi_merge": voi.merge, "voi_sum": sum(voi), "threshold": threshold})
+    return min(scores, key=lambda score: score["voi_sum"])
+
+
+def _middle(box: Box, shape: Coordinate) -> Box:
+    """The part of a box around its middle that is at most `shape` large."""
+    extent = Coordinate(min(have, want) for have, want in zip(box.shape, shape, strict=True))
+    begin = box.begin + (box.shape - extent) // Coordinate(2, 2, 2)
+    return Box(begin, begin + extent)
+
+
+def _tiles(box: Box, tile: Coordinate) -> Iterator[Box]:
+    for begin in product(*(range(b, e, t) for b, e, t in zip(box.begin, box.end, tile, strict=True))):
+        corner = Coordinate(begin)
+        yield Box(corner, corner + tile).intersect(box)

@@ -1,0 +1,15 @@
+"""Look at a run: neuroglancer, `report.html`, and pictures."""
+
+from .layers import existing_layers
+from .neuroglancer_view import neuroglancer_link, open_viewer, wait_until_interrupted
+from .planes import overview_picture
+from .report import write_report
+
+__all__ = [
+    "existing_layers",
+    "neuroglancer_link",
+    "open_viewer",
+    "overview_picture",
+    "wait_until_interrupted",
+    "write_report",
+]

@@ -1,0 +1,129 @@
+"""Look at a run in neuroglancer. Volumes are read chunk by chunk as the browser asks for them, never whole."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import neuroglancer
+import numpy as np
+from neuroglancer.local_volume import MeshesNotSupportedForVolume
+
+from ..config import ViewConfig
+from ..run import Run
+from ..volumes import Box, Volume
+from .layers import Layer, chosen_segmentation, existing_layers, shown_box
+
+GREY_SHADER = """#uicontrol invlerp normalized
+void main() {
+  emitGrayscale(normalized());
+}
+"""
+AFFINITY_SHADER = """void main() {
+  emitRGB(vec3(toNormalized(getDataValue(0)), toNormalized(getDataValue(1)), toNormalized(getDataValue(2))));
+}
+"""
+CONTRAST_SAMPLE = 64
+"""Extent in voxels of the sample that sets the contrast."""
+
+
+class LazyVolume(neuroglancer.LocalVolume):
+    """A volume that is only ever read in boxes: neuroglancer's own meshes would load all of it."""
+
+    def get_object_mesh(self, object_id: int) -> bytes:
+        """No meshes."""
+        raise MeshesNotSupportedForVolume
+
+
+def open_viewer(run: Run, position: Sequence[float] | None = None) -> neuroglancer.Viewer:
+    """Start neuroglancer's server in this process and show the layers that exist.
+
+    Args:
+        run: the run to look at.
+        position: what to look at, in nanometres, z, y, x. Default: the centre of the validated or segmented region.
+
+    Returns:
+        The viewer; its URL is `str(viewer)`, served as long as the process lives.
+
+    Raises:
+        UserError: there is no raw volume yet.
+    """
+    layers = existing_layers(run)
+    raw = layers[0].volume
+    start_server(run.config.view)
+    viewer = neuroglancer.Viewer()
+    segmentation = chosen_segmentation(run)
+    with viewer.txn() as state:
+        state.dimensions = _dimensions(raw)
+        state.display_dimensions = ["x", "y", "z"]
+        for layer in layers:
+            visible = layer.name in ("raw", segmentation)
+            state.layers.append(name=layer.name, layer=_neuroglancer_layer(layer), visible=visible)
+        centre = raw.to_roi(shown_box(run, raw)).center if position is None else position
+        state.position = np.asarray(centre, float) / np.asarray(raw.voxel_size) + 0.5
+        state.layout = "4panel"
+        state.show_slices = False
+        state.cross_section_scale = 1.0
+    return viewer
+
+
+def neuroglancer_link(run: Run, position: Sequence[float]) -> str:
+    """The URL of a viewer at a position, for example of an error; served as long as this process lives.
+
+    Args:
+        run: the run to look at.
+        position: nanometres, z, y, x.
+    """
+    return str(open_viewer(run, position))
+
+
+def start_server(view: ViewConfig) -> None:
+    """Choose address and port; a server that runs already keeps its own."""
+    neuroglancer.set_server_bind_address(view.host, view.port)
+
+
+def wait_until_interrupted() -> None:
+    """Serve until Ctrl-C."""
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        return
+
+
+def _neuroglancer_layer(layer: Layer) -> neuroglancer.Layer:
+    source = LazyVolume(
+        layer.volume.array,
+        dimensions=_dimensions(layer.volume),
+        volume_type="segmentation" if layer.kind == "objects" else "image",
+        voxel_offset=_voxel_offset(layer.volume),
+    )
+    if layer.kind == "objects":
+        return neuroglancer.SegmentationLayer(source=source, selected_alpha=0.35)
+    if layer.kind == "affinities":
+        return neuroglancer.ImageLayer(source=source, shader=AFFINITY_SHADER)
+    contrast = {"normalized": {"range": intensity_range(layer.volume)}}
+    return neuroglancer.ImageLayer(source=source, shader=GREY_SHADER, shader_controls=contrast)
+
+
+def _dimensions(volume: Volume) -> neuroglancer.CoordinateSpace:
+    """Axes of the array: channels without a unit, z, y, x in nanometres."""
+    channels = volume.array.ndim - 3
+    return neuroglancer.CoordinateSpace(
+        names=["c^"] * channels + ["z", "y", "x"],
+        units=[""] * channels + ["nm"] * 3,
+        scales=[1] * channels + list(volume.voxel_size),
+    )
+
+
+def _voxel_offset(volume: Volume) -> list[int]:
+    """Position of the first voxel, counted in voxels."""
+    channels = volume.array.ndim - 3
+    return [0] * channels + [int(o // s) for o, s in zip(volume.offset, volume.voxel_size, strict=True)]
+
+
+def intensity_range(volume: Volume) -> list[float]:
+    """Intensities that show as black and white, from a small box in the middle of the volume."""
+    middle = volume.shape / 2
+    sample = Box(middle, middle).grow([CONTRAST_SAMPLE // 2] * 3, [CONTRAST_SAMPLE // 2] * 3).intersect(volume.box)
+    low, high = np.percentile(volume.read(sample), (0.5, 99.5))
+    return [float(low), float(max(high, low + 1))]

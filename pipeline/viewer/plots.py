@@ -1,0 +1,110 @@
+"""Plots of the report as PNG bytes: transparent, in greys and hues that read on white and on black."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+
+from .curves import Curves, smoothed
+
+INK = "#8a8f98"
+HUES = ("#4c8dd6", "#e0823d", "#3da57a", "#b067c9", "#cf5467", "#9a8a3c", "#4aa8b8")
+DOTS_PER_INCH = 180
+SMOOTHING = 25
+"""A loss is smoothed over this share of its records (one 25th)."""
+
+
+def picture_png(image: np.ndarray) -> bytes:
+    """(h, w, 3) float in [0, 1] as PNG."""
+    buffer = io.BytesIO()
+    imsave(buffer, np.clip(image, 0, 1), format="png")
+    return buffer.getvalue()
+
+
+def sweep_png(scores: Mapping[str, Mapping[str, float]], best: str | None) -> bytes:
+    """VOI and adapted Rand error against the merge threshold.
+
+    Args:
+        scores: per threshold `voi_split`, `voi_merge`, `voi_sum`, `adapted_rand_error`.
+        best: the best threshold, marked by a line.
+    """
+    thresholds = sorted(scores, key=float)
+    x = [float(threshold) for threshold in thresholds]
+    figure = Figure(figsize=(9.2, 3.3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    measures = {"voi_sum": "sum", "voi_split": "split (over-segmented)", "voi_merge": "merge (under-segmented)"}
+    for hue, (measure, label) in zip(HUES, measures.items(), strict=False):
+        values = [scores[threshold][measure] for threshold in thresholds]
+        left.plot(x, values, color=hue, label=label, linewidth=2.4 if measure == "voi_sum" else 1.5)
+    _dress(left, "merge threshold", "variation of information (bits)")
+    rand = [scores[threshold]["adapted_rand_error"] for threshold in thresholds]
+    right.plot(x, rand, color=HUES[3], label="adapted Rand error", linewidth=2.4)
+    _dress(right, "merge threshold", "adapted Rand error")
+    for axes in (left, right):
+        axes.set_ylim(bottom=0)
+        if best is not None:
+            axes.axvline(float(best), color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    return _png(figure)
+
+
+def curves_png(curves: Curves) -> bytes:
+    """The loss with its terms, and next to it the validation measures if there are any."""
+    with_validation = bool(len(curves.validation_iterations))
+    figure = Figure(figsize=(9.2, 3.3), layout="constrained")
+    axes = figure.subplots(1, 2)
+    _plot_losses(axes[0], curves)
+    if with_validation:
+        shown = {name: values for name, values in curves.validations.items() if name != "threshold"}
+        for hue, (name, values) in zip(HUES, shown.items(), strict=False):
+            marker = "o" if len(values) < 40 else ""
+            axes[1].plot(
+                curves.validation_iterations, values, color=hue, marker=marker, markersize=4, label=_readable(name)
+            )
+        _dress(axes[1], "iteration", "validation")
+        axes[1].set_ylim(bottom=0)
+    else:
+        axes[1].set_visible(False)
+    return _png(figure)
+
+
+def _plot_losses(axes: Axes, curves: Curves) -> None:
+    window = max(1, len(curves.iterations) // SMOOTHING)
+    positive = True
+    for hue, (name, values) in zip(HUES, curves.losses.items(), strict=False):
+        known = np.isfinite(values)
+        x, y = curves.iterations[known], values[known]
+        if name == "loss":
+            axes.plot(x, y, color=hue, alpha=0.25, linewidth=1)
+        axes.plot(x, smoothed(y, window), color=hue, linewidth=2.2 if name == "loss" else 1.4, label=_readable(name))
+        positive = positive and bool(np.all(y > 0))
+    if positive and len(curves.iterations):
+        axes.set_yscale("log")
+    _dress(axes, "iteration", "training loss")
+
+
+def _readable(name: str) -> str:
+    words = name.replace("_", " ").replace("/", " ")
+    return "VOI" + words[3:] if words.startswith("voi") else words
+
+
+def _dress(axes: Axes, x_label: str, y_label: str) -> None:
+    """Quiet axes: no frame, light grid, grey ink."""
+    axes.set_facecolor("none")
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
+    axes.tick_params(which="both", colors=INK, length=0)
+    axes.grid(visible=True, color=INK, alpha=0.22, linewidth=0.7)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=8.5)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, transparent=True)
+    return buffer.getvalue()

@@ -1,0 +1,198 @@
+"""`report.html`: one self-contained page with everything a run knows about itself."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+
+from ..config import NetworkConfig, dump_config
+from ..errors import UserError
+from ..networks import build_network
+from ..run import Run, package_versions, read_json
+from ..volumes import volume_exists
+from .curves import read_curves
+from .layers import best_threshold, existing_layers
+from .planes import panels_of, planes_of
+from .plots import curves_png, picture_png, sweep_png
+
+ROLES = ("teacher", "student")
+CAPTIONS = {
+    "raw": "raw",
+    "affinities": "affinities (z red, y green, x blue; dark: boundary)",
+    "fragments": "fragments",
+    "labels": "labels",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page.
+
+    Attributes:
+        caption: what it shows.
+        data: a data URL.
+    """
+
+    caption: str
+    data: str
+
+
+@dataclass(frozen=True)
+class PlanePictures:
+    """The pictures of one plane, with its heading."""
+
+    title: str
+    pictures: list[Picture]
+
+
+def write_report(run: Run) -> Path:
+    """Write `report.html` into the run directory, from whatever of the run exists.
+
+    Without labels there are no scores, without training no curves, without volumes no pictures. Only the sections that
+    are shown are read.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: the page cannot be written, or a chunk that it shows cannot be read.
+    """
+    path = run.directory / "report.html"
+    page = _template().render(**report_content(run))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror or error}", str(path)) from error
+    return path
+
+
+def report_content(run: Run) -> dict[str, Any]:
+    """What the template shows, by name."""
+    summary = read_json(run.summary)
+    scores = summary.get("scores") or {}
+    best = best_threshold(run)
+    return {
+        "title": run.directory.name,
+        "directory": str(run.directory),
+        "volume": _volume_facts(run),
+        "best": best,
+        "best_scores": scores.get(best) if best else None,
+        "scores": dict(sorted(scores.items(), key=lambda item: float(item[0]))),
+        "sweep": _picture("threshold sweep", sweep_png(scores, best)) if len(scores) > 1 else None,
+        "planes": _plane_pictures(run),
+        "curves": _training_pictures(run),
+        "networks": network_sizes(run),
+        "stages": summary.get("stages") or {},
+        "versions": summary.get("versions") or package_versions(),
+        "config_hash": run.config_hash,
+        "config": json.dumps({**dump_config(run.config), "run_directory": "."}, indent=2),
+    }
+
+
+def network_sizes(run: Run) -> list[dict[str, Any]]:
+    """Name and number of parameters of teacher and student, as far as the config has them."""
+    configs: dict[str, NetworkConfig] = {"student": run.config.student.network}
+    if run.config.teacher is not None:
+        configs["teacher"] = run.config.teacher.network
+    sizes = {role: _parameter_count(config) for role, config in configs.items()}
+    largest = max(sizes.values())
+    return [
+        {"role": role, "name": configs[role].name, "parameters": sizes[role], "share": sizes[role] / largest}
+        for role in ROLES
+        if role in configs
+    ]
+
+
+def _parameter_count(config: NetworkConfig) -> int:
+    """Counted without allocating the weights."""
+    with torch.device("meta"):
+        return build_network(config).parameter_count()
+
+
+def _volume_facts(run: Run) -> dict[str, Any] | None:
+    if not volume_exists(run.volume, "raw"):
+        return None
+    raw = existing_layers(run)[0].volume
+    return {
+        "shape": list(raw.shape),
+        "voxel_size": list(raw.voxel_size),
+        "voxels": raw.box.size,
+        "dtype": str(raw.array.dtype),
+    }
+
+
+def _plane_pictures(run: Run) -> list[PlanePictures]:
+    """The shown planes, each with the pictures of all layers."""
+    if not volume_exists(run.volume, "raw"):
+        return []
+    layers = existing_layers(run)
+    shown = []
+    for plane in planes_of(run, layers[0].volume):
+        axis = "zyx"[plane.normal]
+        pictures = [
+            _picture(CAPTIONS.get(panel.name, panel.name), picture_png(panel.image))
+            for panel in panels_of(run, plane, layers)
+        ]
+        shown.append(PlanePictures(f"{plane.name} plane at {axis} = {plane.position}", pictures))
+    return shown
+
+
+def _training_pictures(run: Run) -> dict[str, Picture]:
+    pictures = {}
+    for role in ROLES:
+        curves = read_curves(run.network_directory(role) / "curves.jsonl")
+        if curves is not None and len(curves.iterations):
+            pictures[role] = _picture(f"{role} training curves", curves_png(curves))
+    return pictures
+
+
+def _picture(caption: str, png: bytes) -> Picture:
+    return Picture(caption, "data:image/png;base64," + base64.b64encode(png).decode("ascii"))
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.viewer"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"count": _count, "duration": _duration, "memory": _memory, "stage": _stage_row}
+    return environment.get_template("report.html")
+
+
+def _stage_row(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a stage; None where it does not say."""
+    columns = ("blocks_done", "blocks_skipped", "blocks_failed", "seconds", "voxels_per_second", "peak_worker_memory")
+    return {name: stage.get(name) for name in columns}
+
+
+def _count(number: float) -> str:
+    """1234567 as `1.23 M`."""
+    for unit in ("", " k", " M", " G"):
+        if abs(number) < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g} T"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _memory(size: float) -> str:
+    return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"

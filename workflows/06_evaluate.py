@@ -1,0 +1,72 @@
+"""Score a run against its labels, or with --prediction and --labels any two label volumes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.cli import exit_with, parse_arguments, run_script, start_logging
+from pipeline.errors import UserError
+from pipeline.evaluation import LabelRules, check_run, evaluate, score_volumes
+from pipeline.run import Run
+
+COLUMNS = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this script."""
+    parser.add_argument("--prediction", metavar="A", help="a segmentation: file.h5/dataset or store.zarr/dataset")
+    parser.add_argument("--labels", metavar="B", help="the labels to score it against; no config is needed then")
+    parser.add_argument("--relabel", action="store_true", help="with --labels: separate connected parts are objects")
+    parser.add_argument("--minimum-size", type=int, default=0, help="with --labels: ignore objects with fewer voxels")
+
+
+def score_run(run: Run, options: argparse.Namespace) -> None:
+    """Score the run of a config."""
+    if options.dry_run:
+        print(f"would score {check_run(run)}")
+        return
+    results = evaluate(run)
+    print_table("threshold", results["scores"])
+    best = results["best"]
+    print(f"best: threshold {best['threshold']:.2f}, VOI {best['voi_sum']:.3f} bits; written to {run.summary}")
+    print(json.dumps(results["best"]))
+
+
+def score_files(options: argparse.Namespace) -> None:
+    """Score one volume against another."""
+    if options.prediction is None or options.labels is None:
+        raise UserError("--prediction and --labels belong together; give both")
+    scores = score_volumes(options.prediction, options.labels, LabelRules(options.relabel, options.minimum_size))
+    print_table("prediction", {options.prediction: scores})
+    print(json.dumps({"prediction": options.prediction, "labels_path": options.labels, **scores}))
+
+
+def print_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """One line per row, one column per score."""
+    width = max(len(title), *(len(name) for name in rows))
+    print(f"{title:>{width}}  " + "  ".join(f"{column:>18}" for column in COLUMNS))
+    for name, scores in rows.items():
+        print(f"{name:>{width}}  " + "  ".join(f"{scores[column]:18.4f}" for column in COLUMNS))
+
+
+def main() -> None:
+    """Files need no config; everything else does."""
+    options = parse_arguments(__doc__ or "", add_arguments)
+    if options.prediction is None and options.labels is None:
+        run_script(__doc__ or "", score_run, add_arguments=add_arguments)
+    start_logging(options.debug)
+    try:
+        score_files(options)
+    except UserError as error:
+        if options.debug:
+            raise
+        exit_with(error)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Look at the run in neuroglancer, or write its report anew (--report)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline.cli import run_script
+from pipeline.run import Run
+from pipeline.viewer import existing_layers, open_viewer, overview_picture, wait_until_interrupted, write_report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this script; address and port are view.host and view.port of the config."""
+    parser.add_argument("--report", action="store_true", help="write report.html anew and stop")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="write raw | affinities | segmentation and stop")
+
+
+def work(run: Run, options: argparse.Namespace) -> int:
+    """Serve until Ctrl-C, unless only a file is wanted."""
+    layers = [layer.name for layer in existing_layers(run)]
+    if options.dry_run:
+        print(f"would show {', '.join(layers)} of {run.volume}")
+    elif options.report or options.picture:
+        if options.report:
+            print(write_report(run))
+        if options.picture:
+            print(overview_picture(run, options.picture))
+    else:
+        viewer = open_viewer(run)
+        print(f"{', '.join(layers)}: open {viewer} in a browser; Ctrl-C ends", flush=True)
+        wait_until_interrupted()
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(__doc__, work, add_arguments=add_arguments)
