@@ -36,6 +36,7 @@ setup(
         "scikit-image>=0.25",
         "h5py>=3.11",
         "tifffile>=2024.8",
+        "imagecodecs>=2024.9",  # compressed TIFF (LZW, JPEG, zstd)
         "pydantic>=2.11,<3",
         "tqdm>=4.66",
         "tensorboard>=2.18",

@@ -6,11 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from pipeline.cli import exit_with, parse_arguments, run_script, start_logging
 from pipeline.errors import UserError
-from pipeline.evaluation import LabelRules, check_run, evaluate, score_volumes
+from pipeline.evaluation import LabelRules, check_run, evaluate, open_pair, score_volumes
 from pipeline.run import Run
 
 COLUMNS = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error")
@@ -40,9 +41,14 @@ def score_files(options: argparse.Namespace) -> None:
     """Score one volume against another."""
     if options.prediction is None or options.labels is None:
         raise UserError("--prediction and --labels belong together; give both")
+    if options.dry_run:
+        with ExitStack() as stack:
+            open_pair(options.prediction, options.labels, stack)
+        print(f"would score {options.prediction} against {options.labels}")
+        return
     scores = score_volumes(options.prediction, options.labels, LabelRules(options.relabel, options.minimum_size))
     print_table("prediction", {options.prediction: scores})
-    print(json.dumps({"prediction": options.prediction, "labels_path": options.labels, **scores}))
+    print(json.dumps({"prediction": options.prediction, "labels": options.labels, **scores}))
 
 
 def print_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:

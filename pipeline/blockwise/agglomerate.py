@@ -77,8 +77,8 @@ class GlobalAgglomeration(_Agglomeration, DriverStep):
 def edges_by_owner(edges: EdgeTable, grid: BlockGrid) -> Iterator[tuple[int, EdgeTable]]:
     """Edges grouped by the block that owns them.
 
-    That is the block of the larger fragment, v: fragments do not cross blocks, and a contact is counted on its high side,
-    so this block holds the whole edge.
+    That is the block of the larger fragment, v: fragments do not cross blocks, and a contact is counted on its high
+    side, so this block holds the whole edge.
     """
     owner = ((edges.v - np.uint64(1)) // np.uint64(grid.voxels_per_block)).astype(np.int64)
     order = np.argsort(owner, kind="stable")

@@ -95,7 +95,7 @@ class SerialExecutor(Executor):
         costs = {task.name: _Cost() for task in tasks}
         started = time.monotonic()
         with contextlib.ExitStack() as stack:
-            functions = [_InProcess(task, stack, costs[task.name], cluster.retries + 1) for task in tasks]
+            functions = [_InProcess(task, stack, costs[task.name]) for task in tasks]
             states = daisy.run_blockwise(
                 _pipeline(tasks, functions, cluster),
                 multiprocessing=False,
@@ -138,10 +138,10 @@ class _Cost:
 
 
 class _InProcess:
-    """The block function of the serial executor: opens the task at its first block, retries, measures."""
+    """The block function of the serial executor: opens the task at its first block, and measures."""
 
-    def __init__(self, task: BlockTask, stack: contextlib.ExitStack, cost: _Cost, attempts: int) -> None:
-        self._task, self._stack, self._cost, self._attempts = task, stack, cost, attempts
+    def __init__(self, task: BlockTask, stack: contextlib.ExitStack, cost: _Cost) -> None:
+        self._task, self._stack, self._cost = task, stack, cost
         self._process_block: Any = None
         self.__name__ = task.name
 
@@ -150,7 +150,7 @@ class _InProcess:
             self._process_block = self._stack.enter_context(self._task.process())
             limit_threads(self._task.run.config.cluster.threads_per_worker)
         started = time.monotonic()
-        if not any(attempt(self._task, self._process_block, block) for _ in range(self._attempts)):
+        if not attempt(self._task, self._process_block, block):
             block.status = daisy.BlockStatus.FAILED
         self._cost.seconds += time.monotonic() - started
         self._cost.memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

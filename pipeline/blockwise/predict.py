@@ -88,10 +88,10 @@ class PredictTask(VolumeTask):
 
     def reader(self) -> Callable[[Block], Box]:
         """A function that gives the raw voxels that a block reads; they may reach beyond the volume."""
-        from .inference import embedded_box
+        from .inference import read_box
 
         network, offsets = self.load_network(), self.run.config.predict.offsets
-        return lambda block: network.input_box(embedded_box(self.grid.to_source(block.box), offsets))
+        return lambda block: read_box(network, self.grid.to_source(block.box), offsets)
 
     def settings(self) -> dict[str, Any]:
         predict, raw = self.run.config.predict, self.run.open_raw(self.run.config.volumes.segment.source)
@@ -122,7 +122,7 @@ class PredictTask(VolumeTask):
 
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
-        from .inference import autocast_type, embedded_box, predict_affinities, quantise
+        from .inference import autocast_type, predict_affinities, quantise, read_box
 
         predict = self.run.config.predict
         raw, output = self.run.open_raw(self.run.config.volumes.segment.source), self.open("r+")
@@ -131,7 +131,7 @@ class PredictTask(VolumeTask):
 
         def process_block(block: Block) -> None:
             box = self.grid.to_source(block.box)
-            raw_box = network.input_box(embedded_box(box, predict.offsets))
+            raw_box = read_box(network, box, predict.offsets)
             intensities = raw.read_mirrored(raw_box)
             affinities = predict_affinities(network, intensities, raw_box, box, predict.offsets, autocast)
             output.write(block.box, quantise(affinities))
@@ -147,9 +147,10 @@ def check_context(run: Run, network: EmbeddingNetwork) -> None:
     """
     source = run.config.volumes.segment.source
     shape = run.open_raw(source).shape
-    if any(extent <= context for extent, context in zip(shape, network.context, strict=True)):
+    context = network.context if network.dimensions == 3 else (0, *network.context)
+    if any(extent <= needed for extent, needed in zip(shape, context, strict=True)):
         raise UserError(
-            f"the volume has {tuple(shape)} voxels, but the network needs more than {tuple(network.context)} "
-            "for a single one; take a larger volume or a network with less context",
+            f"the volume has {tuple(shape)} voxels, but the network needs more than {tuple(context)} "
+            "on each side of a single one; take a larger volume or a network with less context",
             f"volumes.sources.{source}",
         )

@@ -18,8 +18,6 @@ from .stage import BlockTask, DriverStep, Stage
 from .summary import record_outcomes, record_step
 from .tracking import Progress, begin, progress_of, refuse_or_drop_stale, write_record
 
-UNLABELLED_THRESHOLD = 0.5
-
 
 def predict(run: Run, overwrite: bool = False) -> bool:
     """Stage 02: raw to `affinities`. Here and below: whether every block is done.
@@ -81,14 +79,11 @@ def segmentation_stages(run: Run) -> list[Stage]:
 def chosen_thresholds(run: Run) -> tuple[float, ...]:
     """The thresholds to segment at; `best` is the best one on the validation region, or 0.5 without labels."""
     thresholds = run.config.segment.thresholds
-    if thresholds != "best":
-        return tuple(thresholds)
-    validation = run.config.volumes.validate_
-    if validation is None or not run.has_labels(validation.source):
-        return (UNLABELLED_THRESHOLD,)
-    from ..evaluation import best_threshold  # evaluation reads what the stages before wrote
+    if thresholds == "best":
+        from ..evaluation import best_threshold  # not needed by workers, which import this module too
 
-    return (best_threshold(run),)
+        return (best_threshold(run),)
+    return tuple(thresholds)
 
 
 def run_stages(run: Run, stages: Sequence[Stage], overwrite: bool) -> bool:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from .describe import bare, describe, field_annotation, key_of, sections_in, union_members
 from .root import Config
@@ -117,11 +116,11 @@ def _anchor(title: str) -> str:
 
 
 def _default(model_field: FieldInfo) -> str:
-    if model_field.is_required() or model_field.default is PydanticUndefined:
+    if model_field.is_required():
         return "**required**"
     if isinstance(model_field.default, BaseModel):
         return "its defaults"
-    return f"`{json.dumps(to_jsonable_python(model_field.default))}`"
+    return f"`{json.dumps(TypeAdapter(Any).dump_python(model_field.default, mode='json'))}`"
 
 
 def _description(section: type[BaseModel], name: str) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from ..errors import UserError
 from .describe import Place, describe, key_of, place_at, sections_in, variant_name
 
 LONGEST_QUOTE = 60
+
+Details = Mapping[str, Any]
+"""One finding of pydantic: `type`, `loc`, `msg`, `input`, `ctx`."""
 
 
 def first_mistake(error: ValidationError, model: type[BaseModel]) -> UserError:
@@ -22,7 +24,7 @@ def first_mistake(error: ValidationError, model: type[BaseModel]) -> UserError:
     A value that fits no member of a union makes pydantic report every member; they count as one mistake, told by the
     report that reaches deepest into the value.
     """
-    groups: dict[str, list[ErrorDetails]] = {}
+    groups: dict[str, list[Details]] = {}
     for details in error.errors():
         groups.setdefault(_union_path(details, model), []).append(details)
     reports = next(iter(groups.values()))
@@ -33,7 +35,7 @@ def first_mistake(error: ValidationError, model: type[BaseModel]) -> UserError:
     return UserError(mistake.what, mistake.where or "config")
 
 
-def _union_path(details: ErrorDetails, model: type[BaseModel]) -> str:
+def _union_path(details: Details, model: type[BaseModel]) -> str:
     """The path of the innermost key, list indices left out: reports on one value share it."""
     parts = place_at(model, details["loc"]).path.split(".")
     while len(parts) > 1 and parts[-1].isdecimal():
@@ -41,7 +43,7 @@ def _union_path(details: ErrorDetails, model: type[BaseModel]) -> str:
     return ".".join(parts)
 
 
-def _explain(details: ErrorDetails, model: type[BaseModel]) -> UserError:
+def _explain(details: Details, model: type[BaseModel]) -> UserError:
     location, kind = details["loc"], details["type"]
     place = place_at(model, location)
     if kind == "value_error":
@@ -65,7 +67,7 @@ def _expected(place: Place) -> str:
     return text.replace("section", "an object {...}") if text.startswith("section") else text
 
 
-def _wrong_variant(details: ErrorDetails, place: Place) -> UserError:
+def _wrong_variant(details: Details, place: Place) -> UserError:
     """No or an unknown value of the key that selects one of several sections."""
     discriminator = str(details["ctx"]["discriminator"]).strip("'")
     names = [variant_name(section, discriminator) for section in sections_in(place.annotation)]

@@ -21,8 +21,9 @@ class FileSource(Section):
     labels_path: str | None = None
     """The file or folder that holds the labels, if it is another one than `path`."""
     labels: str | None = None
-    """Dataset that holds the labels. Default: `labels`, `volumes/labels/neuron_ids` or `stack` if there is one,
-    otherwise the volume is unlabelled. With a TIFF `labels_path`, leave out."""
+    """Dataset that holds the labels. Default: `labels`, `volumes/labels/neuron_ids` or `stack` if there is one, or the
+    only dataset of `labels_path`; otherwise the volume is unlabelled. With a TIFF `labels_path`, leave out. A table
+    `transforms` beside `stack` merges supervoxels into bodies (FlyEM's layout)."""
     mask: str | None = None
     """Dataset (in `path`) that is non-zero where the volume is to be used. Default: everywhere."""
     voxel_size: NanometreShape | None = None

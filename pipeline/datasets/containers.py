@@ -178,6 +178,8 @@ def read_stored(array: Any, index: tuple[slice, ...], name: str) -> np.ndarray:
     """
     try:
         return np.asarray(array[index])
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # every format and codec raises kinds of its own
         begin, end = [s.start for s in index], [s.stop for s in index]
         raise UserError(f"the voxels from {begin} to {end} cannot be read: {error}", name) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -17,79 +16,18 @@ from funlib.geometry import Coordinate
 
 from pipeline.config import FileSource
 from pipeline.errors import UserError
-from pipeline.volumes import Box
 
-from .containers import OpenContainer, StoredArray, listing, open_hdf5, open_n5, open_zarr, read_stored
+from .containers import OpenContainer, StoredArray, listing, open_hdf5, open_n5, open_zarr
 from .metadata import whole_nanometres, zyx_order
-from .source import DTYPES, OpenSource, Reader
-from .tiff import is_tiff, open_tiff, section_files
+from .ordered import FileReader, OrderedArray
+from .source import DTYPES, OpenSource
+from .stamps import stamp
+from .tiff import is_tiff, open_tiff
 
 RAW_NAMES = ("raw", "volumes/raw", "main")
 """Datasets that are taken for raw intensities when the config names none."""
 LABEL_NAMES = ("labels", "volumes/labels/neuron_ids", "stack")
 """Datasets that are taken for labels when the config names none."""
-METADATA_FILES = (".zarray", ".zattrs", ".zgroup", "attributes.json")
-"""Files that describe a zarr or N5 group or array."""
-
-
-@dataclass(frozen=True)
-class OrderedArray:
-    """A stored array read in z, y, x order; see `Reader`."""
-
-    stored: StoredArray
-    order: tuple[int, int, int]
-
-    @property
-    def name(self) -> str:
-        """File and dataset."""
-        return self.stored.name
-
-    @property
-    def shape(self) -> Coordinate:
-        """Extent in voxels."""
-        return Coordinate(self.stored.array.shape[axis] for axis in self.order)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type in the file."""
-        return np.dtype(self.stored.array.dtype)
-
-    @property
-    def chunks(self) -> Coordinate:
-        """Voxels that can only be decoded together."""
-        return Coordinate(self.stored.chunks[axis] for axis in self.order)
-
-    def read(self, box: Box) -> np.ndarray:
-        """The voxels of a box."""
-        index = [slice(0)] * 3
-        for axis, part in zip(self.order, box.slices, strict=True):
-            index[axis] = part
-        return read_stored(self.stored.array, tuple(index), self.name).transpose(self.order)
-
-
-@dataclass(frozen=True)
-class FileReader:
-    """Raw, labels and mask of a file source, read together; see `BoxReader`."""
-
-    readers: dict[str, Reader]
-    where: str
-
-    def read(self, box: Box) -> dict[str, np.ndarray]:
-        """The voxels of a box per dataset, in the types to store."""
-        return {dataset: self._converted(dataset, reader.read(box), box) for dataset, reader in self.readers.items()}
-
-    def _converted(self, dataset: str, data: np.ndarray, box: Box) -> np.ndarray:
-        if dataset == "raw":
-            return data.astype(data.dtype.newbyteorder("="), copy=False)
-        if dataset == "mask":
-            return (data != 0).astype(np.uint8)
-        if data.dtype.kind == "i" and data.min() < 0:
-            raise UserError(
-                f"labels must not be negative, but {self.readers[dataset].name} has {data.min()} between voxels {tuple(box.begin)}"
-                f" and {tuple(box.end)}; write 0 for background",
-                f"{self.where}.labels",
-            )
-        return data.astype(np.uint64)
 
 
 @dataclass(frozen=True)
@@ -108,8 +46,8 @@ class FileOpener:
         """Size and modification time of the files; None if they are gone."""
         paths = [("path", self.source.path), ("labels_path", self.source.labels_path)]
         try:
-            return {key: _stamp(_expand(text, f"{self.where}.{key}")) for key, text in paths if text is not None}
-        except (UserError, OSError):
+            return {key: stamp(_expand(text, f"{self.where}.{key}")) for key, text in paths if text is not None}
+        except (UserError, OSError, ValueError):
             return None
 
     @contextmanager
@@ -128,51 +66,46 @@ class FileOpener:
             yield OpenSource(
                 shape=readers["raw"].shape,
                 voxel_size=voxel_size,
-                offset=self._offset(readers["raw"]),
+                offset=self._offset(readers),
                 dtypes={dataset: _stored_dtype(dataset, reader) for dataset, reader in readers.items()},
-                reader=FileReader(dict(readers), self.where),
+                reader=FileReader(readers, self.where),
                 chunks=Coordinate(max(sizes) for sizes in zip(*(r.chunks for r in readers.values()), strict=True)),
             )
 
     def _find_all(self, stack: ExitStack) -> dict[str, StoredArray]:
         source, where = self.source, self.where
         main = stack.enter_context(open_any(_expand(source.path, f"{where}.path"), f"{where}.path"))
-        raw = _find(main, source.raw, RAW_NAMES, f"{where}.raw")
-        if raw is None:
-            assert isinstance(main, OpenContainer)
-            raise UserError(
-                f"name the dataset of the raw intensities; {main.path} has {listing(main.names())}", f"{where}.raw"
-            )
+        raw = _required(_find(main, source.raw, RAW_NAMES, f"{where}.raw"), main, f"{where}.raw")
         found = {"raw": raw}
-        if source.labels_path is not None:
-            path = _expand(source.labels_path, f"{where}.labels_path")
-            other = stack.enter_context(open_any(path, f"{where}.labels_path"))
-            labels = _find(other, source.labels, LABEL_NAMES, f"{where}.labels") or _only_array(other)
-            if labels is None:
-                assert isinstance(other, OpenContainer)
-                raise UserError(
-                    f"name the dataset of the labels; {path} has {listing(other.names())}", f"{where}.labels"
-                )
+        labels = self._find_labels(stack, main)
+        if labels is not None and labels.name == raw.name:
+            raise UserError(f"{raw.name} cannot be both raw and labels", f"{where}.labels")
+        if labels is not None:
             found["labels"] = labels
-        elif isinstance(main, OpenContainer):
-            labels = main.find(source.labels, LABEL_NAMES, f"{where}.labels")
-            if labels is not None and labels.name != raw.name:
-                found["labels"] = labels
-        elif source.labels is not None:
-            raise UserError(
-                "a TIFF stack has no datasets; name the file of the labels in labels_path", f"{where}.labels"
-            )
         if source.mask is not None:
-            mask = _find(main, source.mask, (), f"{where}.mask")
-            assert mask is not None
-            found["mask"] = mask
+            found["mask"] = _required(_find(main, source.mask, (), f"{where}.mask"), main, f"{where}.mask")
         return found
+
+    def _find_labels(self, stack: ExitStack, main: OpenContainer | StoredArray) -> StoredArray | None:
+        """The labels: in the file that the config names, otherwise beside raw, if anywhere."""
+        key = f"{self.where}.labels"
+        if self.source.labels_path is not None:
+            path_key = f"{self.where}.labels_path"
+            other = stack.enter_context(open_any(_expand(self.source.labels_path, path_key), path_key))
+            found = _find(other, self.source.labels, LABEL_NAMES, key) or _only_array(other)
+            return _required(found, other, key)
+        if isinstance(main, OpenContainer):
+            return main.find(self.source.labels, LABEL_NAMES, key) if main.names() != [""] else None
+        if self.source.labels is not None:
+            raise UserError("a TIFF stack has no datasets; name the file of the labels in labels_path", key)
+        return None
 
     def _ordered(self, dataset: str, array: StoredArray, raw: StoredArray) -> OrderedArray:
         key = f"{self.where}.{dataset}"
         if len(array.array.shape) != 3:
             raise UserError(
-                f"{array.name} has {len(array.array.shape)} axes {tuple(array.array.shape)}; a volume has three: z, y, x",
+                f"{array.name} has {len(array.array.shape)} axes {tuple(array.array.shape)}; a volume has three: z,"
+                " y, x",
                 key,
             )
         axes = self.source.axes or array.placement.axes or raw.placement.axes or "zyx"
@@ -180,8 +113,8 @@ class FileOpener:
         order = zyx_order(axes, where)
         if array.reverse and self.source.axes is None and axes != "zyx":
             raise UserError(
-                f"{array.name} states axes, but N5 writers list them in different orders; set axes in the config (zyx for volumes"
-                " whose N5 dimensions are x, y, z)",
+                f"{array.name} states axes, but N5 writers list them in different orders; set axes in the config (zyx"
+                " for volumes whose N5 dimensions are x, y, z)",
                 f"{self.where}.axes",
             )
         return OrderedArray(array, order)
@@ -190,20 +123,22 @@ class FileOpener:
         key = f"{self.where}.{dataset}"
         if dataset == "raw" and reader.dtype.newbyteorder("=").name not in DTYPES["raw"]:
             raise UserError(
-                f"{reader.name} is {reader.dtype.name}; raw intensities must be uint8 or uint16: scale them to 0..255 or 0..65535,"
-                " without NaN, and save them as such",
+                f"{reader.name} is {reader.dtype.name}; raw intensities must be uint8 or uint16: scale them to 0..255"
+                " or 0..65535, without NaN, and save them as such",
                 key,
             )
         if dataset == "labels" and reader.dtype.kind not in "ui":
             raise UserError(
-                f"{reader.name} is {reader.dtype.name}; labels must be whole numbers, one per neurite: save them as uint32 or uint64",
+                f"{reader.name} is {reader.dtype.name}; labels must be whole numbers, one per neurite: save them as"
+                " uint32 or uint64",
                 key,
             )
         if dataset == "mask" and reader.dtype.kind not in "uib":
             raise UserError(f"{reader.name} is {reader.dtype.name}; a mask must be of whole numbers or bool", key)
         if reader.shape != raw.shape:
             raise UserError(
-                f"{reader.name} has {tuple(reader.shape)} voxels (z, y, x), but {raw.name} has {tuple(raw.shape)}; they must agree",
+                f"{reader.name} has {tuple(reader.shape)} voxels (z, y, x), but {raw.name} has {tuple(raw.shape)};"
+                " they must agree",
                 key,
             )
 
@@ -213,12 +148,12 @@ class FileOpener:
             return Coordinate(self.source.voxel_size)
         stated = {}
         for reader in readers.values():
-            size = reader.stored.placement.voxel_size
-            if size is not None:
-                stated[reader.name] = tuple(size[axis] for axis in reader.order)
+            if reader.voxel_size is not None:
+                stated[reader.name] = reader.voxel_size
         if not stated:
             raise UserError(
-                f"{readers['raw'].name} does not say its voxel size; give it in nanometres, order z, y, x, for example [40, 4, 4]",
+                f"{readers['raw'].name} does not say its voxel size; give it in nanometres, order z, y, x, for"
+                " example [40, 4, 4]",
                 key,
             )
         if len(set(stated.values())) > 1:
@@ -227,13 +162,19 @@ class FileOpener:
         name, size = next(iter(stated.items()))
         return whole_nanometres(size, "voxel size", name, key)
 
-    def _offset(self, raw: OrderedArray) -> Coordinate:
+    def _offset(self, readers: dict[str, OrderedArray]) -> Coordinate:
+        key = f"{self.where}.offset"
         if self.source.offset is not None:
             return Coordinate(self.source.offset)
-        stated = raw.stored.placement.offset
-        if stated is None:
-            return Coordinate(0, 0, 0)
-        return whole_nanometres([stated[axis] for axis in raw.order], "offset", raw.name, f"{self.where}.offset")
+        raw = readers["raw"].offset or (0.0, 0.0, 0.0)
+        for reader in readers.values():
+            if reader.offset is not None and reader.offset != raw:
+                raise UserError(
+                    f"{reader.name} lies at {list(reader.offset)} nm, but {readers['raw'].name} at {list(raw)} nm;"
+                    " crop them to one region, or set offset if the file is wrong",
+                    key,
+                )
+        return whole_nanometres(raw, "offset", readers["raw"].name, key)
 
 
 def open_any(path: Path, where: str) -> AbstractContextManager[OpenContainer | StoredArray]:
@@ -267,6 +208,13 @@ def _find(
     return opened
 
 
+def _required(found: StoredArray | None, opened: OpenContainer | StoredArray, key: str) -> StoredArray:
+    if found is None:
+        path, names = (opened.path, opened.names()) if isinstance(opened, OpenContainer) else (opened.name, [])
+        raise UserError(f"name the dataset to use; {path} has {listing(names)}", key)
+    return found
+
+
 def _only_array(opened: OpenContainer | StoredArray) -> StoredArray | None:
     """The array of a container that holds a single one."""
     names = opened.names() if isinstance(opened, OpenContainer) else []
@@ -283,35 +231,3 @@ def _expand(text: str, where: str) -> Path:
     if missing:
         raise UserError(f"the environment variable {missing.group(1)} is not set (in {text!r})", where)
     return Path(expanded).expanduser()
-
-
-def _stamp(path: Path) -> list[list[Any]]:
-    """Name, size and modification time of the files that tell whether a source changed."""
-    if path.is_file():
-        return [[path.name, *_size_and_time(path)]]
-    files = _metadata_files(path) if is_container(path) else section_files(path)
-    return [[str(file.relative_to(path)), *_size_and_time(file)] for file in files]
-
-
-def _size_and_time(file: Path) -> tuple[int, int]:
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-def _metadata_files(container: Path) -> list[Path]:
-    """Files that describe the arrays of a zarr or N5 container; folders of chunks are not entered."""
-    found = [file for name in METADATA_FILES if (file := container / name).exists()]
-    if not (container / ".zarray").exists() and not _is_n5_array(container):
-        for folder in sorted(item for item in container.iterdir() if item.is_dir()):
-            found.extend(_metadata_files(folder))
-    return found
-
-
-def _is_n5_array(folder: Path) -> bool:
-    attributes = folder / "attributes.json"
-    return attributes.exists() and "dimensions" in json.loads(attributes.read_text())
-
-
-def is_container(path: Path) -> bool:
-    """Whether a folder is a zarr or N5 container."""
-    return path.suffix == ".n5" or any((path / name).exists() for name in METADATA_FILES)

@@ -1,7 +1,7 @@
 """Import sources into the run's containers: block by block, once, and never half.
 
-A container whose import is complete says so in its attributes, together with the identity of the source. That attribute is
-removed first and written last, so that an interrupted import is redone. See `import_source`.
+A container whose import is complete says so in its attributes, together with the identity of the source. That
+attribute is removed first and written last, so that an interrupted import is redone. See `import_source`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import zarr
 from funlib.geometry import Coordinate
 from tqdm import tqdm
 
-from pipeline.config import FileSource, PhantomSource, Source, config_hash, dump_config
+from pipeline.config import FileSource, PhantomSource, PublicSource, Source, config_hash, dump_config
 from pipeline.errors import UserError
 from pipeline.run import Run
 from pipeline.volumes import Box, Volume, create_volume, delete_volume
@@ -45,20 +45,46 @@ def ensure_imported(run: Run, sources: Iterable[str] | None = None) -> None:
     Raises:
         UserError: see `import_source`; or a name is unknown.
     """
-    volumes = run.config.volumes
-    for name in volumes.sources if sources is None else sources:
-        if name not in volumes.sources:
-            raise UserError(
-                f"there is no source {name!r}; there are {', '.join(sorted(volumes.sources))}", "volumes.sources"
-            )
-        import_source(name, volumes.sources[name], run.container(name), volumes.import_block)
+    for name, source in _chosen(run, sources):
+        import_source(name, source, run.container(name), run.config.volumes.import_block)
+
+
+def describe_import(run: Run, sources: Iterable[str] | None = None) -> list[str]:
+    """What `ensure_imported` would do, one line for each source; files are opened and checked, nothing is written.
+
+    Public data sets are not downloaded for it.
+
+    Raises:
+        UserError: see `import_source`.
+    """
+    lines = []
+    for name, source in _chosen(run, sources):
+        if is_imported(name, source, run.container(name)):
+            lines.append(f"{name}: already imported")
+        elif isinstance(source, PublicSource):
+            lines.append(f"{name}: would be downloaded and imported")
+        else:
+            with open_kind(name, source).open() as opened:
+                datasets = ", ".join(f"{dataset} {dtype}" for dataset, dtype in opened.dtypes.items())
+                lines.append(
+                    f"{name}: would import {_by(opened.shape)} voxels of {_by(opened.voxel_size)} nm ({datasets})"
+                )
+    return lines
+
+
+def _chosen(run: Run, names: Iterable[str] | None) -> Iterator[tuple[str, Source]]:
+    sources = run.config.volumes.sources
+    for name in sources if names is None else names:
+        if name not in sources:
+            raise UserError(f"there is no source {name!r}; there are {', '.join(sorted(sources))}", "volumes.sources")
+        yield name, sources[name]
 
 
 def import_source(name: str, source: Source, container: Path, import_block: Sequence[int]) -> bool:
     """Write `raw`, and `labels` and `mask` if there are any, of one source into a container.
 
-    Memory depends on the block and on the chunks of the source, never on the volume. A complete import of the same source is
-    left alone, even if the source is no longer there. An unfinished one is redone.
+    Memory depends on the block and on the chunks of the source, never on the volume. A complete import of the same
+    source is left alone, even if the source is no longer there. An unfinished one is redone.
 
     Args:
         name: its name in `volumes.sources`.
@@ -70,23 +96,29 @@ def import_source(name: str, source: Source, container: Path, import_block: Sequ
         Whether something was imported.
 
     Raises:
-        UserError: the source is missing or ambiguous, or differs from the one that was imported before, or the container
+        UserError: the source is missing or ambiguous, or differs from the one that was imported before, or the
+        container
             cannot be written.
     """
     opener = open_kind(name, source)
     if is_imported(name, source, container, opener):
         return False
     with opener.open() as opened:
-        _require_3d_voxels(opened, f"volumes.sources.{name}")
+        _require_voxels(opened, f"volumes.sources.{name}")
         logger.info("importing %s: %s voxels of %s nm", name, _by(opened.shape), _by(opened.voxel_size))
         identity = _identity(source, opener)
         try:
             _forget(container)
-            _write(name, opened, container, import_block)
+            try:
+                _write(name, opened, container, import_block)
+            except UserError:
+                _forget(container)
+                raise
             zarr.open_group(str(container), mode="r+").attrs[_ATTRIBUTE] = identity
         except OSError as error:
             raise UserError(
-                f"cannot be written: {error.strerror or error}; make room or choose another run_directory, and run again",
+                f"cannot be written: {error.strerror or error}; make room or choose another run_directory, and run"
+                " again",
                 str(container),
             ) from error
     return True
@@ -105,7 +137,8 @@ def is_imported(name: str, source: Source, container: Path, opener: SourceOpener
     same_data = current["data"] is None or current["data"] == imported.get("data")
     if current["section"] != imported.get("section") or not same_data:
         raise UserError(
-            f"the source has changed since it was imported; use a new run_directory, or delete {container} to start over",
+            f"the source has changed since it was imported; use a new run_directory, or delete {container} to start"
+            " over",
             f"volumes.sources.{name}",
         )
     return True
@@ -182,7 +215,7 @@ def _boxes(opened: OpenSource, import_block: Sequence[int]) -> Iterator[Box]:
         yield Box.of_shape(opened.shape).intersect(Box(Coordinate(begin), Coordinate(begin) + Coordinate(steps)))
 
 
-def _require_3d_voxels(opened: OpenSource, where: str) -> None:
+def _require_voxels(opened: OpenSource, where: str) -> None:
     if min(opened.shape) < 1:
         raise UserError(f"the volume has no voxels: its shape is {tuple(opened.shape)}", where)
 

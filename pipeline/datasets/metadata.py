@@ -37,7 +37,8 @@ VOXEL_SIZE_KEYS: Mapping[str, float] = {
     "pixelResolution": 0.0,
     "element_size_um": 1e3,
 }
-"""Attributes that hold a voxel size, and their unit in nanometres; 0 where a `units` attribute may say it (default: nm)."""
+"""Attributes that hold a voxel size, and their unit in nanometres; 0 where a `units` attribute may say it (default:
+nm)."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ def read_placement(attributes: Mapping[str, Any], name: str, reverse: bool = Fal
         offset = _vector(offset, units, f"{name}, attribute offset")
     axes = _axes(attributes.get("axes", attributes.get("axis_names")))
     if reverse:
-        voxel_size, offset, axes = (value[::-1] if value is not None else None for value in (voxel_size, offset, axes))
+        voxel_size = voxel_size and voxel_size[::-1]
+        offset = offset and offset[::-1]
+        axes = axes and axes[::-1]
     return Placement(voxel_size, offset, axes)
 
 
@@ -111,8 +114,8 @@ def whole_nanometres(values: Sequence[float], what: str, where: str, config_path
     rounded = [round(value) for value in values]
     if any(abs(value - whole) > 1e-3 for value, whole in zip(values, rounded, strict=True)):
         raise UserError(
-            f"the {what} {list(values)} is not in whole nanometres; set {what.replace(' ', '_')} in the config to rounded values"
-            f" ({where})",
+            f"the {what} {list(values)} is not in whole nanometres; set {what.replace(' ', '_')} in the config to"
+            f" rounded values ({where})",
             config_path,
         )
     return Coordinate(rounded)

@@ -40,7 +40,8 @@ class PublicOpener:
     where: str
 
     def identity(self) -> dict[str, Any] | None:
-        """The data set is determined by its entry in the registry; an import stays valid when the download is deleted."""
+        """The data set is determined by its entry in the registry; an import stays valid when the download is
+        deleted."""
         dataset = find_dataset(self.source.name, f"{self.where}.name")
         return {"files": [[file.name, file.checksum] for file in dataset.files]}
 
@@ -128,7 +129,8 @@ def _download(file: PublicFile, path: Path, dataset: PublicDataset, where: str) 
         path.unlink(missing_ok=True)
         reason = str(error).split("\n")[0][:200]
         raise UserError(
-            f"{file.url} cannot be downloaded ({type(error).__name__}: {reason}); fetch it by other means and place it at {path}",
+            f"{file.url} cannot be downloaded ({type(error).__name__}: {reason}); fetch it by other means and place"
+            f" it at {path}",
             where,
         ) from error
 
@@ -145,8 +147,8 @@ def _verify(file: PublicFile, path: Path, where: str) -> None:
     if actual != expected:
         origin = "published" if file.checksum else f"recorded at the first use in {record}"
         raise UserError(
-            f"{path} has the {algorithm} {actual}, not {expected} as {origin}; the file is damaged or another version: delete it and"
-            " run again",
+            f"{path} has the {algorithm} {actual}, not {expected} as {origin}; the file is damaged or another"
+            " version: delete it and run again",
             where,
         )
 

@@ -134,7 +134,9 @@ def _fib25(
 
 AC3 = PublicDataset(
     name="ac3",
-    description="AC3: SEM of serial sections, mouse somatosensory cortex; its first 100 sections are the SNEMI3D test volume",
+    description=(
+        "AC3: SEM of serial sections, mouse somatosensory cortex; its first 100 sections are the SNEMI3D test volume"
+    ),
     shape=(256, 1024, 1024),
     voxel_size=(30, 6, 6),
     files=(PublicFile("AC3_inputs.h5", None, None), PublicFile("AC3_labels.h5", None, None)),
@@ -145,12 +147,18 @@ AC3 = PublicDataset(
     megabytes=None,
     licence="not stated by the publisher; ask before any use beyond research",
     reference=KASTHURI,
-    page="https://lichtman.rc.fas.harvard.edu/vast/ (Kasthuri et al. data; save raw and labels as HDF5 with one dataset, main)",
+    page=(
+        "https://software.rc.fas.harvard.edu/lichtman/vast/ (Kasthuri et al. data; save raw and labels as HDF5 with one"
+        " dataset, main)"
+    ),
 )
 
 ISBI_2012 = PublicDataset(
     name="isbi2012",
-    description="ISBI-2012 training stack: ssTEM, Drosophila larva ventral nerve cord; labels made 3D from the membrane annotation",
+    description=(
+        "ISBI-2012 training stack: ssTEM, Drosophila larva ventral nerve cord; labels made 3D from the membrane"
+        " annotation"
+    ),
     shape=(30, 512, 512),
     voxel_size=(50, 4, 4),
     files=(
@@ -166,7 +174,9 @@ ISBI_2012 = PublicDataset(
     labels="labels/gt_segmentation",
     megabytes=None,
     licence="free for non-commercial segmentation research",
-    reference="Cardona et al. 2010, PLoS Biol 8(10):e1000502; Arganda-Carreras et al. 2015, doi:10.3389/fnana.2015.00142",
+    reference=(
+        "Cardona et al. 2010, PLoS Biol 8(10):e1000502; Arganda-Carreras et al. 2015, doi:10.3389/fnana.2015.00142"
+    ),
     page="https://imagej.net/events/isbi-2012-segmentation-challenge",
 )
 
@@ -196,4 +206,5 @@ DATASETS: dict[str, PublicDataset] = {
         ),
     )
 }
-"""All public data sets by name. AC3 must be obtained by hand: the SNEMI3D test labels were never published as a file."""
+"""All public data sets by name. AC3 must be obtained by hand: the SNEMI3D test labels were never published as a
+file."""

@@ -16,22 +16,6 @@ DTYPES: Mapping[str, tuple[str, ...]] = {"raw": ("uint8", "uint16"), "labels": (
 """The datasets that an import may write, and the types they may have there."""
 
 
-class Reader(Protocol):
-    """One three-dimensional array of a source, axes z, y, x whatever the file's order is."""
-
-    name: str
-    """File and dataset, for messages."""
-    shape: Coordinate
-    """Extent in voxels."""
-    dtype: np.dtype
-    """Type in the file."""
-    chunks: Coordinate
-    """Voxels that can only be decoded together."""
-
-    def read(self, box: Box) -> np.ndarray:
-        """The voxels of a box inside the array, type as in the file."""
-
-
 @dataclass(frozen=True)
 class OpenSource:
     """A source that is ready to be read.

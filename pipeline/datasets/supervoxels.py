@@ -1,4 +1,5 @@
-"""Labels stored as supervoxels plus a table that merges them into bodies (the NeuroProof layout of the FlyEM samples)."""
+"""Labels stored as supervoxels plus a table that merges them into bodies (the NeuroProof layout of the FlyEM
+samples)."""
 
 from __future__ import annotations
 

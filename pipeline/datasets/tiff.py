@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
 import re
+import struct
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,13 +25,16 @@ from .metadata import Placement, length_in_nanometres
 SUFFIXES = (".tif", ".tiff")
 SLAB_IN_MEMORY = 256 * 2**20
 """Decoded sections beyond this many bytes are kept in a temporary file instead of memory."""
+DAMAGED = (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, struct.error)
+"""What tifffile raises for files that are no TIFF or not all there."""
 
 
 @dataclass
 class Sections:
     """Sections that are decoded one by one; those of the slab read last are kept.
 
-    Blocks are read slab by slab, and every block of a slab needs part of the same sections: each section is decoded once.
+    Blocks are read slab by slab, and every block of a slab needs part of the same sections: each section is decoded
+    once.
 
     Attributes:
         shape: (z, y, x).
@@ -76,12 +81,36 @@ def open_tiff(path: Path, where: str) -> Iterator[StoredArray]:
     if path.is_dir():
         yield _open_folder(path, where)
         return
+    with ExitStack() as stack:
+        try:
+            with logged_errors_raised():
+                file = stack.enter_context(tifffile.TiffFile(path))
+                opened = _open_pages(file, path, where)
+        except DAMAGED as error:
+            raise UserError(f"{path} cannot be opened as TIFF: {error}", where) from None
+        yield opened
+
+
+@contextmanager
+def logged_errors_raised() -> Iterator[None]:
+    """Raise what tifffile only logs: it takes a stack whose end is cut off for a shorter one.
+
+    Raises:
+        ValueError: tifffile logged an error within the context.
+    """
+    messages: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("tifffile")
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
     try:
-        file = tifffile.TiffFile(path)
-    except (tifffile.TiffFileError, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be opened as TIFF: {error}", where) from None
-    with file:
-        yield _open_pages(file, path, where)
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+    if messages:
+        raise ValueError(messages[0])
 
 
 def section_files(folder: Path) -> list[Path]:
@@ -93,50 +122,68 @@ def numbered_sections(folder: Path, where: str) -> list[Path]:
     """The TIFF files of a folder in the order of their numbers.
 
     Raises:
-        UserError: there are none, or the numbers are not of one width, one each, without gaps.
+        UserError: there are none, or their numbers are in doubt: several that differ, duplicates, different widths,
+        gaps.
     """
     files = section_files(folder)
     if not files:
         raise UserError(f"{folder} holds no TIFF files (*.tif, *.tiff), and is no zarr or N5 container", where)
-    numbers: dict[int, Path] = {}
-    widths: dict[int, str] = {}
-    frames = Counter()
-    for file in files:
-        groups = list(re.finditer(r"\d+", file.stem))
-        if not groups:
-            raise UserError(
-                f"{file.name} in {folder} has no section number; name the files like section_0001.tif", where
-            )
-        last = groups[-1]
-        frames[file.stem[: last.start()], file.stem[last.end() :]] += 1
-        number = int(last.group())
-        if number in numbers:
-            raise UserError(f"section {number} exists twice in {folder}: {numbers[number].name} and {file.name}", where)
-        numbers[number] = file
-        widths[len(last.group())] = file.name
-    _require_one_frame(frames, folder, where)
-    if len(widths) > 1:
-        short, long = widths[min(widths)], widths[max(widths)]
+    numbers = dict(zip(files, _counting_numbers(files, folder, where), strict=True))
+    _require_one_each(numbers, folder, where)
+    _require_one_width(numbers, folder, where)
+    _require_no_gaps(numbers, folder, where)
+    return sorted(files, key=lambda file: int(numbers[file]))
+
+
+def _counting_numbers(files: Sequence[Path], folder: Path, where: str) -> list[str]:
+    """For each file the number in its name that counts the sections: the only one that differs between the files."""
+    parts = [re.split(r"(\d+)", file.stem) for file in files]
+    texts = {tuple(part[::2]) for part in parts}
+    if len(texts) > 1:
+        first, second = ("<number>".join(text) for text in sorted(texts)[:2])
+        raise UserError(f"{folder} mixes files of several names ({first}, {second}); keep one stack per folder", where)
+    columns = list(zip(*(part[1::2] for part in parts), strict=True))
+    if not columns:
+        raise UserError(f"{files[0].name} in {folder} has no section number; name the files like z0001.tif", where)
+    counting = [column for column in columns if len(set(column)) > 1] or columns[-1:]
+    if len(counting) > 1:
         raise UserError(
-            f"the section numbers in {folder} differ in width ({short}, {long}), so that their order is in doubt; pad them with zeros"
-            f" to {max(widths)} digits",
+            f"several numbers differ between the names in {folder} (as in {files[0].name}, {files[-1].name}); leave"
+            " only the section number",
             where,
         )
-    missing = sorted(set(range(min(numbers), max(numbers) + 1)) - set(numbers))
-    if missing:
-        shown = ", ".join(map(str, missing[:5])) + (" and more" if len(missing) > 5 else "")
+    return list(counting[0])
+
+
+def _require_one_each(numbers: Mapping[Path, str], folder: Path, where: str) -> None:
+    seen: dict[int, Path] = {}
+    for file, number in numbers.items():
+        if int(number) in seen:
+            other = seen[int(number)].name
+            raise UserError(f"section {int(number)} exists twice in {folder}: {other} and {file.name}", where)
+        seen[int(number)] = file
+
+
+def _require_one_width(numbers: Mapping[Path, str], folder: Path, where: str) -> None:
+    """Numbers that are not padded sort differently by name and by value: tools disagree about their order."""
+    shortest = min(numbers, key=lambda file: len(numbers[file]))
+    longest = max(numbers, key=lambda file: len(numbers[file]))
+    if len(numbers[shortest]) != len(numbers[longest]):
         raise UserError(
-            f"sections are missing in {folder}: {shown}; add them (blank if they are lost) or renumber", where
+            f"the section numbers in {folder} differ in width ({shortest.name}, {longest.name}), so that their order"
+            f" is in doubt; pad them with zeros to {len(numbers[longest])} digits",
+            where,
         )
-    return [numbers[number] for number in sorted(numbers)]
 
 
-def _require_one_frame(frames: Counter[tuple[str, str]], folder: Path, where: str) -> None:
-    if len(frames) > 1:
-        (first, _), (second, _) = frames.most_common(2)
-        names = [f"{prefix}<number>{suffix}" for prefix, suffix in (first, second)]
+def _require_no_gaps(numbers: Mapping[Path, str], folder: Path, where: str) -> None:
+    present = sorted(int(number) for number in numbers.values())
+    gap = next((a + 1 for a, b in itertools.pairwise(present) if b != a + 1), None)
+    if gap is not None:
         raise UserError(
-            f"{folder} mixes files of several names ({names[0]}, {names[1]}); keep one stack per folder", where
+            f"section {gap} is missing in {folder} ({len(present)} files, numbers {present[0]} to {present[-1]}); add"
+            " it (blank if it is lost), or renumber",
+            where,
         )
 
 
@@ -147,7 +194,8 @@ def _open_folder(folder: Path, where: str) -> StoredArray:
         other = _section_type(file, where)
         if other != (shape, dtype):
             raise UserError(
-                f"{file} is {_describe(*other)}, but {files[0].name} is {_describe(shape, dtype)}; sections must be alike",
+                f"{file} is {_describe(*other)}, but {files[0].name} is {_describe(shape, dtype)}; sections must be"
+                " alike",
                 where,
             )
     array = Sections((len(files), *shape), dtype, lambda section: tifffile.imread(files[section]))
@@ -159,7 +207,7 @@ def _section_type(file: Path, where: str) -> tuple[tuple[int, int], np.dtype]:
         with tifffile.TiffFile(file) as opened:
             pages, page = len(opened.pages), opened.pages[0]
             shape, dtype = page.shape, page.dtype
-    except (tifffile.TiffFileError, OSError, ValueError, IndexError) as error:
+    except DAMAGED as error:
         raise UserError(f"{file} cannot be opened as TIFF: {error}", where) from None
     if pages != 1 or len(shape) != 2 or dtype is None:
         raise UserError(f"{file} must hold one grey section, but has {pages} pages of shape {shape}", where)
@@ -176,7 +224,8 @@ def _open_pages(file: tifffile.TiffFile, path: Path, where: str) -> StoredArray:
     stack = series[0]
     if len(stack.shape) != 3 or "S" in stack.axes or stack.dtype is None:
         raise UserError(
-            f"{path} has shape {tuple(stack.shape)} (axes {stack.axes}); a stack of grey sections has three axes: z, y, x",
+            f"{path} has shape {tuple(stack.shape)} (axes {stack.axes}); a stack of grey sections has three axes: z,"
+            " y, x",
             where,
         )
     return StoredArray(_page_array(stack, path), str(path), _placement(file), (1, 1, 1))

@@ -1,6 +1,6 @@
 """Scores of segmentations against labels: of arrays, of runs, of files."""
 
-from .files import score_volumes
+from .files import open_pair, score_volumes
 from .metrics import VariationOfInformation, adapted_rand_error, variation_of_information
 from .overlaps import LabelRules, count_overlaps, prepare_labels
 from .runs import best_threshold, check_run, evaluate
@@ -16,6 +16,7 @@ __all__ = [
     "count_overlaps",
     "evaluate",
     "expected_run_length",
+    "open_pair",
     "prepare_labels",
     "score_volumes",
     "sweep_thresholds",

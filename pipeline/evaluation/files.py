@@ -50,26 +50,36 @@ def score_volumes(prediction: str | Path, labels: str | Path, rules: LabelRules 
         rules: which labels count as objects. Default: all but 0, as they are.
 
     Returns:
-        `voi_split`, `voi_merge`, `voi_sum`, `adapted_rand_error`, and the number of `voxels`, `segments` and `labels`
-        that were compared.
+        `voi_split`, `voi_merge`, `voi_sum`, `adapted_rand_error`, and the number of `voxels`, `segments` and labelled
+        `objects` that were compared.
 
     Raises:
         UserError: a file or dataset is missing or unreadable, is no array of ids, or the shapes differ.
     """
     with ExitStack() as stack:
-        first, second = (open_dataset(str(path), stack) for path in (prediction, labels))
-        if first.array.shape != second.array.shape:
-            raise UserError(
-                f"has shape {first.array.shape}, but {second.name} has {second.array.shape}; give volumes of one region",
-                first.name,
-            )
-        table = count_overlaps(first, second, Box.of_shape(first.array.shape), rules=rules)
+        segmentation, truth = open_pair(prediction, labels, stack)
+        table = count_overlaps(segmentation, truth, Box.of_shape(truth.array.shape), rules=rules)
     return {
         **scores_of_table(table),
         "voxels": table.total,
         "segments": len(table.segment_sizes()),
-        "labels": len(table.label_sizes()),
+        "objects": len(table.label_sizes()),
     }
+
+
+def open_pair(prediction: str | Path, labels: str | Path, stack: ExitStack) -> tuple[Dataset, Dataset]:
+    """Open a segmentation and the labels to score it against until `stack` closes.
+
+    Raises:
+        UserError: as for `score_volumes`.
+    """
+    first, second = open_dataset(str(prediction), stack), open_dataset(str(labels), stack)
+    if first.array.shape != second.array.shape:
+        raise UserError(
+            f"has shape {first.array.shape}, but {second.name} has {second.array.shape}; give volumes of one region",
+            first.name,
+        )
+    return first, second
 
 
 def open_dataset(path: str, stack: ExitStack) -> Dataset:

@@ -42,7 +42,7 @@ def variation_of_information(
 
 
 def adapted_rand_error(segmentation: np.ndarray, labels: np.ndarray, ignore_labels: Iterable[int] = (0,)) -> float:
-    """1 - F-score of pairs of voxels (SNEMI3D): 0 is perfect, 1 is worst.
+    """1 - F-score of pairs of voxels (SNEMI3D, the numbers of scikit-image): 0 is perfect, 1 is worst.
 
     Args:
         segmentation, labels, ignore_labels: as for `variation_of_information`.
@@ -62,14 +62,17 @@ def voi_of_table(table: Contingency) -> VariationOfInformation:
 
 
 def rand_error_of_table(table: Contingency) -> float:
-    """Adapted Rand error from a contingency table; 0 if it is empty."""
-    if table.total == 0:
+    """Adapted Rand error from a contingency table; 0 if there are no pairs."""
+    by_segment, by_label = _pairs(table.segment_sizes()), _pairs(table.label_sizes())
+    if by_segment + by_label == 0:
         return 0.0
-    both, by_segment, by_label = (
-        float(np.square(sizes.astype(np.float64)).sum())
-        for sizes in (table.count, table.segment_sizes(), table.label_sizes())
-    )
-    return 1.0 - 2.0 * both / (by_segment + by_label)
+    return 1.0 - 2.0 * _pairs(table.count) / (by_segment + by_label)
+
+
+def _pairs(sizes: np.ndarray) -> float:
+    """Ordered pairs of different voxels within the same set."""
+    sizes = sizes.astype(np.float64)
+    return float((sizes * (sizes - 1)).sum())
 
 
 def _entropy(sizes: np.ndarray) -> float:

@@ -86,7 +86,9 @@ class Upsampling(nn.Module):
 def crop_to(features: torch.Tensor, size: torch.Size) -> torch.Tensor:
     """The middle of (B, C, *larger) with the extent `size`."""
     margins = [(have - want) // 2 for have, want in zip(features.shape[2:], size, strict=True)]
-    return features[(..., *(slice(m, m + want) for m, want in zip(margins, size, strict=True)))]
+    for axis, (margin, want) in enumerate(zip(margins, size, strict=True), start=2):
+        features = features.narrow(axis, margin, want)
+    return features
 
 
 def _initialise(module: nn.Module) -> None:

@@ -13,6 +13,12 @@ from .unet import ResidualUnet
 
 DEFAULT_FACTOR = (1, 2, 2)
 
+PUBLISHED_TEACHER_WIDTHS = (64, 128, 256, 512, 1040)
+"""For images: as many parameters as the published 2D teacher, 33.6 M."""
+
+PUBLISHED_STUDENT_WIDTHS = (4, 16, 24, 48, 96)
+"""For images: as many parameters as the published 2D student, 0.296 M."""
+
 
 class ResidualUnetNetwork(EmbeddingNetwork):
     """The embedding has the extent of the input; near the ends of the input it is not exact (see `context`)."""

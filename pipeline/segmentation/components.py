@@ -43,19 +43,19 @@ def relabel(array: np.ndarray, ids: np.ndarray, values: np.ndarray) -> np.ndarra
     """Replace ids by values.
 
     Args:
-        array: ids of any shape.
+        array: non-negative ids of any shape.
         ids: (N,) sorted ids.
         values: (N,) what replaces each of them.
 
     Returns:
         An array of the shape of `array` and the dtype of `values`; 0 and ids that are not listed become 0.
     """
-    ids, values = np.asarray(ids), np.asarray(values)
+    array, ids = np.asarray(array).astype(np.uint64, copy=False), np.asarray(ids, np.uint64)
+    values = np.asarray(values)
     if len(ids) == 0:
         return np.zeros(array.shape, values.dtype)
     if int(ids[-1]) - int(ids[0]) + 1 == len(ids):
         return _relabel_range(array, int(ids[0]), values)
-    ids = ids.astype(array.dtype, copy=False)
     position = np.minimum(np.searchsorted(ids, array), len(ids) - 1)
     found = (ids[position] == array) & (array != 0)
     return np.where(found, values[position], values.dtype.type(0))
@@ -63,7 +63,7 @@ def relabel(array: np.ndarray, ids: np.ndarray, values: np.ndarray) -> np.ndarra
 
 def _relabel_range(array: np.ndarray, first: int, values: np.ndarray) -> np.ndarray:
     """`relabel` for ids without gaps: one table look-up per voxel."""
-    first_id = array.dtype.type(first)
-    listed = (array >= first_id) & (array <= array.dtype.type(first + len(values) - 1)) & (array != 0)
+    first_id, last_id = np.uint64(first), np.uint64(first + len(values) - 1)
+    listed = (array >= first_id) & (array <= last_id) & (array != 0)
     position = np.where(listed, array - first_id, 0).astype(np.int64)
     return np.where(listed, values[position], values.dtype.type(0))

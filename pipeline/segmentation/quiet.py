@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 _BAD, _GOOD = 1, 0
-_one_at_a_time = threading.RLock()
+_one_at_a_time = threading.Lock()
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def silenced() -> Iterator[None]:
     with _one_at_a_time:
         set_state = _cout_state()
         python_stdout = sys.stdout
-        sys.stdout = _MutedForThread(python_stdout)
+        sys.stdout = _muted.around(python_stdout)
         set_state(_BAD)
         try:
             yield
@@ -37,17 +37,26 @@ def silenced() -> Iterator[None]:
 
 
 class _MutedForThread:
-    """A text stream that ignores what the thread that made it writes, and passes on everything else."""
+    """A text stream that ignores what one thread writes, and passes on everything else."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._thread = threading.get_ident()
+    _stream: Any = None
+    _thread = 0
+
+    def around(self, stream: Any) -> Any:
+        """This object, muting the current thread on `stream`."""
+        self._stream, self._thread = stream, threading.get_ident()
+        return self
 
     def write(self, text: str) -> int:
         return len(text) if threading.get_ident() == self._thread else self._stream.write(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+_muted = _MutedForThread()
+"""Lives as long as the process: Python's `print` does not hold on to `sys.stdout`, so replacing it by an object that is
+then freed crashes threads that are just printing (CPython before 3.14)."""
 
 
 def _cout_state() -> Any:

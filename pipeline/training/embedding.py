@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from funlib.geometry import Coordinate
@@ -24,12 +26,30 @@ def embed(network: EmbeddingNetwork, raw: torch.Tensor, autocast: torch.dtype | 
         (b, d, *output) float32.
     """
     with precision(raw.device, autocast):
-        if network.dimensions == 3:
-            return network(raw).float()
-        batch, _, depth, *plane = raw.shape
-        sections = raw.transpose(1, 2).reshape(batch * depth, 1, *plane)
-        embedding = network(sections).float()
-    return embedding.reshape(batch, depth, *embedding.shape[1:]).transpose(1, 2)
+        embedding = network(_as_images(network, raw)).float()
+    return _as_volumes(network, embedding, raw)
+
+
+def embed_with_layers(
+    network: EmbeddingNetwork, raw: torch.Tensor, autocast: torch.dtype | None, layers: Sequence[str]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """`embed`, and the features (b, c, *size) of some tapped layers."""
+    if not layers:
+        return embed(network, raw, autocast), {}
+    with precision(raw.device, autocast):
+        embedding, features = network.forward_with_taps(_as_images(network, raw))
+    chosen = {name: _as_volumes(network, features[name].float(), raw) for name in layers}
+    return _as_volumes(network, embedding.float(), raw), chosen
+
+
+def _as_images(network: EmbeddingNetwork, raw: torch.Tensor) -> torch.Tensor:
+    """What the network sees of a batch of volumes: for one of images, each section by itself."""
+    return raw if network.dimensions == 3 else raw.transpose(1, 2).flatten(0, 1)[:, None]
+
+
+def _as_volumes(network: EmbeddingNetwork, features: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
+    """Put the sections of a batch of volumes together again, (b, c, z, y, x)."""
+    return features if network.dimensions == 3 else features.unflatten(0, (raw.shape[0], -1)).transpose(1, 2)
 
 
 def precision(device: torch.device, autocast: torch.dtype | None) -> AbstractContextManager[object]:
@@ -71,3 +91,8 @@ def _whole_sections(box: Box, begin: int, end: int) -> Box:
     if len(box.begin) == 3:
         return box
     return Box(Coordinate(begin, *box.begin), Coordinate(end, *box.end))
+
+
+def spatial(box: Box) -> tuple[Any, ...]:
+    """A box as an index into the last axes of an array or tensor."""
+    return (..., *box.slices)

@@ -10,18 +10,25 @@ import multiprocessing as mp
 import os
 import queue
 import signal
+import sys
 import threading
 import traceback as tracebacks
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import TracebackType
-from typing import Any
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
 
 from ..errors import UserError
 from .samples import Arrays, SampleMaker, Sampling
 
 POLL_SECONDS = 2.0
 """How often a waiting process looks whether the one it waits for still lives."""
+
+
+LEAVE = signal.SIGUSR1
+"""Tells a worker to end. SIGTERM is ignored: whoever sends it to all processes means the training, which ends them."""
+LAST_WORDS_SECONDS = 5.0
+"""How long a worker that is told to end may take before it is killed."""
 
 
 class LoaderError(RuntimeError):
@@ -35,7 +42,8 @@ class BatchLoader:
         sampling: what batches look like; also says how many workers and how many batches ahead.
         start: the first iteration.
 
-    Workers are spawned, not forked: they share neither CUDA nor threads with this process.
+    Workers are forked from a server process that has only imported what they need: they share neither CUDA nor threads
+    with this process.
     """
 
     def __init__(self, sampling: Sampling, start: int) -> None:
@@ -51,17 +59,25 @@ class BatchLoader:
         if workers == 0:
             self._maker = SampleMaker(self.sampling).__enter__()
             return self
-        context = mp.get_context("spawn")
+        try:
+            self._start(workers)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _start(self, workers: int) -> None:
+        context = mp.get_context("forkserver")
+        context.set_forkserver_preload([f"{__package__}.samples"])
         ahead = max(1, self.sampling.schedule.loader_cache // workers)
         with _interrupts_ignored(), _one_thread_each():
             for index in range(workers):
                 batches = context.Queue(maxsize=ahead)
-                job = (self.sampling, self.iteration + index, workers, batches, os.getpid())
+                job = (self.sampling, self.iteration + index, workers, batches)
                 worker = context.Process(target=_prepare_batches, args=job, daemon=True, name=f"loader-{index}")
+                worker.start()
                 self._queues.append(batches)
                 self._workers.append(worker)
-                worker.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -70,8 +86,11 @@ class BatchLoader:
             self._maker.__exit__(kind, error, traceback)
             self._maker = None
         for worker in self._workers:
-            worker.kill()
+            if worker.is_alive():
+                os.kill(worker.pid, LEAVE)
         for worker, batches in zip(self._workers, self._queues, strict=True):
+            worker.join(timeout=LAST_WORDS_SECONDS)
+            worker.kill()
             worker.join()
             batches.close()
             batches.cancel_join_thread()
@@ -110,22 +129,34 @@ class BatchLoader:
         return dict(content)
 
 
-def _prepare_batches(sampling: Sampling, start: int, step: int, batches: Any, parent: int) -> None:
+def _prepare_batches(sampling: Sampling, start: int, step: int, batches: Any) -> None:
     """A worker's life: batches start, start + step, … until it is killed, fails, or has no parent any more."""
     iteration = start
+    signal.signal(LEAVE, _leave)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     try:
         with SampleMaker(sampling) as maker:
-            while _put(batches, ("batch", maker.batch(iteration)), parent):
+            while _put(batches, ("batch", maker.batch(iteration))):
                 iteration += step
+    except SystemExit:
+        batches.cancel_join_thread()
+        raise
     except UserError as error:
-        _put(batches, ("user error", (error.what, error.where)), parent)
+        _put(batches, ("user error", (error.what, error.where)))
     except Exception:
-        _put(batches, ("error", tracebacks.format_exc()), parent)
+        _put(batches, ("error", tracebacks.format_exc()))
 
 
-def _put(batches: Any, item: tuple[str, Any], parent: int) -> bool:
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """End with the clean-up that a killed process leaves undone."""
+    sys.exit(0)
+
+
+def _put(batches: Any, item: tuple[str, Any]) -> bool:
     """Whether the item was handed over; False if the parent died."""
-    while os.getppid() == parent:
+    parent = mp.parent_process()
+    while parent is not None and parent.is_alive():
         try:
             batches.put(item, timeout=POLL_SECONDS)
         except queue.Full:
@@ -137,29 +168,27 @@ def _put(batches: Any, item: tuple[str, Any], parent: int) -> bool:
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Processes started here ignore Ctrl-C: their parent ends them after its checkpoint."""
+    """Processes started here ignore Ctrl-C and SIGTERM: this process ends them after its checkpoint."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
     """Numerical libraries of processes started here use one thread; the others are for the network."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS")
-    before = {name: os.environ.get(name) for name in names}
+    before = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.update(dict.fromkeys(names, "1"))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                with suppress(KeyError):
-                    del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in names:
+            del os.environ[name]
+        os.environ.update(before)

@@ -1,4 +1,4 @@
-"""gunpowder nodes of our own: where gunpowder has none that is deterministic, bounded in memory and bounded in its requests.
+"""gunpowder nodes of our own, where gunpowder has none that is deterministic and bounded in memory and requests.
 
 Positions are voxels (voxel size 1): augmentation follows the grid, whatever a voxel measures. Every node draws from
 `request.random_seed`, so that a sample is a pure function of its request's seed.

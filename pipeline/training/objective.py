@@ -2,63 +2,173 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+from funlib.geometry import Coordinate
 from torch import nn
 
 from ..config import DistillationConfig, Offset
-from ..distillation import GraphRelationDistillation, SupervisedAffinityLoss
-from ..networks import EmbeddingNetwork
+from ..distillation import GraphRelationDistillation, LayerFeatures, SupervisedAffinityLoss
+from ..errors import UserError
+from ..networks import EmbeddingNetwork, Tap
 from ..volumes import Box
-from .embedding import embed
+from .embedding import embed_with_layers, spatial
 from .schedule import warm_up_share
 
 Terms = dict[str, torch.Tensor]
+Layers = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class View:
+    """A network and what it embeds of a patch.
+
+    Attributes:
+        network: for images or volumes.
+        part: the voxels that it embeds, counted from the patch's first voxel.
+    """
+
+    network: EmbeddingNetwork
+    part: Box
+
+    def tap(self, name: str) -> Tap:
+        """A tapped layer.
+
+        Raises:
+            UserError: the network has no such layer.
+        """
+        for tap in self.network.taps:
+            if tap.name == name:
+                return tap
+        known = ", ".join(tap.name for tap in self.network.taps)
+        raise UserError(
+            f"the network {self.network.config.name} has no layer {name!r}; it has {known}",
+            "student.distillation.layers",
+        )
+
+    def placed(self, layers: Layers, labelled: Box) -> dict[str, LayerFeatures]:
+        """Features with their place relative to the labelled voxels."""
+        placed = {}
+        for name, features in layers.items():
+            tap = self.tap(name)
+            missing = 3 - self.network.dimensions  # a network for images has whole sections
+            begin = Coordinate((*labelled.begin[:missing], *tap.begin)) - labelled.begin
+            placed[name] = LayerFeatures(features, (1,) * missing + tuple(tap.downsampling), begin)
+        return placed
 
 
 class Distiller(nn.Module):
     """A frozen teacher and the losses that compare a student with it.
 
+    The teacher is no part of this module's parameters or state.
+
     Args:
-        teacher: frozen here; it is no part of this module's parameters or state.
-        losses: the distillation terms, with their state.
-        student_part, teacher_part: what each network embeds of a patch, counted from the patch's first voxel.
-        warm_up: iterations over which the terms gain their weight.
+        config: terms, weights, layers.
+        offsets: of the affinity graph.
+        student, teacher: the two networks and what each embeds of a patch.
         autocast: reduced precision for the teacher, or None.
+        seed: of the samples from the memory.
+
+    Raises:
+        UserError: the networks cannot be compared as configured.
     """
 
     def __init__(
         self,
-        teacher: EmbeddingNetwork,
-        losses: GraphRelationDistillation,
-        student_part: Box,
-        teacher_part: Box,
-        warm_up: int,
+        config: DistillationConfig,
+        offsets: tuple[Offset, ...],
+        student: View,
+        teacher: View,
         autocast: torch.dtype | None,
+        seed: int,
     ) -> None:
         super().__init__()
-        self.losses = losses
-        self.warm_up = warm_up
+        self.config = config
         self.autocast = autocast
-        self._teacher = (teacher.eval().requires_grad_(False),)  # in a tuple, so that torch does not register it
-        common = student_part.intersect(teacher_part)
-        self._of_student = (..., *common.relative_to(student_part).slices)
-        self._of_teacher = (..., *common.relative_to(teacher_part).slices)
+        self.common = common_part(student, teacher)
+        self._student = (student,)  # in tuples, so that torch does not take them for parts of this module
+        self._teacher = (teacher,)
+        teacher.network.eval().requires_grad_(False)
+        self.losses = GraphRelationDistillation(
+            offsets if config.offsets is None else config.offsets,
+            node_weight=config.node_weight,
+            edge_weight=config.edge_weight,
+            affinity_weight=config.affinity_weight,
+            inter_edge_weight=config.inter_edge_weight,
+            inter_affinity_weight=config.inter_affinity_weight,
+            memory_size=config.memory_size,
+            memory_sample=config.memory_sample,
+            projections=projections(config, student, teacher),
+            seed=seed,
+        )
 
     def forward(
-        self, embedding: torch.Tensor, raw: torch.Tensor, labels: torch.Tensor, iteration: int
+        self, embedding: torch.Tensor, layers: Layers, raw: torch.Tensor, labels: torch.Tensor, iteration: int
     ) -> tuple[torch.Tensor, Terms]:
         """The weighted sum of the terms, and each term.
 
         Args:
             embedding: (b, d, z, y, x) of the student.
+            layers: its tapped features.
             raw: (b, 1, z, y, x) that it saw.
             labels: (b, z, y, x) int64 of the voxels that it embedded.
             iteration: counted from 0.
         """
+        student, teacher = self._student[0], self._teacher[0]
         with torch.no_grad():
-            taught = embed(self._teacher[0], raw, self.autocast)[self._of_teacher]
-        total, terms = self.losses(embedding[self._of_student], taught, labels[self._of_student])
-        return total * warm_up_share(iteration, self.warm_up), dict(terms)
+            taught, taught_layers = embed_with_layers(teacher.network, raw, self.autocast, self.config.layers)
+        in_student, in_teacher = (spatial(self.common.relative_to(view.part)) for view in (student, teacher))
+        return self.losses(
+            embedding[in_student],
+            taught[in_teacher],
+            labels[in_student],
+            student_layers=student.placed(layers, self.common),
+            teacher_layers=teacher.placed(taught_layers, self.common),
+            weight_scale=warm_up_share(iteration, self.config.warm_up),
+        )
+
+
+def common_part(student: View, teacher: View) -> Box:
+    """The voxels of a patch that both networks embed.
+
+    Raises:
+        UserError: there is none.
+    """
+    common = student.part.intersect(teacher.part)
+    if common.size == 0:
+        raise UserError(
+            "teacher and student embed no common voxel of a patch; make it larger", "student.training.patch_shape"
+        )
+    return common
+
+
+def projections(config: DistillationConfig, student: View, teacher: View) -> dict[str, tuple[int, int]]:
+    """Channels of student and teacher where they differ: by layer, and `embedding`.
+
+    Raises:
+        UserError: a layer is unknown or lies differently in the two networks, or a term needs equal channels.
+    """
+    channels = {"embedding": tuple(view.network.config.embedding_channels for view in (student, teacher))}
+    for name in config.layers:
+        taps = student.tap(name), teacher.tap(name)
+        same_grid = taps[0].downsampling == taps[1].downsampling
+        if not same_grid or any(
+            (a - b) % step for a, b, step in zip(taps[0].begin, taps[1].begin, taps[0].downsampling, strict=True)
+        ):
+            raise UserError(
+                f"layer {name!r} lies on other voxels in the student than in the teacher; distil another layer",
+                "student.distillation.layers",
+            )
+        channels[name] = (taps[0].channels, taps[1].channels)
+    differing = {name: (pair[0], pair[1]) for name, pair in channels.items() if pair[0] != pair[1]}
+    if "embedding" in differing and (config.inter_edge_weight or config.inter_affinity_weight):
+        raise UserError(
+            "student and teacher have different embedding_channels, which inter-image terms cannot compare; make them "
+            "equal or set inter_edge_weight and inter_affinity_weight to 0",
+            "student.distillation",
+        )
+    return differing
 
 
 class Objective(nn.Module):
@@ -74,28 +184,26 @@ class Objective(nn.Module):
         self.supervised = SupervisedAffinityLoss(offsets)
         self.distiller = distiller
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Tapped layers of the trained network that the loss needs."""
+        return () if self.distiller is None else self.distiller.config.layers
+
     def forward(
-        self,
-        embedding: torch.Tensor,
-        raw: torch.Tensor,
-        labels: torch.Tensor,
-        affinities: torch.Tensor,
-        mask: torch.Tensor,
-        iteration: int,
+        self, embedding: torch.Tensor, layers: Layers, batch: dict[str, torch.Tensor], iteration: int
     ) -> tuple[torch.Tensor, Terms]:
-        """The loss and its named terms.
+        """The loss and its named, unweighted terms.
 
         Args:
             embedding: (b, d, z, y, x) float32.
-            raw: (b, 1, z, y, x) that the network saw.
-            labels: (b, z, y, x) int64 of the embedded voxels.
-            affinities, mask: (b, k, z, y, x) targets, and where they are known.
+            layers: tapped features.
+            batch: `raw` (b, 1, z, y, x), `labels` (b, z, y, x), `affinities` and `mask` (b, k, z, y, x).
             iteration: counted from 0.
         """
-        total = self.supervised(embedding, affinities, mask)
+        total = self.supervised(embedding, batch["affinities"], batch["mask"])
         terms = {"supervised": total.detach()}
         if self.distiller is not None:
-            distilled, named = self.distiller(embedding, raw, labels, iteration)
-            terms.update({name: value.detach() for name, value in named.items()})
+            distilled, named = self.distiller(embedding, layers, batch["raw"], batch["labels"], iteration)
+            terms.update(named)
             total = total + distilled
         return total, terms

@@ -1,4 +1,4 @@
-"""The gunpowder pipeline from volumes to training batches. Every batch is a pure function of the seed and the iteration."""
+"""The gunpowder pipeline from volumes to training batches; each is a pure function of the seed and the iteration."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..config import AugmentConfig, ScheduleConfig
 from ..errors import UserError
 from ..run import Run
 from ..volumes import Box
+from .deform import Deform
 from .nodes import (
     AFFINITIES,
     AFFINITY_MASK,
@@ -35,7 +36,7 @@ from .nodes import (
 from .regions import ChunkCache, LabelledRegion, training_regions
 
 Arrays = dict[str, np.ndarray]
-"""A batch: `raw` (b, 1, z, y, x) float32, `labels` (b, z, y, x) int64, `affinities` and `mask` (b, k, z, y, x) uint8."""
+"""A batch: `raw` (b, 1, z, y, x) float32, `labels` (b, z, y, x) int64, `affinities`, `mask` (b, k, z, y, x) uint8."""
 
 BATCH_KEYS = {"raw": RAW, "labels": LABELS, "affinities": AFFINITIES, "mask": AFFINITY_MASK}
 
@@ -132,7 +133,7 @@ def _random_place(
 ) -> gp.Pipeline:
     """A region, padded so that every labelled voxel can be drawn, at a random location.
 
-    Raw is mirrored beyond the region, as inference mirrors it at the volume's faces; labels there count as not annotated.
+    Raw is mirrored beyond the region, as inference mirrors it at the volume's faces; labels there are not annotated.
     """
     margin = erosion_margin(sampling.run.config.targets)
     augment = sampling.run.config.augment
@@ -174,15 +175,7 @@ def augmentation_nodes(config: AugmentConfig) -> list[gp.BatchFilter]:
     """The nodes of the configured augmentations, in the order in which they act."""
     nodes: list[gp.BatchFilter] = []
     if config.elastic is not None and config.elastic.probability > 0:
-        nodes.append(
-            gp.DeformAugment(
-                control_point_spacing=Coordinate(config.elastic.control_point_spacing),
-                jitter_sigma=config.elastic.jitter,
-                rotate=config.elastic.rotation,
-                rotation_axes=(1, 2),
-                p=config.elastic.probability,
-            )
-        )
+        nodes.append(Deform(config.elastic))
     if config.shift_sections > 0 and config.shift_voxels > 0:
         nodes.append(ShiftSections(config.shift_sections, config.shift_voxels))
     mirrored = [axis for axis, allowed in enumerate(config.mirror) if allowed]

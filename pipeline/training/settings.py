@@ -48,7 +48,8 @@ def training_settings(config: Config, role: str, teacher: Path | None) -> dict[s
     if role == "student":
         parts["student.distillation"] = document["student"]["distillation"]
         if teacher is not None:
-            parts["teacher.checkpoint"] = hashlib.sha256(teacher.read_bytes()).hexdigest()
+            with teacher.open("rb") as file:
+                parts["teacher.checkpoint"] = hashlib.file_digest(file, "sha256").hexdigest()
     settings: dict[str, str] = {}
     for path, value in parts.items():
         _flatten(path, value, settings)
@@ -64,7 +65,8 @@ def refuse_changes(trained: dict[str, str], wanted: dict[str, str], checkpoint: 
     role = "student" if any(path.startswith("student.") for path in wanted) else "teacher"
     for path in sorted(trained.keys() | wanted.keys()):
         before, now = trained.get(path, "nothing"), wanted.get(path, "nothing")
-        if before == now:
+        teacher_is_gone = path == "teacher.checkpoint" and path not in wanted
+        if before == now or teacher_is_gone:
             continue
         change = "is another file now" if path == "teacher.checkpoint" else f"was {before}, is {now}"
         use = ", or set teacher.checkpoint to it to use it as it is" if role == "teacher" else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from ..networks import latest_checkpoint, load_network, save_checkpoint
+from ..networks import latest_checkpoint, save_checkpoint
+from ..networks.checkpoint import checkpoint_path, checkpoints, load_checkpoint
 from .step import TrainStep
 
 BEST = "best.pt"
@@ -19,7 +21,7 @@ BEST = "best.pt"
 
 def newest_checkpoint(directory: Path) -> Path | None:
     """The newest checkpoint of a folder, or None if there is none."""
-    return latest_checkpoint(directory) if any(directory.glob("checkpoint_*.pt")) else None
+    return latest_checkpoint(directory) if checkpoints(directory) else None
 
 
 def save_state(directory: Path, step: TrainStep, settings: dict[str, str], progress: dict[str, Any], keep: int) -> Path:
@@ -35,9 +37,9 @@ def save_state(directory: Path, step: TrainStep, settings: dict[str, str], progr
     Raises:
         UserError: it cannot be written; the older checkpoints are untouched.
     """
-    path = directory / f"checkpoint_{step.iteration:07d}.pt"
+    path = checkpoint_path(directory, step.iteration)
     _save(path, step, settings, progress)
-    for old in sorted(directory.glob("checkpoint_*.pt"))[:-keep]:
+    for old in checkpoints(directory)[:-keep]:
         old.unlink(missing_ok=True)
     return path
 
@@ -61,39 +63,71 @@ def _save(path: Path, step: TrainStep, settings: dict[str, str], progress: dict[
         "objective": step.objective.state_dict(),
         "random": random_state(),
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(path, step.network, step.iteration, training)
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror or error}", str(path)) from error
+    save_checkpoint(path, step.network, step.iteration, training)
 
 
-def read_training(path: Path) -> tuple[int, dict[str, Any]]:
-    """Iterations done and training state of a checkpoint.
+@dataclass(frozen=True)
+class StoredTraining:
+    """A checkpoint that a training can continue from.
+
+    Attributes:
+        path: the file.
+        document: its content.
+    """
+
+    path: Path
+    document: dict[str, Any]
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        return int(self.document["iteration"])
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What decided the weights."""
+        return dict(self.document["training"]["settings"])
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """What the loop wanted to remember."""
+        return dict(self.document["training"]["progress"])
+
+    def restore(self, step: TrainStep) -> None:
+        """Continue from here: weights, optimiser, distillation state and random generators."""
+        training = self.document["training"]
+        step.network.load_state_dict(self.document["model"])
+        step.objective.load_state_dict(_on_device(training["objective"], step.device))
+        step.optimizer.load_state_dict(training["optimizer"])
+        step.scaler.load_state_dict(training["scaler"])
+        step.iteration = self.iteration
+        restore_random_state(training["random"])
+
+
+def newest_training(directory: Path) -> StoredTraining | None:
+    """The newest checkpoint of a folder, or None if there is none.
 
     Raises:
         UserError: it cannot be read, or holds weights only.
     """
-    _, metadata = load_network(path, None)
-    training = metadata["training"]
-    if "settings" not in training:
+    path = newest_checkpoint(directory)
+    if path is None:
+        return None
+    stored = StoredTraining(path, load_checkpoint(path))
+    if "settings" not in stored.document["training"]:
         raise UserError("this checkpoint holds no training state; move it away to train anew", str(path))
-    return int(metadata["iteration"]), training
+    return stored
 
 
-def restore_state(path: Path, step: TrainStep, training: dict[str, Any]) -> None:
-    """Continue from a checkpoint: weights, optimiser, distillation state and random generators.
-
-    Raises:
-        UserError: it is of another network.
-    """
-    network, metadata = load_network(path, step.network.config)
-    step.network.load_state_dict(network.state_dict())
-    step.objective.load_state_dict(training["objective"])
-    step.optimizer.load_state_dict(training["optimizer"])
-    step.scaler.load_state_dict(training["scaler"])
-    step.iteration = int(metadata["iteration"])
-    restore_random_state(training["random"])
+def _on_device(value: Any, device: torch.device) -> Any:
+    """The same nested containers with their tensors on a device; remembered images are no buffers that torch moves."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _on_device(part, device) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_on_device(part, device) for part in value]
+    return value
 
 
 def random_state() -> dict[str, Any]:

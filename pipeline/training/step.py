@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import gunpowder as gp
-import numpy as np
 import torch
-from funlib.geometry import Coordinate, Roi
+from funlib.geometry import Roi
+from gunpowder.nodes.generic_train import GenericTrain
 from torch import nn
 
 from ..config import ScheduleConfig
-from ..errors import UserError
 from ..networks import EmbeddingNetwork
-from .embedding import embed
+from .embedding import embed_with_layers
 from .loader import BatchLoader
 from .nodes import VOXEL
 from .objective import Objective
@@ -63,7 +61,7 @@ class StepResult:
     embedding: torch.Tensor | None = None
 
 
-class TrainStep(gp.nodes.GenericTrain):
+class TrainStep(GenericTrain):
     """gunpowder's training node for an embedding network.
 
     It keeps what a checkpoint needs: network, objective (with its distillation state), optimiser and gradient scaler.
@@ -72,7 +70,6 @@ class TrainStep(gp.nodes.GenericTrain):
         network: learns; on its device.
         objective: the losses, on the same device.
         schedule: learning rate, clipping, weight decay.
-        output: the part of the patch that the network embeds.
         autocast: reduced precision, or None.
     """
 
@@ -81,14 +78,12 @@ class TrainStep(gp.nodes.GenericTrain):
         network: EmbeddingNetwork,
         objective: Objective,
         schedule: ScheduleConfig,
-        output: Coordinate,
         autocast: torch.dtype | None,
     ) -> None:
         super().__init__(inputs=dict(BATCH_KEYS), outputs={}, gradients={})
         self.network = network
         self.objective = objective
         self.schedule = schedule
-        self.output = output
         self.autocast = autocast
         self.device = next(network.parameters()).device
         self.parameters: list[nn.Parameter] = [
@@ -109,10 +104,8 @@ class TrainStep(gp.nodes.GenericTrain):
             group["lr"] = rate
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        embedding = embed(self.network, tensors["raw"], self.autocast)
-        loss, terms = self.objective(
-            embedding, tensors["raw"], tensors["labels"], tensors["affinities"], tensors["mask"], self.iteration
-        )
+        embedding, layers = embed_with_layers(self.network, tensors["raw"], self.autocast, self.objective.layers)
+        loss, terms = self.objective(embedding, layers, tensors, self.iteration)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.gradient_clip or math.inf)
@@ -132,7 +125,7 @@ class TrainStep(gp.nodes.GenericTrain):
 
 
 def whole_batch_request(sampling: Sampling) -> gp.BatchRequest:
-    """The request that makes the training pipeline take one step. Its seed is fixed: randomness is the loader's affair."""
+    """The request for one training step. Its seed is fixed: randomness is the loader's affair."""
     request = gp.BatchRequest(random_seed=0)
     for name, key in BATCH_KEYS.items():
         if name == "raw":

@@ -59,8 +59,8 @@ def affinity_targets(
     mask = np.zeros_like(affinities)
     for channel, offset in enumerate(offsets):
         here, there = pair_slices(offset, labels.shape)
-        affinities[(channel, *here)] = (labels[here] == labels[there]) & (labels[here] != 0)
-        mask[(channel, *here)] = annotated[here] & annotated[there]
+        affinities[channel][here] = (labels[here] == labels[there]) & (labels[here] != 0)
+        mask[channel][here] = annotated[here] & annotated[there]
     return affinities * mask, mask
 
 

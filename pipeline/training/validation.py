@@ -13,7 +13,7 @@ from ..config import NEAREST_NEIGHBOURS, Config, FragmentsConfig
 from ..distillation import SupervisedAffinityLoss, cosine_to_affinity, embedding_affinities
 from ..networks import EmbeddingNetwork, normalise_raw
 from ..volumes import Box
-from .embedding import embed, needed_input
+from .embedding import embed, needed_input, spatial
 from .nodes import erosion_margin
 from .regions import ChunkCache, LabelledRegion
 from .targets import affinity_targets, erode_boundaries
@@ -83,10 +83,10 @@ def embed_box(
             raise ValidationStopped
         raw_box, embedded = needed_input(network, part)
         raw = torch.from_numpy(normalise_raw(region.raw.read_mirrored(raw_box)))[None, None].to(device)
-        voxels = embed(network, raw, autocast)[0][(..., *part.relative_to(embedded).slices)].cpu()
+        voxels = embed(network, raw, autocast)[0][spatial(part.relative_to(embedded))].cpu()
         if embedding is None:
             embedding = torch.empty((voxels.shape[0], *box.shape))
-        embedding[(..., *part.relative_to(box).slices)] = voxels
+        embedding[spatial(part.relative_to(box))] = voxels
     assert embedding is not None
     return embedding
 

@@ -54,10 +54,11 @@ def read_curves(path: Path) -> Curves | None:
 
 
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean over the last `window` values, fewer at the beginning."""
+    """Mean over `window` values around each, fewer at the ends."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    begins = np.maximum(0, ends - window)
+    indices = np.arange(len(values))
+    begins = np.maximum(0, indices - window // 2)
+    ends = np.minimum(len(values), indices + window // 2 + 1)
     return (sums[ends] - sums[begins]) / (ends - begins)
 
 

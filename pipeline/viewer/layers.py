@@ -73,7 +73,13 @@ def shown_box(run: Run, raw: Volume) -> Box:
     """The part of the raw volume worth looking at: what is segmented and validated, or else what is segmented."""
     volumes = run.config.volumes
     segmented = region_box(volumes.segment, raw.shape, "volumes.segment")
-    if volumes.validate_ is None or volumes.validate_.source != volumes.segment.source:
+    if volumes.validate_ is None or not validates_segmented(run):
         return segmented
     validated = region_box(volumes.validate_, raw.shape, "volumes.validate").intersect(segmented)
     return validated if validated.size else segmented
+
+
+def validates_segmented(run: Run) -> bool:
+    """Whether the validation region lies in the volume that is segmented."""
+    volumes = run.config.volumes
+    return volumes.validate_ is not None and volumes.validate_.source == volumes.segment.source

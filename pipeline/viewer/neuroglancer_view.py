@@ -23,6 +23,8 @@ AFFINITY_SHADER = """void main() {
   emitRGB(vec3(toNormalized(getDataValue(0)), toNormalized(getDataValue(1)), toNormalized(getDataValue(2))));
 }
 """
+PANEL_PIXELS = 450
+"""A small region is enlarged to about this extent on the screen; a large one is shown pixel by pixel."""
 CONTRAST_SAMPLE = 64
 """Extent in voxels of the sample that sets the contrast."""
 
@@ -59,11 +61,12 @@ def open_viewer(run: Run, position: Sequence[float] | None = None) -> neuroglanc
         for layer in layers:
             visible = layer.name in ("raw", segmentation)
             state.layers.append(name=layer.name, layer=_neuroglancer_layer(layer), visible=visible)
-        centre = raw.to_roi(shown_box(run, raw)).center if position is None else position
+        box = shown_box(run, raw)
+        centre = raw.to_roi(box).center if position is None else position
         state.position = np.asarray(centre, float) / np.asarray(raw.voxel_size) + 0.5
         state.layout = "4panel"
-        state.show_slices = False
-        state.cross_section_scale = 1.0
+        state.cross_section_scale = min(1.0, max(box.shape[1:]) / PANEL_PIXELS)
+        state.projection_scale = 2 * min(PANEL_PIXELS, max(box.shape[1:]))
     return viewer
 
 

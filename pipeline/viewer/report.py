@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from ..networks import build_network
 from ..run import Run, package_versions, read_json
 from ..volumes import volume_exists
 from .curves import read_curves
-from .layers import best_threshold, existing_layers
+from .layers import best_threshold, existing_layers, validates_segmented
 from .planes import panels_of, planes_of
 from .plots import curves_png, picture_png, sweep_png
 
@@ -90,6 +91,8 @@ def report_content(run: Run) -> dict[str, Any]:
         "best_scores": scores.get(best) if best else None,
         "scores": dict(sorted(scores.items(), key=lambda item: float(item[0]))),
         "sweep": _picture("threshold sweep", sweep_png(scores, best)) if len(scores) > 1 else None,
+        "region": "validation region" if validates_segmented(run) else "segmented region",
+        "labelled": volume_exists(run.volume, "labels"),
         "planes": _plane_pictures(run),
         "curves": _training_pictures(run),
         "networks": network_sizes(run),
@@ -169,7 +172,13 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"count": _count, "duration": _duration, "memory": _memory, "stage": _stage_row}
+    environment.filters |= {
+        "count": _count,
+        "duration": _duration,
+        "memory": _memory,
+        "stage": _stage_row,
+        "shell": shlex.quote,
+    }
     return environment.get_template("report.html")
 
 

@@ -2,8 +2,9 @@
 
 Each cell of a square lattice in the section plane owns one neurite, whose centre follows a smooth random path along z.
 A section is divided into the power cells of the centres (Voronoi cells with individual sizes): convex, hence connected.
-The plane is then bent by a smooth displacement that varies along z as well, which curves the membranes and moves bundles
-together. Everything is measured in multiples of the neurite spacing, so that the proportions do not depend on the voxel size.
+The plane is then bent by a smooth displacement that varies along z as well, which curves the membranes and moves
+bundles together. Everything is measured in multiples of the neurite spacing, so that the proportions do not depend
+on the voxel size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What lies inside neurites: mitochondria that follow their neurite, and vesicles.
 
-A neurite is divided along z into slots; a slot may hold one mitochondrion, an ellipsoid around the neurite's path. Vesicles
-lie on a jittered lattice of their own. Both are hashed from where they are, hence independent of the block.
+A neurite is divided along z into slots; a slot may hold one mitochondrion, an ellipsoid around the neurite's path.
+Vesicles lie on a jittered lattice of their own. Both are hashed from where they are, hence independent of the block.
 """
 
 from __future__ import annotations

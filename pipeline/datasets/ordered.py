@@ -1,0 +1,87 @@
+"""Arrays of a file in z, y, x order, converted to what the import stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from funlib.geometry import Coordinate
+
+from pipeline.errors import UserError
+from pipeline.volumes import Box
+
+from .containers import StoredArray, read_stored
+
+
+@dataclass(frozen=True)
+class OrderedArray:
+    """A stored array read in z, y, x order, whatever the file's order is."""
+
+    stored: StoredArray
+    order: tuple[int, int, int]
+
+    @property
+    def name(self) -> str:
+        """File and dataset."""
+        return self.stored.name
+
+    @property
+    def shape(self) -> Coordinate:
+        """Extent in voxels."""
+        return Coordinate(self.stored.array.shape[axis] for axis in self.order)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type in the file."""
+        return np.dtype(self.stored.array.dtype)
+
+    @property
+    def chunks(self) -> Coordinate:
+        """Voxels that can only be decoded together."""
+        return Coordinate(self.stored.chunks[axis] for axis in self.order)
+
+    @property
+    def voxel_size(self) -> tuple[float, ...] | None:
+        """Nanometres, order z, y, x; None if the file does not say."""
+        return self._in_order(self.stored.placement.voxel_size)
+
+    @property
+    def offset(self) -> tuple[float, ...] | None:
+        """Nanometres, order z, y, x; None if the file does not say."""
+        return self._in_order(self.stored.placement.offset)
+
+    def _in_order(self, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return None if values is None else tuple(values[axis] for axis in self.order)
+
+    def read(self, box: Box) -> np.ndarray:
+        """The voxels of a box."""
+        index = [slice(0)] * 3
+        for axis, part in zip(self.order, box.slices, strict=True):
+            index[axis] = part
+        return read_stored(self.stored.array, tuple(index), self.name).transpose(self.order)
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Raw, labels and mask of a file source, read together; see `BoxReader`."""
+
+    readers: Mapping[str, OrderedArray]
+    where: str
+
+    def read(self, box: Box) -> dict[str, np.ndarray]:
+        """The voxels of a box per dataset, in the types to store."""
+        return {dataset: self._converted(dataset, reader.read(box), box) for dataset, reader in self.readers.items()}
+
+    def _converted(self, dataset: str, data: np.ndarray, box: Box) -> np.ndarray:
+        if dataset == "raw":
+            return data.astype(data.dtype.newbyteorder("="), copy=False)
+        if dataset == "mask":
+            return (data != 0).astype(np.uint8)
+        if data.dtype.kind == "i" and data.min() < 0:
+            raise UserError(
+                f"labels must not be negative, but {self.readers[dataset].name} has {data.min()} between voxels"
+                f" {tuple(box.begin)} and {tuple(box.end)}; write 0 for background",
+                f"{self.where}.labels",
+            )
+        return data.astype(np.uint64)

@@ -1,0 +1,132 @@
+"""Affinities of voxel embeddings: how alike two voxels at a fixed offset look to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .precision import full_precision, no_autocast, unit_vectors
+
+Offsets = Sequence[Sequence[int]]
+Index = tuple[slice, ...]
+
+
+def embedding_affinities(embedding: torch.Tensor, offsets: Offsets) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine between the embeddings of voxel p and voxel p + offset.
+
+    Args:
+        embedding: (B, D, *spatial).
+        offsets: in voxels, one number per spatial axis.
+
+    Returns:
+        affinities: (B, K, *spatial) in [-1, 1], float32 (float64 for such embeddings); 0 where p + offset lies outside.
+        valid: (K, *spatial) bool, True where p + offset lies inside.
+
+    Raises:
+        ValueError: an offset has another number of axes than the embedding.
+    """
+    spatial = embedding.shape[2:]
+    affinities, valid = [], []
+    for here, cosines in pair_cosines(embedding, offsets):
+        margins = [(axis.start, extent - axis.stop) for axis, extent in zip(here, spatial, strict=True)]
+        affinities.append(F.pad(cosines, [m for margin in reversed(margins) for m in margin]))
+        inside = torch.zeros(spatial, dtype=torch.bool, device=embedding.device)
+        inside[here] = True
+        valid.append(inside)
+    return torch.stack(affinities, dim=1), torch.stack(valid)
+
+
+def cosine_to_affinity(cosine: torch.Tensor) -> torch.Tensor:
+    """An affinity in [0, 1]: opposite embeddings are no less alike than unrelated ones."""
+    return cosine.clamp(0, 1)
+
+
+class AffinityGraphLoss(nn.Module):
+    """Squared difference of the student's and the teacher's affinities, mean over all pairs inside the patch.
+
+    Args:
+        offsets: in voxels, one number per spatial axis.
+    """
+
+    def __init__(self, offsets: Offsets) -> None:
+        super().__init__()
+        self.offsets = tuple(tuple(offset) for offset in offsets)
+
+    def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """The loss.
+
+        Args:
+            student: (B, D, *spatial).
+            teacher: (B, D', *spatial); the channels may differ. Gets no gradient.
+
+        Raises:
+            ValueError: the networks' embeddings have different extents.
+        """
+        if student.shape[2:] != teacher.shape[2:]:
+            raise ValueError(f"student and teacher embed {tuple(student.shape[2:])} and {tuple(teacher.shape[2:])}")
+        with torch.no_grad():
+            taught = [cosines for _, cosines in pair_cosines(teacher, self.offsets)]
+        squares, pairs = [], 0
+        for (_, learnt), cosines in zip(pair_cosines(student, self.offsets), taught, strict=True):
+            squares.append((learnt - cosines).square().sum())
+            pairs += cosines.numel()
+        return torch.stack(squares).sum() / max(1, pairs)
+
+
+def pair_cosines(embedding: torch.Tensor, offsets: Offsets) -> list[tuple[Index, torch.Tensor]]:
+    """For each offset, the index of the voxels whose partner lies inside, and their cosines (B, *overlap)."""
+    pairs = [pair_slices(offset, embedding.shape[2:]) for offset in offsets]
+    with no_autocast(embedding):
+        products = _PairProducts.apply(unit_vectors(full_precision(embedding), 1), pairs)
+    return [(here, cosines) for (here, _), cosines in zip(pairs, products, strict=True)]
+
+
+class _PairProducts(torch.autograd.Function):
+    """Inner products of the vectors at pairs of places.
+
+    Autograd's own backward makes a zero tensor of the size of the embedding for every slice; this one adds up in
+    place, which is several times faster.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors: torch.Tensor, pairs: list[tuple[Index, Index]]) -> tuple[torch.Tensor, ...]:
+        ctx.save_for_backward(vectors)
+        ctx.pairs = pairs
+        return tuple((crop(vectors, here) * crop(vectors, there)).sum(1) for here, there in pairs)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (vectors,) = ctx.saved_tensors
+        total = torch.zeros_like(vectors)
+        for (here, there), gradient in zip(ctx.pairs, gradients, strict=True):
+            per_channel = gradient.unsqueeze(1)
+            crop(total, here).addcmul_(crop(vectors, there), per_channel)
+            crop(total, there).addcmul_(crop(vectors, here), per_channel)
+        return total, None
+
+
+def crop(tensor: torch.Tensor, index: Index) -> torch.Tensor:
+    """The part of (..., *spatial) that an index of the spatial axes selects."""
+    ellipsis_first: tuple[Any, ...] = (..., *index)
+    return tensor[ellipsis_first]
+
+
+def pair_slices(offset: Sequence[int], shape: Sequence[int]) -> tuple[Index, Index]:
+    """Indices of all voxels whose partner at `offset` lies inside an array of `shape`, and of these partners.
+
+    Raises:
+        ValueError: the offset has another number of axes.
+    """
+    if len(offset) != len(shape):
+        raise ValueError(f"offset {tuple(offset)} does not fit an embedding of {len(shape)} axes")
+    here, there = [], []
+    for step, extent in zip(offset, shape, strict=True):
+        step = max(-extent, min(extent, step))
+        here.append(slice(max(0, -step), extent - max(0, step)))
+        there.append(slice(max(0, step), extent - max(0, -step)))
+    return tuple(here), tuple(there)

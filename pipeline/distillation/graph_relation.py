@@ -1,0 +1,171 @@
+"""Graph relation distillation (arXiv 2401.06370): all terms with their weights, their memory and their projections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .affinities import AffinityGraphLoss, Offsets
+from .instances import Instances, check_extents, edge_term, find_instances, instance_means, node_term
+from .inter_image import inter_affinity_term, inter_edge_term
+from .layers import LayerFeatures, align, coarse_offsets
+from .memory import MemoryBank, MemoryEntry
+
+EMBEDDING = "embedding"
+Terms = dict[str, torch.Tensor]
+
+
+class GraphRelationDistillation(nn.Module):
+    """The configured sum of all distillation terms.
+
+    `node`, `edge` and `affinity` compare the embeddings, and any tapped layers given; each is the mean over the
+    embedding and these layers. `inter_edge` and `inter_affinity` compare the embedding with remembered images. Terms
+    of weight 0 are not computed. In training mode each batch is remembered after it was compared, so that an image
+    never meets itself; in evaluation mode nothing changes.
+
+    Args:
+        offsets: of the affinity graph, in voxels, one number per spatial axis.
+        node_weight, edge_weight: instance graph within the image.
+        affinity_weight: affinity graph within the image.
+        inter_edge_weight, inter_affinity_weight: relations to remembered images; need equal embedding channels.
+        memory_size: images remembered.
+        memory_sample: remembered images that each batch is compared with.
+        pool: extent of the pooling windows of the inter-image affinity in voxels. Default: 7 x 7, or 3 x 7 x 7.
+        projections: by layer (`embedding` is the last), the channels of student and teacher where they differ. The
+            student's nodes pass a trained linear map for the node term; no other term needs one.
+        seed: of the samples from the memory.
+    """
+
+    def __init__(
+        self,
+        offsets: Offsets,
+        *,
+        node_weight: float = 0.1,
+        edge_weight: float = 0.1,
+        affinity_weight: float = 10.0,
+        inter_edge_weight: float = 0.0,
+        inter_affinity_weight: float = 0.0,
+        memory_size: int = 32,
+        memory_sample: int = 12,
+        pool: Sequence[int] | None = None,
+        projections: Mapping[str, tuple[int, int]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.offsets = tuple(tuple(offset) for offset in offsets)
+        self.weights = {
+            "node": node_weight,
+            "edge": edge_weight,
+            "affinity": affinity_weight,
+            "inter_edge": inter_edge_weight,
+            "inter_affinity": inter_affinity_weight,
+        }
+        self.memory = MemoryBank(memory_size, pool)
+        self.memory_sample = memory_sample
+        self.projections = nn.ModuleDict(
+            {layer: nn.Linear(student, teacher) for layer, (student, teacher) in (projections or {}).items()}
+        )
+        self._seed = seed
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def forward(
+        self,
+        student: torch.Tensor,
+        teacher: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        student_layers: Mapping[str, LayerFeatures] | None = None,
+        teacher_layers: Mapping[str, LayerFeatures] | None = None,
+        weight_scale: float = 1.0,
+    ) -> tuple[torch.Tensor, Terms]:
+        """The weighted sum times `weight_scale`, and each term by name: unweighted, without gradient.
+
+        Args:
+            student, teacher: (B, D, *spatial) embeddings of the same voxels. The teacher gets no gradient.
+            labels: (B, *spatial) int64 of these voxels; values above 0 are instances.
+            student_layers, teacher_layers: tapped layers by name, the same names in both.
+            weight_scale: for example the share of a warm-up.
+
+        Raises:
+            ValueError: extents, names or channels do not fit together.
+        """
+        check_extents(student, labels)
+        check_extents(teacher, labels)
+        teacher = teacher.detach()
+        instances = find_instances(labels)
+        nodes = (instance_means(student, instances), instance_means(teacher, instances))
+        per_layer = [self._terms_of_layer(EMBEDDING, (student, teacher), nodes, instances, self.offsets)]
+        per_layer += self._inner_layers(student_layers or {}, teacher_layers or {}, labels)
+        terms = {name: torch.stack([layer[name] for layer in per_layer]).mean() for name in per_layer[0]}
+        terms.update(self._between_images((student, teacher), nodes, instances, labels))
+        total = student.float().sum() * 0 + sum(self.weights[name] * value for name, value in terms.items())
+        return total * weight_scale, {name: value.detach() for name, value in terms.items()}
+
+    def _inner_layers(
+        self,
+        student_layers: Mapping[str, LayerFeatures],
+        teacher_layers: Mapping[str, LayerFeatures],
+        labels: torch.Tensor,
+    ) -> list[Terms]:
+        if set(student_layers) != set(teacher_layers):
+            raise ValueError(f"layers {sorted(student_layers)} and {sorted(teacher_layers)} cannot be compared")
+        terms = []
+        for name, layer in student_layers.items():
+            student, teacher, coarse = align(layer, teacher_layers[name], labels)
+            teacher, instances = teacher.detach(), find_instances(coarse)
+            nodes = (instance_means(student, instances), instance_means(teacher, instances))
+            offsets = coarse_offsets(self.offsets, layer.downsampling)
+            terms.append(self._terms_of_layer(name, (student, teacher), nodes, instances, offsets))
+        return terms
+
+    def _terms_of_layer(
+        self,
+        layer: str,
+        features: tuple[torch.Tensor, torch.Tensor],
+        nodes: tuple[torch.Tensor, torch.Tensor],
+        instances: Instances,
+        offsets: Offsets,
+    ) -> Terms:
+        """Terms within the image; `features` and `nodes` are of student and teacher."""
+        terms: Terms = {}
+        if self.weights["node"]:
+            projected = self.projections[layer](nodes[0]) if layer in self.projections else nodes[0]
+            terms["node"] = node_term(projected.to(nodes[1]), nodes[1], instances.present)
+        if self.weights["edge"]:
+            terms["edge"] = edge_term(*nodes, instances.present)
+        if self.weights["affinity"]:
+            terms["affinity"] = AffinityGraphLoss(offsets)(*features)
+        return terms
+
+    def _between_images(
+        self,
+        embeddings: tuple[torch.Tensor, torch.Tensor],
+        nodes: tuple[torch.Tensor, torch.Tensor],
+        instances: Instances,
+        labels: torch.Tensor,
+    ) -> Terms:
+        if not self.weights["inter_edge"] and not self.weights["inter_affinity"]:
+            return {}
+        entries, terms = self._sample(), {}
+        if self.weights["inter_edge"]:
+            terms["inter_edge"] = inter_edge_term(*nodes, instances.counts, entries)
+        if self.weights["inter_affinity"]:
+            terms["inter_affinity"] = inter_affinity_term(*embeddings, entries, self.memory.pool)
+        if self.training:
+            self.memory.enqueue(embeddings[1], labels)
+        return terms
+
+    def _sample(self) -> list[MemoryEntry]:
+        generator = self._generator if self.training else torch.Generator().manual_seed(self._seed)
+        return self.memory.sample(self.memory_sample, generator)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """State of the generator that samples from the memory."""
+        return {"generator": self._generator.get_state()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Continue sampling where another module stood."""
+        self._generator.set_state(state["generator"].cpu())

@@ -1,0 +1,155 @@
+"""The instance graph: one node per neurite in the patch, the mean of its voxels' embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .precision import full_precision, no_autocast, unit_vectors
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The instances of a batch, as many places per image as the richest image has instances.
+
+    Attributes:
+        ids: (B, I) int64 labels, ascending; 0 in unused places.
+        present: (B, I) bool, False in unused places, which come last.
+        sizes: (B, I) int64 voxels.
+        places: (B * voxels,) int64, the place of each voxel in (B * I); B * I for voxels of no instance.
+    """
+
+    ids: torch.Tensor
+    present: torch.Tensor
+    sizes: torch.Tensor
+    places: torch.Tensor
+
+    @property
+    def counts(self) -> torch.Tensor:
+        """(B,) instances per image."""
+        return self.present.sum(1)
+
+
+def find_instances(labels: torch.Tensor) -> Instances:
+    """The instances of a batch of labels (B, *spatial) int64: all values above 0."""
+    batch = labels.shape[0]
+    flat = labels.reshape(batch, -1).long()
+    values, index = torch.unique(flat, return_inverse=True)
+    image = torch.arange(batch, device=labels.device)[:, None]
+    keys = (index + image * len(values)).flatten()
+    sizes = torch.bincount(keys, minlength=batch * len(values)).view(batch, len(values))
+    exists = (sizes > 0) & (values > 0)
+    width = int(exists.sum(1).max()) if exists.numel() else 0
+    place = exists.cumsum(1) - 1 + image * width
+    place = torch.where(exists, place, batch * width).flatten()  # the last place collects the background
+    gathered = torch.zeros(2, batch * width + 1, dtype=torch.int64, device=labels.device)
+    gathered[:, place] = torch.stack((values.expand(batch, -1).flatten(), sizes.flatten()))
+    ids, counted = gathered[:, :-1].view(2, batch, width)
+    return Instances(ids, counted > 0, counted, place[keys])
+
+
+def instance_means(embedding: torch.Tensor, instances: Instances) -> torch.Tensor:
+    """Mean embedding of each instance, zero in unused places: (B, D, *spatial) to (B, I, D) in full precision."""
+    batch, width = instances.present.shape
+    voxels = full_precision(embedding).flatten(2).transpose(1, 2).flatten(0, 1)  # (B * voxels, D)
+    sums = voxels.new_zeros(batch * width + 1, voxels.shape[1]).index_add(0, instances.places, voxels)
+    return sums[:-1].view(batch, width, voxels.shape[1]) / instances.sizes.clamp(min=1)[..., None]
+
+
+def instance_nodes(embedding: torch.Tensor, labels: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The nodes of each image.
+
+    Args:
+        embedding: (B, D, *spatial).
+        labels: (B, *spatial) int64; values above 0 are instances.
+
+    Returns:
+        For each image the ids (I,) int64, ascending, and the mean embeddings (I, D), not normalised.
+
+    Raises:
+        ValueError: embedding and labels have different extents.
+    """
+    check_extents(embedding, labels)
+    instances = find_instances(labels)
+    means = instance_means(embedding, instances)
+    return [
+        (ids[present], nodes[present])
+        for ids, nodes, present in zip(instances.ids, means, instances.present, strict=True)
+    ]
+
+
+class InstanceGraphLoss(nn.Module):
+    """The student's instance graph is to look like the teacher's: same nodes, same cosines between all nodes.
+
+    Args:
+        node_weight: weight of the squared distance of nodes, mean over instances.
+        edge_weight: weight of the squared difference of edges, mean over ordered pairs, each node with itself too.
+    """
+
+    def __init__(self, node_weight: float, edge_weight: float) -> None:
+        super().__init__()
+        self.node_weight = node_weight
+        self.edge_weight = edge_weight
+
+    def forward(self, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The weighted sum of both terms, mean over the images that have instances.
+
+        Args:
+            student: (B, D, *spatial).
+            teacher: (B, D, *spatial); gets no gradient.
+            labels: (B, *spatial) int64; values above 0 are instances.
+
+        Raises:
+            ValueError: extents or channels differ.
+        """
+        check_extents(student, labels)
+        check_extents(teacher, labels)
+        instances = find_instances(labels)
+        learnt, taught = instance_means(student, instances), instance_means(teacher.detach(), instances)
+        total = learnt.sum() * 0
+        if self.node_weight:
+            total = total + self.node_weight * node_term(learnt, taught, instances.present)
+        if self.edge_weight:
+            total = total + self.edge_weight * edge_term(learnt, taught, instances.present)
+        return total
+
+
+def node_term(student: torch.Tensor, teacher: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Squared distance of nodes (B, I, D), mean over instances, then over images that have some.
+
+    Raises:
+        ValueError: the channels differ.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"nodes of {student.shape[-1]} and {teacher.shape[-1]} channels have no distance; project the student's"
+        )
+    distances = (student - teacher).square().sum(2)
+    counts = present.sum(1)
+    return _mean_over_images(distances.sum(1) / counts.clamp(min=1), counts)
+
+
+def edge_term(student: torch.Tensor, teacher: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Squared difference of cosines between all nodes (B, I, D), mean over ordered pairs, then over images that have
+    instances; the channels may differ."""
+    with no_autocast(student):
+        difference = _cosines(student) - _cosines(teacher)  # (B, I, I), zero in unused places
+    counts = present.sum(1)
+    return _mean_over_images(difference.square().sum((1, 2)) / counts.square().clamp(min=1), counts)
+
+
+def check_extents(embedding: torch.Tensor, labels: torch.Tensor) -> None:
+    """Raise a ValueError if embedding (B, D, *spatial) and labels (B, *spatial) do not lie on each other."""
+    if embedding.shape[:1] + embedding.shape[2:] != labels.shape:
+        raise ValueError(f"labels {tuple(labels.shape)} do not fit an embedding of shape {tuple(embedding.shape)}")
+
+
+def _cosines(nodes: torch.Tensor) -> torch.Tensor:
+    unit = unit_vectors(nodes, 2)
+    return unit @ unit.transpose(1, 2)
+
+
+def _mean_over_images(per_image: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    return per_image.sum() / (counts > 0).sum().clamp(min=1)

@@ -1,0 +1,22 @@
+"""Norms and cosines in float32, also under autocast: half precision would lose the differences that are distilled."""
+
+from __future__ import annotations
+
+import torch
+
+SMALLEST_NORM = 1e-8
+
+
+def full_precision(tensor: torch.Tensor) -> torch.Tensor:
+    """float32; float64 stays."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def no_autocast(tensor: torch.Tensor) -> torch.autocast:
+    """A context in which products of float32 tensors stay float32."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def unit_vectors(vectors: torch.Tensor, axis: int) -> torch.Tensor:
+    """Vectors along an axis divided by their length, through which gradients flow; zero vectors stay zero."""
+    return vectors * vectors.square().sum(axis, keepdim=True).clamp(min=SMALLEST_NORM**2).rsqrt()

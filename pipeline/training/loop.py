@@ -1,0 +1,215 @@
+"""The training loop: steps, logs, validation, checkpoints, and a clean end whatever ends it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import gunpowder as gp
+from funlib.geometry import Coordinate
+
+from ..distillation import cosine_to_affinity, embedding_affinities
+from ..errors import UserError
+from .loader import BatchLoader
+from .logs import TrainingLog
+from .pictures import sample_picture
+from .plan import Training
+from .regions import LabelledRegion, validation_region
+from .samples import Sampling
+from .state import StoredTraining, newest_checkpoint, save_best, save_state
+from .step import LoaderSource, TrainStep, whole_batch_request
+from .validation import ValidationStopped, validate
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """What the loop remembers from one run to the next.
+
+    Attributes:
+        seconds: time spent in all runs of this training.
+        best: scores of the best validation so far, and its `iteration`.
+    """
+
+    seconds: float = 0.0
+    best: dict[str, float] = field(default_factory=dict)
+
+
+def train(training: Training, stored: StoredTraining | None) -> tuple[Path, Progress]:
+    """Train until the configured number of iterations.
+
+    Args:
+        training: what to train.
+        stored: the checkpoint to continue from, of the same settings.
+
+    Returns:
+        The newest checkpoint, and what there is to report.
+
+    Raises:
+        UserError: the config, the data or the environment does not allow it.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint has been written.
+    """
+    schedule = training.section.training
+    network = training.build_network()
+    sampling = training.sampling(network)
+    objective = training.objective(network)
+    held_out = validation_region(training.run)
+    start = 0 if stored is None else stored.iteration
+    with BatchLoader(sampling, start) as loader:
+        step = TrainStep(network.to(training.device), objective, schedule, training.autocast)
+        if stored is not None:
+            stored.restore(step)
+        progress = Progress() if stored is None else Progress(**stored.progress)
+        with TrainingLog(training.directory, start, schedule.iterations, training.role) as log, _polite_stop() as stop:
+            path = Loop(training, sampling, loader, step, held_out, log, progress, stop).run()
+    return path, progress
+
+
+@dataclass
+class Loop:
+    """The parts of a running training."""
+
+    training: Training
+    sampling: Sampling
+    loader: BatchLoader
+    step: TrainStep
+    held_out: LabelledRegion | None
+    log: TrainingLog
+    progress: Progress
+    stop: threading.Event
+
+    def run(self) -> Path:
+        """Take all remaining steps."""
+        schedule = self.training.section.training
+        source = LoaderSource(self.loader)
+        request = whole_batch_request(self.sampling)
+        saved = self.step.iteration
+        self.began = time.monotonic() - self.progress.seconds
+        with gp.build(source + self.step) as pipeline:
+            if saved > 0 and self._due(schedule.validate_every) and not self.log.has_validation(saved):
+                self._validate()  # stopped in an earlier run
+            while self.step.iteration < schedule.iterations and not self.stop.is_set():
+                self._step(pipeline, source, request)
+                if self._due(schedule.validate_every):
+                    self._validate()
+                if self._due(schedule.checkpoint_every) or self.stop.is_set():
+                    self._save()
+                    saved = self.step.iteration
+        if saved != self.step.iteration:
+            self._save()
+        if self.stop.is_set() and self.step.iteration < schedule.iterations:
+            raise KeyboardInterrupt
+        path = newest_checkpoint(self.training.directory)
+        assert path is not None
+        return path
+
+    def _step(self, pipeline: gp.Pipeline, source: LoaderSource, request: gp.BatchRequest) -> None:
+        try:
+            pipeline.request_batch(request)
+        except gp.PipelineRequestError:
+            if source.errors:
+                raise source.errors[0] from None
+            raise
+        iteration, terms = self.step.iteration, self.step.result.terms
+        if not math.isfinite(terms["loss"]):
+            raise UserError(
+                f"the loss is {terms['loss']} at iteration {iteration}; lower the learning rate and start again, it "
+                "continues from the last checkpoint if there is one",
+                f"{self.training.role}.training.learning_rate",
+            )
+        schedule = self.training.section.training
+        self.log.advance(terms["loss"])
+        if self._due(schedule.log_every) or iteration == 1:
+            self.log.scalars(iteration, terms, self._seconds())
+        if self._due(schedule.picture_every):
+            self._draw()
+
+    def _due(self, every: int) -> bool:
+        """Whether the iteration just done is a multiple, or the last."""
+        return self.step.iteration % every == 0 or self.step.iteration == self.training.section.training.iterations
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def _draw(self) -> None:
+        result = self.step.result
+        assert result.raw is not None and result.targets is not None and result.embedding is not None
+        offsets = self.training.run.config.targets.offsets[:3]
+        cosines, _ = embedding_affinities(result.embedding[None], offsets)
+        seen = result.raw[self.sampling.output.slices]
+        arrays = (seen, result.targets, cosine_to_affinity(cosines)[0], result.embedding)
+        self.log.picture(
+            self.step.iteration,
+            "raw | target affinities | predicted affinities | embedding",
+            sample_picture(*(array.float().cpu().numpy() for array in arrays)),
+        )
+
+    def _validate(self) -> None:
+        if self.held_out is None:
+            return
+        schedule = self.training.section.training
+        output = self.sampling.output.shape
+        try:
+            scores = validate(
+                self.step.network,
+                self.held_out,
+                self.training.run.config,
+                shape=Coordinate(schedule.validate_shape),
+                tile=Coordinate(output[0] * schedule.batch_size, output[1], output[2]),
+                autocast=self.training.autocast,
+                stopped=self.stop.is_set,
+            )
+        except ValidationStopped:
+            return
+        self.log.validation(self.step.iteration, scores)
+        logger.info("%s at iteration %d: %s", self.training.role, self.step.iteration, _readable(scores))
+        if scores["voi_sum"] < self.progress.best.get("voi_sum", math.inf):
+            self.progress.best = {"iteration": self.step.iteration, **scores}
+            save_best(self.training.directory, self.step, self.training.settings, self._progress())
+
+    def _save(self) -> Path:
+        keep = self.training.section.training.keep_checkpoints
+        return save_state(self.training.directory, self.step, self.training.settings, self._progress(), keep)
+
+    def _progress(self) -> dict[str, Any]:
+        self.progress.seconds = self._seconds()
+        return asdict(self.progress)
+
+
+def _readable(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+
+
+@contextmanager
+def _polite_stop() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets, so that the step in progress ends before the training does.
+
+    A second Ctrl-C interrupts at once.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        logger.info("stopping after this iteration, with a checkpoint; once more stops at once, without")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,128 @@
+"""Everything a training needs, checked before the first step: network, geometry, regions, device, teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from funlib.geometry import Coordinate
+
+from ..config import DistillationConfig, StudentConfig, TeacherConfig
+from ..errors import UserError
+from ..networks import EmbeddingNetwork, build_network, load_network
+from ..run import Run
+from .device import choose_autocast, choose_device
+from .embedding import embedded_part
+from .objective import Distiller, Objective, View
+from .regions import check_regions, training_regions
+from .samples import Sampling
+from .settings import training_settings
+from .state import newest_checkpoint
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a run.
+
+    Attributes:
+        run: the run directory and its config.
+        role: `teacher` or `student`.
+        teacher: checkpoint that a student is distilled from; None trains on labels alone.
+    """
+
+    run: Run
+    role: str
+    teacher: Path | None = None
+
+    @property
+    def section(self) -> TeacherConfig | StudentConfig:
+        """The config section of the role.
+
+        Raises:
+            UserError: the config has no teacher.
+        """
+        section = self.run.config.teacher if self.role == "teacher" else self.run.config.student
+        if section is None:
+            raise UserError("there is no teacher section to train by; add one", "teacher")
+        return section
+
+    @property
+    def distillation(self) -> DistillationConfig | None:
+        """What is distilled, if anything."""
+        return self.run.config.student.distillation if self.role == "student" else None
+
+    @property
+    def directory(self) -> Path:
+        """Folder of checkpoints, curves and logs."""
+        return self.run.network_directory(self.role)
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """What decides the weights; see `training_settings`."""
+        return training_settings(self.run.config, self.role, self.teacher)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where it trains."""
+        return choose_device(self.section.training.device, f"{self.role}.training.device")
+
+    @cached_property
+    def autocast(self) -> torch.dtype | None:
+        """Reduced precision, or None."""
+        return choose_autocast(self.section.training.autocast, self.device)
+
+    def sampling(self, network: EmbeddingNetwork) -> Sampling:
+        """How batches for a network are made.
+
+        Raises:
+            UserError: the network does not take the patch, or the regions cannot fill it.
+        """
+        schedule = self.section.training
+        patch = Coordinate(schedule.patch_shape)
+        output = embedded_part(network, patch, f"{self.role}.training.patch_shape")
+        check_regions(training_regions(self.run), output.shape, self.run.config.augment.transpose_all)
+        return Sampling(self.run, schedule, patch, output)
+
+    def build_network(self) -> EmbeddingNetwork:
+        """A fresh network on the CPU, from the config's seed."""
+        torch.manual_seed(self.run.config.seed)
+        return build_network(self.section.network)
+
+    def objective(self, network: EmbeddingNetwork) -> Objective:
+        """The losses on the training's device, with the teacher if there is one.
+
+        Raises:
+            UserError: the teacher's checkpoint cannot be used, or it takes other patches than the student.
+        """
+        offsets = self.run.config.targets.offsets
+        distiller = None if self.distillation is None else self._distiller(network, self.distillation)
+        return Objective(offsets, distiller).to(self.device)
+
+    def _distiller(self, network: EmbeddingNetwork, config: DistillationConfig) -> Distiller:
+        assert self.teacher is not None and self.run.config.teacher is not None
+        teacher, _ = load_network(self.teacher, self.run.config.teacher.network)
+        patch = Coordinate(self.section.training.patch_shape)
+        student_view, teacher_view = (
+            View(one, embedded_part(one, patch, "student.training.patch_shape")) for one in (network, teacher)
+        )
+        teacher.to(self.device)
+        offsets = self.run.config.targets.offsets
+        return Distiller(config, offsets, student_view, teacher_view, self.autocast, self.run.config.seed)
+
+
+def teacher_checkpoint(run: Run) -> Path | None:
+    """The checkpoint that the config names, or the newest of the run's teacher, or None.
+
+    Raises:
+        UserError: the named one does not exist.
+    """
+    named = None if run.config.teacher is None else run.config.teacher.checkpoint
+    if named is None:
+        return newest_checkpoint(run.network_directory("teacher"))
+    path = Path(named).expanduser()
+    for candidate in (path, run.directory / path):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"there is no checkpoint {named}", "teacher.checkpoint")

@@ -1,0 +1,121 @@
+"""The whole chain with worker processes: the same answer however it ran, and whatever was killed on the way."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from voronoi_run import assert_same, everything, make_run
+
+from pipeline.blockwise import run_chain, segment
+from pipeline.errors import UserError
+from pipeline.run import Run, read_json
+
+FRAGMENTS = {"context": [1, 6, 6], "seed_distance": 3, "boundary_threshold": 0.98}
+
+
+def make_chain_run(directory: Path, executor: str = "serial", workers: int = 1, **sections: object) -> Run:
+    cluster = {"executor": executor, "workers": workers}
+    return make_run(directory, cluster=cluster, fragments=FRAGMENTS, **sections)
+
+
+def run_everything(run: Run, overwrite: bool = False) -> bool:
+    return run_chain(run, overwrite) and segment(run, overwrite)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = make_chain_run(tmp_path_factory.mktemp("undisturbed"))
+    assert run_everything(run)
+    return run
+
+
+def test_one_and_two_workers_give_the_same_answer_as_none(tmp_path: Path, undisturbed: Run) -> None:
+    expected = everything(undisturbed)
+    assert len(expected["nodes.id"]) > 30
+    assert len(expected["edges.u"]) > 30
+    for workers in (1, 2):
+        run = make_chain_run(tmp_path / str(workers), "local", workers)
+        assert run_everything(run)
+        assert_same(everything(run), expected)
+        stages = read_json(run.summary)["stages"]
+        assert list(stages) == ["predict", "fragments", "rag", "agglomerate", "segment"]
+        assert all(stage["blocks_failed"] == 0 for stage in stages.values())
+        assert stages["segment"]["blocks_done"] == 2 * stages["predict"]["blocks_done"]
+
+
+@pytest.mark.parametrize("victim", ["worker", "driver"])
+def test_a_kill_in_the_middle_changes_nothing(tmp_path: Path, undisturbed: Run, victim: str) -> None:
+    run = make_chain_run(tmp_path, "local", 2)
+    driver = multiprocessing.get_context("spawn").Process(target=run_everything, args=(run,))
+    driver.start()
+    wait_until(lambda: len(list((run.volume / "affinities").glob("[0-9]*"))) >= 3)
+    if victim == "worker":
+        os.kill(workers_of(driver.pid or 0)[0], signal.SIGKILL)
+        driver.join()
+        assert driver.exitcode == 0
+    else:
+        os.kill(driver.pid or 0, signal.SIGKILL)
+        driver.join()
+    assert run_everything(run)
+    assert_same(everything(run), everything(undisturbed))
+
+
+def test_a_moved_run_computes_nothing_again(tmp_path: Path, undisturbed: Run) -> None:
+    shutil.copytree(undisturbed.directory, tmp_path / "moved")
+    moved = make_chain_run(tmp_path / "moved")
+    assert run_everything(moved)
+    stages = read_json(moved.summary)["stages"]
+    assert all(stage["blocks_done"] == 0 and stage["blocks_skipped"] > 0 for stage in stages.values())
+
+
+def test_other_affinities_make_everything_stale_and_overwrite_redoes_it(tmp_path: Path, undisturbed: Run) -> None:
+    shutil.copytree(undisturbed.directory, tmp_path / "copy")
+    predict = {"block_size": [8, 16, 16]}
+    changed = make_chain_run(tmp_path / "copy", predict=predict)
+    stale = r"stale: predict \(changed: predict.block_size\); fragments \(follows predict\); rag .*; agglomerate"
+    with pytest.raises(UserError, match=stale):
+        run_chain(changed)
+    assert_same(everything(changed), everything(undisturbed))
+    assert run_everything(changed, overwrite=True)
+    fresh = make_chain_run(tmp_path / "fresh", predict=predict)
+    assert run_everything(fresh)
+    assert_same(everything(changed), everything(fresh))
+
+
+def test_where_and_how_it_is_viewed_or_run_makes_nothing_stale(tmp_path: Path, undisturbed: Run) -> None:
+    shutil.copytree(undisturbed.directory, tmp_path / "copy")
+    changed = make_run(
+        tmp_path / "copy",
+        fragments=FRAGMENTS,
+        cluster={"executor": "local", "workers": 7, "retries": 9, "block_timeout": 7.0},
+        view={"port": 9999},
+        evaluate={"minimum_size": 3},
+    )
+    assert run_everything(changed)
+
+
+def workers_of(driver: int) -> list[int]:
+    """Process ids of the daisy workers that a process has started."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            parent = int(status.read_text().split("PPid:")[1].split()[0])
+            command = (status.parent / "cmdline").read_text()
+        except (OSError, IndexError):
+            continue
+        if parent == driver and "_subprocess_worker" in command:
+            found.append(int(status.parent.name))
+    return sorted(found)
+
+
+def wait_until(condition: object, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)

@@ -1,0 +1,200 @@
+"""An import happens once, is never half, and survives interruption, a full disk and a moved run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.config import FileSource, PhantomSource, parse_config
+from pipeline.datasets import describe_import, ensure_imported, import_source, importing, is_imported
+from pipeline.errors import UserError
+from pipeline.run import Run
+from pipeline.volumes import Volume, open_volume
+
+BLOCK = (2, 16, 16)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> FileSource:
+    return write(tmp_path / "a.h5", np.arange(6 * 20 * 20, dtype=np.uint16).reshape(6, 20, 20))
+
+
+def write(path: Path, raw: np.ndarray) -> FileSource:
+    with h5py.File(path, "w") as file:
+        file.attrs["voxel_size"] = [40, 4, 4]
+        file["raw"] = raw
+        file["labels"] = raw.astype(np.int64)
+    return FileSource(path=str(path))
+
+
+def modification_times(container: Path) -> dict[str, int]:
+    return {str(file): file.stat().st_mtime_ns for file in container.rglob("*") if file.is_file()}
+
+
+def test_a_complete_import_is_left_alone(tmp_path: Path, source: FileSource) -> None:
+    container = tmp_path / "volume.zarr"
+    assert import_source("lab", source, container, BLOCK)
+    before = modification_times(container)
+    assert not import_source("lab", source, container, BLOCK)
+    assert modification_times(container) == before
+
+
+def test_an_interrupted_import_is_redone(tmp_path: Path, source: FileSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    container = tmp_path / "volume.zarr"
+    written = 0
+    original = Volume.write
+
+    def interrupted(self: Volume, *arguments: Any) -> None:
+        nonlocal written
+        written += 1
+        if written == 5:
+            raise KeyboardInterrupt
+        original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Volume, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            import_source("lab", source, container, BLOCK)
+    assert not is_imported("lab", source, container)
+    assert import_source("lab", source, container, BLOCK)
+    with h5py.File(source.path) as file:
+        np.testing.assert_array_equal(open_volume(container, "raw").array[:], file["raw"][:])
+
+
+def test_a_redone_import_does_not_look_complete_while_it_runs(tmp_path: Path, source: FileSource) -> None:
+    container = tmp_path / "volume.zarr"
+    import_source("lab", source, container, BLOCK)
+    attributes = json.loads((container / ".zattrs").read_text())
+    del attributes["import"]
+    (container / ".zattrs").write_text(json.dumps({**attributes, "other": 1}))
+    assert not is_imported("lab", source, container)
+    import_source("lab", source, container, BLOCK)
+    assert json.loads((container / ".zattrs").read_text())["other"] == 1, "others' attributes are kept"
+
+
+def test_changed_data_are_refused_and_nothing_is_lost(tmp_path: Path, source: FileSource) -> None:
+    container = tmp_path / "volume.zarr"
+    import_source("lab", source, container, BLOCK)
+    write(Path(source.path), np.zeros((6, 20, 20), np.uint8))
+    with pytest.raises(UserError, match=r"volumes\.sources\.lab: the source has changed .* or delete"):
+        import_source("lab", source, container, BLOCK)
+    assert open_volume(container, "raw").array[:].any()
+
+
+def test_a_changed_config_section_is_refused(tmp_path: Path) -> None:
+    container = tmp_path / "volume.zarr"
+    import_source("lab", PhantomSource(shape=(4, 20, 20), seed=1), container, BLOCK)
+    with pytest.raises(UserError, match="has changed"):
+        import_source("lab", PhantomSource(shape=(4, 20, 20), seed=2), container, BLOCK)
+    assert not import_source("lab", PhantomSource(shape=(4, 20, 20), seed=1, block_shape=(1, 9, 9)), container, BLOCK)
+
+
+def test_a_moved_run_continues_without_its_source(tmp_path: Path, source: FileSource) -> None:
+    import_source("lab", source, tmp_path / "run" / "volume.zarr", BLOCK)
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    Path(source.path).unlink()
+    assert not import_source("lab", source, tmp_path / "moved" / "volume.zarr", BLOCK)
+
+
+def test_labels_of_an_earlier_import_do_not_survive(tmp_path: Path) -> None:
+    container = tmp_path / "volume.zarr"
+    import_source("lab", PhantomSource(shape=(4, 20, 20)), container, BLOCK)
+    (container / ".zattrs").write_text("{}")  # as if it had been interrupted
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = np.zeros((4, 20, 20), np.uint8)
+    import_source("lab", FileSource(path=str(tmp_path / "a.h5"), voxel_size=(40, 4, 4)), container, BLOCK)
+    assert not (container / "labels").exists()
+
+
+def test_a_full_disk_is_one_line_and_the_import_can_be_repeated(
+    tmp_path: Path, source: FileSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Volume, *arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    container = tmp_path / "volume.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr(Volume, "write", full)
+        with pytest.raises(UserError, match=r"volume\.zarr.*No space left on device"):
+            import_source("lab", source, container, BLOCK)
+    assert import_source("lab", source, container, BLOCK)
+
+
+def test_a_run_directory_that_cannot_be_made_is_one_line(tmp_path: Path, source: FileSource) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot be written"):
+        import_source("lab", source, tmp_path / "file" / "run" / "volume.zarr", BLOCK)
+
+
+def test_memory_depends_on_the_block_not_on_the_volume(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "large.h5", "w") as file:
+        file.attrs["voxel_size"] = [40, 4, 4]
+        file.create_dataset("raw", (256, 512, 512), np.uint8, chunks=(16, 64, 64), fillvalue=3)  # 64 MiB
+    tracemalloc.start()
+    import_source("lab", FileSource(path=str(tmp_path / "large.h5")), tmp_path / "volume.zarr", (16, 128, 128))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 * 2**20
+
+
+@pytest.mark.parametrize("chunks", [(1, 40, 40), (40, 1, 40), (7, 7, 7), (100, 100, 100)])
+def test_reading_boxes_cover_every_block_exactly_once(chunks: tuple[int, int, int]) -> None:
+    """Two boxes that share a chunk of the target would overwrite each other."""
+    from funlib.geometry import Coordinate
+
+    from pipeline.datasets.source import OpenSource
+
+    shape = (9, 37, 50)
+    opened = OpenSource(
+        Coordinate(shape),
+        Coordinate(1, 1, 1),
+        Coordinate(0, 0, 0),
+        {"raw": np.dtype(np.uint8)},
+        None,
+        Coordinate(chunks),
+    )
+    count = np.zeros(shape, int)
+    for box in importing._boxes(opened, (4, 16, 16)):
+        assert all(begin % block == 0 for begin, block in zip(box.begin, (4, 16, 16), strict=True))
+        count[box.slices] += 1
+    assert (count == 1).all()
+
+
+def run_of(tmp_path: Path, **sources: dict[str, Any]) -> Run:
+    document = {
+        "run_directory": str(tmp_path / "run"),
+        "volumes": {"sources": sources, "segment": {"source": next(iter(sources))}, "import_block": list(BLOCK)},
+        "student": {"network": {"name": "section_unet"}, "distillation": None},
+    }
+    return Run(parse_config(document))
+
+
+PHANTOM = {"kind": "phantom", "shape": [4, 20, 20]}
+
+
+def test_sources_go_into_their_own_containers(tmp_path: Path) -> None:
+    run = run_of(tmp_path, a=PHANTOM, b={**PHANTOM, "seed": 1})
+    ensure_imported(run, ["b"])
+    assert not run.container("a").exists()
+    ensure_imported(run)
+    assert run.open_raw("a").name != run.open_raw("b").name
+    assert (run.open_raw("a").array[:] != run.open_raw("b").array[:]).any()
+    with pytest.raises(UserError, match="there is no source 'c'; there are a, b"):
+        ensure_imported(run, ["c"])
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    run = run_of(tmp_path, a=PHANTOM, b={"kind": "public", "name": "cremi_a", "cache": str(tmp_path / "cache")})
+    lines = describe_import(run)
+    assert "a: would import 4 x 20 x 20 voxels of 40 x 8 x 8 nm (raw uint8, labels uint64)" in lines
+    assert "b: would be downloaded and imported" in lines
+    assert not run.directory.exists()
+    ensure_imported(run, ["a"])
+    assert "a: already imported" in describe_import(run)

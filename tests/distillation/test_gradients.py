@@ -1,0 +1,146 @@
+"""Gradients are right, reach the student only, and survive patches without neurites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from pipeline.distillation import (
+    AffinityGraphLoss,
+    GraphRelationDistillation,
+    InstanceGraphLoss,
+    InterImageGraphLoss,
+    MemoryBank,
+    SupervisedAffinityLoss,
+)
+
+OFFSETS = [(-1, 0), (0, -1), (2, -1), (0, 9)]
+SHAPE = (4, 5)
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def remembered() -> MemoryBank:
+    bank = MemoryBank(4, pool=(2, 2))
+    bank.enqueue(torch.randn(2, 3, *SHAPE, dtype=torch.float64), torch.randint(0, 3, (2, *SHAPE)))
+    return bank
+
+
+def losses() -> dict[str, Loss]:
+    entries = remembered().sample(4)
+    inter = InterImageGraphLoss(0.5, 2.0, pool=(2, 2))
+    affinities, mask = torch.randint(0, 2, (2, 2, 4, *SHAPE)).unbind()
+    supervised, affinity = SupervisedAffinityLoss(OFFSETS), AffinityGraphLoss(OFFSETS)
+    complete = GraphRelationDistillation(OFFSETS, inter_edge_weight=1, inter_affinity_weight=4, pool=(2, 2)).eval()
+    complete.memory.set_extra_state(remembered().get_extra_state())
+    return {
+        "instances": InstanceGraphLoss(0.3, 0.7),
+        "affinities": lambda s, t, labels: affinity(s, t),
+        "inter-image": lambda s, t, labels: inter(s, t, labels, entries),
+        "supervised": lambda s, t, labels: supervised(s, affinities, mask),
+        "complete": lambda s, t, labels: complete(s, t, labels)[0],
+    }
+
+
+each_loss = pytest.mark.parametrize("name", ["instances", "affinities", "inter-image", "supervised", "complete"])
+
+
+@each_loss
+def test_gradients_equal_finite_differences(name: str) -> None:
+    loss = losses()[name]
+    student = torch.randn(2, 3, *SHAPE, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(2, 3, *SHAPE, dtype=torch.float64)
+    labels = torch.randint(0, 3, (2, *SHAPE))
+    assert loss(student, teacher, labels).dtype == torch.float64
+    torch.autograd.gradcheck(lambda s: loss(s, teacher, labels), student)
+
+
+@each_loss
+def test_teacher_gets_no_gradient(name: str) -> None:
+    student = torch.randn(2, 3, *SHAPE, requires_grad=True)
+    teacher = torch.randn(2, 3, *SHAPE, requires_grad=True)
+    losses()[name](student, teacher, torch.randint(0, 3, (2, *SHAPE))).backward()
+    assert teacher.grad is None
+    assert student.grad is not None and student.grad.abs().sum() > 0
+
+
+@each_loss
+def test_gradient_comes_from_norms_too(name: str) -> None:
+    """A cosine does not change along the embedding, so its gradient is orthogonal to it; detached norms break that."""
+    if name in ("instances", "complete"):
+        pytest.skip("nodes are compared with their length")
+    student = torch.randn(1, 3, *SHAPE, dtype=torch.float64, requires_grad=True)
+    labels = torch.arange(1, 21).view(1, *SHAPE)  # one voxel per instance
+    teacher = torch.randn(1, 3, *SHAPE, dtype=torch.float64)
+    loss = losses()[name]
+    if name == "supervised":
+        student = torch.randn(2, 3, *SHAPE, dtype=torch.float64, requires_grad=True)
+    loss(student, teacher, labels).backward()
+    assert student.grad is not None
+    torch.testing.assert_close((student.grad * student).sum(1), torch.zeros_like(student[:, 0]), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["instances", "inter-image", "complete"])
+@pytest.mark.parametrize("value", [0, -3])
+def test_patch_without_instances_gives_zero_with_a_graph(name: str, value: int) -> None:
+    student = torch.randn(2, 3, *SHAPE, requires_grad=True)
+    teacher = student.detach().clone()
+    total = losses()[name](student, teacher, torch.full((2, *SHAPE), value))
+    assert float(total) == pytest.approx(0, abs=1e-9) and total.requires_grad
+    total.backward()
+    assert student.grad is not None and bool(student.grad.isfinite().all())
+
+
+def test_patch_without_instances_leaves_node_and_edge_zero() -> None:
+    student, teacher = torch.randn(2, 3, *SHAPE, requires_grad=True), torch.randn(2, 3, *SHAPE)
+    loss = InstanceGraphLoss(1, 1)(student, teacher, torch.zeros(2, *SHAPE, dtype=torch.int64))
+    assert loss.item() == 0 and loss.requires_grad
+
+
+def test_image_without_instances_does_not_dilute_the_others() -> None:
+    student, teacher = torch.randn(2, 3, *SHAPE), torch.randn(2, 3, *SHAPE)
+    labels = torch.randint(1, 3, (2, *SHAPE))
+    labels[1] = 0
+    loss = InstanceGraphLoss(1, 1)
+    torch.testing.assert_close(loss(student, teacher, labels), loss(student[:1], teacher[:1], labels[:1]))
+
+
+def test_nothing_supervised_gives_zero_with_a_graph() -> None:
+    embedding = torch.randn(1, 3, *SHAPE, requires_grad=True)
+    targets = torch.zeros(1, 4, *SHAPE)
+    loss = SupervisedAffinityLoss(OFFSETS)(embedding, targets, targets)
+    assert loss.item() == 0 and loss.requires_grad
+
+
+def test_patch_smaller_than_every_offset_gives_zero_with_a_graph() -> None:
+    student = torch.randn(1, 3, 2, 2, requires_grad=True)
+    loss = AffinityGraphLoss([(5, 0), (0, -9)])(student, torch.randn(1, 3, 2, 2))
+    assert loss.item() == 0 and loss.requires_grad
+
+
+@each_loss
+def test_zero_embedding_gives_no_nan(name: str) -> None:
+    student = torch.zeros(2, 3, *SHAPE, requires_grad=True)
+    labels = torch.randint(0, 3, (2, *SHAPE))
+    losses()[name](student, torch.zeros(2, 3, *SHAPE), labels).backward()
+    assert student.grad is not None and bool(student.grad.isfinite().all())
+
+
+@each_loss
+def test_cosines_stay_float32_under_autocast(name: str) -> None:
+    loss = losses()[name]
+    student, teacher = torch.randn(2, 3, *SHAPE).bfloat16(), torch.randn(2, 3, *SHAPE).bfloat16()
+    labels = torch.randint(0, 3, (2, *SHAPE))
+    outside = loss(student.float(), teacher.float(), labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = loss(student, teacher, labels)
+    assert inside.dtype == torch.float32
+    torch.testing.assert_close(inside, outside, rtol=1e-5, atol=0)
+
+
+@each_loss
+def test_unfit_shapes_are_refused(name: str) -> None:
+    labels = torch.zeros(2, 4, 6, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"do not fit|embed|expected"):
+        losses()[name](torch.randn(2, 3, 4, 6), torch.randn(2, 3, *SHAPE), labels)

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.config import parse_config
+from pipeline.errors import UserError
+from pipeline.evaluation import best_threshold, check_run, evaluate, prepare_labels, variation_of_information
+from pipeline.evaluation.overlaps import LabelRules
+from pipeline.rag import EdgeTable, NodeTable, open_rag
+from pipeline.run import Run, read_json, update_summary
+from pipeline.segmentation import (
+    connected_components,
+    fragment_statistics,
+    merge_scores,
+    region_graph_statistics,
+    relabel,
+)
+from pipeline.volumes import create_volume
+
+NEAREST = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+SHAPE = (12, 20, 20)
+SEGMENTED = (slice(2, 12), slice(0, 20), slice(4, 20))
+VALIDATED = (slice(5, 12), slice(0, 20), slice(4, 20))
+CHUNKS = (4, 8, 8)
+
+
+def make_run(tmp_path: Path, **changes: Any) -> Run:
+    """A config whose segmented region begins at (2, 0, 4); its validation region begins at z 5 and reaches beyond."""
+    document: dict[str, Any] = {
+        "run_directory": str(tmp_path / "run"),
+        "volumes": {
+            "sources": {"a": {"kind": "phantom"}},
+            "segment": {"source": "a", "begin": [2, 0, 4], "end": [12, 20, 20]},
+            "validate": {"source": "a", "begin": [5, 0, 0], "end": [12, 20, 20]},
+        },
+        "student": {"network": {"name": "section_unet"}, "distillation": None},
+        "evaluate": {"sweep": [0.1, 0.3, 0.5, 0.7], "minimum_size": 1, "relabel": False},
+    }
+    for name, value in changes.items():
+        document[name] = {**document.get(name, {}), **value}
+    return Run(parse_config(document))
+
+
+def fill_run(run: Run, scored: bool = True) -> dict[str, np.ndarray]:
+    """Labels of four cells, each cut into 2 x 2 x 2 fragments; merging up to 0.3 is right, 0.5 joins the cells."""
+    z, y, x = np.indices(SHAPE)
+    labels = (1 + (y >= 10) + 2 * (x >= 14)).astype(np.uint64)
+    cells = labels[SEGMENTED]
+    z, y, x = np.indices(cells.shape)
+    fragments = (cells * np.uint64(8) + (4 * (z >= 6) + 2 * (y % 10 >= 5) + (x % 10 >= 5)).astype(np.uint64)).astype(
+        np.uint64
+    )
+    same = [cells == np.roll(cells, 1, axis) for axis in range(3)]
+    affinities = np.where(np.stack(same), 0.8, 0.6).astype(np.float32)
+    graph = region_graph_statistics(affinities, fragments, NEAREST)
+    scores = merge_scores(graph.edges, graph.mean, graph.count)
+
+    create_volume(run.volume, "raw", SHAPE, np.uint8, voxel_size=(10, 4, 4), chunks=CHUNKS)
+    volume = create_volume(run.volume, "labels", SHAPE, np.uint64, voxel_size=(10, 4, 4), chunks=CHUNKS)
+    volume.write(volume.box, labels)
+    lut = connected_components(np.unique(fragments), graph.edges, scores, 0.3)
+    written = relabel(fragments, lut[:, 0], lut[:, 1])
+    for dataset, data in (("fragments", fragments), ("segmentation/0.30", written)):
+        volume = create_volume(
+            run.volume, dataset, data.shape, np.uint64, voxel_size=(10, 4, 4), offset=(20, 0, 16), chunks=CHUNKS
+        )
+        volume.write(volume.box, data)
+    nodes = fragment_statistics(fragments)
+    edges = EdgeTable.of(graph.edges, graph.count, graph.affinity_sum)
+    with open_rag(run.config.rag, run.directory) as store:
+        store.write_block(0, NodeTable(nodes.id, nodes.centre, nodes.size, nodes.begin, nodes.end), edges)
+        if scored:
+            store.write_scores(0, EdgeTable(edges.u, edges.v, edges.count, edges.affinity_sum, scores))
+    return {"labels": labels, "fragments": fragments, "written": written}
+
+
+def test_scores_are_those_of_the_validation_region(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    data = fill_run(run)
+    results = evaluate(run)
+    truth = data["labels"][VALIDATED]
+    assert list(results["scores"]) == ["0.10", "0.30", "0.50", "0.70"]
+    voi = variation_of_information(data["fragments"][3:], truth)
+    assert voi.split > 1
+    assert results["scores"]["0.10"]["voi_split"] == pytest.approx(voi.split, abs=1e-6)
+    assert results["best"]["threshold"] == 0.3
+    assert results["best"]["voi_sum"] == 0
+    assert results["scores"]["0.50"]["voi_merge"] == pytest.approx(1.97, abs=0.05)
+    assert set(results["best"]) == {"threshold", "voi_split", "voi_merge", "voi_sum", "adapted_rand_error"}
+
+
+def test_the_summary_keeps_other_sections_and_forgets_older_sweeps(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    fill_run(run)
+    update_summary(run, stages={"predict": {"seconds": 1.0}}, scores={"0.99": {"voi_sum": 9.0}})
+    results = evaluate(run)
+    summary = read_json(run.summary)
+    assert summary["scores"] == results["scores"]
+    assert summary["best"] == results["best"]
+    assert summary["stages"] == {"predict": {"seconds": 1.0}}
+
+
+def test_a_written_segmentation_is_scored_as_it_was_written(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    data = fill_run(run)
+    damaged = np.where(np.indices(data["written"].shape)[0] >= 6, 0, data["written"]).astype(np.uint64)
+    volume = create_volume(
+        run.volume,
+        "segmentation/0.42",
+        damaged.shape,
+        np.uint64,
+        voxel_size=(10, 4, 4),
+        offset=(20, 0, 16),
+        chunks=CHUNKS,
+    )
+    volume.write(volume.box, damaged)
+    voi = variation_of_information(damaged[3:], data["labels"][VALIDATED])
+    scores = evaluate(run)["scores"]["0.42"]
+    assert (scores["voi_split"], scores["voi_merge"]) == pytest.approx(tuple(voi), abs=1e-6)
+
+
+def test_the_best_threshold_serves_the_segmentation_stage(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    fill_run(run)
+    assert best_threshold(run) == 0.3
+    assert not run.summary.exists()
+
+
+def test_without_labels_the_threshold_is_a_half(tmp_path: Path) -> None:
+    assert best_threshold(make_run(tmp_path)) == 0.5
+
+
+def test_a_maximum_score_holds_in_the_sweep_too(tmp_path: Path) -> None:
+    run = make_run(tmp_path, agglomerate={"maximum_score": 0.3})
+    fill_run(run)
+    scores = evaluate(run)["scores"]
+    assert scores["0.70"] == scores["0.30"]
+
+
+def test_masked_and_unlabelled_voxels_do_not_count(tmp_path: Path) -> None:
+    run = make_run(tmp_path, targets={"unlabelled_id": 2})
+    data = fill_run(run)
+    mask = np.ones(SHAPE, np.uint8)
+    mask[:, :, :8] = 0
+    volume = create_volume(run.volume, "mask", SHAPE, np.uint8, voxel_size=(10, 4, 4), chunks=CHUNKS)
+    volume.write(volume.box, mask)
+    truth = np.where((mask == 0) | (data["labels"] == 2), 0, data["labels"])[VALIDATED]
+    voi = variation_of_information(data["fragments"][3:], truth)
+    assert evaluate(run)["scores"]["0.10"]["voi_split"] == pytest.approx(voi.split, abs=1e-6)
+
+
+def test_without_a_validation_region_everything_labelled_counts(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    volumes = run.config.volumes.model_copy(update={"validate_": None})
+    run = Run(run.config.model_copy(update={"volumes": volumes}))
+    data = fill_run(run)
+    voi = variation_of_information(data["fragments"], data["labels"][SEGMENTED])
+    assert evaluate(run)["scores"]["0.10"]["voi_split"] == pytest.approx(voi.split, abs=1e-6)
+
+
+def test_small_and_torn_labels_follow_the_config(tmp_path: Path) -> None:
+    run = make_run(tmp_path, evaluate={"minimum_size": 500, "relabel": True})
+    data = fill_run(run)
+    truth = prepare_labels(data["labels"][VALIDATED], LabelRules(True, 500))
+    assert 0 < len(np.unique(truth[truth > 0])) < 4
+    voi = variation_of_information(data["fragments"][3:], truth)
+    assert evaluate(run)["scores"]["0.10"]["voi_split"] == pytest.approx(voi.split, abs=1e-6)
+
+
+def test_a_validation_region_outside_the_segmented_one_is_an_error(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    fill_run(run)
+    region = run.config.volumes.validate_.model_copy(update={"begin": (0, 0, 0), "end": (2, 20, 20)})  # type: ignore[union-attr]
+    volumes = run.config.volumes.model_copy(update={"validate_": region})
+    with pytest.raises(UserError, match=r"volumes\.validate: lies outside"):
+        evaluate(Run(run.config.model_copy(update={"volumes": volumes})))
+
+
+def test_earlier_stages_that_have_not_run_are_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    fill_run(run, scored=False)
+    with pytest.raises(UserError, match=r"04_agglomerate\.py"):
+        evaluate(run)
+
+
+def test_labels_that_are_all_too_small_are_an_error_and_not_a_perfect_score(tmp_path: Path) -> None:
+    run = make_run(tmp_path, evaluate={"minimum_size": 10**6})
+    fill_run(run)
+    with pytest.raises(UserError, match=r"evaluate\.minimum_size"):
+        evaluate(run)
+
+
+def test_missing_fragments_are_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    create_volume(run.volume, "labels", SHAPE, np.uint64, voxel_size=(10, 4, 4), chunks=CHUNKS)
+    with pytest.raises(UserError, match=r"fragments: there is no such dataset"):
+        check_run(run)
+
+
+def test_the_region_is_said_before_anything_is_computed(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    fill_run(run)
+    assert "4 thresholds and the written segmentations (0.30)" in check_run(run)
+    assert "(5, 0, 4)" in check_run(run)

@@ -1,0 +1,145 @@
+"""The house keeps its shape: dependencies point one way, and every package that is imported is declared."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PIPELINE = ROOT / "pipeline"
+
+BASE = ["errors", "config", "volumes", "run", "cli"]
+"""Modules and packages under everything; each may import those before it."""
+ALGORITHMS = {"distillation", "networks", "segmentation", "rag", "datasets"}
+USES = {"training", "blockwise", "evaluation", "viewer"}
+SIDEWAYS = {("blockwise", "evaluation"), ("training", "evaluation")}
+"""Both choose or report a threshold by scoring; evaluation knows neither."""
+PURE = {"segmentation", "distillation"}
+"""Numpy or torch in, numpy or torch out: no config, no files."""
+
+ONLY_IN = {"gunpowder": "training", "tensorboard": "training", "daisy": "blockwise", "neuroglancer": "viewer"}
+"""Heavy or old libraries, and the one package that may import each."""
+
+DISTRIBUTIONS = {"skimage": "scikit-image", "cc3d": "connected-components-3d"}
+"""Distributions that are not called like the module that they bring."""
+IMPLICIT = {"tensorboard": "torch.utils.tensorboard"}
+"""Distributions that are needed by an import that does not name them."""
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the pipeline with the package that it belongs to; modules at the top are their own."""
+    for path in sorted(PIPELINE.rglob("*.py")):
+        inside = path.relative_to(PIPELINE).with_suffix("").parts
+        if inside != ("__init__",):
+            yield inside[0], path
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full dotted names of what a file imports, wherever in the file."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{name}.{alias.name}" for alias in node.names)
+
+
+def inner_dependencies() -> Iterator[tuple[str, str, Path]]:
+    """(package, package that it imports, file) for all imports inside the pipeline."""
+    for package, path in modules():
+        for name in imports(path):
+            first, _, rest = name.partition(".")
+            target = rest.partition(".")[0]
+            if first == "pipeline" and target not in (package, "__version__"):
+                yield package, target, path
+
+
+def allowed(package: str, target: str) -> bool:
+    """Whether a package may import another."""
+    if package in BASE:
+        return target in BASE[: BASE.index(package)]
+    if package in PURE:
+        return target == "errors"
+    if package in ALGORITHMS:
+        return target in BASE
+    return target in BASE or target in ALGORITHMS or (package, target) in SIDEWAYS
+
+
+def test_every_package_has_its_place() -> None:
+    assert {package for package, _ in modules()} <= {*BASE, *ALGORITHMS, *USES}
+
+
+def test_dependencies_point_one_way() -> None:
+    wrong = {
+        f"{path.relative_to(ROOT)} imports pipeline.{target}"
+        for package, target, path in inner_dependencies()
+        if not allowed(package, target)
+    }
+    assert not wrong
+
+
+def test_nothing_below_the_workflows_imports_them() -> None:
+    assert not [path for _, path in modules() for name in imports(path) if name.split(".")[0] == "workflows"]
+
+
+@pytest.mark.parametrize(("library", "home"), ONLY_IN.items())
+def test_a_library_is_imported_in_one_package_only(library: str, home: str) -> None:
+    users = {package for package, path in modules() for name in imports(path) if library in name.split(".")}
+    assert users <= {home}
+
+
+def test_nothing_prints_below_the_workflows() -> None:
+    prints = {
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for _, path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    assert not prints
+
+
+def test_nothing_exits_or_sets_up_logging_below_the_workflows() -> None:
+    calls = {
+        f"{path.relative_to(ROOT)}: {ast.unparse(node.func)}"
+        for package, path in modules()
+        if package != "cli" and path.name != "__main__.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("sys.exit", "exit", "logging.basicConfig", "eval")
+    }
+    assert not calls
+
+
+def declared() -> set[str]:
+    """Distributions that setup.py installs."""
+    setup = ast.parse((ROOT / "setup.py").read_text())
+    requirements = next(
+        keyword.value
+        for node in ast.walk(setup)
+        if isinstance(node, ast.keyword) and (keyword := node).arg == "install_requires"
+    )
+    return {re.split(r"[<>=!~ ]", name, maxsplit=1)[0].lower() for name in ast.literal_eval(requirements)}
+
+
+def imported_distributions() -> set[str]:
+    """Distributions of all third-party modules that pipeline and workflows import."""
+    files = [path for _, path in modules()] + sorted((ROOT / "workflows").glob("*.py"))
+    names = {name for path in files for name in imports(path)}
+    found = {name.split(".")[0] for name in names if not name.startswith("funlib.")}
+    found |= {".".join(name.split(".")[:2]) for name in names if name.startswith("funlib.")}
+    found |= {distribution for distribution, module in IMPLICIT.items() if any(n.startswith(module) for n in names)}
+    return {DISTRIBUTIONS.get(name, name) for name in found - {"pipeline"} - set(sys.stdlib_module_names)}
+
+
+def test_every_import_is_declared() -> None:
+    assert not imported_distributions() - declared()
+
+
+def test_modules_stay_readable() -> None:
+    assert not {str(path) for _, path in modules() if len(path.read_text().splitlines()) > 330}

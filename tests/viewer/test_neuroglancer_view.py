@@ -1,0 +1,200 @@
+"""Neuroglancer shows each layer in its place and reads no more than it shows."""
+
+from __future__ import annotations
+
+import logging
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tracemalloc
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import neuroglancer
+import numpy as np
+import pytest
+from neuroglancer.local_volume import MeshesNotSupportedForVolume
+
+from pipeline.errors import UserError
+from pipeline.run import Run
+from pipeline.viewer import neuroglancer_link, open_viewer
+from pipeline.viewer.neuroglancer_view import LazyVolume, intensity_range
+from pipeline.volumes import Box, Volume, create_volume, open_volume
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def clean_up() -> Iterator[None]:
+    """Each test has a server of its own and leaves logging as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = handlers, level
+    neuroglancer.stop()
+
+
+def source_of(viewer: neuroglancer.Viewer, layer: str) -> LazyVolume:
+    """The volume behind a layer."""
+    key = viewer.state.layers[layer].source[0].url.rpartition("/")[2]
+    volume = neuroglancer.server.global_server.get_volume(key)
+    assert isinstance(volume, LazyVolume)
+    return volume
+
+
+def test_layers_are_those_that_exist(raw_run: Run) -> None:
+    assert [layer.name for layer in open_viewer(raw_run).state.layers] == ["raw"]
+
+
+def test_nothing_imported_is_a_users_error(empty_run: Run) -> None:
+    with pytest.raises(UserError, match="no raw volume yet"):
+        open_viewer(empty_run)
+
+
+def test_the_best_segmentation_is_shown_over_raw(untouched_run: Run) -> None:
+    layers = open_viewer(untouched_run).state.layers
+    assert [layer.name for layer in layers] == [
+        "raw",
+        "affinities",
+        "fragments",
+        "segmentation 0.25",
+        "segmentation 0.50",
+        "segmentation 0.75",
+        "labels",
+    ]
+    assert [layer.name for layer in layers if layer.visible] == ["raw", "segmentation 0.50"]
+    assert layers["fragments"].type == "segmentation"
+    assert layers["affinities"].type == "image"
+
+
+def test_layers_lie_where_they_belong_in_nanometres(untouched_run: Run) -> None:
+    viewer = open_viewer(untouched_run)
+    raw, fragments, affinities = (source_of(viewer, name) for name in ("raw", "fragments", "affinities"))
+    assert raw.voxel_offset.tolist() == [10, 10, 2]
+    assert fragments.voxel_offset.tolist() == [16, 26, 18]
+    assert affinities.voxel_offset.tolist() == [0, 16, 26, 18]
+    assert list(affinities.dimensions.names) == ["c^", "z", "y", "x"]
+    np.testing.assert_allclose(viewer.state.dimensions.scales, [40e-9, 8e-9, 8e-9])
+    assert list(viewer.state.dimensions.units) == ["m", "m", "m"]
+
+
+def test_the_view_opens_in_the_middle_of_the_validated_region(untouched_run: Run) -> None:
+    position = open_viewer(untouched_run).state.position
+    np.testing.assert_allclose(position, [10 + 24 + 0.5, 10 + 56 + 0.5, 2 + 72 + 0.5])
+
+
+def test_a_link_leads_to_its_position_on_the_same_server(untouched_run: Run) -> None:
+    first = neuroglancer_link(untouched_run, (800, 160, 96))
+    second = neuroglancer_link(untouched_run, (1200, 400, 400))
+    assert first != second
+    assert first.split("/v/")[0] == second.split("/v/")[0]
+    with urllib.request.urlopen(first) as answer:
+        assert answer.status == 200
+    viewer = open_viewer(untouched_run, (800, 160, 96))
+    np.testing.assert_allclose(viewer.state.position, [20.5, 20.5, 12.5])
+
+
+def test_the_server_hands_out_the_voxels_of_the_volume(untouched_run: Run) -> None:
+    viewer = open_viewer(untouched_run)
+    key = viewer.state.layers["fragments"].source[0].url.rpartition("/")[2]
+    server = str(viewer).split("/v/")[0]
+    address = f"{server}/neuroglancer/raw/{key}/1,1,1/3,4,5/7,9,11"
+    with urllib.request.urlopen(address) as answer:
+        data = np.frombuffer(answer.read(), np.uint64)
+    stored = open_volume(untouched_run.volume, "fragments")
+    part = stored.array[3:7, 4:9, 5:11]
+    assert set(data) == set(part.ravel())
+    assert data.size == part.size
+
+
+def huge(container: Path, name: str, dtype: str) -> Volume:
+    """A volume of 32 TB of which one chunk exists."""
+    volume = create_volume(container, name, (30_000,) * 3, dtype, voxel_size=(8, 8, 8), chunks=(64, 64, 64))
+    box = Box.of_shape((64, 64, 64))
+    volume.write(box, np.ones(box.shape, dtype))
+    return volume
+
+
+def test_a_huge_volume_is_opened_and_shown_chunk_by_chunk(raw_run: Run) -> None:
+    for name, dtype in [("raw", "uint8"), ("fragments", "uint64")]:
+        huge(raw_run.volume, name, dtype)
+    tracemalloc.start()
+    viewer = open_viewer(raw_run)
+    for name in ("raw", "fragments"):
+        for scale in ("1,1,1", "4,4,4"):
+            data, _ = source_of(viewer, name).get_encoded_subvolume(
+                "raw", np.array([0, 0, 0]), np.array([32, 32, 32]), scale
+            )
+            assert any(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * 2**20
+
+
+def test_meshes_that_would_load_the_whole_volume_are_refused(untouched_run: Run) -> None:
+    with pytest.raises(MeshesNotSupportedForVolume):
+        source_of(open_viewer(untouched_run), "fragments").get_object_mesh(101)
+
+
+def test_contrast_fits_the_data_not_the_type(raw_run: Run) -> None:
+    volume = create_volume(raw_run.volume, "dim", (8, 8, 8), np.uint16, chunks=(8, 8, 8))
+    volume.write(volume.box, np.arange(512, dtype=np.uint16).reshape(8, 8, 8) + 1000)
+    low, high = intensity_range(volume)
+    assert 1000 <= low < high <= 1512
+    flat = create_volume(raw_run.volume, "flat", (2, 2, 2), np.uint8, chunks=(2, 2, 2))
+    assert intensity_range(flat) == [0.0, 1.0]
+
+
+def script(run: Run, *arguments: str) -> list[str]:
+    """The command line of the workflow script."""
+    run.save_config()
+    return [str(ROOT / "workflows" / "07_view.py"), str(run.directory / "config.json"), *arguments]
+
+
+def status_of(command: list[str], monkeypatch: pytest.MonkeyPatch) -> int | str | None:
+    """Exit status of a script that is run in this process."""
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(command[0], run_name="__main__")
+    return end.value.code
+
+
+def test_the_script_writes_report_and_picture(
+    finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = tmp_path / "overview.png"
+    assert status_of(script(finished_run, "--report", "--picture", str(picture)), monkeypatch) == 0
+    assert picture.exists()
+    assert (finished_run.directory / "report.html").exists()
+
+
+def test_a_dry_run_says_what_would_be_shown(
+    untouched_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(script(untouched_run, "--dry-run"), monkeypatch) == 0
+    assert capsys.readouterr().out.startswith("would show raw, affinities, fragments")
+
+
+def test_the_script_without_data_says_what_to_run_first(
+    empty_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(script(empty_run), monkeypatch) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "import_data.py" in message
+
+
+def test_the_script_serves_until_ctrl_c(raw_run: Run) -> None:
+    command = [sys.executable, *script(raw_run)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    address = next(word for word in line.split() if word.startswith("http"))
+    with urllib.request.urlopen(address) as answer:
+        assert b"neuroglancer" in answer.read().lower()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
