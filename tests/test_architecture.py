@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,16 +40,25 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield inside[0], path
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def tree(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path) -> list[str]:
     """Full dotted names of what a file imports, wherever in the file."""
+    names: list[str] = []
     package = path.relative_to(ROOT).parent.parts
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             name = ".".join([*base, *([node.module] if node.module else [])])
-            yield from (f"{name}.{alias.name}" for alias in node.names)
+            names += [f"{name}.{alias.name}" for alias in node.names]
+    return names
 
 
 def inner_dependencies() -> Iterator[tuple[str, str, Path]]:
@@ -99,19 +109,19 @@ def test_nothing_prints_below_the_workflows() -> None:
     prints = {
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for _, path in modules()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
     assert not prints
 
 
-def test_nothing_exits_or_sets_up_logging_below_the_workflows() -> None:
+def test_nothing_below_the_workflows_sets_up_logging_or_evaluates_text() -> None:
     calls = {
         f"{path.relative_to(ROOT)}: {ast.unparse(node.func)}"
         for package, path in modules()
         if package != "cli" and path.name != "__main__.py"
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("sys.exit", "exit", "logging.basicConfig", "eval")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("logging.basicConfig", "eval", "exec")
     }
     assert not calls
 
@@ -120,9 +130,7 @@ def declared() -> set[str]:
     """Distributions that setup.py installs."""
     setup = ast.parse((ROOT / "setup.py").read_text())
     requirements = next(
-        keyword.value
-        for node in ast.walk(setup)
-        if isinstance(node, ast.keyword) and (keyword := node).arg == "install_requires"
+        node.value for node in ast.walk(setup) if isinstance(node, ast.keyword) and node.arg == "install_requires"
     )
     return {re.split(r"[<>=!~ ]", name, maxsplit=1)[0].lower() for name in ast.literal_eval(requirements)}
 

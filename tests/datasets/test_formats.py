@@ -141,7 +141,7 @@ def test_n5_attributes_are_listed_x_first(
     assert volumes["raw"].voxel_size == Coordinate(40, 8, 4)
 
 
-@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
 def test_multi_page_tiff(
     tmp_path: Path, raw: np.ndarray, labels: np.ndarray, imported: Import, compression: str | None
 ) -> None:
@@ -151,7 +151,7 @@ def test_multi_page_tiff(
     assert_arrived(volumes, raw, labels)
 
 
-@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
 def test_big_endian_16_bit_tiff(tmp_path: Path, raw: np.ndarray, imported: Import, compression: str | None) -> None:
     deep = raw.astype(np.uint16) * 257
     tifffile.imwrite(tmp_path / "raw.tif", deep, byteorder=">", compression=compression, photometric="minisblack")
