@@ -141,14 +141,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or an empty one if the file does not exist.
 
     Raises:
-        UserError: the file is damaged.
+        ValueError: the file is no JSON.
     """
     try:
         document = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise UserError(f"is no JSON ({error}); delete it, it is written anew", str(path)) from None
     return dict(document)
 
 
@@ -174,12 +172,24 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
         raise UserError(f"cannot be written: {error.strerror or error}", str(path)) from error
 
 
+def read_summary(run: Run) -> dict[str, Any]:
+    """What `summary.json` says; empty if nothing has run yet.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        return read_json(run.summary)
+    except ValueError as error:
+        raise UserError(f"is no JSON ({error}); delete it, it is written anew", str(run.summary)) from None
+
+
 def update_summary(run: Run, **sections: Any) -> None:
     """Merge sections into `summary.json`; a section that is a dictionary is merged key by key, one level deep.
 
     The hash of the config and the versions of the packages are written along with every update.
     """
-    summary = read_json(run.summary)
+    summary = read_summary(run)
     sections |= {"config_hash": run.config_hash, "versions": package_versions()}
     for name, value in sections.items():
         if isinstance(value, dict) and isinstance(summary.get(name), dict):

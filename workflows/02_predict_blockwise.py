@@ -1,4 +1,4 @@
-"""Predict affinities block by block with the student (or teacher)."""
+"""Predict affinities block by block with the student (or teacher); imports the volume first if it is not imported."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 
 from pipeline.blockwise import log_plan, predict, prediction_stages
 from pipeline.cli import run_script
+from pipeline.datasets import ensure_imported
 from pipeline.run import Run
 
 
@@ -19,8 +20,9 @@ def work(run: Run, options: argparse.Namespace) -> int:
     if options.dry_run:
         log_plan(run, prediction_stages(run))
         return 0
+    ensure_imported(run, [run.config.volumes.segment.source])
     return 0 if predict(run, options.overwrite) else 1
 
 
 if __name__ == "__main__":
-    run_script(__doc__, work, add_arguments=add_arguments)
+    run_script(str(__doc__), work, add_arguments=add_arguments)

@@ -23,4 +23,4 @@ def work(run: Run, options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    run_script(__doc__, work, add_arguments=add_arguments)
+    run_script(str(__doc__), work, add_arguments=add_arguments)

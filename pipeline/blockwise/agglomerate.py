@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,8 +37,8 @@ class _Agglomeration(Stage):
     next_script = "05_segment.py"
 
     @property
-    def output(self) -> Path:
-        return Path(self.run.config.rag.url)
+    def output(self) -> str:
+        return self.run.config.rag.url
 
     @cached_property
     def upstream(self) -> tuple[Stage, ...]:

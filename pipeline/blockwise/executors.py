@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import resource
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -23,7 +22,7 @@ from ..config import ClusterConfig
 from ..errors import UserError
 from ..run import Run
 from .stage import BlockTask
-from .tracking import marker_folder, read_failures
+from .tracking import marker_folder, peak_memory, read_failures, read_memory
 from .worker import attempt, limit_threads, thread_environment, work
 
 
@@ -84,7 +83,7 @@ class LocalExecutor(Executor):
                 host="127.0.0.1",
                 summary=False,
             )
-        costs = {name: _Cost.of(stats) for name, stats in (server.last_tracking_summary or {})["per_task"].items()}
+        costs = _costs(tasks, server.last_tracking_summary or {})
         return _outcomes(tasks, states, costs, time.monotonic() - started)
 
 
@@ -132,10 +131,6 @@ class _Cost:
     seconds: float = 0.0
     memory: int = 0
 
-    @staticmethod
-    def of(stats: dict[str, Any]) -> _Cost:
-        return _Cost(float(stats["total_block_secs"]), int(stats["max_peak_rss_bytes"]))
-
 
 class _InProcess:
     """The block function of the serial executor: opens the task at its first block, and measures."""
@@ -153,7 +148,16 @@ class _InProcess:
         if not attempt(self._task, self._process_block, block):
             block.status = daisy.BlockStatus.FAILED
         self._cost.seconds += time.monotonic() - started
-        self._cost.memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        self._cost.memory = peak_memory()
+
+
+def _costs(tasks: Sequence[BlockTask], summary: dict[str, Any]) -> dict[str, _Cost]:
+    """What daisy and the workers measured."""
+    measured = summary.get("per_task", {})
+    return {
+        task.name: _Cost(float(measured.get(task.name, {}).get("total_block_secs", 0.0)), read_memory(task))
+        for task in tasks
+    }
 
 
 def _pipeline(tasks: Sequence[BlockTask], functions: Sequence[Any], cluster: ClusterConfig) -> daisy.Pipeline:
@@ -208,7 +212,7 @@ def _outcome(task: BlockTask, state: daisy.TaskState, cost: _Cost, share: float)
         orphaned=len(task.grid) - state.completed_count - state.failed_count,
         seconds=cost.seconds * share,
         voxels=round(task.grid.box.size * done / len(task.grid)),
-        peak_memory=cost.memory,
+        peak_memory=cost.memory if done else 0,
         error=_first_error(task, state),
     )
 

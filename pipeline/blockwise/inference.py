@@ -42,9 +42,9 @@ def predict_affinities(
     inner = embedded.relative_to(_on_volume(network, raw_box, network.output_box))
     wanted = box.relative_to(embedded)
     with torch.inference_mode():
-        embedding = _embed(network, normalise_raw(raw), autocast)[(..., *inner.slices)]
+        embedding = _crop(_embed(network, normalise_raw(raw), autocast), inner)
         cosines, _ = embedding_affinities(embedding, offsets)  # (1, k, z, y, x)
-        affinities = cosine_to_affinity(cosines[0][(..., *wanted.slices)])
+        affinities = cosine_to_affinity(_crop(cosines[0], wanted))
     return affinities.cpu().numpy()
 
 
@@ -69,6 +69,11 @@ def _embed(network: EmbeddingNetwork, raw: np.ndarray, autocast: torch.dtype | N
         if network.dimensions == 2:
             return network(volume[:, None]).float().movedim(0, 1)[None]
         return network(volume[None, None]).float()
+
+
+def _crop(values: torch.Tensor, box: Box) -> torch.Tensor:
+    z, y, x = box.slices
+    return values[..., z, y, x]
 
 
 def _on_volume(network: EmbeddingNetwork, box: Box, transform: Callable[[Box], Box]) -> Box:

@@ -41,9 +41,7 @@ def describe(run: Run, stage: Stage) -> str:
     if isinstance(stage, VolumeTask):
         values = int(np.prod(stage.channels, dtype=np.int64)) * stage.grid.box.size
         size = values * np.dtype(stage.dtype).itemsize
-        parts.append(
-            f"{stage.output.relative_to(run.directory)}: {values} values, {size / 1e6:.1f} MB before compression"
-        )
+        parts.append(f"{stage.dataset}: {values} values, {size / 1e6:.1f} MB before compression")
     return "; ".join(parts)
 
 

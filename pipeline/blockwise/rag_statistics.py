@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,8 +80,8 @@ class RagTask(BlockTask):
     next_script = "04_agglomerate.py"
 
     @property
-    def output(self) -> Path:
-        return Path(self.run.config.rag.url)
+    def output(self) -> str:
+        return self.run.config.rag.url
 
     @cached_property
     def upstream(self) -> tuple[Stage, ...]:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 from funlib.geometry import Coordinate
@@ -53,7 +52,7 @@ class Stage(ABC):
 
     @property
     @abstractmethod
-    def output(self) -> Path:
+    def output(self) -> str:
         """Where the output lies, for messages."""
 
     @cached_property
@@ -142,8 +141,8 @@ class VolumeTask(BlockTask):
         return {}
 
     @property
-    def output(self) -> Path:
-        return self.run.volume / self.dataset
+    def output(self) -> str:
+        return str(self.run.volume / self.dataset)
 
     def stored_key(self) -> str | None:
         if not volume_exists(self.run.volume, self.dataset):

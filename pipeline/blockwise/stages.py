@@ -15,7 +15,7 @@ from .predict import PredictTask
 from .rag_statistics import RagTask
 from .segment import SegmentTask
 from .stage import BlockTask, DriverStep, Stage
-from .summary import record_outcomes, record_step
+from .summary import log_next_command, record_outcomes, record_step
 from .tracking import Progress, begin, progress_of, refuse_or_drop_stale, write_record
 
 
@@ -104,6 +104,7 @@ def run_stages(run: Run, stages: Sequence[Stage], overwrite: bool) -> bool:
             _run_step(run, group)
         elif not _run_tasks(run, group):
             return False
+    log_next_command(stages[-1])
     return True
 
 

@@ -36,16 +36,16 @@ def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
     if seconds is not None:
         voxels = stage.grid.box.size
         entry |= {"seconds": round(seconds, 3), "voxels_per_second": round(voxels / max(seconds, 1e-9))}
-        logger.info("%s: wrote %s in %s; next: %s", stage.name, stage.output, _duration(seconds), next_command(stage))
+        logger.info("%s: wrote %s in %s", stage.name, stage.output, _duration(seconds))
     else:
-        logger.info("%s: up to date in %s; next: %s", stage.name, stage.output, next_command(stage))
+        logger.info("%s: up to date in %s", stage.name, stage.output)
     former = read_json(run.summary).get("stages", {}).get(stage.stage, {})
     update_summary(run, stages={stage.stage: {**former, **entry}})
 
 
-def next_command(stage: Stage) -> str:
-    """What to type next."""
-    return f"python workflows/{stage.next_script} {stage.run.directory / 'config.json'}"
+def log_next_command(stage: Stage) -> None:
+    """Say what to type after a stage."""
+    logger.info("next: python workflows/%s %s", stage.next_script, stage.run.directory / "config.json")
 
 
 def _log(outcome: Outcome) -> None:
@@ -60,12 +60,10 @@ def _log(outcome: Outcome) -> None:
             outcome.error or "an upstream block failed",
         )
     elif not outcome.done:
-        logger.info(
-            "%s: up to date, %d blocks in %s; next: %s", task.name, outcome.skipped, task.output, next_command(task)
-        )
+        logger.info("%s: up to date, %d blocks in %s", task.name, outcome.skipped, task.output)
     else:
         logger.info(
-            "%s: wrote %d blocks (%d were done before) to %s in %s, %s voxels/s, %s per worker; next: %s",
+            "%s: wrote %d blocks (%d were done before) to %s in %s, %s voxels/s, at most %s per worker",
             task.name,
             outcome.done,
             outcome.skipped,
@@ -73,7 +71,6 @@ def _log(outcome: Outcome) -> None:
             _duration(outcome.seconds),
             _short(outcome.voxels / max(outcome.seconds, 1e-9)),
             _bytes(outcome.peak_memory),
-            next_command(task),
         )
 
 

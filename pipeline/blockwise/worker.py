@@ -11,7 +11,7 @@ import daisy.v2 as daisy
 from numcodecs import blosc
 
 from .stage import BlockFunction, BlockTask
-from .tracking import forget_failure, record_failure
+from .tracking import forget_failure, record_failure, record_memory
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -24,6 +24,7 @@ def work(task: BlockTask) -> None:
         while True:
             with client.acquire_block() as block:
                 if block is None:
+                    record_memory(task)
                     return
                 if not attempt(task, process_block, block):
                     block.status = daisy.BlockStatus.FAILED

@@ -13,6 +13,7 @@ from .instances import Instances, check_extents, edge_term, find_instances, inst
 from .inter_image import inter_affinity_term, inter_edge_term
 from .layers import LayerFeatures, align, coarse_offsets
 from .memory import MemoryBank, MemoryEntry
+from .precision import no_autocast
 
 EMBEDDING = "embedding"
 Terms = dict[str, torch.Tensor]
@@ -132,13 +133,19 @@ class GraphRelationDistillation(nn.Module):
         """Terms within the image; `features` and `nodes` are of student and teacher."""
         terms: Terms = {}
         if self.weights["node"]:
-            projected = self.projections[layer](nodes[0]) if layer in self.projections else nodes[0]
-            terms["node"] = node_term(projected.to(nodes[1]), nodes[1], instances.present)
+            terms["node"] = node_term(self._project(layer, nodes[0]), nodes[1], instances.present)
         if self.weights["edge"]:
             terms["edge"] = edge_term(*nodes, instances.present)
         if self.weights["affinity"]:
             terms["affinity"] = AffinityGraphLoss(offsets)(*features)
         return terms
+
+    def _project(self, layer: str, nodes: torch.Tensor) -> torch.Tensor:
+        if layer not in self.projections:
+            return nodes
+        with no_autocast(nodes):
+            projected: torch.Tensor = self.projections[layer](nodes)
+        return projected
 
     def _between_images(
         self,

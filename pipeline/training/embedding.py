@@ -44,7 +44,7 @@ def embed_with_layers(
 
 def _as_images(network: EmbeddingNetwork, raw: torch.Tensor) -> torch.Tensor:
     """What the network sees of a batch of volumes: for one of images, each section by itself."""
-    return raw if network.dimensions == 3 else raw.transpose(1, 2).flatten(0, 1)[:, None]
+    return raw if network.dimensions == 3 else raw.transpose(1, 2).flatten(0, 1)
 
 
 def _as_volumes(network: EmbeddingNetwork, features: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:

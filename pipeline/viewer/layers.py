@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import UserError
-from ..run import Run, read_json, region_box
+from ..run import Run, read_summary, region_box
 from ..volumes import Box, Volume, open_volume, volume_exists
 
 SEGMENTATIONS = "segmentation"
@@ -56,7 +56,7 @@ def segmentation_thresholds(run: Run) -> list[str]:
 
 def best_threshold(run: Run) -> str | None:
     """The threshold with the best score, as datasets are called; None without scores."""
-    best = read_json(run.summary).get("best")
+    best = read_summary(run).get("best")
     return None if best is None else f"{float(best['threshold']):.2f}"
 
 

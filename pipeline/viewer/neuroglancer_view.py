@@ -25,6 +25,8 @@ AFFINITY_SHADER = """void main() {
 """
 PANEL_PIXELS = 450
 """A small region is enlarged to about this extent on the screen; a large one is shown pixel by pixel."""
+LINKED: list[neuroglancer.Viewer] = []
+"""Viewers that were given out as links; the server forgets those that nobody holds."""
 CONTRAST_SAMPLE = 64
 """Extent in voxels of the sample that sets the contrast."""
 
@@ -45,7 +47,7 @@ def open_viewer(run: Run, position: Sequence[float] | None = None) -> neuroglanc
         position: what to look at, in nanometres, z, y, x. Default: the centre of the validated or segmented region.
 
     Returns:
-        The viewer; its URL is `str(viewer)`, served as long as the process lives.
+        The viewer; its URL is `str(viewer)`, served as long as the viewer is referenced.
 
     Raises:
         UserError: there is no raw volume yet.
@@ -77,7 +79,9 @@ def neuroglancer_link(run: Run, position: Sequence[float]) -> str:
         run: the run to look at.
         position: nanometres, z, y, x.
     """
-    return str(open_viewer(run, position))
+    viewer = open_viewer(run, position)
+    LINKED.append(viewer)
+    return str(viewer)
 
 
 def start_server(view: ViewConfig) -> None:

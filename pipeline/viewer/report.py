@@ -17,7 +17,7 @@ import torch
 from ..config import NetworkConfig, dump_config
 from ..errors import UserError
 from ..networks import build_network
-from ..run import Run, package_versions, read_json
+from ..run import Run, package_versions, read_summary
 from ..volumes import volume_exists
 from .curves import read_curves
 from .layers import best_threshold, existing_layers, validates_segmented
@@ -80,7 +80,7 @@ def write_report(run: Run) -> Path:
 
 def report_content(run: Run) -> dict[str, Any]:
     """What the template shows, by name."""
-    summary = read_json(run.summary)
+    summary = read_summary(run)
     scores = summary.get("scores") or {}
     best = best_threshold(run)
     return {

@@ -1,4 +1,4 @@
-"""What the engine promises about any task: nothing lost, nothing computed twice, nothing stale, and no failure hidden."""
+"""What the engine promises about any task: nothing lost, nothing done twice, nothing stale, no failure hidden."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from funlib.geometry import Coordinate
@@ -19,7 +21,9 @@ def make_grid(shape: tuple[int, int, int], block_size: tuple[int, int, int]) -> 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (9, 10, 11), (1, 1, 1), (4, 1, 9)])
 @pytest.mark.parametrize("block_size", [(4, 4, 4), (1, 3, 8)])
-def test_every_voxel_belongs_to_exactly_one_block(shape: tuple[int, int, int], block_size: tuple[int, int, int]) -> None:
+def test_every_voxel_belongs_to_exactly_one_block(
+    shape: tuple[int, int, int], block_size: tuple[int, int, int]
+) -> None:
     grid = make_grid(shape, block_size)
     covered = np.zeros(shape, dtype=int)
     for block in grid:
@@ -32,7 +36,7 @@ def test_fragment_ids_of_blocks_do_not_overlap_even_if_every_voxel_is_a_fragment
     grid = make_grid((2, 2, 3), (1, 1, 1))
     ranges = [grid.fragment_ids(block) for block in grid]
     assert ranges[0] == (1, 2)
-    assert all(before[1] == after[0] for before, after in zip(ranges, ranges[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(ranges))
 
 
 def test_a_region_that_is_no_block_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Block-wise prediction equals prediction of the whole volume: no seams, whatever the blocks and wherever they begin."""
+"""Block-wise prediction equals that of the whole volume: no seams, whatever the blocks and wherever they begin."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ VOLUME = ResidualUnetConfig(widths=(3, 4), embedding_channels=4)
 
 
 @pytest.mark.parametrize("config", [SECTION, PLANE, VOLUME], ids=["section", "plane", "volume"])
-@pytest.mark.parametrize(("begin", "block_size"), [((0, 0, 0), (5, 16, 16)), ((1, 3, 5), (3, 11, 16)), ((2, 7, 0), (10, 35, 7))])
+@pytest.mark.parametrize(
+    ("begin", "block_size"), [((0, 0, 0), (5, 16, 16)), ((1, 3, 5), (3, 11, 16)), ((2, 7, 0), (10, 35, 7))]
+)
 def test_blocks_leave_no_seams(
     tmp_path: Path,
     config: SectionUnetConfig | ResidualUnetConfig,

@@ -105,7 +105,9 @@ class Summed(VolumeTask):
             assert (values > 0).all(), "a block ran before its upstream blocks"
             pad = [(int(b == 0), 0) for b in block.box.begin]
             padded = np.pad(values, pad)
-            output.write(block.box, padded[1:, 1:, 1:] + padded[:-1, 1:, 1:] + padded[1:, :-1, 1:] + padded[1:, 1:, :-1])
+            output.write(
+                block.box, padded[1:, 1:, 1:] + padded[:-1, 1:, 1:] + padded[1:, :-1, 1:] + padded[1:, 1:, :-1]
+            )
 
         yield process_block
 

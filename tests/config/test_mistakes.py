@@ -40,9 +40,9 @@ MISTAKES = [
     ),
     ("rag.zzz", 1, "rag.zzz: unknown key; this section knows url"),
     (
-        "student.network.widths",
-        [8, 16],
-        "student.network.widths: unknown key; this section knows name, features, growth, downsampling",
+        "student.network.sections",
+        3,
+        "student.network.sections: unknown key; this section knows name, widths, decoder_widths, downsampling",
     ),
     ("teacher.training.iteration", 5, "teacher.training.iteration: unknown key; did you mean 'iterations'?"),
     # required keys

@@ -91,7 +91,7 @@ def test_complete_loss_is_ten_times_faster_than_loops() -> None:
         for s, t in zip(of_student, of_teacher, strict=True):
             total = total + (s - t).square().sum()
             for other in there:
-                for node in other[:8]:  # a sixteenth of the work that the module does
+                for node in other[:2]:  # a fraction of the pairs that the module compares
                     total = total + (naive.cosine(s, node) - naive.cosine(t, node)) ** 2
         total.backward()
 

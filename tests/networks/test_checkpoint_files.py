@@ -17,8 +17,7 @@ SMALL = SectionUnetConfig(widths=(3, 4), sections=3)
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "checkpoint_0000500.pt"
-    network = build_network(SMALL)
-    save_checkpoint(path, network, 500, {"optimizer": torch.optim.Adam(network.parameters()).state_dict()})
+    save_checkpoint(path, build_network(SMALL), 500, {"optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}})
     return path
 
 

@@ -39,10 +39,10 @@ DOCUMENT: dict[str, Any] = {
         "validate": {"source": "p", "z_share": [0.6, 1.0]},
         "segment": {"source": "p"},
     },
-    "teacher": {"network": {"name": "section_unet", "sections": 3, "widths": [4, 8]}, "training": SCHEDULE},
+    "teacher": {"network": {"name": "section_unet", "sections": 3, "widths": [4, 8]}, "training": dict(SCHEDULE)},
     "student": {
         "network": {"name": "section_unet", "sections": 3, "widths": [4, 6]},
-        "training": SCHEDULE,
+        "training": dict(SCHEDULE),
         "distillation": {},
     },
     "augment": {"elastic": None},
