@@ -24,7 +24,7 @@ TRAIN_SHARE, VALIDATE_SHARE = [0.0, 0.65], [0.7, 1.0]
 
 
 class UseData(argparse.Action):
-    """`--data FILE` as overrides of the config: train on the first sections of a labelled file, validate on the last."""
+    """`--data FILE` as overrides: train on the first sections of a labelled file, validate on the last, segment all."""
 
     def __call__(
         self,
@@ -75,9 +75,10 @@ def networks_to_train(run: Run) -> list[str]:
 
 
 def train(run: Run) -> None:
-    """Train what is missing."""
-    for role in networks_to_train(run):
-        (train_teacher if role == "teacher" else train_student)(run)
+    """Train what is missing; a student that is distilled sees to its teacher."""
+    roles = networks_to_train(run)
+    if roles:
+        (train_teacher if roles[-1] == "teacher" else train_student)(run)
 
 
 def score(run: Run) -> None:
