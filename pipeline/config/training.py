@@ -34,7 +34,7 @@ class AugmentConfig(Section):
     transpose_yx: bool = True
     """Exchange y and x."""
     transpose_all: bool = False
-    """Exchange all three axes; only for isotropic voxels and cubic patches."""
+    """Exchange all three axes; only for isotropic voxels. Patches need not be cubic."""
     elastic: ElasticConfig | None = ElasticConfig()
     """Elastic deformation; `null` switches it off."""
     intensity_scale: tuple[PositiveFloat, PositiveFloat] = (0.8, 1.2)

@@ -29,21 +29,22 @@ def network_names() -> list[str]:
     return sorted(NETWORKS)
 
 
-def build_network(network: NetworkConfig | str, **settings: Any) -> EmbeddingNetwork:
+def build_network(network: NetworkConfig | dict[str, Any] | str, **settings: Any) -> EmbeddingNetwork:
     """Build a network with fresh weights.
 
     Args:
-        network: a network's config, or its name.
-        settings: with a name, the config's fields that differ from their defaults.
+        network: a network's config, the same as JSON values, or its name.
+        settings: beside JSON values or a name, the config's fields that differ from their defaults.
 
     Raises:
         UserError: unknown name, or settings that do not fit the network.
     """
     if isinstance(network, BaseModel):
         if settings:
-            raise TypeError("settings go with a name; a config has its own")
+            raise TypeError("settings go with a name or JSON values; a config has its own")
         return NETWORKS[network.name][1](network)
-    config = parse_network_config({"name": network, **settings})
+    document = network if isinstance(network, dict) else {"name": network}
+    config = parse_network_config({**document, **settings})
     return NETWORKS[config.name][1](config)
 
 

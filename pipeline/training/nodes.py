@@ -234,6 +234,7 @@ def erosion_margin(config: TargetsConfig) -> Coordinate:
 
 def _instance_numbers(labels: np.ndarray) -> np.ndarray:
     """Ids as small int64 numbers: 0 stays 0, the others count from 1 in the order of their size as numbers."""
-    ids, numbers = np.unique(labels, return_inverse=True)
-    numbers = numbers.reshape(labels.shape).astype(np.int64)
-    return numbers if ids[0] == 0 else numbers + 1
+    differs = np.ones(labels.shape, dtype=bool)
+    differs[..., 1:] = labels[..., 1:] != labels[..., :-1]
+    ids = np.unique(np.append(labels[differs], np.uint64(0)))
+    return np.searchsorted(ids, labels).astype(np.int64)

@@ -120,7 +120,7 @@ def sample_pipeline(sampling: Sampling, errors: list[UserError]) -> gp.Pipeline:
     cache = ChunkCache()
     regions = training_regions(sampling.run)
     places = tuple(_random_place(region, sampling, cache, errors) for region in regions)
-    pipeline = places + gp.RandomProvider([region.box.size for region in regions])
+    pipeline = places[0] if len(places) == 1 else places + gp.RandomProvider([region.box.size for region in regions])
     if sampling.schedule.minimum_labelled > 0:
         pipeline += RejectUnlabelled(sampling.schedule.minimum_labelled, errors)
     for node in augmentation_nodes(config.augment):
@@ -140,13 +140,10 @@ def _random_place(
     missing = _missing_voxels(largest_request(sampling.output.shape + margin * 2, augment), region.box.shape)
     missing_raw = _missing_voxels(largest_request(sampling.patch, augment), region.box.shape)
     context = Coordinate((max(*sampling.output.begin, *(sampling.patch - sampling.output.end)),) * 3)
-    return (
-        RegionSource(region, cache, errors)
-        + gp.Pad(RAW, missing + missing_raw + context * 2, mode="reflect")
-        + gp.Pad(LABELS, missing)
-        + gp.Pad(ANNOTATED, missing)
-        + gp.RandomLocation()
-    )
+    place = RegionSource(region, cache, errors) + gp.Pad(RAW, missing + missing_raw + context * 2, mode="reflect")
+    if max(missing) > 0:
+        place = place + gp.Pad(LABELS, missing) + gp.Pad(ANNOTATED, missing)
+    return place + gp.RandomLocation()
 
 
 def _missing_voxels(need: Coordinate, have: Coordinate) -> Coordinate:
