@@ -4,9 +4,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 CONFIG ?= configs/demo.json
-RUN ?= runs/demo
 # DATA=path/to/volume.h5 runs the demo on your own labelled volume (datasets `raw` and `labels`, voxel size in the attributes).
 DATA ?=
+RUN ?= runs/demo$(if $(DATA),-$(basename $(notdir $(DATA))))
 SET ?=
 
 BIN := $(VENV)/bin

@@ -30,7 +30,7 @@ QUICK = {
 
 
 def variants(out: Path) -> dict[str, dict[str, Any]]:
-    """Config overrides of each variant. The students learn from the teacher's run, the comparison shares everything else."""
+    """Config overrides of each variant; all else is shared, the distilled student's teacher with the first one."""
     return {
         "teacher": {"predict.network": "teacher"},
         "student_alone": {"student.distillation": None},
@@ -64,7 +64,9 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "fib25.json")
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     parser.add_argument("--only", action="append", help="run only these variants (repeatable)")
-    parser.add_argument("--quick", action="store_true", help="a few iterations only: checks the harness, says nothing about quality")
+    parser.add_argument(
+        "--quick", action="store_true", help="a few iterations only: checks the harness, says nothing about quality"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="further config overrides")
     options = parser.parse_args()
 
@@ -83,8 +85,9 @@ def main() -> None:
 
     for name, score in best.items():
         print(
-            f"{name:20} threshold {score['threshold']:.2f}  VOI split {score['voi_split']:.3f} + merge {score['voi_merge']:.3f}"
-            f" = {score['voi_sum']:.3f}  adapted Rand error {score['adapted_rand_error']:.3f}"
+            f"{name:20} threshold {score['threshold']:.2f}  VOI split {score['voi_split']:.3f}"
+            f" + merge {score['voi_merge']:.3f} = {score['voi_sum']:.3f}"
+            f"  adapted Rand error {score['adapted_rand_error']:.3f}"
         )
     result: dict[str, Any] = {"quick": options.quick, "best": best}
     if len(best) == 3:

@@ -1,6 +1,6 @@
-"""The whole block-wise pipeline on one large raw volume: blocks, time, voxels per second and peak worker memory per stage.
+"""The whole block-wise pipeline on one large raw volume: blocks, time, rate and peak worker memory per stage.
 
-    python benchmarks/throughput.py --raw /data/fib25_unlabelled.h5 --checkpoint runs/fib25/student/checkpoint_0006000.pt
+    python benchmarks/throughput.py --raw /data/fib25_unlabelled.h5 --checkpoint runs/fib25/student/best.pt
 
 Rates are those of the machine it runs on. The last line of the output is one JSON object.
 """
@@ -47,7 +47,10 @@ def main() -> None:
         options.config,
         {
             "run_directory": str(options.out),
-            "volumes": {"sources": {"large": {"kind": "file", "path": str(options.raw), "raw": "raw"}}, "segment": segment},
+            "volumes": {
+                "sources": {"large": {"kind": "file", "path": str(options.raw), "raw": "raw"}},
+                "segment": segment,
+            },
             "predict.checkpoint": str(options.checkpoint.resolve()),
             "segment.thresholds": [0.5],
             "cluster.workers": options.workers,
@@ -56,10 +59,8 @@ def main() -> None:
     stages = json.loads((options.out / "summary.json").read_text())["stages"]
     print(f"{'stage':22}{'blocks':>8}{'seconds':>10}{'Mvoxel/s':>10}{'peak worker MiB':>17}")
     for name, stage in stages.items():
-        memory = (stage.get("peak_worker_memory_bytes") or 0) / 2**20
-        print(
-            f"{name:22}{stage['blocks_done']:>8}{stage['seconds']:>10.1f}{stage['voxels_per_second'] / 1e6:>10.2f}{memory:>17.0f}"
-        )
+        rate, memory = stage["voxels_per_second"] / 1e6, stage["peak_worker_memory"] / 2**20
+        print(f"{name:22}{stage['blocks_done']:>8}{stage['seconds']:>10.1f}{rate:>10.2f}{memory:>17.0f}")
     print(json.dumps({"quick": options.quick, "workers": options.workers, "stages": stages}))
 
 

@@ -267,7 +267,9 @@ MISTAKES = {
             )
         ),
     ),
-    "fragments before affinities": Mistake("03_extract_fragments.py", ("02_predict_blockwise.py",), prepare=student_of([2, 4])),
+    "fragments before affinities": Mistake(
+        "03_extract_fragments.py", ("02_predict_blockwise.py",), prepare=student_of([2, 4])
+    ),
     "unknown graph store": Mistake(
         "04_agglomerate.py", ("rag.url", "sqlite"), ('rag.url="oracle://host/rag"',), prepare=student_of([2, 4])
     ),

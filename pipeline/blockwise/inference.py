@@ -10,11 +10,8 @@ import torch
 from funlib.geometry import Coordinate
 
 from ..distillation import cosine_to_affinity, embedding_affinities
-from ..errors import UserError
 from ..networks import EmbeddingNetwork, normalise_raw
 from ..volumes import Box
-
-AUTOCAST_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def predict_affinities(
@@ -87,26 +84,3 @@ def _on_volume(network: EmbeddingNetwork, box: Box, transform: Callable[[Box], B
 def quantise(affinities: np.ndarray) -> np.ndarray:
     """Affinities in [0, 1] as uint8, 255 = certain."""
     return np.rint(affinities * 255).astype(np.uint8)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that a config names; `auto` is a GPU if there is one.
-
-    Raises:
-        UserError: this machine has no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name!r} is not available: {str(error).splitlines()[0]}", "predict.device") from None
-    return device
-
-
-def autocast_type(name: str, device: torch.device) -> torch.dtype | None:
-    """Reduced precision as configured; `auto` is bfloat16 on a GPU that has it, and none elsewhere."""
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
-    return AUTOCAST_TYPES.get(name)

@@ -78,13 +78,12 @@ class PredictTask(VolumeTask):
         Raises:
             UserError: the checkpoint is missing, broken, or of another network than the config describes.
         """
-        from ..networks import load_network
-        from .inference import choose_device
+        from ..networks import choose_device, load_network
 
         config = self.run.config
         role = config.teacher if config.predict.network == "teacher" else config.student
         network, _ = load_network(self.checkpoint, role.network if role is not None else None)
-        return network.to(choose_device(config.predict.device)).eval()
+        return network.to(choose_device(config.predict.device, "predict.device")).eval()
 
     def reader(self) -> Callable[[Block], Box]:
         """A function that gives the raw voxels that a block reads; they may reach beyond the volume."""
@@ -122,12 +121,13 @@ class PredictTask(VolumeTask):
 
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
-        from .inference import autocast_type, predict_affinities, quantise, read_box
+        from ..networks import choose_autocast
+        from .inference import predict_affinities, quantise, read_box
 
         predict = self.run.config.predict
         raw, output = self.run.open_raw(self.run.config.volumes.segment.source), self.open("r+")
         network = self.load_network()
-        autocast = autocast_type(predict.autocast, next(network.parameters()).device)
+        autocast = choose_autocast(predict.autocast, next(network.parameters()).device)
 
         def process_block(block: Block) -> None:
             box = self.grid.to_source(block.box)

@@ -95,6 +95,9 @@ class RagTask(BlockTask):
     def settings(self) -> dict[str, Any]:
         return {}
 
+    def check(self) -> None:
+        rag_exists(self.run.config.rag, self.run.directory)  # refuses a URL that names no graph store
+
     def stored_key(self) -> str | None:
         return graph_note(self.run, self.name)
 

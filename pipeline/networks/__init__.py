@@ -2,6 +2,7 @@
 
 from .base import EmbeddingNetwork, Tap
 from .checkpoint import latest_checkpoint, load_network, save_checkpoint
+from .device import choose_autocast, choose_device
 from .intensity import normalise_raw
 from .registry import build_network, network_names
 
@@ -9,6 +10,8 @@ __all__ = [
     "EmbeddingNetwork",
     "Tap",
     "build_network",
+    "choose_autocast",
+    "choose_device",
     "latest_checkpoint",
     "load_network",
     "network_names",

@@ -11,9 +11,8 @@ from funlib.geometry import Coordinate
 
 from ..config import DistillationConfig, StudentConfig, TeacherConfig
 from ..errors import UserError
-from ..networks import EmbeddingNetwork, build_network, load_network
+from ..networks import EmbeddingNetwork, build_network, choose_autocast, choose_device, load_network
 from ..run import Run
-from .device import choose_autocast, choose_device
 from .embedding import embedded_part
 from .objective import Distiller, Objective, View
 from .regions import check_regions, training_regions
