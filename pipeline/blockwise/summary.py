@@ -10,6 +10,7 @@ from typing import Any
 from ..run import Run, read_json, update_summary
 from .executors import Outcome
 from .stage import Stage
+from .tracking import peak_memory
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +33,19 @@ def record_outcomes(run: Run, outcomes: Sequence[Outcome]) -> bool:
 def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
     """Log and store a step of the driver, which counts as one block; without seconds it was done before."""
     done = seconds is not None
-    entry: dict[str, Any] = {"blocks_done": int(done), "blocks_failed": 0, "blocks_skipped": int(not done)}
+    entry: dict[str, Any] = {
+        "blocks_done": int(done),
+        "blocks_failed": 0,
+        "blocks_skipped": int(not done),
+        "blocks_orphaned": 0,
+        "error": None,
+    }
     if seconds is not None:
-        voxels = stage.grid.box.size
-        entry |= {"seconds": round(seconds, 3), "voxels_per_second": round(voxels / max(seconds, 1e-9))}
+        entry |= {
+            "seconds": round(seconds, 3),
+            "voxels_per_second": round(stage.grid.box.size / max(seconds, 1e-9)),
+            "peak_worker_memory": peak_memory(),
+        }
         logger.info("%s: wrote %s in %s", stage.name, stage.output, _duration(seconds))
     else:
         logger.info("%s: up to date in %s", stage.name, stage.output)

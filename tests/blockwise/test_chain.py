@@ -46,6 +46,7 @@ def test_one_and_two_workers_give_the_same_answer_as_none(tmp_path: Path, undist
         stages = read_json(run.summary)["stages"]
         assert list(stages) == ["predict", "fragments", "rag", "agglomerate", "segment"]
         assert all(stage["blocks_failed"] == 0 for stage in stages.values())
+        assert all(stage["peak_worker_memory"] > 1_000_000 for stage in stages.values())
         assert stages["segment"]["blocks_done"] == 2 * stages["predict"]["blocks_done"]
 
 
