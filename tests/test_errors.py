@@ -72,9 +72,9 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workplace(imported: Path, tmp_path: Path) -> Path:
+def lab_folder(imported: Path, tmp_path: Path) -> Path:
     """A copy of the imported run that a test may spoil."""
-    folder = tmp_path / "workplace"
+    folder = tmp_path / "lab_folder"
     shutil.copytree(imported, folder)
     (folder / "config.json").write_text(json.dumps(base_document(folder)))
     return folder
@@ -90,7 +90,7 @@ def write_hdf5(folder: Path, name: str, **arrays: np.ndarray) -> Path:
 
 
 def file_source(**fields: Any) -> Callable[[Path], None]:
-    """Make the run's source a file; paths are relative to the workplace."""
+    """Make the run's source a file; paths are relative to the lab_folder."""
 
     def prepare(folder: Path) -> None:
         document = json.loads((folder / "config.json").read_text())
@@ -103,7 +103,7 @@ def file_source(**fields: Any) -> Callable[[Path], None]:
 
 
 def with_file(write: Callable[[Path], object], **fields: Any) -> Callable[[Path], None]:
-    """Write a file into the workplace, and make it the run's source."""
+    """Write a file into the lab_folder, and make it the run's source."""
 
     def prepare(folder: Path) -> None:
         write(folder)
@@ -232,6 +232,14 @@ MISTAKES = {
     "training without labels": Mistake(
         "00_train_teacher.py", ("volumes.train.0", "'tiny' has no labels"), prepare=no_labels
     ),
+    "training on mixed voxel sizes": Mistake(
+        "00_train_teacher.py",
+        ("volumes.train.1", "(30, 8, 8)", "(40, 8, 8)"),
+        (
+            'volumes.sources.fine={"kind":"phantom","shape":[10,32,32],"voxel_size":[30,8,8]}',
+            'volumes.train=[{"source":"tiny"},{"source":"fine"}]',
+        ),
+    ),
     "patch larger than the volume": Mistake(
         "00_train_teacher.py", ("patch_shape", "7"), ("teacher.training.patch_shape=[9,64,64]",)
     ),
@@ -291,11 +299,11 @@ def run_script(mistake: Mistake, folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_one_line_and_status_2(
-    name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, lab_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mistake = MISTAKES[name]
-    mistake.prepare(workplace)
-    status = run_script(mistake, workplace, monkeypatch)
+    mistake.prepare(lab_folder)
+    status = run_script(mistake, lab_folder, monkeypatch)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert status == 2
     assert len(lines) == 1
@@ -303,8 +311,8 @@ def test_one_line_and_status_2(
         assert text in lines[0]
 
 
-def test_debug_keeps_the_traceback(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(workplace)
+def test_debug_keeps_the_traceback(lab_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(lab_folder)
     monkeypatch.setattr(sys, "argv", ["import_data.py", "nowhere.json", "--debug"])
     with pytest.raises(Exception, match="no such config"):
         runpy.run_path(str(WORKFLOWS / "import_data.py"), run_name="__main__")

@@ -143,10 +143,18 @@ def check_regions(regions: list[LabelledRegion], output_shape: Coordinate, isotr
         isotropic: whether samples may exchange z with y and x.
 
     Raises:
-        UserError: a region is smaller than a sample, carries no label, or is anisotropic where it must not be.
+        UserError: a region is smaller than a sample, carries no label, has another voxel size than the others, or is
+            anisotropic where it must not be.
     """
+    voxel_size = regions[0].raw.voxel_size
     for region in regions:
         shape = region.box.shape
+        if region.raw.voxel_size != voxel_size:
+            raise UserError(
+                f"voxels of {tuple(region.raw.voxel_size)} nm, but {regions[0].where} has {tuple(voxel_size)}; "
+                "all training regions need the same voxel size",
+                region.where,
+            )
         if any(have < need for have, need in zip(shape, output_shape, strict=True)):
             raise UserError(
                 f"the region has {tuple(shape)} voxels, but one patch needs labels of {tuple(output_shape)}; "
