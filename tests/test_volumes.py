@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -249,18 +250,23 @@ def test_an_unwritable_folder_is_a_users_error(tmp_path: Path) -> None:
         create_volume(tmp_path / "locked" / "volume.zarr", "raw", (2, 2, 2), np.uint8, chunks=(2, 2, 2))
 
 
-@pytest.fixture
+@contextmanager
 def small_files_only() -> Iterator[None]:
-    """The system refuses to write more than 4 kB into a file, as it does when a quota is used up."""
+    """The system refuses to write more than 4 kB into a file, as it does when a quota is used up.
+
+    Only around the write itself: the test runner's own output may go to a file as well.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_files_only")
 def test_a_write_that_the_disk_refuses_is_a_users_error_and_leaves_no_half_chunk(container: Path) -> None:
     volume = create_volume(container, "raw", (32, 32, 32), np.uint8, chunks=(32, 32, 32))
-    with pytest.raises(UserError, match="cannot be written: File too large"):
-        volume.write(volume.box, np.random.default_rng(0).integers(0, 255, (32, 32, 32), dtype=np.uint8))
+    noise = np.random.default_rng(0).integers(0, 255, (32, 32, 32), dtype=np.uint8)
+    with small_files_only(), pytest.raises(UserError, match="cannot be written: File too large"):
+        volume.write(volume.box, noise)
     assert not volume.read(volume.box).any()
