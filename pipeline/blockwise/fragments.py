@@ -44,16 +44,7 @@ def fragment_block(
     if config.method == "mutex_watershed":
         fragments = mutex_watershed(affinities, offsets)
     else:
-        fragments = seeded_watershed(
-            affinities[:3],
-            boundary_threshold=config.boundary_threshold,
-            seed_smoothing=config.seed_smoothing,
-            seed_distance=config.seed_distance,
-            in_plane=config.in_plane,
-            voxel_size=voxel_size,
-            minimum_affinity=config.minimum_affinity,
-            minimum_size=config.minimum_size,
-        )
+        fragments = seeded_watershed(affinities[:3], voxel_size=voxel_size, **config.watershed_settings())
     return number_pieces(fragments[box.slices], first_id)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
 from ..rag import EdgeTable, NodeTable
-from ..run import Run
+from ..run import Run, replaced_file
 from ..segmentation import connected_components, relabel
 from ..volumes import open_volume
 from .agglomerate import agglomeration
@@ -58,16 +56,8 @@ def write_lut(path: Path, lut: np.ndarray) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    temporary = path.with_suffix(".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.save(file, lut)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", str(path)) from error
+    with replaced_file(path) as file:
+        np.save(file, lut)
 
 
 def lut_slice(lut: np.ndarray, first_id: int, end_id: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -65,6 +65,18 @@ class FragmentsConfig(Section):
     """Fragments whose mean affinity is lower are removed (become 0)."""
     minimum_size: NonNegative = 0
     """Fragments with fewer voxels are given to their neighbours within the block."""
+
+    def watershed_settings(self) -> dict[str, Any]:
+        """The arguments of `seeded_watershed` that the config decides."""
+        names = {
+            "boundary_threshold",
+            "seed_smoothing",
+            "seed_distance",
+            "in_plane",
+            "minimum_affinity",
+            "minimum_size",
+        }
+        return self.model_dump(include=names)
 
 
 class AgglomerateConfig(Section):

@@ -6,7 +6,6 @@ run code.
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 
 from ..config import NetworkConfig, dump_config
 from ..errors import UserError
+from ..run import replaced_file
 from .base import EmbeddingNetwork
 from .registry import build_network, parse_network_config
 
@@ -65,19 +65,9 @@ def save_checkpoint(path: Path, network: EmbeddingNetwork, iteration: int, train
         "iteration": iteration,
         "training": training,
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                torch.save(document, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror or error}", str(path)) from error
+        with replaced_file(path) as file:
+            torch.save(document, file)
     except RuntimeError as error:  # what torch makes of a disk that is full
         raise UserError("cannot be written; is the disk full?", str(path)) from error
 

@@ -120,16 +120,7 @@ def best_segmentation(
     from ..evaluation import variation_of_information
     from ..segmentation import agglomerate_global, region_graph, relabel, seeded_watershed
 
-    fragments = seeded_watershed(
-        affinities,
-        boundary_threshold=fragmentation.boundary_threshold,
-        seed_smoothing=fragmentation.seed_smoothing,
-        seed_distance=fragmentation.seed_distance,
-        in_plane=fragmentation.in_plane,
-        voxel_size=voxel_size,
-        minimum_affinity=fragmentation.minimum_affinity,
-        minimum_size=fragmentation.minimum_size,
-    )
+    fragments = seeded_watershed(affinities, voxel_size=voxel_size, **fragmentation.watershed_settings())
     edges, count, mean = region_graph(affinities, fragments, NEAREST_NEIGHBOURS)
     ids = np.unique(fragments)
     luts = agglomerate_global(edges, mean, count, THRESHOLDS, nodes=ids[ids > 0])
