@@ -128,6 +128,9 @@ class DistillationConfig(Section):
     """Weight of the instance edges (intra-image instance graph)."""
     affinity_weight: Weight = 10.0
     """Weight of the affinity graph (intra-image)."""
+    affinity_comparison: Literal["balanced", "published"] = "published"
+    """`balanced`: affinities as a segmentation uses them, pairs across a boundary with as much weight as pairs within
+    a neurite; `published`: plain mean over all pairs and cosines."""
     inter_edge_weight: Weight = 0.0
     """Weight of the inter-image instance edges."""
     inter_affinity_weight: Weight = 0.0
@@ -143,6 +146,8 @@ class DistillationConfig(Section):
     only."""
     warm_up: NonNegative = 0
     """Iterations over which the distillation weights rise linearly to their values."""
+    supervised_weight: Weight = 1.0
+    """Weight of the supervised loss beside the distillation terms."""
 
 
 class TeacherConfig(Section):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .balance import balanced_weights
 from .precision import full_precision, no_autocast, unit_vectors
 
 Offsets = Sequence[Sequence[int]]
@@ -50,11 +51,15 @@ class AffinityGraphLoss(nn.Module):
 
     Args:
         offsets: in voxels, one number per spatial axis.
+        balanced: compare what a segmentation uses, where it matters: cosines below 0 count as 0, and per offset
+            the pairs that the teacher keeps apart get as much weight as those that it holds together. Otherwise every
+            pair and every cosine counts alike, as published, which is mostly the inside of neurites.
     """
 
-    def __init__(self, offsets: Offsets) -> None:
+    def __init__(self, offsets: Offsets, *, balanced: bool = False) -> None:
         super().__init__()
         self.offsets = tuple(tuple(offset) for offset in offsets)
+        self.balanced = balanced
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """The loss.
@@ -72,9 +77,17 @@ class AffinityGraphLoss(nn.Module):
             taught = [cosines for _, cosines in pair_cosines(teacher, self.offsets)]
         squares, pairs = [], 0
         for (_, learnt), cosines in zip(pair_cosines(student, self.offsets), taught, strict=True):
-            squares.append((learnt - cosines).square().sum())
+            squares.append(self._squares(learnt, cosines).sum())
             pairs += cosines.numel()
         return torch.stack(squares).sum() / max(1, pairs)
+
+    def _squares(self, learnt: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+        """Weighted squared differences of the cosines of one offset, (B, *overlap)."""
+        if not self.balanced:
+            return (learnt - taught).square()
+        affinity = cosine_to_affinity(taught)
+        unlike = torch.where(affinity > 0, learnt - affinity, F.relu(learnt))
+        return balanced_weights(affinity) * unlike.square()
 
 
 def pair_cosines(embedding: torch.Tensor, offsets: Offsets) -> list[tuple[Index, torch.Tensor]]:

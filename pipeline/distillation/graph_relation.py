@@ -37,6 +37,7 @@ class GraphRelationDistillation(nn.Module):
         pool: extent of the pooling windows of the inter-image affinity in voxels. Default: 7 x 7, or 3 x 7 x 7.
         projections: by layer (`embedding` is the last), the channels of student and teacher where they differ. The
             student's nodes pass a trained linear map for the node term; no other term needs one.
+        balanced: how the affinity graph is compared, see `AffinityGraphLoss`.
         seed: of the samples from the memory.
     """
 
@@ -53,6 +54,7 @@ class GraphRelationDistillation(nn.Module):
         memory_sample: int = 12,
         pool: Sequence[int] | None = None,
         projections: Mapping[str, tuple[int, int]] | None = None,
+        balanced: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -69,6 +71,7 @@ class GraphRelationDistillation(nn.Module):
         self.projections = nn.ModuleDict(
             {layer: nn.Linear(student, teacher) for layer, (student, teacher) in (projections or {}).items()}
         )
+        self.balanced = balanced
         self._seed = seed
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -137,7 +140,7 @@ class GraphRelationDistillation(nn.Module):
         if self.weights["edge"]:
             terms["edge"] = edge_term(*nodes, instances.present)
         if self.weights["affinity"]:
-            terms["affinity"] = AffinityGraphLoss(offsets)(*features)
+            terms["affinity"] = AffinityGraphLoss(offsets, balanced=self.balanced)(*features)
         return terms
 
     def _project(self, layer: str, nodes: torch.Tensor) -> torch.Tensor:

@@ -7,9 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .affinities import Offsets, crop, pair_cosines
-
-LEAST_SHARE = 0.02
-"""The rarer class never counts as rarer than this, so that a handful of voxels cannot dominate a patch."""
+from .balance import balanced_weights
 
 
 class SupervisedAffinityLoss(nn.Module):
@@ -47,13 +45,6 @@ class SupervisedAffinityLoss(nn.Module):
             losses.append((weight * _miss(cosines, target)).sum() / weight.sum().clamp(min=1e-6))
             known.append(weight.sum() > 0)
         return torch.stack(losses).sum() / torch.stack(known).sum().clamp(min=1)
-
-
-def balanced_weights(target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Weights that give both classes of the known pairs the same say, 0 where the mask is 0; all (B, *overlap)."""
-    positive = (mask * target).sum() / mask.sum().clamp(min=1)
-    positive = positive.clamp(LEAST_SHARE, 1 - LEAST_SHARE)
-    return mask * (target / (2 * positive) + (1 - target) / (2 * (1 - positive)))
 
 
 def _miss(cosines: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -61,7 +61,8 @@ class View:
 class Distiller(nn.Module):
     """A frozen teacher and the losses that compare a student with it.
 
-    The teacher is no part of this module's parameters or state.
+    The teacher is no part of this module's parameters or state. Two networks for images with a graph that has no
+    offset along z are compared section by section.
 
     Args:
         config: terms, weights, layers.
@@ -90,8 +91,12 @@ class Distiller(nn.Module):
         self._student = (student,)  # in tuples, so that torch does not take them for parts of this module
         self._teacher = (teacher,)
         teacher.network.eval().requires_grad_(False)
+        graph_offsets = offsets if config.offsets is None else config.offsets
+        self.images = student.network.dimensions == teacher.network.dimensions == 2 and not any(
+            offset[0] for offset in graph_offsets
+        )
         self.losses = GraphRelationDistillation(
-            offsets if config.offsets is None else config.offsets,
+            tuple(offset[1:] for offset in graph_offsets) if self.images else graph_offsets,
             node_weight=config.node_weight,
             edge_weight=config.edge_weight,
             affinity_weight=config.affinity_weight,
@@ -100,6 +105,7 @@ class Distiller(nn.Module):
             memory_size=config.memory_size,
             memory_sample=config.memory_sample,
             projections=projections(config, student, teacher),
+            balanced=config.affinity_comparison == "balanced",
             seed=seed,
         )
 
@@ -119,14 +125,32 @@ class Distiller(nn.Module):
         with torch.no_grad():
             taught, taught_layers = embed_with_layers(teacher.network, raw, self.autocast, self.config.layers)
         in_student, in_teacher = (spatial(self.common.relative_to(view.part)) for view in (student, teacher))
+        embeddings = embedding[in_student], taught[in_teacher]
+        placed = student.placed(layers, self.common), teacher.placed(taught_layers, self.common)
+        labels = labels[in_student]
+        if self.images:
+            embeddings = _sections(embeddings[0]), _sections(embeddings[1])
+            placed = _layer_sections(placed[0]), _layer_sections(placed[1])
+            labels = labels.flatten(0, 1)
         return self.losses(
-            embedding[in_student],
-            taught[in_teacher],
-            labels[in_student],
-            student_layers=student.placed(layers, self.common),
-            teacher_layers=teacher.placed(taught_layers, self.common),
+            *embeddings,
+            labels,
+            student_layers=placed[0],
+            teacher_layers=placed[1],
             weight_scale=warm_up_share(iteration, self.config.warm_up),
         )
+
+
+def _sections(features: torch.Tensor) -> torch.Tensor:
+    """(b, c, z, y, x) as images (b * z, c, y, x): a graph of images has neither nodes nor edges across sections."""
+    return features.transpose(1, 2).flatten(0, 1)
+
+
+def _layer_sections(layers: dict[str, LayerFeatures]) -> dict[str, LayerFeatures]:
+    return {
+        name: LayerFeatures(_sections(layer.features), layer.downsampling[1:], layer.begin[1:])
+        for name, layer in layers.items()
+    }
 
 
 def common_part(student: View, teacher: View) -> Box:
@@ -205,5 +229,5 @@ class Objective(nn.Module):
         if self.distiller is not None:
             distilled, named = self.distiller(embedding, layers, batch["raw"], batch["labels"], iteration)
             terms.update(named)
-            total = total + distilled
+            total = self.distiller.config.supervised_weight * total + distilled
         return total, terms
