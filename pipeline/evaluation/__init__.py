@@ -1,6 +1,7 @@
 """Scores of segmentations against labels: of arrays, of runs, of files."""
 
 from .files import open_pair, score_volumes
+from .instances import PanopticQuality, aggregated_jaccard_index, dice, f1_score, panoptic_quality
 from .metrics import VariationOfInformation, adapted_rand_error, variation_of_information
 from .overlaps import LabelRules, count_overlaps, prepare_labels
 from .runs import best_threshold, check_run, evaluate
@@ -9,14 +10,19 @@ from .sweep import sweep_thresholds
 
 __all__ = [
     "LabelRules",
+    "PanopticQuality",
     "VariationOfInformation",
     "adapted_rand_error",
+    "aggregated_jaccard_index",
     "best_threshold",
     "check_run",
     "count_overlaps",
+    "dice",
     "evaluate",
     "expected_run_length",
+    "f1_score",
     "open_pair",
+    "panoptic_quality",
     "prepare_labels",
     "score_volumes",
     "sweep_thresholds",
