@@ -47,11 +47,14 @@ class TrainingLog:
         self.progress.set_postfix(loss=f"{loss:.4f}", refresh=False)
         self.progress.update()
 
-    def scalars(self, iteration: int, values: Mapping[str, float], seconds: float) -> None:
-        """Log the losses of an iteration."""
-        for name, value in values.items():
-            self.writer.add_scalar(f"training/{name}", value, iteration)
-        self._append({"iteration": iteration, **values, "seconds": round(seconds, 3)})
+    def scalars(
+        self, iteration: int, values: Mapping[str, float], weights: Mapping[str, float], seconds: float
+    ) -> None:
+        """Log the losses of an iteration, unweighted, and their weights in the sum."""
+        for group, numbers in (("training", values), ("weight", weights)):
+            for name, value in numbers.items():
+                self.writer.add_scalar(f"{group}/{name}", value, iteration)
+        self._append({"iteration": iteration, **values, "weights": dict(weights), "seconds": round(seconds, 3)})
 
     def validation(self, iteration: int, values: Mapping[str, float]) -> None:
         """Log the scores of a validation."""

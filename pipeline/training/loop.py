@@ -130,7 +130,7 @@ class Loop:
         schedule = self.training.section.training
         self.log.advance(terms["loss"])
         if self._due(schedule.log_every) or iteration == 1:
-            self.log.scalars(iteration, terms, self._seconds())
+            self.log.scalars(iteration, terms, self.step.result.weights, self._seconds())
         if self._due(schedule.picture_every):
             self._draw()
 

@@ -109,6 +109,11 @@ class Distiller(nn.Module):
             seed=seed,
         )
 
+    def weights(self, iteration: int) -> dict[str, float]:
+        """The weight of each term that is computed in an iteration, warm-up included."""
+        share = warm_up_share(iteration, self.config.warm_up)
+        return {name: weight * share for name, weight in self.losses.weights.items() if weight}
+
     def forward(
         self, embedding: torch.Tensor, layers: Layers, raw: torch.Tensor, labels: torch.Tensor, iteration: int
     ) -> tuple[torch.Tensor, Terms]:
@@ -212,6 +217,12 @@ class Objective(nn.Module):
     def layers(self) -> tuple[str, ...]:
         """Tapped layers of the trained network that the loss needs."""
         return () if self.distiller is None else self.distiller.config.layers
+
+    def weights(self, iteration: int) -> dict[str, float]:
+        """The weight of each term in an iteration."""
+        if self.distiller is None:
+            return {"supervised": 1.0}
+        return {"supervised": self.distiller.config.supervised_weight, **self.distiller.weights(iteration)}
 
     def forward(
         self, embedding: torch.Tensor, layers: Layers, batch: dict[str, torch.Tensor], iteration: int

@@ -50,12 +50,14 @@ class StepResult:
 
     Attributes:
         terms: value of every loss term, their weighted sum as `loss`, and the gradient's norm and the learning rate.
+        weights: by which each loss term entered the sum.
         raw: (z, y, x) of the first sample, the part that was embedded.
         targets: (k, z, y, x) of the first sample.
         embedding: (d, z, y, x) of the first sample.
     """
 
     terms: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
     raw: torch.Tensor | None = None
     targets: torch.Tensor | None = None
     embedding: torch.Tensor | None = None
@@ -113,11 +115,13 @@ class TrainStep(GenericTrain):
         if math.isfinite(batch.loss):
             self.scaler.step(self.optimizer)
             self.scaler.update()
+        weights = self.objective.weights(self.iteration)
         self.iteration += 1
         batch.iteration = self.iteration
         values = {"loss": batch.loss, **{name: float(value) for name, value in terms.items()}}
         self.result = StepResult(
             terms={**values, "gradient_norm": float(norm), "learning_rate": rate},
+            weights=weights,
             raw=tensors["raw"][0, 0],
             targets=tensors["affinities"][0],
             embedding=embedding[0].detach(),

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.config import dump_config
 from pipeline.errors import UserError
@@ -91,6 +92,22 @@ def test_distillation_changes_the_student_and_never_the_teacher(make_run: MakeRu
     assert any(not torch.equal(distilled[name], alone[name]) for name in alone)
     logged = next(line for line in curves(run, "student") if "loss" in line)
     assert {"supervised", "node", "edge", "affinity", "learning_rate"} <= logged.keys()
+
+
+def test_tensorboard_shows_each_term_and_the_weight_it_entered_with(make_run: MakeRun) -> None:
+    """Without the weights nobody can tell how much of the loss a term is, least of all while they warm up."""
+    run = make_run(
+        *INTER_IMAGE, "student.distillation.warm_up=3", "student.distillation.supervised_weight=0.5", "seed=3"
+    )
+    train_student(run)
+    events = EventAccumulator(str(run.network_directory("student") / "logs")).Reload()
+    terms = {"supervised", "node", "edge", "affinity", "inter_edge", "inter_affinity"}
+    assert {f"{group}/{term}" for group in ("training", "weight") for term in terms} <= set(events.Tags()["scalars"])
+    assert [event.value for event in events.Scalars("weight/inter_affinity")] == [1.0, 2.0, 3.0, 4.0]
+    for step in range(4):
+        value = {name: events.Scalars(name)[step].value for name in events.Tags()["scalars"] if "valid" not in name}
+        total = sum(value[f"weight/{term}"] * value[f"training/{term}"] for term in terms)
+        assert value["training/loss"] == pytest.approx(total, rel=1e-4)
 
 
 def test_a_resumed_training_equals_an_undisturbed_one_to_the_last_bit(make_run: MakeRun) -> None:
