@@ -1,0 +1,67 @@
+"""How much of the gap between a student and its teacher distillation closes, term by term.
+
+Each (data set, variant, seed) is one cell: a run directory of its own below `--out`, trained with the same data,
+iterations and schedule as the other cells of its data set, and scored on the validation region, which no training sees.
+A finished cell is kept, an unfinished one continues, so the table can grow over days, and on several machines: copy
+their cells together. Cells that were made with other settings are refused, never mixed.
+
+    python benchmarks/distillation_gain.py --out runs/gain --dataset fib25
+    python benchmarks/distillation_gain.py --out runs/gain --dataset fib25 --variant alone --variant full --seeds 3
+    python benchmarks/distillation_gain.py --out runs/gain --table
+
+Variants: `teacher`; `alone`, the student trained on labels only; then the terms of graph relation distillation added in
+turn, each with the weight that the data set's config gives it: `node`, `edge`, `affinity`, `inter_edge`, and `full`,
+which is all of them with inter-image affinity. One teacher serves all students of a data set.
+
+The last line of the output is one JSON object: per data set the share of the gap that each variant closes, and the
+ratios of parameters and of prediction time, student over teacher.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from gain.cells import DATASETS, VARIANTS, Plan, finished_results, planned_cells
+from gain.running import finish_cells
+from gain.table import as_markdown, ratios
+from gain.timing import finish_timings
+
+
+def main() -> None:
+    """Finish what is missing of the chosen cells, then print the table of all finished ones."""
+    options = parse()
+    plan = Plan(options.out / "quick" if options.quick else options.out, tuple(options.set), options.quick)
+    datasets = ["phantom"] if options.quick else options.dataset or ["fib25", "nuclei2d", "vnc"]
+    if not options.table:
+        variants = options.variant or (["full"] if options.quick else list(VARIANTS))
+        cells = planned_cells(plan, datasets, variants, range(options.first_seed, options.first_seed + options.seeds))
+        finish_cells(cells, options.jobs, options.threads)
+        finish_timings(plan, datasets, options.repeats)
+    finished = finished_results(plan.out)
+    print(as_markdown(plan.out, finished))
+    print(json.dumps({"quick": options.quick, **ratios(plan.out, finished)}))
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/gain"))
+    parser.add_argument(
+        "--dataset", action="append", choices=sorted(DATASETS), help="repeatable; default: all real ones"
+    )
+    parser.add_argument("--variant", action="append", choices=list(VARIANTS), help="repeatable; default: all")
+    parser.add_argument("--seeds", type=int, default=1, help="students per variant")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of these seeds")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each cell")
+    parser.add_argument("--repeats", type=int, default=3, help="predictions per network for the ratio of times")
+    parser.add_argument("--table", action="store_true", help="only print the table of the finished cells")
+    parser.add_argument("--quick", action="store_true", help="a few iterations on a phantom: checks the harness only")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="config override for all cells")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""What a cell of the benchmark is: data set, variant and seed, and the config that these three decide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import load_config
+from pipeline.run import Run, read_json, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+TEACHER_SEED = 0
+"""One teacher serves the students of all seeds."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set and how it is scored.
+
+    Attributes:
+        config: file in `configs/`; its weights are those of the full method.
+        score: entry of `best` in a run's summary.
+        larger_is_better: of the score.
+    """
+
+    config: str
+    score: str = "voi_sum"
+    larger_is_better: bool = False
+
+
+DATASETS = {
+    "fib25": Dataset("fib25.json"),
+    "nuclei2d": Dataset("nuclei2d.json", "panoptic_quality", larger_is_better=True),
+    "vnc": Dataset("vnc.json"),
+    "phantom": Dataset("demo.json"),
+}
+
+TERMS = ("node", "edge", "affinity", "inter_edge", "inter_affinity")
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "teacher": (),
+    "alone": (),
+    **{TERMS[count - 1]: TERMS[:count] for count in range(1, len(TERMS))},
+    "full": TERMS,
+}
+"""The distillation terms of each variant: one more from row to row."""
+
+QUICK = {
+    f"{role}.training.{key}": value
+    for role in ("teacher", "student")
+    for key, value in {"iterations": 30, "validate_every": 30, "warm_up": 5}.items()
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all cells share.
+
+    Attributes:
+        out: folder of all cells.
+        overrides: `key=value` for every cell.
+        quick: a few iterations only.
+    """
+
+    out: Path
+    overrides: tuple[str, ...] = ()
+    quick: bool = False
+
+    def cell(self, dataset: str, variant: str, seed: int) -> Cell:
+        """One cell."""
+        return Cell(self, dataset, variant, seed)
+
+    def teacher(self, dataset: str) -> Cell:
+        """The teacher of all students of a data set."""
+        return self.cell(dataset, "teacher", TEACHER_SEED)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network of the table: trained, run over the validation region, and scored there."""
+
+    plan: Plan
+    dataset: str
+    variant: str
+    seed: int
+
+    @property
+    def directory(self) -> Path:
+        """Its run directory."""
+        return self.plan.out / self.dataset / self.variant / f"seed{self.seed}"
+
+    @property
+    def result(self) -> Path:
+        """What is left of it in the table."""
+        return self.directory / "cell.json"
+
+    @property
+    def role(self) -> str:
+        """Which network of the config it trains."""
+        return "teacher" if self.variant == "teacher" else "student"
+
+    @property
+    def config_file(self) -> Path:
+        """The data set's config."""
+        return ROOT / "configs" / DATASETS[self.dataset].config
+
+    def overrides(self) -> list[str]:
+        """What the cell changes in the config, as `key=value`."""
+        region = json.loads(self.config_file.read_text())["volumes"]["validate"]
+        changes: dict[str, Any] = {
+            "run_directory": str(self.directory.resolve()),
+            "seed": self.seed,
+            "volumes.segment": region,
+            **(QUICK if self.plan.quick else {}),
+        }
+        if self.variant == "teacher":
+            changes["predict.network"] = "teacher"
+        elif self.variant == "alone":
+            changes["student.distillation"] = None
+        else:
+            changes["teacher.checkpoint"] = str(self.plan.teacher(self.dataset).checkpoint.resolve())
+            absent = [term for term in TERMS if term not in VARIANTS[self.variant]]
+            changes |= {f"student.distillation.{term}_weight": 0.0 for term in absent}
+        return [f"{key}={json.dumps(value)}" for key, value in changes.items()] + list(self.plan.overrides)
+
+    @cached_property
+    def run(self) -> Run:
+        """The run, with its effective config."""
+        return Run(load_config(self.config_file, self.overrides()))
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint of its network; the folder while there is none."""
+        folder = self.directory / self.role
+        return max(folder.glob("checkpoint_*.pt"), default=folder)
+
+    def is_finished(self) -> bool:
+        """Whether its result is there and was made with the present settings.
+
+        Raises:
+            SystemExit: it was made with other settings.
+        """
+        stored = read_json(self.result)
+        if stored and stored["settings"] != self.settings():
+            raise SystemExit(f"{self.directory} was made with other settings; use another --out, or delete it")
+        return bool(stored)
+
+    def settings(self) -> str:
+        """Hash of the config, wherever cell and teacher lie."""
+        config = self.run.config
+        if config.teacher is not None:
+            config = config.model_copy(update={"teacher": config.teacher.model_copy(update={"checkpoint": None})})
+        return Run(config).config_hash
+
+    def save(self, **facts: Any) -> None:
+        """Store its result."""
+        identity = {"dataset": self.dataset, "variant": self.variant, "seed": self.seed, "settings": self.settings()}
+        write_json(self.result, identity | facts)
+
+
+def planned_cells(plan: Plan, datasets: Sequence[str], variants: Sequence[str], seeds: Iterable[int]) -> list[Cell]:
+    """The chosen cells, seed by seed, each data set's teacher first; other cells that the table needs are added:
+    the teacher always, and the student alone."""
+    students = [variant for variant in VARIANTS if variant in {*variants, "alone"} - {"teacher"}]
+    if set(variants) == {"teacher"}:
+        students = []
+    chosen = [plan.teacher(dataset) for dataset in datasets]
+    return chosen + [plan.cell(d, variant, seed) for seed in seeds for d in datasets for variant in students]
+
+
+def finished_results(out: Path) -> list[dict[str, Any]]:
+    """The results of all finished cells below a folder."""
+    return [read_json(path) for path in sorted(out.glob("*/*/seed*/cell.json"))]
