@@ -23,13 +23,18 @@ class Dataset:
 
     Attributes:
         config: file in `configs/`; its weights are those of the full method.
-        score: entry of `best` in a run's summary.
+        score: entry of a cell's scores.
         larger_is_better: of the score.
     """
 
     config: str
     score: str = "voi_sum"
     larger_is_better: bool = False
+
+    @property
+    def images(self) -> bool:
+        """Whether it is a stack of images, which has no watershed settings to average over."""
+        return self.larger_is_better
 
 
 DATASETS = {

@@ -17,7 +17,8 @@ from pathlib import Path
 from pipeline.networks import build_network
 from pipeline.run import package_versions, read_summary
 
-from .cells import ROOT, Cell
+from .cells import DATASETS, ROOT, Cell
+from .scoring import mean_over_watersheds
 
 
 def finish_cells(cells: Sequence[Cell], jobs: int, threads: int) -> None:
@@ -44,6 +45,7 @@ def finish_cell(cell: Cell, threads: int) -> None:
         summary = read_summary(cell.run)
         cell.save(
             best=summary["best"],
+            scores=summary["best"] if DATASETS[cell.dataset].images else mean_over_watersheds(cell.run),
             parameters=build_network(getattr(cell.run.config, cell.role).network).parameter_count(),
             iterations=summary["training"][cell.role]["iterations"],
             training_seconds=round(summary["training"][cell.role]["seconds"], 1),

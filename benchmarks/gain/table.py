@@ -38,7 +38,7 @@ def by_dataset(results: list[Result]) -> dict[str, Rows]:
 
 def mean_score(dataset: str, results: list[Result]) -> float:
     """Mean over seeds of the score that counts for a data set."""
-    return mean(result["best"][DATASETS[dataset].score] for result in results)
+    return mean(result["scores"][DATASETS[dataset].score] for result in results)
 
 
 def closure_of(dataset: str, rows: Rows, variant: str) -> float | None:
@@ -88,8 +88,9 @@ def as_markdown(out: Path, results: list[Result]) -> str:
 
 def _table(out: Path, dataset: str, rows: Rows) -> str:
     score = DATASETS[dataset].score
-    parts = [part for part in ("voi_split", "voi_merge") if score == "voi_sum"]
-    header = ["variant", "seeds", "iterations", "minutes", *parts, score, "gap closed"]
+    parts = [] if DATASETS[dataset].images else ["voi_split", "voi_merge"]
+    single = [] if DATASETS[dataset].images else [f"{score}, one watershed"]
+    header = ["variant", "seeds", "iterations", "minutes", *parts, score, "gap closed", *single]
     lines = [f"\n**{dataset}**\n", _row(header), _row(["---"] * len(header))]
     for variant, results in rows.items():
         closed = closure_of(dataset, rows, variant)
@@ -100,9 +101,9 @@ def _table(out: Path, dataset: str, rows: Rows) -> str:
                     ", ".join(str(result["seed"]) for result in results),
                     str(results[0]["iterations"]),
                     f"{mean(result['training_seconds'] for result in results) / 60:.0f}",
-                    *(f"{mean(result['best'][part] for result in results):.3f}" for part in parts),
-                    _spread([result["best"][score] for result in results]),
+                    *(_spread([result["scores"][name] for result in results]) for name in (*parts, score)),
                     "" if closed is None else f"{closed:.0%}",
+                    *(_spread([result["best"][score] for result in results]) for _ in single),
                 ]
             )
         )
