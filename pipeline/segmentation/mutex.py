@@ -4,13 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cc3d
 import mwatershed
 import numpy as np
+from scipy import ndimage
+from skimage.segmentation import watershed
 
 from .affinities import as_unit_interval
 from .components import relabel
 
 _SHORT_BIAS, _LONG_BIAS = -0.2, -0.7
+
+
+def mutex_fragments(
+    affinities: np.ndarray,
+    offsets: Sequence[Sequence[int]],
+    background: np.ndarray | None = None,
+    *,
+    attraction_bias: float = _SHORT_BIAS,
+    repulsion_bias: float = _LONG_BIAS,
+    minimum_size: int = 0,
+) -> np.ndarray:
+    """Fragments of a block by mutex watershed, with a background and without specks.
+
+    Args:
+        affinities, offsets: as for `mutex_watershed`.
+        background: (z, y, x) bool, voxels that belong to no fragment. Default: none.
+        attraction_bias: bias of the nearest neighbours.
+        repulsion_bias: bias of longer offsets.
+        minimum_size: connected pieces with fewer voxels are given to the fragments beside them; those that touch none
+            become 0.
+
+    Returns:
+        (z, y, x) uint64 ids; 0 is background.
+
+    Raises:
+        ValueError: as for `mutex_watershed`.
+    """
+    biases = [attraction_bias if sum(map(abs, offset)) == 1 else repulsion_bias for offset in offsets]
+    fragments = mutex_watershed(affinities, offsets, biases=biases)
+    if background is not None:
+        fragments[background] = 0
+    if minimum_size > 0:
+        fragments = _without_specks(fragments, minimum_size, in_plane=not any(offset[0] for offset in offsets))
+    return fragments
+
+
+def _without_specks(fragments: np.ndarray, minimum_size: int, in_plane: bool) -> np.ndarray:
+    """Give small connected pieces to the larger ones beside them, in the section or in all directions."""
+    pieces = cc3d.connected_components(np.ascontiguousarray(fragments), connectivity=6).astype(np.int64)
+    large = np.bincount(pieces.ravel()) >= minimum_size
+    faces = ndimage.generate_binary_structure(3, 1)
+    if in_plane:
+        faces[[0, 2]] = False
+    flat = np.zeros(pieces.shape, np.uint8)
+    kept = np.where(large[pieces], pieces, 0)
+    return watershed(flat, kept, connectivity=faces, mask=pieces > 0).astype(np.uint64)
 
 
 def mutex_watershed(

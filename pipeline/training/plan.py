@@ -107,8 +107,9 @@ class Training:
             View(one, embedded_part(one, patch, "student.training.patch_shape")) for one in (network, teacher)
         )
         teacher.to(self.device)
-        offsets = self.run.config.targets.offsets
-        return Distiller(config, offsets, student_view, teacher_view, self.autocast, self.run.config.seed)
+        run = self.run.config
+        views = (student_view, teacher_view)
+        return Distiller(config, run.targets.offsets, *views, self.autocast, run.seed, run.volumes.images)
 
 
 def teacher_checkpoint(run: Run) -> Path | None:

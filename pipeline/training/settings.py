@@ -23,6 +23,8 @@ FREE = {
     "picture_every",
 }
 """Keys of a training section that may change between two runs of one training."""
+NOTHING = "null"
+"""A key that a config does not have is one that it leaves empty: checkpoints outlive the keys of newer versions."""
 
 
 def training_settings(config: Config, role: str, teacher: Path | None) -> dict[str, str]:
@@ -42,6 +44,7 @@ def training_settings(config: Config, role: str, teacher: Path | None) -> dict[s
         "targets": document["targets"],
         "volumes.train": {str(index): region for index, region in enumerate(volumes["train"])},
         "volumes.sources": {name: volumes["sources"][name] for name in sorted(sources)},
+        "volumes.images": True if volumes["images"] else None,
         f"{role}.network": document[role]["network"],
         f"{role}.training": {key: value for key, value in document[role]["training"].items() if key not in FREE},
     }
@@ -64,7 +67,7 @@ def refuse_changes(trained: dict[str, str], wanted: dict[str, str], checkpoint: 
     """
     role = "student" if any(path.startswith("student.") for path in wanted) else "teacher"
     for path in sorted(trained.keys() | wanted.keys()):
-        before, now = trained.get(path, "nothing"), wanted.get(path, "nothing")
+        before, now = trained.get(path, NOTHING), wanted.get(path, NOTHING)
         teacher_is_gone = path == "teacher.checkpoint" and path not in wanted
         if before == now or teacher_is_gone:
             continue
