@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,18 +156,26 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
         UserError: the fragments or the merge scores are missing.
     """
     fragments = open_volume(run.volume, "fragments")
-    table = None if truth.images else truth.against(fragments)
-    if table is not None and table.total == 0:
-        raise UserError("no labelled voxels to score on, once small labels are ignored", "evaluate.minimum_size")
     with open_rag(run.config.rag, run.directory) as store:
         edges = EdgeTable.concatenate(store.iterate_edges()).summed()
     if len(edges) and np.isnan(edges.score).all():
         raise UserError("the graph has no merge scores; run 04_agglomerate.py first", "agglomerate")
     thresholds = sorted({round(threshold, 2) for threshold in run.config.evaluate.sweep})
     limit = run.config.agglomerate.maximum_score
-    if table is None:
-        return sweep_images(truth.images_against(fragments), edges, thresholds, limit)
+    if truth.images:
+        return sweep_images(_some_labelled(truth.images_against(fragments)), edges, thresholds, limit)
+    (table,) = _some_labelled([truth.against(fragments)])
     return sweep_thresholds(table, edges.pairs, edges.score, thresholds, limit)
+
+
+def _some_labelled(tables: Iterable[Contingency]) -> Iterator[Contingency]:
+    """All tables; a `UserError` after the last one if none of them counts an object."""
+    labelled = False
+    for table in tables:
+        labelled = labelled or bool(np.any(table.label > 0))
+        yield table
+    if not labelled:
+        raise UserError("no labelled voxels to score on, once small labels are ignored", "evaluate.minimum_size")
 
 
 def find_truth(run: Run) -> Truth:

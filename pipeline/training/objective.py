@@ -8,7 +8,7 @@ import torch
 from funlib.geometry import Coordinate
 from torch import nn
 
-from ..config import DistillationConfig, Offset
+from ..config import DistillationConfig, Offset, TargetsConfig
 from ..distillation import GraphRelationDistillation, LayerFeatures, SupervisedAffinityLoss
 from ..errors import UserError
 from ..networks import EmbeddingNetwork, Tap
@@ -202,13 +202,13 @@ class Objective(nn.Module):
     """The loss of a training step.
 
     Args:
-        offsets: of the supervised affinities.
+        targets: offsets of the supervised affinities, and the weight of the background.
         distiller: for a student that learns from a teacher.
     """
 
-    def __init__(self, offsets: tuple[Offset, ...], distiller: Distiller | None = None) -> None:
+    def __init__(self, targets: TargetsConfig, distiller: Distiller | None = None) -> None:
         super().__init__()
-        self.supervised = SupervisedAffinityLoss(offsets)
+        self.supervised = SupervisedAffinityLoss(targets.offsets, targets.background_weight)
         self.distiller = distiller
 
     @property
@@ -227,7 +227,7 @@ class Objective(nn.Module):
             batch: `raw` (b, 1, z, y, x), `labels` (b, z, y, x), `affinities` and `mask` (b, k, z, y, x).
             iteration: counted from 0.
         """
-        total = self.supervised(embedding, batch["affinities"], batch["mask"])
+        total = self.supervised(embedding, batch["affinities"], batch["mask"], batch["labels"])
         terms = {"supervised": total.detach()}
         if self.distiller is not None:
             distilled, named = self.distiller(embedding, layers, batch["raw"], batch["labels"], iteration)

@@ -95,9 +95,8 @@ class Training:
         Raises:
             UserError: the teacher's checkpoint cannot be used, or it takes other patches than the student.
         """
-        offsets = self.run.config.targets.offsets
         distiller = None if self.distillation is None else self._distiller(network, self.distillation)
-        return Objective(offsets, distiller).to(self.device)
+        return Objective(self.run.config.targets, distiller).to(self.device)
 
     def _distiller(self, network: EmbeddingNetwork, config: DistillationConfig) -> Distiller:
         assert self.teacher is not None and self.run.config.teacher is not None

@@ -24,7 +24,10 @@ FREE = {
 }
 """Keys of a training section that may change between two runs of one training."""
 NOTHING = "null"
-"""A key that a config does not have is one that it leaves empty: checkpoints outlive the keys of newer versions."""
+"""A key that is not there and one that is empty are the same."""
+NEWER = {"volumes.images": "false", "targets.background_weight": "1.0"}
+"""Keys that came later, with the value that stands for what was before: then they are left out, so that trainings of
+older versions continue."""
 
 
 def training_settings(config: Config, role: str, teacher: Path | None) -> dict[str, str]:
@@ -44,7 +47,7 @@ def training_settings(config: Config, role: str, teacher: Path | None) -> dict[s
         "targets": document["targets"],
         "volumes.train": {str(index): region for index, region in enumerate(volumes["train"])},
         "volumes.sources": {name: volumes["sources"][name] for name in sorted(sources)},
-        "volumes.images": True if volumes["images"] else None,
+        "volumes.images": volumes["images"],
         f"{role}.network": document[role]["network"],
         f"{role}.training": {key: value for key, value in document[role]["training"].items() if key not in FREE},
     }
@@ -56,7 +59,7 @@ def training_settings(config: Config, role: str, teacher: Path | None) -> dict[s
     settings: dict[str, str] = {}
     for path, value in parts.items():
         _flatten(path, value, settings)
-    return settings
+    return {path: value for path, value in settings.items() if NEWER.get(path) != value}
 
 
 def refuse_changes(trained: dict[str, str], wanted: dict[str, str], checkpoint: Path) -> None:

@@ -114,11 +114,11 @@ def supervised_loss(embedding: torch.Tensor, region: LabelledRegion, box: Box, c
     labels = erode_boundaries(
         region.read_labels(grown, cache), config.targets.erosion, in_plane=config.targets.erosion_in_plane
     )
-    affinities, mask = affinity_targets(
-        labels[box.relative_to(grown).slices], region.read_annotated(box, cache), config.targets.offsets
-    )
-    loss = SupervisedAffinityLoss(config.targets.offsets)
-    return float(loss(embedding[None], torch.from_numpy(affinities)[None], torch.from_numpy(mask)[None]))
+    labels = labels[box.relative_to(grown).slices]
+    affinities, mask = affinity_targets(labels, region.read_annotated(box, cache), config.targets.offsets)
+    loss = SupervisedAffinityLoss(config.targets.offsets, config.targets.background_weight)
+    targets = (torch.from_numpy(array)[None] for array in (affinities, mask, labels != 0))
+    return float(loss(embedding[None], *targets))
 
 
 def merged_fragments(
