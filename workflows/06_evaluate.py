@@ -11,10 +11,22 @@ from typing import Any
 
 from pipeline.cli import exit_with, parse_arguments, run_script, start_logging
 from pipeline.errors import UserError
-from pipeline.evaluation import LabelRules, check_run, evaluate, open_pair, score_volumes
+from pipeline.evaluation import LabelRules, check_run, evaluate, open_pair, score_volumes, told
 from pipeline.run import Run
 
-COLUMNS = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error")
+COLUMNS = (
+    "panoptic_quality",
+    "segmentation_quality",
+    "recognition_quality",
+    "f1",
+    "aggregated_jaccard",
+    "dice",
+    "voi_split",
+    "voi_merge",
+    "voi_sum",
+    "adapted_rand_error",
+)
+"""Scores in the order of the table; those of objects are there for separate images only."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +45,7 @@ def score_run(run: Run, options: argparse.Namespace) -> None:
     results = evaluate(run)
     print_table("threshold", results["scores"])
     best = results["best"]
-    print(f"best: threshold {best['threshold']:.2f}, VOI {best['voi_sum']:.3f} bits; written to {run.summary}")
+    print(f"best: threshold {best['threshold']:.2f}, {told(best)}; written to {run.summary}")
     print(json.dumps(results["best"]))
 
 
@@ -54,9 +66,10 @@ def score_files(options: argparse.Namespace) -> None:
 def print_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """One line per row, one column per score."""
     width = max(len(title), *(len(name) for name in rows))
-    print(f"{title:>{width}}  " + "  ".join(f"{column:>18}" for column in COLUMNS))
+    columns = [column for column in COLUMNS if all(column in scores for scores in rows.values())]
+    print(f"{title:>{width}}  " + "  ".join(f"{column:>20}" for column in columns))
     for name, scores in rows.items():
-        print(f"{name:>{width}}  " + "  ".join(f"{scores[column]:18.4f}" for column in COLUMNS))
+        print(f"{name:>{width}}  " + "  ".join(f"{scores[column]:20.4f}" for column in columns))
 
 
 def main() -> None:

@@ -87,8 +87,14 @@ def score(run: Run) -> None:
         print("the volume has no labels: no scores")
         return
     best = evaluate(run)["best"]
+    objects = (
+        f"panoptic quality {best['panoptic_quality']:.3f}, F1 {best['f1']:.3f}, "
+        f"aggregated Jaccard {best['aggregated_jaccard']:.3f}, Dice {best['dice']:.3f}, "
+        if run.config.volumes.images
+        else ""
+    )
     print(
-        f"scores on the validation region at threshold {best['threshold']:.2f}: VOI {best['voi_sum']:.3f} "
+        f"scores on the validation region at threshold {best['threshold']:.2f}: {objects}VOI {best['voi_sum']:.3f} "
         f"(split {best['voi_split']:.3f}, merge {best['voi_merge']:.3f}), "
         f"adapted Rand error {best['adapted_rand_error']:.3f}"
     )

@@ -13,7 +13,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..config import NEAREST_NEIGHBOURS, FragmentsConfig, dump_config
-from ..segmentation import mutex_watershed, seeded_watershed
+from ..segmentation import make_fragments
 from ..volumes import Box, open_volume
 from .grid import Block
 from .predict import PredictTask
@@ -41,10 +41,7 @@ def fragment_block(
     Returns:
         (z, y, x) uint64 of the block alone. Every fragment is connected through faces of voxels; 0 is none.
     """
-    if config.method == "mutex_watershed":
-        fragments = mutex_watershed(affinities, offsets)
-    else:
-        fragments = seeded_watershed(affinities[:3], voxel_size=voxel_size, **config.watershed_settings())
+    fragments = make_fragments(affinities, offsets, voxel_size=voxel_size, **config.method_settings())
     return number_pieces(fragments[box.slices], first_id)
 
 
@@ -52,6 +49,21 @@ def number_pieces(fragments: np.ndarray, first_id: int) -> np.ndarray:
     """Give every connected piece of a fragment an id of its own: first_id, first_id + 1, … in scan order; 0 stays 0."""
     pieces = cc3d.connected_components(np.ascontiguousarray(fragments), connectivity=6).astype(np.uint64)
     return np.where(pieces > 0, pieces + np.uint64(first_id - 1), np.uint64(0))
+
+
+def determining_settings(config: FragmentsConfig) -> dict[str, Any]:
+    """What of the config determines the fragments.
+
+    Keys of the mutex watershed count for it alone, and no background is not mentioned: fragments that were made before
+    these keys existed stay valid.
+    """
+    settings = dump_config(config)
+    if config.method == "watershed":
+        for name in ("attraction_bias", "repulsion_bias"):
+            del settings[name]
+    if config.background_threshold == 0:
+        del settings["background_threshold"]
+    return settings
 
 
 @dataclass(frozen=True)
@@ -73,10 +85,11 @@ class FragmentsTask(VolumeTask):
 
     @property
     def context(self) -> Coordinate:
-        return Coordinate(self.run.config.fragments.context)
+        context = Coordinate(self.run.config.fragments.context)
+        return Coordinate(0, *context[1:]) if self.run.config.volumes.images else context
 
     def settings(self) -> dict[str, Any]:
-        return {f"fragments.{name}": value for name, value in dump_config(self.run.config.fragments).items()}
+        return {f"fragments.{name}": value for name, value in determining_settings(self.run.config.fragments).items()}
 
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:

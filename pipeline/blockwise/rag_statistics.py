@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from funlib.geometry import Coordinate
 
-from ..config import NEAREST_NEIGHBOURS
+from ..config import NEAREST_NEIGHBOURS, Offset
 from ..rag import EdgeTable, NodeTable, RagStore, open_rag, rag_exists
 from ..run import Run
 from ..segmentation import fragment_statistics, region_graph_statistics
@@ -45,15 +45,18 @@ def node_table(fragments: np.ndarray, block: Block, grid: BlockGrid) -> NodeTabl
     )
 
 
-def edge_table(affinities: np.ndarray, fragments: np.ndarray, owned: Box) -> EdgeTable:
+def edge_table(
+    affinities: np.ndarray, fragments: np.ndarray, owned: Box, neighbours: Sequence[Offset] = NEAREST_NEIGHBOURS
+) -> EdgeTable:
     """The contacts that a block counts: pairs of a voxel it owns and that voxel's neighbour on the low side.
 
     Args:
-        affinities: (3, z, y, x) uint8 of the block and one voxel of context on the low side.
+        affinities: (k, z, y, x) uint8 of the block and one voxel of context on the low side.
         fragments: (z, y, x) uint64 of the same voxels.
         owned: the block, counted from the first voxel of the arrays.
+        neighbours: offset of each channel, in voxels.
     """
-    graph = region_graph_statistics(affinities, fragments, NEAREST_NEIGHBOURS, owned.slices)
+    graph = region_graph_statistics(affinities, fragments, neighbours, owned.slices)
     return EdgeTable.of(graph.edges, graph.count, graph.affinity_sum)
 
 
@@ -114,13 +117,14 @@ class RagTask(BlockTask):
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
         affinities, fragments = open_volume(self.run.volume, "affinities"), open_volume(self.run.volume, "fragments")
+        neighbours = self.run.config.neighbours
         with open_graph(self.run) as store:
 
             def process_block(block: Block) -> None:
                 around = self.grid.with_context(block.box, CONTACT_CONTEXT, NO_VOXELS)
                 owned = block.box.relative_to(around)
                 ids = fragments.read(around)
-                edges = edge_table(affinities.read(around)[: len(NEAREST_NEIGHBOURS)], ids, owned)
+                edges = edge_table(affinities.read(around)[: len(neighbours)], ids, owned, neighbours)
                 store.write_block(block.index, node_table(ids[owned.slices], block, self.grid), edges)
 
             yield process_block

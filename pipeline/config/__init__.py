@@ -23,12 +23,13 @@ from .training import (
     TargetsConfig,
     TeacherConfig,
 )
-from .volumes import FileSource, PhantomSource, PublicSource, Region, Source, VolumesConfig
+from .volumes import ChosenSections, FileSource, PhantomSource, PublicSource, Region, Source, VolumesConfig
 
 __all__ = [
     "NEAREST_NEIGHBOURS",
     "AgglomerateConfig",
     "AugmentConfig",
+    "ChosenSections",
     "ClusterConfig",
     "Config",
     "DistillationConfig",

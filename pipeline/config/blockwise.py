@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from .base import NEAREST_NEIGHBOURS, Fraction, NonNegative, Offset, Positive, Section, VoxelContext, VoxelShape
 
 Seconds = Annotated[float, Field(gt=0)]
+Bias = Annotated[float, Field(ge=-1.0, le=0.0)]
 
 
 class ClusterConfig(Section):
@@ -45,38 +46,52 @@ class PredictConfig(Section):
     """Reduced precision during inference."""
 
 
+WATERSHED_SETTINGS = {
+    "boundary_threshold",
+    "seed_smoothing",
+    "seed_distance",
+    "in_plane",
+    "minimum_affinity",
+    "minimum_size",
+}
+MUTEX_SETTINGS = {"attraction_bias", "repulsion_bias", "minimum_size"}
+
+
 class FragmentsConfig(Section):
-    """Over-segmentation of each block by seeded watershed on the mean affinity."""
+    """Over-segmentation of each block, by seeded watershed on the mean affinity or by mutex watershed."""
 
     method: Literal["watershed", "mutex_watershed"] = "watershed"
     """`watershed`: seeds at maxima of the distance to boundaries; `mutex_watershed`: needs long-range offsets in
     `predict.offsets`."""
     context: VoxelContext = (4, 32, 32)
-    """Voxels read around a block on each side."""
+    """Voxels read around a block on each side; along z none of separate images."""
     in_plane: bool = False
-    """Fragment each section by itself (anisotropic data)."""
+    """Fragment each section by itself (anisotropic data); separate images always are (`watershed`)."""
     boundary_threshold: Fraction = 0.5
-    """Voxels with a mean affinity below this are boundary."""
+    """Voxels with a mean affinity below this are boundary (`watershed`)."""
+    background_threshold: Fraction = 0.0
+    """Voxels whose affinities to their nearest neighbours are lower, on average over both directions of each axis, are
+    background: they become 0 and enter no fragment. 0: there is no background (neurites fill the volume)."""
     seed_smoothing: Annotated[float, Field(ge=0)] = 1.0
-    """Standard deviation in voxels of the Gaussian that smooths the boundary distance before seeds are sought."""
+    """Standard deviation in voxels of the Gaussian that smooths the boundary distance before seeds are sought
+    (`watershed`)."""
     seed_distance: Positive = 5
-    """Least distance between seeds in voxels."""
+    """Least distance between seeds in voxels (`watershed`)."""
+    attraction_bias: Bias = -0.2
+    """Added to affinities of nearest neighbours: above zero they attract, below they repel, strongest first
+    (`mutex_watershed`)."""
+    repulsion_bias: Bias = -0.7
+    """The same for longer offsets; nearer to -1 keeps more objects apart (`mutex_watershed`)."""
     minimum_affinity: Fraction = 0.0
-    """Fragments whose mean affinity is lower are removed (become 0)."""
+    """Fragments whose mean affinity is lower are removed (become 0; `watershed`)."""
     minimum_size: NonNegative = 0
-    """Fragments with fewer voxels are given to their neighbours within the block."""
+    """Fragments with fewer voxels are given to their neighbours within the block; on a background, those without
+    neighbours become 0."""
 
-    def watershed_settings(self) -> dict[str, Any]:
-        """The arguments of `seeded_watershed` that the config decides."""
-        names = {
-            "boundary_threshold",
-            "seed_smoothing",
-            "seed_distance",
-            "in_plane",
-            "minimum_affinity",
-            "minimum_size",
-        }
-        return self.model_dump(include=names)
+    def method_settings(self) -> dict[str, Any]:
+        """The arguments of `make_fragments` that the config decides."""
+        names = WATERSHED_SETTINGS if self.method == "watershed" else MUTEX_SETTINGS
+        return self.model_dump(include={"method", "background_threshold"} | names)
 
 
 class AgglomerateConfig(Section):
@@ -98,7 +113,8 @@ class SegmentConfig(Section):
 
     thresholds: Annotated[tuple[Fraction, ...], Field(min_length=1)] | Literal["best"] = "best"
     """Merge thresholds (1 - affinity: larger merges more) of the segmentations to write. `best`: the one with the
-    lowest VOI on the validation region, or 0.5 when there are no labels."""
+    lowest VOI on the validation region, or of separate images the one with the highest panoptic quality; 0.5 when there
+    are no labels."""
     minimum_size: NonNegative = 0
     """Segments with fewer voxels are set to 0."""
 
@@ -108,10 +124,12 @@ class EvaluateConfig(Section):
 
     sweep: Annotated[tuple[Fraction, ...], Field(min_length=1)] = tuple(round(0.05 * step, 2) for step in range(1, 20))
     """Thresholds of the sweep, computed on the graph without writing volumes."""
-    minimum_size: NonNegative = 500
-    """Labels with fewer voxels in the region, after connected parts are told apart, are ignored."""
-    relabel: bool = True
-    """Treat separate connected parts of a label within the region as separate objects."""
+    minimum_size: NonNegative | None = None
+    """Labels with fewer voxels in the region, after connected parts are told apart, are ignored. Default: 500, or 0 in
+    separate images."""
+    relabel: bool | None = None
+    """Treat separate connected parts of a label within the region as separate objects. Default: true, or false in
+    separate images."""
 
 
 class RagConfig(Section):
@@ -149,11 +167,3 @@ class BlockwiseSections(Section):
     """The graph store."""
     view: ViewConfig = ViewConfig()
     """Stage 07: viewer."""
-
-    @model_validator(mode="after")
-    def _method_has_its_affinities(self) -> BlockwiseSections:
-        if tuple(self.predict.offsets[:3]) != NEAREST_NEIGHBOURS:
-            raise ValueError("predict.offsets must start with [-1,0,0], [0,-1,0], [0,0,-1]")
-        if self.fragments.method == "mutex_watershed" and len(self.predict.offsets) <= 3:
-            raise ValueError("fragments.method mutex_watershed needs long-range offsets in predict.offsets")
-        return self

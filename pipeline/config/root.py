@@ -6,7 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from .base import NEAREST_NEIGHBOURS, Offset
 from .blockwise import BlockwiseSections
+from .images import IN_PLANE_NEIGHBOURS, refuse_what_joins_images
 from .training import AugmentConfig, StudentConfig, TargetsConfig, TeacherConfig
 from .volumes import VolumesConfig
 
@@ -29,6 +31,28 @@ class Config(BlockwiseSections):
     """Augmentation of training samples."""
     targets: TargetsConfig = TargetsConfig()
     """Supervision."""
+
+    @property
+    def neighbours(self) -> tuple[Offset, ...]:
+        """Offsets of the nearest neighbours, the first of `predict.offsets`: three in a volume, two in images."""
+        return IN_PLANE_NEIGHBOURS if self.volumes.images else NEAREST_NEIGHBOURS
+
+    @model_validator(mode="after")
+    def _fragments_have_their_affinities(self) -> Config:
+        neighbours = self.neighbours
+        if tuple(self.predict.offsets[: len(neighbours)]) != neighbours:
+            listed = ", ".join(f"[{z},{y},{x}]" for z, y, x in neighbours)
+            condition = " with volumes.images" if self.volumes.images else ""
+            raise ValueError(f"predict.offsets must start with {listed}{condition}")
+        if self.fragments.method == "mutex_watershed" and len(self.predict.offsets) <= len(neighbours):
+            raise ValueError("fragments.method mutex_watershed needs long-range offsets in predict.offsets")
+        return self
+
+    @model_validator(mode="after")
+    def _images_stay_apart(self) -> Config:
+        if self.volumes.images:
+            refuse_what_joins_images(self)
+        return self
 
     @model_validator(mode="after")
     def _distillation_has_a_teacher(self) -> Config:

@@ -68,6 +68,9 @@ class TargetsConfig(Section):
     """Width in voxels, to each side, of the background cut between touching neurites."""
     erosion_in_plane: bool = False
     """Cut only within sections (anisotropic data)."""
+    background_weight: Annotated[float, Field(gt=0, le=1.0)] = 1.0
+    """Weight of a pair of two background voxels beside one that a boundary keeps apart. Few objects on a wide
+    background need a small one: otherwise the boundaries between touching objects hardly count."""
     unlabelled_id: NonNegative | None = None
     """A label value that means "not annotated": no loss there. Label 0 is background, not unknown, unless named
     here."""

@@ -9,6 +9,15 @@ from pydantic import Field, model_validator
 from .base import Fraction, NanometreShape, NanometreVector, Probability, Readable, Section, VoxelShape, VoxelVector
 
 
+class ChosenSections(Section):
+    """Some sections of a stack: those with a certain number in a list, for example the images of one split."""
+
+    dataset: str
+    """Dataset in `path` with one whole number per section."""
+    equals: int
+    """Sections with this number are imported, in their order."""
+
+
 class FileSource(Section):
     """A volume in a file: TIFF stack (file or folder), HDF5, N5 or zarr."""
 
@@ -31,7 +40,10 @@ class FileSource(Section):
     offset: NanometreVector | None = None
     """Position of the first voxel in nanometres. Default: what the file says, otherwise 0."""
     axes: str | None = None
-    """Order of the stored axes, for example `zyx` or `xyz`. Default: what the file says, otherwise `zyx`."""
+    """Order of the stored axes, for example `zyx` or `xyz`; `n` instead of `z` counts separate images. Default: what
+    the file says, otherwise `zyx`."""
+    sections: ChosenSections | None = None
+    """Import only some of the sections. Default: all."""
 
 
 class PhantomSource(Section):
@@ -114,6 +126,10 @@ class VolumesConfig(Section):
     """A labelled region that training never sees: validation during training, choice of the threshold, scores."""
     segment: Region
     """The region that is predicted and segmented; its source is imported into `volume.zarr`."""
+    images: bool = False
+    """The sections are separate images: nothing crosses from one to the next. Networks are 2D, all offsets have z = 0
+    (`predict.offsets` start with [0,-1,0], [0,0,-1]), fragments and graph stay within sections, the same label in two
+    sections is two objects, and scores are means over the images."""
     import_block: VoxelShape = (32, 256, 256)
     """Volumes are imported in blocks of this many voxels; also the chunk shape of the imported arrays."""
 

@@ -14,12 +14,12 @@ import h5py
 import numpy as np
 from funlib.geometry import Coordinate
 
-from pipeline.config import FileSource
+from pipeline.config import ChosenSections, FileSource
 from pipeline.errors import UserError
 
 from .containers import OpenContainer, StoredArray, listing, open_hdf5, open_n5, open_zarr
 from .metadata import whole_nanometres, zyx_order
-from .ordered import FileReader, OrderedArray
+from .ordered import ChosenArray, FileReader, OrderedArray
 from .source import DTYPES, OpenSource
 from .stamps import stamp
 from .tiff import is_tiff, open_tiff
@@ -58,10 +58,14 @@ class FileOpener:
             UserError: anything is missing or ambiguous.
         """
         with ExitStack() as stack:
-            stored = self._find_all(stack)
+            main = stack.enter_context(open_any(_expand(self.source.path, f"{self.where}.path"), f"{self.where}.path"))
+            stored = self._find_all(stack, main)
             readers = {dataset: self._ordered(dataset, array, stored["raw"]) for dataset, array in stored.items()}
             for dataset, reader in readers.items():
                 self._check(dataset, reader, readers["raw"])
+            if self.source.sections is not None:
+                chosen = chosen_sections(main, self.source.sections, readers["raw"], f"{self.where}.sections")
+                readers = {name: ChosenArray(reader.stored, reader.order, chosen) for name, reader in readers.items()}
             voxel_size = self._voxel_size(readers)
             yield OpenSource(
                 shape=readers["raw"].shape,
@@ -72,9 +76,8 @@ class FileOpener:
                 chunks=Coordinate(max(sizes) for sizes in zip(*(r.chunks for r in readers.values()), strict=True)),
             )
 
-    def _find_all(self, stack: ExitStack) -> dict[str, StoredArray]:
+    def _find_all(self, stack: ExitStack, main: OpenContainer | StoredArray) -> dict[str, StoredArray]:
         source, where = self.source, self.where
-        main = stack.enter_context(open_any(_expand(source.path, f"{where}.path"), f"{where}.path"))
         raw = _required(_find(main, source.raw, RAW_NAMES, f"{where}.raw"), main, f"{where}.raw")
         found = {"raw": raw}
         labels = self._find_labels(stack, main)
@@ -175,6 +178,38 @@ class FileOpener:
                     key,
                 )
         return whole_nanometres(raw, "offset", readers["raw"].name, key)
+
+
+def chosen_sections(
+    main: OpenContainer | StoredArray, wanted: ChosenSections, raw: OrderedArray, where: str
+) -> np.ndarray:
+    """The numbers of the sections to import, (n,) int64, ascending.
+
+    Args:
+        main: the opened file.
+        wanted: the list of numbers in it, and the number that counts.
+        raw: the intensities, whose sections are listed.
+        where: dotted path of the config section.
+
+    Raises:
+        UserError: there is no such list, it does not fit, or no section has the number.
+    """
+    key = f"{where}.dataset"
+    if not isinstance(main, OpenContainer):
+        raise UserError(f"{main.name} is a TIFF stack and has no datasets that could choose sections", key)
+    found = _required(main.find(wanted.dataset, (), key), main, key).array
+    if found.shape != (raw.shape[0],) or np.dtype(found.dtype).kind not in "uib":
+        raise UserError(
+            f"{wanted.dataset} is {np.dtype(found.dtype).name} of shape {tuple(found.shape)}; expected one whole "
+            f"number for each of the {raw.shape[0]} sections of {raw.name}",
+            key,
+        )
+    numbers = np.asarray(found[:])
+    chosen = np.flatnonzero(numbers == wanted.equals)
+    if len(chosen) == 0:
+        present = ", ".join(str(number) for number in np.unique(numbers)[:10])
+        raise UserError(f"no section has the number {wanted.equals}; {wanted.dataset} has {present}", f"{where}.equals")
+    return chosen
 
 
 def open_any(path: Path, where: str) -> AbstractContextManager[OpenContainer | StoredArray]:

@@ -157,6 +157,8 @@ def open_kind(name: str, source: Source) -> SourceOpener:
 def _identity(source: Source, opener: SourceOpener) -> dict[str, Any]:
     """The config section, less what does not change the voxels, and the state of the data."""
     section = {key: value for key, value in dump_config(source).items() if key not in ("block_shape", "cache")}
+    if section.get("sections") is None:  # all: imports that are older than this key stay valid
+        section.pop("sections", None)
     return {"section": config_hash(section), "data": opener.identity()}
 
 

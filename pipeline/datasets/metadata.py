@@ -94,12 +94,12 @@ def read_placement(attributes: Mapping[str, Any], name: str, reverse: bool = Fal
 
 
 def zyx_order(axes: str, where: str) -> tuple[int, int, int]:
-    """Which stored axis is z, which y, which x.
+    """Which stored axis is z, which y, which x; n, the number of separate images, stands for z.
 
     Raises:
-        UserError: `axes` is no arrangement of the letters z, y, x.
+        UserError: `axes` is no arrangement of the letters z (or n), y, x.
     """
-    letters = axes.lower()
+    letters = axes.lower().replace("n", "z")
     if sorted(letters) != ["x", "y", "z"]:
         raise UserError(f"axes {axes!r} must be an arrangement of z, y and x, for example zyx or xyz", where)
     return letters.index("z"), letters.index("y"), letters.index("x")

@@ -63,6 +63,33 @@ class OrderedArray:
 
 
 @dataclass(frozen=True)
+class ChosenArray(OrderedArray):
+    """Some sections of a stored array, one after the other.
+
+    Attributes:
+        sections: (n,) their numbers in the file, ascending.
+    """
+
+    sections: np.ndarray
+
+    @property
+    def shape(self) -> Coordinate:
+        """Extent in voxels of the chosen sections."""
+        return Coordinate(len(self.sections), *super().shape[1:])
+
+    def read(self, box: Box) -> np.ndarray:
+        """The voxels of a box, counted in chosen sections. Every chunk is decoded once."""
+        wanted = self.sections[box.begin[0] : box.end[0]]
+        parts = np.split(wanted, np.flatnonzero(np.diff(wanted // self.chunks[0])) + 1)
+        return np.concatenate([self._read_part(part, box) for part in parts])
+
+    def _read_part(self, sections: np.ndarray, box: Box) -> np.ndarray:
+        first, last = int(sections[0]), int(sections[-1])
+        around = Box(Coordinate(first, *box.begin[1:]), Coordinate(last + 1, *box.end[1:]))
+        return super().read(around)[sections - first]
+
+
+@dataclass(frozen=True)
 class FileReader:
     """Raw, labels and mask of a file source, read together; see `BoxReader`."""
 

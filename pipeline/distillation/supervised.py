@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .affinities import Offsets, crop, pair_cosines
+from .affinities import Offsets, crop, pair_cosines, pair_slices
 from .balance import balanced_weights
 
 
@@ -18,19 +18,29 @@ class SupervisedAffinityLoss(nn.Module):
 
     Args:
         offsets: in voxels, one number per spatial axis.
+        background_weight: weight of a pair of two background voxels beside all others, before the classes are
+            balanced. On a wide background, pairs of it would outnumber those that a boundary keeps apart.
     """
 
-    def __init__(self, offsets: Offsets) -> None:
+    def __init__(self, offsets: Offsets, background_weight: float = 1.0) -> None:
         super().__init__()
         self.offsets = tuple(tuple(offset) for offset in offsets)
+        self.background_weight = background_weight
 
-    def forward(self, embedding: torch.Tensor, affinities: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        embedding: torch.Tensor,
+        affinities: torch.Tensor,
+        mask: torch.Tensor,
+        labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """The loss.
 
         Args:
             embedding: (B, D, *spatial).
             affinities: (B, K, *spatial), 1 where p and p + offset k belong together, 0 where not; any dtype.
             mask: (B, K, *spatial), 1 where that is known; any dtype.
+            labels: (B, *spatial), 0 is background; needed for a `background_weight` below 1.
 
         Raises:
             ValueError: targets and embedding do not fit together.
@@ -41,10 +51,20 @@ class SupervisedAffinityLoss(nn.Module):
         losses, known = [], []
         for channel, (here, cosines) in enumerate(pair_cosines(embedding, self.offsets)):
             target = crop(affinities[:, channel], here).to(cosines.dtype)
-            weight = balanced_weights(target, crop(mask[:, channel], here).to(cosines.dtype))
+            pairs = crop(mask[:, channel], here).to(cosines.dtype)
+            if self.background_weight < 1:
+                assert labels is not None
+                pairs = pairs * self._importance(labels, self.offsets[channel]).to(cosines.dtype)
+            weight = balanced_weights(target, pairs)
             losses.append((weight * _miss(cosines, target)).sum() / weight.sum().clamp(min=1e-6))
             known.append(weight.sum() > 0)
         return torch.stack(losses).sum() / torch.stack(known).sum().clamp(min=1)
+
+    def _importance(self, labels: torch.Tensor, offset: tuple[int, ...]) -> torch.Tensor:
+        """Weight of each pair of an offset, (B, *overlap)."""
+        here, there = pair_slices(offset, labels.shape[1:])
+        empty = (crop(labels, here) == 0) & (crop(labels, there) == 0)
+        return torch.where(empty, self.background_weight, 1.0)
 
 
 def _miss(cosines: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .contingency import contingency_table
+from .contingency import Contingency, contingency_table
 
 MATCH = 0.5
 """A segment and an object match if their intersection over union is larger; above 0.5 no object has two matches."""
@@ -64,7 +64,11 @@ def find_overlaps(segmentation: np.ndarray, labels: np.ndarray) -> Overlaps:
     Raises:
         ValueError: the shapes differ.
     """
-    table = contingency_table(segmentation, labels, ignore_labels=())
+    return overlaps_of_table(contingency_table(segmentation, labels, ignore_labels=()))
+
+
+def overlaps_of_table(table: Contingency) -> Overlaps:
+    """The overlaps that a contingency table counts, in which the background (id 0) takes part; it is left out here."""
     segments, segment = np.unique(table.segment, return_inverse=True)
     objects, label = np.unique(table.label, return_inverse=True)
     background_segment, background_label = int(0 in segments), int(0 in objects)  # id 0 sorts first
@@ -78,6 +82,28 @@ def find_overlaps(segmentation: np.ndarray, labels: np.ndarray) -> Overlaps:
     )
 
 
+def instance_scores(table: Contingency) -> dict[str, float]:
+    """All scores of objects on a background, by name: what the functions below give for the arrays counted.
+
+    Args:
+        table: of a segmentation and labels, the background (id 0) of both included.
+
+    Returns:
+        `panoptic_quality` with its factors `segmentation_quality` and `recognition_quality`, `f1` (the latter's other
+        name), `aggregated_jaccard` and `dice`.
+    """
+    overlaps = overlaps_of_table(table)
+    panoptic = _panoptic_quality(overlaps)
+    return {
+        "panoptic_quality": panoptic.quality,
+        "segmentation_quality": panoptic.segmentation,
+        "recognition_quality": panoptic.recognition,
+        "f1": panoptic.recognition,
+        "aggregated_jaccard": _aggregated_jaccard_index(overlaps),
+        "dice": _dice(overlaps),
+    }
+
+
 def dice(segmentation: np.ndarray, labels: np.ndarray) -> float:
     """Dice coefficient of the two foregrounds, whatever the objects in them.
 
@@ -87,7 +113,10 @@ def dice(segmentation: np.ndarray, labels: np.ndarray) -> float:
     Raises:
         ValueError: the shapes differ.
     """
-    overlaps = find_overlaps(segmentation, labels)
+    return _dice(find_overlaps(segmentation, labels))
+
+
+def _dice(overlaps: Overlaps) -> float:
     foregrounds = overlaps.segment_sizes.sum() + overlaps.label_sizes.sum()
     return float(2 * overlaps.common.sum() / foregrounds) if foregrounds else 1.0
 
@@ -101,7 +130,10 @@ def panoptic_quality(segmentation: np.ndarray, labels: np.ndarray) -> PanopticQu
     Raises:
         ValueError: the shapes differ.
     """
-    overlaps = find_overlaps(segmentation, labels)
+    return _panoptic_quality(find_overlaps(segmentation, labels))
+
+
+def _panoptic_quality(overlaps: Overlaps) -> PanopticQuality:
     found, wanted = len(overlaps.segment_sizes), len(overlaps.label_sizes)
     if found + wanted == 0:
         return PanopticQuality(1.0, 1.0, 1.0)
@@ -135,7 +167,10 @@ def aggregated_jaccard_index(segmentation: np.ndarray, labels: np.ndarray) -> fl
     Raises:
         ValueError: the shapes differ.
     """
-    overlaps = find_overlaps(segmentation, labels)
+    return _aggregated_jaccard_index(find_overlaps(segmentation, labels))
+
+
+def _aggregated_jaccard_index(overlaps: Overlaps) -> float:
     if len(overlaps.segment_sizes) + len(overlaps.label_sizes) == 0:
         return 1.0
     best_first = np.lexsort((overlaps.segment, -overlaps.ratio, overlaps.label))

@@ -63,15 +63,19 @@ def count_overlaps(
     *,
     shift: Sequence[int] | None = None,
     rules: LabelRules | None = None,
+    background: bool = False,
+    known: Readable | None = None,
     block_shape: Sequence[int] = BLOCK_SHAPE,
 ) -> Contingency:
-    """How many voxels each segment shares with each labelled object in a region. Label 0 does not count.
+    """How many voxels each segment shares with each labelled object in a region.
 
     Args:
         segmentation, labels: ids.
         box: the region, in voxels of `labels`.
         shift: voxel v of `labels` is voxel v - shift of `segmentation`. Default: 0.
-        rules: which labels count. Default: all but 0, as they are.
+        rules: which labels count as objects; voxels of the others do not count. Default: all, as they are.
+        background: whether voxels with label 0 count, as label 0.
+        known: where voxels count, bool, in voxels of `labels`. Default: everywhere.
         block_shape: voxels read at a time; the result does not depend on it, except for the ids of objects.
 
     Returns:
@@ -86,7 +90,10 @@ def count_overlaps(
         if parts is not None:
             objects = parts.number(objects, block)
         segments = segmentation.read(Box(block.begin - shift, block.end - shift))
-        tables.append(contingency_table(segments, objects))
+        if known is not None:
+            counted = known.read(block)
+            segments, objects = segments[counted], objects[counted]
+        tables.append(contingency_table(segments, objects, ignore_labels=() if background else (0,)))
     table = merge_tables(tables)
     if parts is not None:
         table = parts.join(table)
@@ -161,4 +168,4 @@ def _blocks(box: Box, block_shape: Sequence[int]) -> Iterator[Box]:
 
 def _without_small(table: Contingency, minimum_size: int) -> Contingency:
     ids = np.unique(table.label)
-    return table.without_labels(ids[table.label_sizes() < minimum_size])
+    return table.without_labels(ids[(table.label_sizes() < minimum_size) & (ids > 0)])

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from funlib.geometry import Coordinate
 
+from ..config import EvaluateConfig
 from ..errors import UserError
 from ..rag import EdgeTable, open_rag
 from ..run import Run, region_box, update_summary
 from ..volumes import Box, Volume, open_volume, volume_exists
 from .contingency import Contingency
+from .images import mean_image_scores, sections_of, sweep_images
 from .overlaps import LabelRules, count_overlaps
-from .sweep import Scores, best_of, scores_of_table, sweep_thresholds
+from .sweep import Scores, best_of, scores_of_table, sweep_thresholds, told
 
 logger = logging.getLogger(__name__)
 
 UNLABELLED_THRESHOLD = 0.5
 """The threshold of a run that has no labels to choose one on."""
+
+NEURITE_VOXELS = 500
+"""Pieces of neurites with fewer voxels say little about a segmentation."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Truth:
         region: the voxels that count, in voxels of `labels`.
         unlabelled_id: a label that means "not annotated", besides 0.
         rules: which labels count as objects.
+        images: every section is an image of its own.
     """
 
     labels: Volume
@@ -39,6 +47,7 @@ class Truth:
     region: Box
     unlabelled_id: int | None
     rules: LabelRules
+    images: bool = False
 
     def read(self, box: Box) -> np.ndarray:
         """The labels of a box; 0 where they do not count."""
@@ -50,9 +59,41 @@ class Truth:
         return labels
 
     def against(self, segmentation: Volume) -> Contingency:
-        """The contingency table of a segmentation that covers the region."""
-        shift = (segmentation.offset - self.labels.offset) / self.labels.voxel_size
-        return count_overlaps(segmentation, self, self.region, shift=shift, rules=self.rules)
+        """The contingency table of a segmentation that covers the region, its labelled voxels only."""
+        return count_overlaps(segmentation, self, self.region, shift=self._shift(segmentation), rules=self.rules)
+
+    def images_against(self, segmentation: Volume) -> Iterator[Contingency]:
+        """The contingency table of each image, its background included."""
+        shift, known = self._shift(segmentation), _Annotated(self)
+        for section in sections_of(self.region):
+            yield count_overlaps(
+                segmentation, self, section, shift=shift, rules=self.rules, background=True, known=known
+            )
+
+    def score(self, segmentation: Volume) -> Scores:
+        """Scores of a segmentation that covers the region."""
+        if self.images:
+            return mean_image_scores(self.images_against(segmentation))
+        return scores_of_table(self.against(segmentation))
+
+    def _shift(self, segmentation: Volume) -> Coordinate:
+        return (segmentation.offset - self.labels.offset) / self.labels.voxel_size
+
+
+@dataclass(frozen=True)
+class _Annotated:
+    """Where labels are known, background included."""
+
+    truth: Truth
+
+    def read(self, box: Box) -> np.ndarray:
+        """Whether voxels count, (z, y, x) bool."""
+        known = np.ones(box.shape, bool)
+        if self.truth.unlabelled_id is not None:
+            known &= self.truth.labels.read(box) != self.truth.unlabelled_id
+        if self.truth.mask is not None:
+            known &= self.truth.mask.read(box) > 0
+        return known
 
 
 def evaluate(run: Run) -> dict[str, Any]:
@@ -60,7 +101,9 @@ def evaluate(run: Run) -> dict[str, Any]:
 
     Returns:
         `scores`: for each threshold (as text with two decimals) VOI and adapted Rand error; a written segmentation is
-        scored as it was written. `best`: the one with the lowest VOI, with its `threshold`.
+        scored as it was written. `best`: the one with the lowest VOI, with its `threshold`. Of separate images, every
+        score is the mean over the images, those of objects on a background stand beside them (see `instance_scores`),
+        and `best` has the highest panoptic quality.
 
     Raises:
         UserError: there are no labels where the volume was segmented, or an earlier stage has not run.
@@ -68,7 +111,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     truth = find_truth(run)
     scores = sweep_run(run, truth)
     for threshold, volume in written_segmentations(run).items():
-        scores[threshold] = scores_of_table(truth.against(volume))
+        scores[threshold] = truth.score(volume)
     best = best_of(scores)
     results = {
         "scores": {f"{threshold:.2f}": scores[threshold] for threshold in sorted(scores)},
@@ -80,7 +123,7 @@ def evaluate(run: Run) -> dict[str, Any]:
 
 
 def best_threshold(run: Run) -> float:
-    """The threshold of the sweep with the lowest VOI on the validation region, or 0.5 if the volume has no labels.
+    """The threshold of the sweep with the best scores on the validation region, or 0.5 if the volume has no labels.
 
     Raises:
         UserError: the validation region lies outside the segmented one, or an earlier stage has not run.
@@ -89,7 +132,7 @@ def best_threshold(run: Run) -> float:
         return UNLABELLED_THRESHOLD
     scores = sweep_run(run, find_truth(run))
     best = best_of(scores)
-    logger.info("threshold %.2f has the lowest VOI on the validation region: %.3f bits", best, scores[best]["voi_sum"])
+    logger.info("threshold %.2f is the best on the validation region: %s", best, told(scores[best]))
     return best
 
 
@@ -112,15 +155,27 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
     Raises:
         UserError: the fragments or the merge scores are missing.
     """
-    table = truth.against(open_volume(run.volume, "fragments"))
-    if table.total == 0:
-        raise UserError("no labelled voxels to score on, once small labels are ignored", "evaluate.minimum_size")
+    fragments = open_volume(run.volume, "fragments")
     with open_rag(run.config.rag, run.directory) as store:
         edges = EdgeTable.concatenate(store.iterate_edges()).summed()
     if len(edges) and np.isnan(edges.score).all():
         raise UserError("the graph has no merge scores; run 04_agglomerate.py first", "agglomerate")
-    thresholds = {round(threshold, 2) for threshold in run.config.evaluate.sweep}
-    return sweep_thresholds(table, edges.pairs, edges.score, sorted(thresholds), run.config.agglomerate.maximum_score)
+    thresholds = sorted({round(threshold, 2) for threshold in run.config.evaluate.sweep})
+    limit = run.config.agglomerate.maximum_score
+    if truth.images:
+        return sweep_images(_some_labelled(truth.images_against(fragments)), edges, thresholds, limit)
+    (table,) = _some_labelled([truth.against(fragments)])
+    return sweep_thresholds(table, edges.pairs, edges.score, thresholds, limit)
+
+
+def _some_labelled(tables: Iterable[Contingency]) -> Iterator[Contingency]:
+    """All tables; a `UserError` after the last one if none of them counts an object."""
+    labelled = False
+    for table in tables:
+        labelled = labelled or bool(np.any(table.label > 0))
+        yield table
+    if not labelled:
+        raise UserError("no labelled voxels to score on, once small labels are ignored", "evaluate.minimum_size")
 
 
 def find_truth(run: Run) -> Truth:
@@ -139,8 +194,15 @@ def find_truth(run: Run) -> Truth:
         if region.size == 0:
             raise UserError("lies outside volumes.segment, so nothing there was segmented", "volumes.validate")
     mask = open_volume(run.container(source), "mask") if volume_exists(run.container(source), "mask") else None
-    rules = LabelRules(config.relabel, config.minimum_size)
-    return Truth(labels, mask, region, run.config.targets.unlabelled_id, rules)
+    rules = label_rules(config, volumes.images)
+    return Truth(labels, mask, region, run.config.targets.unlabelled_id, rules, volumes.images)
+
+
+def label_rules(config: EvaluateConfig, images: bool) -> LabelRules:
+    """The rules of the config, by default those that suit neurites in a volume, or all objects of separate images."""
+    relabel = not images if config.relabel is None else config.relabel
+    minimum_size = (0 if images else NEURITE_VOXELS) if config.minimum_size is None else config.minimum_size
+    return LabelRules(relabel, minimum_size)
 
 
 def written_segmentations(run: Run) -> dict[float, Volume]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from .contingency import Contingency
 from .metrics import rand_error_of_table, voi_of_table
 
 Scores = dict[str, float]
-"""`voi_split`, `voi_merge`, `voi_sum` in bits and `adapted_rand_error`."""
+"""`voi_split`, `voi_merge`, `voi_sum` in bits and `adapted_rand_error`; of images also the scores of their objects."""
 
 
 def scores_of_table(table: Contingency) -> Scores:
@@ -31,6 +31,7 @@ def sweep_thresholds(
     merge_scores: np.ndarray,
     thresholds: Iterable[float],
     maximum_score: float = 1.0,
+    score: Callable[[Contingency], Scores] = scores_of_table,
 ) -> dict[float, Scores]:
     """Scores of the segmentation at each threshold.
 
@@ -40,15 +41,29 @@ def sweep_thresholds(
         merge_scores: (E,) score at which the two fragments of each edge are in one segment.
         thresholds: merge scores up to which fragments are merged.
         maximum_score: edges above this are never merged.
+        score: of a table of segments against labels.
     """
     results = {}
     for threshold in thresholds:
         lut = connected_components(table.segment, edges, merge_scores, min(threshold, maximum_score))
         segments = relabel(table.segment, lut[:, 0], lut[:, 1])
-        results[threshold] = scores_of_table(table.relabelled(segments))
+        results[threshold] = score(table.relabelled(segments))
     return results
 
 
 def best_of(scores: Mapping[float, Scores]) -> float:
-    """The threshold with the lowest VOI; of several, the one that merges least."""
-    return min(scores, key=lambda threshold: (scores[threshold]["voi_sum"], threshold))
+    """The threshold with the best scores; of several, the one that merges least."""
+    return min(scores, key=lambda threshold: (shortfall(scores[threshold]), threshold))
+
+
+def shortfall(scores: Scores) -> float:
+    """What decides between segmentations, smaller is better: the VOI, or of images what their panoptic quality lacks
+    to 1."""
+    return 1 - scores["panoptic_quality"] if "panoptic_quality" in scores else scores["voi_sum"]
+
+
+def told(scores: Scores) -> str:
+    """The score that decides, in words."""
+    if "panoptic_quality" in scores:
+        return f"panoptic quality {scores['panoptic_quality']:.3f}"
+    return f"VOI {scores['voi_sum']:.3f} bits"

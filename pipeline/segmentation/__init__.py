@@ -1,6 +1,7 @@
 """Segmentation algorithms, numpy in and numpy out: no files, no blocks, no databases."""
 
 from .components import connected_components, relabel
+from .fragmentation import make_fragments
 from .graph import RegionGraph, merge_graphs, region_graph, region_graph_statistics
 from .linkage import agglomerate_global, merge_scores
 from .mutex import mutex_watershed
@@ -16,6 +17,7 @@ __all__ = [
     "agglomerate_waterz",
     "connected_components",
     "fragment_statistics",
+    "make_fragments",
     "merge_graphs",
     "merge_scores",
     "mutex_watershed",

@@ -47,7 +47,8 @@ def seeded_watershed(
     """Fragments of a block: a watershed from the maxima of the distance to boundaries.
 
     Args:
-        affinities: (3, z, y, x), float in [0, 1] or uint8 (255 = certain), to the nearest neighbours in z, y, x.
+        affinities: (3, z, y, x), float in [0, 1] or uint8 (255 = certain), to the nearest neighbours in z, y, x; with
+            `in_plane` those in y, x are enough.
         boundary_threshold: voxels whose mean affinity is below this are boundary.
         seed_smoothing: standard deviation of the Gaussian that smooths the boundary distance before seeds are
             sought, in voxels of the finest axis.
@@ -65,14 +66,14 @@ def seeded_watershed(
         ValueError: the affinities have another shape or dtype.
     """
     affinities = as_unit_interval(affinities)
-    if len(affinities) != 3:
+    if len(affinities) != 3 and not (in_plane and len(affinities) == 2):
         raise ValueError(f"a watershed needs the 3 nearest-neighbour affinities, got {len(affinities)} channels")
     if 0 in affinities.shape:
         return np.zeros(affinities.shape[1:], np.uint64)
     spacing = np.asarray(voxel_size if voxel_size is not None else (1, 1, 1), np.float64)
     spacing = spacing / spacing.min()
     if in_plane:
-        mean = affinities[1:].mean(axis=0)
+        mean = affinities[-2:].mean(axis=0)
         seeding = _Seeding(boundary_threshold, seed_smoothing, seed_distance, tuple(spacing[1:]))
         fragments = _stack_sections([_flood(section, seeding, minimum_size) for section in mean])
     else:

@@ -155,6 +155,8 @@ class Loop:
         )
 
     def _validate(self) -> None:
+        from ..evaluation import shortfall
+
         if self.held_out is None:
             return
         schedule = self.training.section.training
@@ -173,7 +175,7 @@ class Loop:
             return
         self.log.validation(self.step.iteration, scores)
         logger.info("%s at iteration %d: %s", self.training.role, self.step.iteration, _readable(scores))
-        if scores["voi_sum"] < self.progress.best.get("voi_sum", math.inf):
+        if not self.progress.best or shortfall(scores) < shortfall(self.progress.best):
             self.progress.best = {"iteration": self.step.iteration, **scores}
             save_best(self.training.directory, self.step, self.training.settings, self._progress())
 

@@ -8,7 +8,7 @@ import torch
 from funlib.geometry import Coordinate
 from torch import nn
 
-from ..config import DistillationConfig, Offset
+from ..config import DistillationConfig, Offset, TargetsConfig
 from ..distillation import GraphRelationDistillation, LayerFeatures, SupervisedAffinityLoss
 from ..errors import UserError
 from ..networks import EmbeddingNetwork, Tap
@@ -61,8 +61,8 @@ class View:
 class Distiller(nn.Module):
     """A frozen teacher and the losses that compare a student with it.
 
-    The teacher is no part of this module's parameters or state. Two networks for images with a graph that has no
-    offset along z are compared section by section.
+    The teacher is no part of this module's parameters or state. Separate images, and two networks for images with a
+    graph that has no offset along z, are compared section by section.
 
     Args:
         config: terms, weights, layers.
@@ -70,6 +70,7 @@ class Distiller(nn.Module):
         student, teacher: the two networks and what each embeds of a patch.
         autocast: reduced precision for the teacher, or None.
         seed: of the samples from the memory.
+        images: the sections are separate images.
 
     Raises:
         UserError: the networks cannot be compared as configured.
@@ -83,6 +84,7 @@ class Distiller(nn.Module):
         teacher: View,
         autocast: torch.dtype | None,
         seed: int,
+        images: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -92,9 +94,10 @@ class Distiller(nn.Module):
         self._teacher = (teacher,)
         teacher.network.eval().requires_grad_(False)
         graph_offsets = offsets if config.offsets is None else config.offsets
-        self.images = student.network.dimensions == teacher.network.dimensions == 2 and not any(
+        in_plane = student.network.dimensions == teacher.network.dimensions == 2 and not any(
             offset[0] for offset in graph_offsets
         )
+        self.images = images or in_plane
         self.losses = GraphRelationDistillation(
             tuple(offset[1:] for offset in graph_offsets) if self.images else graph_offsets,
             node_weight=config.node_weight,
@@ -204,13 +207,13 @@ class Objective(nn.Module):
     """The loss of a training step.
 
     Args:
-        offsets: of the supervised affinities.
+        targets: offsets of the supervised affinities, and the weight of the background.
         distiller: for a student that learns from a teacher.
     """
 
-    def __init__(self, offsets: tuple[Offset, ...], distiller: Distiller | None = None) -> None:
+    def __init__(self, targets: TargetsConfig, distiller: Distiller | None = None) -> None:
         super().__init__()
-        self.supervised = SupervisedAffinityLoss(offsets)
+        self.supervised = SupervisedAffinityLoss(targets.offsets, targets.background_weight)
         self.distiller = distiller
 
     @property
@@ -235,7 +238,7 @@ class Objective(nn.Module):
             batch: `raw` (b, 1, z, y, x), `labels` (b, z, y, x), `affinities` and `mask` (b, k, z, y, x).
             iteration: counted from 0.
         """
-        total = self.supervised(embedding, batch["affinities"], batch["mask"])
+        total = self.supervised(embedding, batch["affinities"], batch["mask"], batch["labels"])
         terms = {"supervised": total.detach()}
         if self.distiller is not None:
             distilled, named = self.distiller(embedding, layers, batch["raw"], batch["labels"], iteration)

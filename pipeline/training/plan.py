@@ -95,9 +95,8 @@ class Training:
         Raises:
             UserError: the teacher's checkpoint cannot be used, or it takes other patches than the student.
         """
-        offsets = self.run.config.targets.offsets
         distiller = None if self.distillation is None else self._distiller(network, self.distillation)
-        return Objective(offsets, distiller).to(self.device)
+        return Objective(self.run.config.targets, distiller).to(self.device)
 
     def _distiller(self, network: EmbeddingNetwork, config: DistillationConfig) -> Distiller:
         assert self.teacher is not None and self.run.config.teacher is not None
@@ -107,8 +106,9 @@ class Training:
             View(one, embedded_part(one, patch, "student.training.patch_shape")) for one in (network, teacher)
         )
         teacher.to(self.device)
-        offsets = self.run.config.targets.offsets
-        return Distiller(config, offsets, student_view, teacher_view, self.autocast, self.run.config.seed)
+        run = self.run.config
+        views = (student_view, teacher_view)
+        return Distiller(config, run.targets.offsets, *views, self.autocast, run.seed, run.volumes.images)
 
 
 def teacher_checkpoint(run: Run) -> Path | None:

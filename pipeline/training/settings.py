@@ -23,6 +23,11 @@ FREE = {
     "picture_every",
 }
 """Keys of a training section that may change between two runs of one training."""
+NOTHING = "null"
+"""A key that is not there and one that is empty are the same."""
+NEWER = {"volumes.images": "false", "targets.background_weight": "1.0"}
+"""Keys that came later, with the value that stands for what was before: then they are left out, so that trainings of
+older versions continue."""
 
 
 def training_settings(config: Config, role: str, teacher: Path | None) -> dict[str, str]:
@@ -42,6 +47,7 @@ def training_settings(config: Config, role: str, teacher: Path | None) -> dict[s
         "targets": document["targets"],
         "volumes.train": {str(index): region for index, region in enumerate(volumes["train"])},
         "volumes.sources": {name: volumes["sources"][name] for name in sorted(sources)},
+        "volumes.images": volumes["images"],
         f"{role}.network": document[role]["network"],
         f"{role}.training": {key: value for key, value in document[role]["training"].items() if key not in FREE},
     }
@@ -53,7 +59,7 @@ def training_settings(config: Config, role: str, teacher: Path | None) -> dict[s
     settings: dict[str, str] = {}
     for path, value in parts.items():
         _flatten(path, value, settings)
-    return settings
+    return {path: value for path, value in settings.items() if NEWER.get(path) != value}
 
 
 def refuse_changes(trained: dict[str, str], wanted: dict[str, str], checkpoint: Path) -> None:
@@ -64,7 +70,7 @@ def refuse_changes(trained: dict[str, str], wanted: dict[str, str], checkpoint: 
     """
     role = "student" if any(path.startswith("student.") for path in wanted) else "teacher"
     for path in sorted(trained.keys() | wanted.keys()):
-        before, now = trained.get(path, "nothing"), wanted.get(path, "nothing")
+        before, now = trained.get(path, NOTHING), wanted.get(path, NOTHING)
         teacher_is_gone = path == "teacher.checkpoint" and path not in wanted
         if before == now or teacher_is_gone:
             continue

@@ -125,8 +125,10 @@ def _stored(training: Training) -> StoredTraining | None:
 
 
 def _report(training: Training, path: Path, iterations: int, seconds: float, progress: Progress) -> None:
+    from ..evaluation import told
+
     best = progress.best
-    score = f", best validation VOI {best['voi_sum']:.3f} at iteration {best['iteration']}" if best else ""
+    score = f", best validation {told(best)} at iteration {best['iteration']}" if best else ""
     logger.info(
         "%s: wrote %s, %d iterations in %.0f s (%.2f per second)%s; next: python %s %s",
         training.role,

@@ -1,15 +1,15 @@
-"""How good a network is on a held-out region: the supervised loss, and the VOI of a segmentation made from it."""
+"""How good a network is on a held-out region: the supervised loss, and the scores of a segmentation made from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
 import torch
 from funlib.geometry import Coordinate
 
-from ..config import NEAREST_NEIGHBOURS, Config, FragmentsConfig
+from ..config import Config, Offset
 from ..distillation import SupervisedAffinityLoss, cosine_to_affinity, embedding_affinities
 from ..networks import EmbeddingNetwork, normalise_raw
 from ..volumes import Box
@@ -20,6 +20,7 @@ from .targets import affinity_targets, erode_boundaries
 
 THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 """Merge thresholds of which the best is reported."""
+IMAGE_SCORES = ("panoptic_quality", "f1", "aggregated_jaccard", "dice")
 
 
 class ValidationStopped(Exception):
@@ -48,23 +49,37 @@ def validate(
         stopped: asked before each tile.
 
     Returns:
-        `loss` (supervised), and `voi_split`, `voi_merge`, `voi_sum` in bits at the best `threshold`.
+        `loss` (supervised), and at the best `threshold` of a volume `voi_split`, `voi_merge`, `voi_sum` in bits, of
+        separate images `panoptic_quality`, `f1`, `aggregated_jaccard`, `dice`, means over the images.
 
     Raises:
         ValidationStopped: `stopped` said so.
     """
+    from ..segmentation import make_fragments  # here and below: not needed by the loader's workers
+
     box = _middle(region.box, shape)
     network.eval()
     try:
         with torch.no_grad():
             embedding = embed_box(network, region, box, tile, autocast, stopped)
             loss = supervised_loss(embedding, region, box, config)
-            cosines, _ = embedding_affinities(embedding[None], NEAREST_NEIGHBOURS)
+            offsets = validation_offsets(config)
+            cosines, _ = embedding_affinities(embedding[None], offsets)
             affinities = cosine_to_affinity(cosines)[0].numpy()
     finally:
         network.train()
     labels = region.read_labels(box, ChunkCache(limit=0))
-    return {"loss": loss, **best_segmentation(affinities, labels, config.fragments, region.raw.voxel_size)}
+    settings = config.fragments.method_settings()
+    fragments = make_fragments(affinities, offsets, voxel_size=region.raw.voxel_size, **settings)
+    segmentations = merged_fragments(affinities, fragments, config.neighbours)
+    if config.volumes.images:
+        return {"loss": loss, **best_images(segmentations, labels, region.read_annotated(box, ChunkCache(limit=0)))}
+    return {"loss": loss, **best_volume(segmentations, labels)}
+
+
+def validation_offsets(config: Config) -> tuple[Offset, ...]:
+    """The affinities that fragments are made of: those to the nearest neighbours, for mutex watershed all."""
+    return config.neighbours if config.fragments.method == "watershed" else config.predict.offsets
 
 
 def embed_box(
@@ -99,36 +114,53 @@ def supervised_loss(embedding: torch.Tensor, region: LabelledRegion, box: Box, c
     labels = erode_boundaries(
         region.read_labels(grown, cache), config.targets.erosion, in_plane=config.targets.erosion_in_plane
     )
-    affinities, mask = affinity_targets(
-        labels[box.relative_to(grown).slices], region.read_annotated(box, cache), config.targets.offsets
-    )
-    loss = SupervisedAffinityLoss(config.targets.offsets)
-    return float(loss(embedding[None], torch.from_numpy(affinities)[None], torch.from_numpy(mask)[None]))
+    labels = labels[box.relative_to(grown).slices]
+    affinities, mask = affinity_targets(labels, region.read_annotated(box, cache), config.targets.offsets)
+    loss = SupervisedAffinityLoss(config.targets.offsets, config.targets.background_weight)
+    targets = (torch.from_numpy(array)[None] for array in (affinities, mask, labels != 0))
+    return float(loss(embedding[None], *targets))
 
 
-def best_segmentation(
-    affinities: np.ndarray, labels: np.ndarray, fragmentation: FragmentsConfig, voxel_size: Coordinate
-) -> dict[str, float]:
-    """VOI at the best of a few thresholds of agglomerated watershed fragments.
+def merged_fragments(
+    affinities: np.ndarray, fragments: np.ndarray, neighbours: Sequence[Offset]
+) -> dict[float, np.ndarray]:
+    """The segmentation (z, y, x) at each of a few thresholds of agglomeration.
 
     Args:
-        affinities: (3, z, y, x) float32 in [0, 1] to the nearest neighbours.
-        labels: (z, y, x); voxels with 0 do not count.
-        fragmentation: how fragments are made.
-        voxel_size: nanometres.
+        affinities: (k, z, y, x) float32 in [0, 1], first those to the nearest neighbours.
+        fragments: (z, y, x).
+        neighbours: offsets of the nearest neighbours.
     """
-    from ..evaluation import variation_of_information
-    from ..segmentation import agglomerate_global, region_graph, relabel, seeded_watershed
+    from ..segmentation import agglomerate_global, region_graph, relabel
 
-    fragments = seeded_watershed(affinities, voxel_size=voxel_size, **fragmentation.watershed_settings())
-    edges, count, mean = region_graph(affinities, fragments, NEAREST_NEIGHBOURS)
+    edges, count, mean = region_graph(affinities[: len(neighbours)], fragments, neighbours)
     ids = np.unique(fragments)
     luts = agglomerate_global(edges, mean, count, THRESHOLDS, nodes=ids[ids > 0])
+    return {threshold: relabel(fragments, lut[:, 0], lut[:, 1]) for threshold, lut in luts.items()}
+
+
+def best_volume(segmentations: dict[float, np.ndarray], labels: np.ndarray) -> dict[str, float]:
+    """VOI at the best threshold; voxels with label 0 do not count."""
+    from ..evaluation import variation_of_information
+
     scores = []
-    for threshold, lut in luts.items():
-        voi = variation_of_information(relabel(fragments, lut[:, 0], lut[:, 1]), labels)
+    for threshold, segmentation in segmentations.items():
+        voi = variation_of_information(segmentation, labels)
         scores.append({"voi_split": voi.split, "voi_merge": voi.merge, "voi_sum": sum(voi), "threshold": threshold})
     return min(scores, key=lambda score: score["voi_sum"])
+
+
+def best_images(segmentations: dict[float, np.ndarray], labels: np.ndarray, annotated: np.ndarray) -> dict[str, float]:
+    """Scores at the threshold with the highest panoptic quality; label 0 is background where it is annotated."""
+    from ..evaluation import best_of, contingency_table, mean_image_scores
+
+    scores = {}
+    for threshold, segmentation in segmentations.items():
+        images = zip(segmentation, labels, annotated, strict=True)
+        tables = (contingency_table(image[known], truth[known], ignore_labels=()) for image, truth, known in images)
+        scores[threshold] = mean_image_scores(tables)
+    best = best_of(scores)
+    return {name: scores[best][name] for name in IMAGE_SCORES} | {"threshold": best}
 
 
 def _middle(box: Box, shape: Coordinate) -> Box:

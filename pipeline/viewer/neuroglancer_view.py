@@ -23,6 +23,10 @@ AFFINITY_SHADER = """void main() {
   emitRGB(vec3(toNormalized(getDataValue(0)), toNormalized(getDataValue(1)), toNormalized(getDataValue(2))));
 }
 """
+IMAGE_AFFINITY_SHADER = """void main() {
+  emitRGB(vec3(0.0, toNormalized(getDataValue(0)), toNormalized(getDataValue(1))));
+}
+"""
 PANEL_PIXELS = 450
 """A small region is enlarged to about this extent on the screen; a large one is shown pixel by pixel."""
 LINKED: list[neuroglancer.Viewer] = []
@@ -62,11 +66,12 @@ def open_viewer(run: Run, position: Sequence[float] | None = None) -> neuroglanc
         state.display_dimensions = ["x", "y", "z"]
         for layer in layers:
             visible = layer.name in ("raw", segmentation)
-            state.layers.append(name=layer.name, layer=_neuroglancer_layer(layer), visible=visible)
+            shown = _neuroglancer_layer(layer, run.config.volumes.images)
+            state.layers.append(name=layer.name, layer=shown, visible=visible)
         box = shown_box(run, raw)
         centre = raw.to_roi(box).center if position is None else position
         state.position = np.asarray(centre, float) / np.asarray(raw.voxel_size) + 0.5
-        state.layout = "4panel"
+        state.layout = "xy" if run.config.volumes.images else "4panel"
         state.cross_section_scale = min(1.0, max(box.shape[1:]) / PANEL_PIXELS)
         state.projection_scale = 2 * min(PANEL_PIXELS, max(box.shape[1:]))
     return viewer
@@ -97,7 +102,7 @@ def wait_until_interrupted() -> None:
         return
 
 
-def _neuroglancer_layer(layer: Layer) -> neuroglancer.Layer:
+def _neuroglancer_layer(layer: Layer, images: bool) -> neuroglancer.Layer:
     source = LazyVolume(
         layer.volume.array,
         dimensions=_dimensions(layer.volume),
@@ -107,7 +112,7 @@ def _neuroglancer_layer(layer: Layer) -> neuroglancer.Layer:
     if layer.kind == "objects":
         return neuroglancer.SegmentationLayer(source=source, selected_alpha=0.35)
     if layer.kind == "affinities":
-        return neuroglancer.ImageLayer(source=source, shader=AFFINITY_SHADER)
+        return neuroglancer.ImageLayer(source=source, shader=IMAGE_AFFINITY_SHADER if images else AFFINITY_SHADER)
     contrast = {"normalized": {"range": intensity_range(layer.volume)}}
     return neuroglancer.ImageLayer(source=source, shader=GREY_SHADER, shader_controls=contrast)
 

@@ -29,14 +29,16 @@ def grey(raw: np.ndarray) -> np.ndarray:
 
 
 def affinity_colours(affinities: np.ndarray) -> np.ndarray:
-    """The first three channels (neighbours in z, y, x) as red, green and blue.
+    """The affinities to the nearest neighbours in z, y, x as red, green and blue.
 
     Args:
-        affinities: (k, h, w) uint8.
+        affinities: (k, h, w) uint8; the first three count. Of an image two, y and x: there is no red then.
 
     Returns:
         (h, w, 3) float in [0, 1].
     """
+    if len(affinities) == 2:
+        affinities = np.concatenate([np.zeros_like(affinities[:1]), affinities])
     return np.moveaxis(affinities[:3], 0, -1).astype(np.float32) / 255
 
 

@@ -17,6 +17,8 @@ from .overlays import affinity_colours, grey, matching_colours, object_colours, 
 
 LARGEST = 512
 """Extent in voxels that a picture shows at most, along each axis."""
+IMAGES_SHOWN = 3
+"""Of separate images so many are shown, evenly spread."""
 SMALLEST_PICTURE = 384
 """Pictures with fewer pixels across are enlarged by a whole factor."""
 
@@ -47,17 +49,22 @@ class Panel:
 
 
 def planes_of(run: Run, raw: Volume) -> list[Plane]:
-    """The section in the middle of the shown region, and the xz plane through its centre."""
+    """The middle section of the shown region, and the xz plane through its centre; of separate images some of them."""
     box = shown_box(run, raw)
     middle = (box.begin + box.end) / 2
     extent = Coordinate(min(LARGEST, e) for e in box.shape)
     begin = Coordinate(max(b, m - e // 2) for b, m, e in zip(box.begin, middle, extent, strict=True))
     window = Box(begin, begin + extent)
+    cuts = [("xy", 0, int(middle[0])), ("xz", 1, int(middle[1]))]
+    if run.config.volumes.images:
+        step = box.shape[0] / (IMAGES_SHOWN + 1)
+        positions = {int(box.begin[0] + step * number) for number in range(1, IMAGES_SHOWN + 1)}
+        cuts = [("xy", 0, position) for position in sorted(positions)]
     planes = []
-    for name, normal in (("xy", 0), ("xz", 1)):
+    for name, normal, position in cuts:
         low, high = list(window.begin), list(window.end)
-        low[normal], high[normal] = middle[normal], middle[normal] + 1
-        planes.append(Plane(name, raw.to_roi(Box(Coordinate(low), Coordinate(high))), normal, int(middle[normal])))
+        low[normal], high[normal] = position, position + 1
+        planes.append(Plane(name, raw.to_roi(Box(Coordinate(low), Coordinate(high))), normal, position))
     return planes
 
 
@@ -83,7 +90,7 @@ def panels_of(run: Run, plane: Plane, layers: list[Layer] | None = None) -> list
     panels = []
     for layer in wanted:
         if layer.name in cuts:
-            image = _picture(layer, cuts[layer.name], background, labels, square)
+            image = _picture(layer, cuts[layer.name], background, labels, square, len(run.config.neighbours))
             panels.append(Panel(layer.name, image))
     return panels
 
@@ -114,7 +121,12 @@ def _cut(layer: Layer, plane: Plane) -> np.ndarray:
 
 
 def _picture(
-    layer: Layer, cut: np.ndarray, background: np.ndarray, labels: np.ndarray | None, square: tuple[float, float]
+    layer: Layer,
+    cut: np.ndarray,
+    background: np.ndarray,
+    labels: np.ndarray | None,
+    square: tuple[float, float],
+    neighbours: int,
 ) -> np.ndarray:
     """The cut of one layer with square pixels; outlines are drawn after stretching, so that they stay thin."""
     enlarge = max(1, -(-SMALLEST_PICTURE // max(background.shape[1], 1)))
@@ -122,7 +134,7 @@ def _picture(
     if layer.kind == "intensity":
         return stretch(background, factors)
     if layer.kind == "affinities":
-        return stretch(affinity_colours(cut), factors)
+        return stretch(affinity_colours(cut[:neighbours]), factors)
     has_labels = labels is not None and layer.name.startswith("segmentation")
     colours = matching_colours(cut, labels) if has_labels and labels is not None else object_colours(cut)
     return overlay(stretch(background, factors), stretch(cut, factors), colours)

@@ -12,6 +12,13 @@ from matplotlib.image import imsave
 
 from .curves import Curves, smoothed
 
+VOI_LINES = {"voi_sum": "sum", "voi_split": "split (over-segmented)", "voi_merge": "merge (under-segmented)"}
+OBJECT_LINES = {
+    "panoptic_quality": "panoptic quality",
+    "f1": "F1",
+    "aggregated_jaccard": "aggregated Jaccard",
+    "dice": "Dice",
+}
 INK = "#8a8f98"
 HUES = ("#4c8dd6", "#e0823d", "#3da57a", "#b067c9", "#cf5467", "#9a8a3c", "#4aa8b8")
 DOTS_PER_INCH = 180
@@ -27,25 +34,26 @@ def picture_png(image: np.ndarray) -> bytes:
 
 
 def sweep_png(scores: Mapping[str, Mapping[str, float]], best: str | None) -> bytes:
-    """VOI and adapted Rand error against the merge threshold.
+    """The scores against the merge threshold: VOI, and adapted Rand error or the scores of objects.
 
     Args:
-        scores: per threshold `voi_split`, `voi_merge`, `voi_sum`, `adapted_rand_error`.
+        scores: per threshold `voi_split`, `voi_merge`, `voi_sum`, `adapted_rand_error`, and perhaps those of objects.
         best: the best threshold, marked by a line.
     """
     thresholds = sorted(scores, key=float)
-    x = [float(threshold) for threshold in thresholds]
+    objects = all("panoptic_quality" in scores[threshold] for threshold in thresholds)
+    rand = {"adapted_rand_error": "adapted Rand error"}
+    panels = [(VOI_LINES, "variation of information (bits)"), (rand, "adapted Rand error")]
+    if objects:
+        panels = [(OBJECT_LINES, "mean over the images"), panels[0]]
     figure = Figure(figsize=(9.2, 3.3), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    measures = {"voi_sum": "sum", "voi_split": "split (over-segmented)", "voi_merge": "merge (under-segmented)"}
-    for hue, (measure, label) in zip(HUES, measures.items(), strict=False):
-        values = [scores[threshold][measure] for threshold in thresholds]
-        left.plot(x, values, color=hue, label=label, linewidth=2.4 if measure == "voi_sum" else 1.5)
-    _dress(left, "merge threshold", "variation of information (bits)")
-    rand = [scores[threshold]["adapted_rand_error"] for threshold in thresholds]
-    right.plot(x, rand, color=HUES[3], label="adapted Rand error", linewidth=2.4)
-    _dress(right, "merge threshold", "adapted Rand error")
-    for axes in (left, right):
+    for axes, (lines, label) in zip(figure.subplots(1, 2), panels, strict=True):
+        for index, (measure, name) in enumerate(lines.items()):
+            values = [scores[threshold][measure] for threshold in thresholds]
+            width = 2.4 if index == 0 else 1.5
+            hue = HUES[3] if lines is rand else HUES[index]
+            axes.plot([float(threshold) for threshold in thresholds], values, color=hue, label=name, linewidth=width)
+        _dress(axes, "merge threshold", label)
         axes.set_ylim(bottom=0)
         if best is not None:
             axes.axvline(float(best), color=INK, linewidth=1, linestyle=(0, (4, 3)))

@@ -31,6 +31,27 @@ CAPTIONS = {
     "fragments": "fragments",
     "labels": "labels",
 }
+COLUMNS = {
+    "panoptic_quality": "PQ",
+    "segmentation_quality": "PQ segmentation",
+    "recognition_quality": "PQ recognition",
+    "f1": "F1",
+    "aggregated_jaccard": "AJI",
+    "dice": "Dice",
+    "voi_split": "VOI split",
+    "voi_merge": "VOI merge",
+    "voi_sum": "VOI sum",
+    "adapted_rand_error": "adapted Rand error",
+}
+"""Scores in the order of the table; those of objects are there for separate images only."""
+VOLUME_TILES = {
+    "voi_sum": "VOI sum, bits",
+    "voi_split": "VOI split",
+    "voi_merge": "VOI merge",
+    "adapted_rand_error": "adapted Rand error",
+}
+IMAGE_TILES = {"panoptic_quality": "panoptic quality", "f1": "F1", "aggregated_jaccard": "AJI", "dice": "Dice"}
+"""Scores at the head of the page, the one that decides first."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +109,10 @@ def report_content(run: Run) -> dict[str, Any]:
         "directory": str(run.directory),
         "volume": _volume_facts(run),
         "best": best,
-        "best_scores": scores.get(best) if best else None,
+        "tiles": _tiles(run, scores.get(best) if best else None),
         "scores": dict(sorted(scores.items(), key=lambda item: float(item[0]))),
+        "columns": {name: COLUMNS[name] for name in COLUMNS if all(name in score for score in scores.values())},
+        "images": run.config.volumes.images,
         "sweep": _picture("threshold sweep", sweep_png(scores, best)) if len(scores) > 1 else None,
         "region": "validation region" if validates_segmented(run) else "segmented region",
         "labelled": volume_exists(run.volume, "labels"),
@@ -101,6 +124,12 @@ def report_content(run: Run) -> dict[str, Any]:
         "config_hash": run.config_hash,
         "config": json.dumps({**dump_config(run.config), "run_directory": "."}, indent=2),
     }
+
+
+def _tiles(run: Run, scores: Mapping[str, float] | None) -> dict[str, float]:
+    """The scores at the head of the page by what they are called there."""
+    tiles = IMAGE_TILES if run.config.volumes.images else VOLUME_TILES
+    return {title: scores[name] for name, title in tiles.items()} if scores else {}
 
 
 def network_sizes(run: Run) -> list[dict[str, Any]]:
