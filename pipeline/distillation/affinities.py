@@ -52,8 +52,9 @@ class AffinityGraphLoss(nn.Module):
     Args:
         offsets: in voxels, one number per spatial axis.
         balanced: compare what a segmentation uses, where it matters: cosines below 0 count as 0, and per offset
-            the pairs that the teacher keeps apart get as much weight as those that it holds together. Otherwise every
-            pair and every cosine counts alike, as published, which is mostly the inside of neurites.
+            the pairs that the teacher keeps apart get as much weight as those that it holds together; each offset
+            counts alike, however many pairs it has in a flat patch. Otherwise every pair and every cosine counts
+            alike, as published, which is mostly the inside of neurites.
     """
 
     def __init__(self, offsets: Offsets, *, balanced: bool = False) -> None:
@@ -75,11 +76,15 @@ class AffinityGraphLoss(nn.Module):
             raise ValueError(f"student and teacher embed {tuple(student.shape[2:])} and {tuple(teacher.shape[2:])}")
         with torch.no_grad():
             taught = [cosines for _, cosines in pair_cosines(teacher, self.offsets)]
-        squares, pairs = [], 0
-        for (_, learnt), cosines in zip(pair_cosines(student, self.offsets), taught, strict=True):
-            squares.append(self._squares(learnt, cosines).sum())
-            pairs += cosines.numel()
-        return torch.stack(squares).sum() / max(1, pairs)
+        squares = [
+            self._squares(learnt, cosines)
+            for (_, learnt), cosines in zip(pair_cosines(student, self.offsets), taught, strict=True)
+        ]
+        sums = torch.stack([of_offset.sum() for of_offset in squares])
+        pairs = torch.tensor([of_offset.numel() for of_offset in squares], device=sums.device)
+        if self.balanced:
+            return (sums / pairs.clamp(min=1)).sum() / (pairs > 0).sum().clamp(min=1)
+        return sums.sum() / pairs.sum().clamp(min=1)
 
     def _squares(self, learnt: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
         """Weighted squared differences of the cosines of one offset, (B, *overlap)."""

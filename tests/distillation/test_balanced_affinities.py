@@ -48,3 +48,24 @@ def test_opposite_embeddings_are_pulled_together_where_the_teacher_joins_them() 
     balanced(student, teacher).backward()
     assert student.grad is not None
     assert student.grad.abs().sum() > 0
+
+
+def test_offsets_with_few_pairs_in_a_flat_patch_count_as_much_as_others() -> None:
+    """Training patches are a few sections deep: pairs along z are few, and the student forgot them."""
+    teacher = torch.zeros(1, 2, 3, 12, 12, dtype=torch.float64)
+    teacher[:, 0] = 1  # everything belongs together
+    along_z = teacher.clone()
+    along_z[:, :, 1] = torch.tensor((0.0, 1.0), dtype=torch.float64)[
+        None, :, None, None
+    ]  # only pairs along z are missed
+    offsets = ((-2, 0, 0), (-1, 0, 0), (0, -1, 0), (0, 0, -1))
+    assert AffinityGraphLoss(offsets, balanced=True)(along_z, teacher) == pytest.approx(
+        AffinityGraphLoss(((-1, 0, 0),), balanced=True)(along_z, teacher) / len(offsets)
+    )
+    assert AffinityGraphLoss(offsets)(along_z, teacher) < AffinityGraphLoss(((-1, 0, 0),))(along_z, teacher) / 4
+
+
+def test_an_offset_longer_than_the_patch_leaves_the_others_their_say() -> None:
+    teacher, student = line(TOWARDS, TOWARDS), line(TOWARDS, ACROSS)
+    both = AffinityGraphLoss((*OFFSETS, (-5,)), balanced=True)
+    assert both(student, teacher) == balanced(student, teacher) > 0
