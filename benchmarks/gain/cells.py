@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import load_config
+from pipeline.config import Config, dump_config, load_config
 from pipeline.run import Run, read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,24 +147,46 @@ class Cell:
         """Whether its result is there and was made with the present settings.
 
         Raises:
-            SystemExit: it was made with other settings.
+            SystemExit: it was made with other settings; names one.
         """
         stored = read_json(self.result)
-        if stored and stored["settings"] != self.settings():
-            raise SystemExit(f"{self.directory} was made with other settings; use another --out, or delete it")
-        return bool(stored)
-
-    def settings(self) -> str:
-        """Hash of the config, wherever cell and teacher lie."""
-        config = self.run.config
-        if config.teacher is not None:
-            config = config.model_copy(update={"teacher": config.teacher.model_copy(update={"checkpoint": None})})
-        return Run(config).config_hash
+        if not stored:
+            return False
+        change = first_change(stored["settings"], self.run.config)
+        if change is not None:
+            raise SystemExit(f"{self.directory} was made with another {change}; use another --out, or delete it")
+        return True
 
     def save(self, **facts: Any) -> None:
         """Store its result."""
-        identity = {"dataset": self.dataset, "variant": self.variant, "seed": self.seed, "settings": self.settings()}
-        write_json(self.result, identity | facts)
+        identity = {"dataset": self.dataset, "variant": self.variant, "seed": self.seed}
+        write_json(self.result, {**identity, **facts, "settings": flat_settings(dump_config(self.run.config))})
+
+
+PLACES = ("run_directory", "teacher.checkpoint")
+"""Settings that say where things lie, which may differ from machine to machine."""
+
+
+def flat_settings(document: dict[str, Any]) -> dict[str, Any]:
+    """Dotted config paths and their values, but for places."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        inner = flat_settings(value) if isinstance(value, dict) and value else {}
+        flat |= {f"{key}.{path}": part for path, part in inner.items()} if inner else {key: value}
+    return {path: value for path, value in flat.items() if path not in PLACES}
+
+
+def first_change(stored: dict[str, Any], config: Config) -> str | None:
+    """The first setting that differs from a stored one. A key that came with a later version counts only where it is
+    not at its default."""
+    present = flat_settings(dump_config(config))
+    chosen = flat_settings(config.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+    for path in sorted(stored.keys() | present.keys()):
+        if path in stored and path in present and stored[path] != present[path]:
+            return path
+        if path not in stored and path in chosen:
+            return path
+    return None
 
 
 def planned_cells(plan: Plan, datasets: Sequence[str], variants: Sequence[str], seeds: Iterable[int]) -> list[Cell]:
