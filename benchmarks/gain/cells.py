@@ -49,6 +49,7 @@ TERMS = ("node", "edge", "affinity", "inter_edge", "inter_affinity")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "teacher": (),
     "alone": (),
+    "alone_near": (),
     **{TERMS[count - 1]: TERMS[:count] for count in range(1, len(TERMS))},
     "full": TERMS,
 }
@@ -124,8 +125,10 @@ class Cell:
         }
         if self.variant == "teacher":
             changes["predict.network"] = "teacher"
-        elif self.variant == "alone":
+        elif self.variant in ("alone", "alone_near"):
             changes["student.distillation"] = None
+            if self.variant == "alone_near":
+                changes["student.offsets"] = near_offsets(self.dataset)
         else:
             changes["teacher.checkpoint"] = str(self.plan.teacher(self.dataset).checkpoint.resolve())
             absent = [term for term in TERMS if term not in VARIANTS[self.variant]]
@@ -189,6 +192,13 @@ def first_change(stored: dict[str, Any], config: Config) -> str | None:
     return None
 
 
+def near_offsets(dataset: str) -> list[list[int]] | None:
+    """The offsets that the data set's config distils, if it has chosen some."""
+    distillation = json.loads((ROOT / "configs" / DATASETS[dataset].config).read_text())["student"]["distillation"]
+    chosen: list[list[int]] | None = distillation.get("offsets")
+    return chosen
+
+
 def planned_cells(plan: Plan, datasets: Sequence[str], variants: Sequence[str], seeds: Iterable[int]) -> list[Cell]:
     """The chosen cells, seed by seed, each data set's teacher first; other cells that the table needs are added:
     the teacher always, and the student alone."""
@@ -196,7 +206,13 @@ def planned_cells(plan: Plan, datasets: Sequence[str], variants: Sequence[str], 
     if set(variants) == {"teacher"}:
         students = []
     chosen = [plan.teacher(dataset) for dataset in datasets]
-    return chosen + [plan.cell(d, variant, seed) for seed in seeds for d in datasets for variant in students]
+    return chosen + [
+        plan.cell(dataset, variant, seed)
+        for seed in seeds
+        for dataset in datasets
+        for variant in students
+        if variant != "alone_near" or near_offsets(dataset) is not None
+    ]
 
 
 def finished_results(out: Path) -> list[dict[str, Any]]:

@@ -55,6 +55,13 @@ class Config(BlockwiseSections):
         return self
 
     @model_validator(mode="after")
+    def _student_learns_from_what_there_is(self) -> Config:
+        unknown = [list(offset) for offset in self.student.offsets or () if offset not in self.targets.offsets]
+        if unknown:
+            raise ValueError(f"student.offsets names {unknown[0]}, which is not in targets.offsets")
+        return self
+
+    @model_validator(mode="after")
     def _distillation_has_a_teacher(self) -> Config:
         if self.student.distillation is not None and self.teacher is None:
             raise ValueError("student.distillation needs a teacher section; set it to null to train the student alone")

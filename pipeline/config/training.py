@@ -171,5 +171,8 @@ class StudentConfig(Section):
     """Architecture."""
     training: ScheduleConfig = ScheduleConfig()
     """Schedule."""
+    offsets: Annotated[tuple[Offset, ...], Field(min_length=1)] | None = None
+    """Those of `targets.offsets` that the labels teach the student; it has little room for any that its segmentation
+    does not use. Default: all of them, as the teacher learns."""
     distillation: DistillationConfig | None = DistillationConfig()
     """What is distilled; `null` trains the student alone, for comparison."""

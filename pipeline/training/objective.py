@@ -207,13 +207,18 @@ class Objective(nn.Module):
     """The loss of a training step.
 
     Args:
-        targets: offsets of the supervised affinities, and the weight of the background.
+        targets: offsets of the affinities in a batch, and the weight of the background.
         distiller: for a student that learns from a teacher.
+        offsets: those of the targets' offsets that are supervised. Default: all.
     """
 
-    def __init__(self, targets: TargetsConfig, distiller: Distiller | None = None) -> None:
+    def __init__(
+        self, targets: TargetsConfig, distiller: Distiller | None = None, offsets: tuple[Offset, ...] | None = None
+    ) -> None:
         super().__init__()
-        self.supervised = SupervisedAffinityLoss(targets.offsets, targets.background_weight)
+        supervised = targets.offsets if offsets is None else offsets
+        self.channels = [targets.offsets.index(offset) for offset in supervised]
+        self.supervised = SupervisedAffinityLoss(supervised, targets.background_weight)
         self.distiller = distiller
 
     @property
@@ -238,7 +243,8 @@ class Objective(nn.Module):
             batch: `raw` (b, 1, z, y, x), `labels` (b, z, y, x), `affinities` and `mask` (b, k, z, y, x).
             iteration: counted from 0.
         """
-        total = self.supervised(embedding, batch["affinities"], batch["mask"], batch["labels"])
+        targets, known = batch["affinities"][:, self.channels], batch["mask"][:, self.channels]
+        total = self.supervised(embedding, targets, known, batch["labels"])
         terms = {"supervised": total.detach()}
         if self.distiller is not None:
             distilled, named = self.distiller(embedding, layers, batch["raw"], batch["labels"], iteration)

@@ -96,7 +96,8 @@ class Training:
             UserError: the teacher's checkpoint cannot be used, or it takes other patches than the student.
         """
         distiller = None if self.distillation is None else self._distiller(network, self.distillation)
-        return Objective(self.run.config.targets, distiller).to(self.device)
+        offsets = self.run.config.student.offsets if self.role == "student" else None
+        return Objective(self.run.config.targets, distiller, offsets).to(self.device)
 
     def _distiller(self, network: EmbeddingNetwork, config: DistillationConfig) -> Distiller:
         assert self.teacher is not None and self.run.config.teacher is not None

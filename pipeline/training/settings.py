@@ -25,7 +25,7 @@ FREE = {
 """Keys of a training section that may change between two runs of one training."""
 NOTHING = "null"
 """A key that is not there and one that is empty are the same."""
-NEWER = {"volumes.images": "false", "targets.background_weight": "1.0"}
+NEWER = {"volumes.images": "false", "targets.background_weight": "1.0", "student.offsets": "null"}
 """Keys that came later, with the value that stands for what was before: then they are left out, so that trainings of
 older versions continue."""
 
@@ -52,6 +52,7 @@ def training_settings(config: Config, role: str, teacher: Path | None) -> dict[s
         f"{role}.training": {key: value for key, value in document[role]["training"].items() if key not in FREE},
     }
     if role == "student":
+        parts["student.offsets"] = document["student"]["offsets"]
         parts["student.distillation"] = document["student"]["distillation"]
         if teacher is not None:
             with teacher.open("rb") as file:

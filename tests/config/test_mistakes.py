@@ -136,6 +136,11 @@ MISTAKES = [
         None,
         "config: student.distillation needs a teacher section; set it to null to train the student alone",
     ),
+    (
+        "student.offsets",
+        [[0, 0, -1], [0, 0, -3]],
+        "config: student.offsets names [0, 0, -3], which is not in targets.offsets",
+    ),
     ("predict.offsets", [[0, 0, -1]], "config: predict.offsets must start with [-1,0,0], [0,-1,0], [0,0,-1]"),
     ("volumes.sources.a/b", {"kind": "phantom"}, "volumes.sources.a/b: a name may have letters, digits, - and _ only"),
 ]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from funlib.geometry import Coordinate
 
-from pipeline.config import DistillationConfig, Offset
+from pipeline.config import DistillationConfig, Offset, TargetsConfig
 from pipeline.networks import build_network
 from pipeline.training.embedding import embed_with_layers
-from pipeline.training.objective import Distiller, View
+from pipeline.training.objective import Distiller, Objective, View
 from pipeline.volumes import Box
 
 IN_PLANE: tuple[Offset, ...] = ((0, -1, 0), (0, 0, -3))
@@ -71,3 +71,24 @@ def test_one_section_networks_compare_images_one_by_one_too() -> None:
     expected = terms_of(distiller, raw, repeated * torch.arange(1, 4)[:, None, None])
     for name, value in terms_of(distiller, raw, repeated).items():
         assert value == pytest.approx(float(expected[name])), name
+
+
+def test_labels_teach_the_student_the_chosen_offsets_only() -> None:
+    targets = TargetsConfig(offsets=((-1, 0, 0), (0, -1, 0), (0, 0, -1)))
+    shape = (2, 6, 6)
+    generator = torch.Generator().manual_seed(0)
+    embedding = torch.randn((1, 4, *shape), generator=generator)
+    batch = {
+        "affinities": torch.randint(2, (1, 3, *shape), generator=generator, dtype=torch.uint8),
+        "mask": torch.ones((1, 3, *shape), dtype=torch.uint8),
+        "labels": torch.ones((1, *shape), dtype=torch.int64),
+    }
+    chosen = Objective(targets, offsets=((0, 0, -1), (-1, 0, 0)))
+    before, _ = chosen(embedding, {}, batch, 0)
+    flipped = batch["affinities"].clone()
+    flipped[:, 1] = 1 - flipped[:, 1]  # of the offset that is left out
+    assert chosen(embedding, {}, batch | {"affinities": flipped}, 0)[0] == before
+    flipped[:, 2] = 1 - flipped[:, 2]
+    assert chosen(embedding, {}, batch | {"affinities": flipped}, 0)[0] != before
+    swapped = batch | {"affinities": batch["affinities"].flip(1)}
+    assert chosen(embedding, {}, swapped, 0)[0] != before  # each offset meets its own channel
