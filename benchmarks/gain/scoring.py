@@ -18,7 +18,7 @@ from pipeline.evaluation.contingency import Contingency, contingency_table
 from pipeline.evaluation.runs import find_truth
 from pipeline.evaluation.sweep import Scores, scores_of_table
 from pipeline.run import Run
-from pipeline.segmentation import agglomerate_global, region_graph, relabel, seeded_watershed
+from pipeline.segmentation import agglomerate_global, make_fragments, region_graph, relabel
 from pipeline.volumes import open_volume
 
 BOUNDARY_THRESHOLDS = (0.5, 0.6, 0.7)
@@ -46,7 +46,7 @@ def mean_over_watersheds(run: Run) -> Scores:
 def _scores(affinities: np.ndarray, labels: np.ndarray, settings: FragmentsConfig, run: Run) -> list[Scores]:
     """Scores at every threshold of the run's sweep, of affinities (k, z, y, x) uint8 against labels (z, y, x)."""
     voxel_size = run.open_raw(run.config.volumes.segment.source).voxel_size
-    fragments = seeded_watershed(affinities[:3], voxel_size=voxel_size, **settings.watershed_settings())
+    fragments = make_fragments(affinities[:3], NEAREST_NEIGHBOURS, voxel_size=voxel_size, **settings.method_settings())
     edges, count, affinity = region_graph(affinities[:3], fragments, NEAREST_NEIGHBOURS)
     table = contingency_table(fragments, labels)
     nodes = np.unique(fragments)
