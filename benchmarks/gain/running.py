@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.networks import build_network
+from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.run import package_versions, read_summary
 
 from .cells import DATASETS, ROOT, Cell
@@ -42,13 +43,13 @@ def finish_cell(cell: Cell, threads: int) -> None:
         started = time.monotonic()
         log = cell.directory / "cell.log"
         run_workflow("run_all.py", cell, threads, log)
-        summary = read_summary(cell.run)
+        summary, trained = read_summary(cell.run), load_checkpoint(cell.checkpoint)
         cell.save(
             best=summary["best"],
             scores=summary["best"] if DATASETS[cell.dataset].images else mean_over_watersheds(cell.run),
             parameters=build_network(getattr(cell.run.config, cell.role).network).parameter_count(),
-            iterations=summary["training"][cell.role]["iterations"],
-            training_seconds=round(summary["training"][cell.role]["seconds"], 1),
+            iterations=trained["iteration"],
+            training_seconds=round(trained["training"]["progress"]["seconds"], 1),
             processor=processor(),
             threads=threads,
             versions=package_versions(),
