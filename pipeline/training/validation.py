@@ -19,7 +19,7 @@ from .regions import ChunkCache, LabelledRegion
 from .targets import affinity_targets, erode_boundaries
 
 THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))
-"""Merge thresholds of which the best is reported."""
+"""Merge thresholds of which the best is reported; of images also 0, the fragments as they are."""
 IMAGE_SCORES = ("panoptic_quality", "f1", "aggregated_jaccard", "dice")
 
 
@@ -71,7 +71,8 @@ def validate(
     labels = region.read_labels(box, ChunkCache(limit=0))
     settings = config.fragments.method_settings()
     fragments = make_fragments(affinities, offsets, voxel_size=region.raw.voxel_size, **settings)
-    segmentations = merged_fragments(affinities, fragments, config.neighbours)
+    thresholds = (0.0, *THRESHOLDS) if config.volumes.images else THRESHOLDS
+    segmentations = merged_fragments(affinities, fragments, config.neighbours, thresholds)
     if config.volumes.images:
         return {"loss": loss, **best_images(segmentations, labels, region.read_annotated(box, ChunkCache(limit=0)))}
     return {"loss": loss, **best_volume(segmentations, labels)}
@@ -122,7 +123,7 @@ def supervised_loss(embedding: torch.Tensor, region: LabelledRegion, box: Box, c
 
 
 def merged_fragments(
-    affinities: np.ndarray, fragments: np.ndarray, neighbours: Sequence[Offset]
+    affinities: np.ndarray, fragments: np.ndarray, neighbours: Sequence[Offset], thresholds: Sequence[float]
 ) -> dict[float, np.ndarray]:
     """The segmentation (z, y, x) at each of a few thresholds of agglomeration.
 
@@ -130,12 +131,13 @@ def merged_fragments(
         affinities: (k, z, y, x) float32 in [0, 1], first those to the nearest neighbours.
         fragments: (z, y, x).
         neighbours: offsets of the nearest neighbours.
+        thresholds: merge scores up to which fragments are merged.
     """
     from ..segmentation import agglomerate_global, region_graph, relabel
 
     edges, count, mean = region_graph(affinities[: len(neighbours)], fragments, neighbours)
     ids = np.unique(fragments)
-    luts = agglomerate_global(edges, mean, count, THRESHOLDS, nodes=ids[ids > 0])
+    luts = agglomerate_global(edges, mean, count, thresholds, nodes=ids[ids > 0])
     return {threshold: relabel(fragments, lut[:, 0], lut[:, 1]) for threshold, lut in luts.items()}
 
 

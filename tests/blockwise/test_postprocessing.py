@@ -10,9 +10,9 @@ import pytest
 from voronoi_run import make_run, store_affinities, stored
 
 from pipeline.blockwise import BlockGrid, agglomerate, extract_fragments, segment
-from pipeline.blockwise.fragments import number_pieces
+from pipeline.blockwise.fragments import determining_settings, number_pieces
 from pipeline.blockwise.segment import lut_path, lut_slice
-from pipeline.config import NEAREST_NEIGHBOURS
+from pipeline.config import NEAREST_NEIGHBOURS, FragmentsConfig
 from pipeline.errors import UserError
 from pipeline.rag import open_rag
 from pipeline.run import Run
@@ -166,3 +166,20 @@ def test_other_fragments_make_the_graph_stale(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"rag \(follows fragments\); agglomerate \(follows rag\)"):
         agglomerate(changed)
     assert agglomerate(changed, overwrite=True)
+
+
+def test_fragments_made_before_the_keys_of_other_methods_existed_stay_valid() -> None:
+    first = {
+        "method",
+        "context",
+        "in_plane",
+        "boundary_threshold",
+        "seed_smoothing",
+        "seed_distance",
+        "minimum_affinity",
+        "minimum_size",
+    }
+    assert set(determining_settings(FragmentsConfig(attraction_bias=-0.5))) == first
+    assert set(determining_settings(FragmentsConfig(background_threshold=0.5))) == {*first, "background_threshold"}
+    mutex = determining_settings(FragmentsConfig(method="mutex_watershed"))
+    assert set(mutex) == {*first, "attraction_bias", "repulsion_bias"}

