@@ -9,10 +9,11 @@ their cells together. Cells that were made with other settings are refused, neve
     python benchmarks/distillation_gain.py --out runs/gain --dataset fib25 --variant alone --variant full --seeds 3
     python benchmarks/distillation_gain.py --out runs/gain --table
 
-Variants: `teacher`; `alone`, the student trained on labels only; `alone_near`, the same on those offsets only that the
-full method distils, to tell what the teacher teaches from what this emphasis does; then the terms of graph relation
-distillation added in turn, each with the weight that the data set's config gives it: `node`, `edge`, `affinity`,
-`inter_edge`, and `full`, which is all of them with inter-image affinity. One teacher serves all students of a data set.
+Variants: `teacher`; `alone`, the student trained on labels as the teacher is; `alone_near`, where the config chooses
+the offsets that labels teach the student, the same on these, to tell what the teacher teaches from this emphasis;
+then the terms of graph relation distillation added in turn, each with the weight that the data set's config gives it:
+`node`, `edge`, `affinity`, `inter_edge`, and `full`, which is all of them with inter-image affinity. One teacher serves
+all students of a data set.
 
 The last line of the output is one JSON object: per data set the share of the gap that each variant closes, and the
 ratios of parameters and of prediction time, student over teacher.

@@ -127,8 +127,8 @@ class Cell:
             changes["predict.network"] = "teacher"
         elif self.variant in ("alone", "alone_near"):
             changes["student.distillation"] = None
-            if self.variant == "alone_near":
-                changes["student.offsets"] = near_offsets(self.dataset)
+            if self.variant == "alone":
+                changes["student.offsets"] = None
         else:
             changes["teacher.checkpoint"] = str(self.plan.teacher(self.dataset).checkpoint.resolve())
             absent = [term for term in TERMS if term not in VARIANTS[self.variant]]
@@ -192,11 +192,10 @@ def first_change(stored: dict[str, Any], config: Config) -> str | None:
     return None
 
 
-def near_offsets(dataset: str) -> list[list[int]] | None:
-    """The offsets that the data set's config distils, if it has chosen some."""
-    distillation = json.loads((ROOT / "configs" / DATASETS[dataset].config).read_text())["student"]["distillation"]
-    chosen: list[list[int]] | None = distillation.get("offsets")
-    return chosen
+def chooses_offsets(dataset: str) -> bool:
+    """Whether the data set's config has the labels teach the student fewer offsets than the teacher."""
+    student = json.loads((ROOT / "configs" / DATASETS[dataset].config).read_text())["student"]
+    return student.get("offsets") is not None
 
 
 def planned_cells(plan: Plan, datasets: Sequence[str], variants: Sequence[str], seeds: Iterable[int]) -> list[Cell]:
@@ -211,7 +210,7 @@ def planned_cells(plan: Plan, datasets: Sequence[str], variants: Sequence[str], 
         for seed in seeds
         for dataset in datasets
         for variant in students
-        if variant != "alone_near" or near_offsets(dataset) is not None
+        if variant != "alone_near" or chooses_offsets(dataset)
     ]
 
 

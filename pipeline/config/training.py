@@ -143,7 +143,7 @@ class DistillationConfig(Section):
     memory_sample: Positive = 12
     """Memory images compared with each batch."""
     offsets: tuple[Offset, ...] | None = None
-    """Offsets of the affinity graph. Default: those of `targets.offsets`."""
+    """Offsets of the affinity graph. Default: those that the labels teach the student, see `student.offsets`."""
     layers: tuple[str, ...] = ()
     """Tapped decoder layers that are distilled beside the embedding; a network lists its own. Default: the embedding
     only."""

@@ -109,7 +109,8 @@ class Training:
         teacher.to(self.device)
         run = self.run.config
         views = (student_view, teacher_view)
-        return Distiller(config, run.targets.offsets, *views, self.autocast, run.seed, run.volumes.images)
+        offsets = run.student.offsets or run.targets.offsets
+        return Distiller(config, offsets, *views, self.autocast, run.seed, run.volumes.images)
 
 
 def teacher_checkpoint(run: Run) -> Path | None:
