@@ -114,6 +114,11 @@ class Cell:
         """The data set's config."""
         return ROOT / "configs" / DATASETS[self.dataset].config
 
+    @property
+    def unused_section(self) -> str:
+        """The config section of the network that has no part in the cell."""
+        return {"teacher": "student", "alone": "teacher", "alone_near": "teacher"}.get(self.variant, "")
+
     def overrides(self) -> list[str]:
         """What the cell changes in the config, as `key=value`."""
         region = json.loads(self.config_file.read_text())["volumes"]["validate"]
@@ -155,7 +160,7 @@ class Cell:
         stored = read_json(self.result)
         if not stored:
             return False
-        change = first_change(stored["settings"], self.run.config)
+        change = first_change(stored["settings"], self.run.config, self.unused_section)
         if change is not None:
             raise SystemExit(f"{self.directory} was made with another {change}; use another --out, or delete it")
         return True
@@ -179,12 +184,14 @@ def flat_settings(document: dict[str, Any]) -> dict[str, Any]:
     return {path: value for path, value in flat.items() if path not in PLACES}
 
 
-def first_change(stored: dict[str, Any], config: Config) -> str | None:
-    """The first setting that differs from a stored one. A key that came with a later version counts only where it is
-    not at its default."""
+def first_change(stored: dict[str, Any], config: Config, unused_section: str) -> str | None:
+    """The first setting that differs from a stored one, outside a section. A key that came with a later version counts
+    only where it is not at its default."""
     present = flat_settings(dump_config(config))
     chosen = flat_settings(config.model_dump(mode="json", by_alias=True, exclude_defaults=True))
     for path in sorted(stored.keys() | present.keys()):
+        if path.split(".")[0] == unused_section:
+            continue
         if path in stored and path in present and stored[path] != present[path]:
             return path
         if path not in stored and path in chosen:

@@ -87,6 +87,15 @@ def test_a_cell_made_with_other_settings_is_refused(tmp_path: Path) -> None:
         longer.is_finished()
 
 
+def test_other_weights_of_distillation_leave_teacher_and_student_alone_as_they_are(tmp_path: Path) -> None:
+    override = ("student.distillation={}", "teacher.training.warm_up=9")
+    for variant, stays in (("teacher", override[:1]), ("alone", override[1:])):
+        Plan(tmp_path).cell("phantom", variant, 0).save(best={"voi_sum": 1.0})
+        assert Plan(tmp_path, stays).cell("phantom", variant, 0).is_finished()
+    with pytest.raises(SystemExit, match=r"another teacher\.training\.warm_up"):
+        Plan(tmp_path, override).cell("phantom", "teacher", 0).is_finished()
+
+
 def test_a_setting_that_a_later_version_adds_does_not_lose_finished_cells(tmp_path: Path) -> None:
     cell = Plan(tmp_path).cell("phantom", "alone", 0)
     cell.save(best={"voi_sum": 1.0})
