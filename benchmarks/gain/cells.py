@@ -166,9 +166,10 @@ class Cell:
         return True
 
     def save(self, **facts: Any) -> None:
-        """Store its result."""
+        """Store its result, with the settings that its run wrote down when it began."""
         identity = {"dataset": self.dataset, "variant": self.variant, "seed": self.seed}
-        write_json(self.result, {**identity, **facts, "settings": flat_settings(dump_config(self.run.config))})
+        settings = flat_settings(read_json(self.directory / "config.json"))
+        write_json(self.result, {**identity, **facts, "settings": settings})
 
 
 PLACES = ("run_directory", "teacher.checkpoint")

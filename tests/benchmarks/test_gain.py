@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gain.cells import Plan, finished_results, planned_cells
+from gain.cells import Cell, Plan, finished_results, planned_cells
 from gain.table import as_markdown, by_dataset, closure_of, ratios
 
 from pipeline.run import read_json, write_json
@@ -77,10 +77,17 @@ def test_terms_are_added_in_turn_and_the_student_alone_has_none(tmp_path: Path) 
     assert training["alone"] == training["edge"] == training["full"]
 
 
-def test_a_cell_made_with_other_settings_is_refused(tmp_path: Path) -> None:
-    cell = Plan(tmp_path).cell("phantom", "alone", 0)
-    assert not cell.is_finished()
+def finish(plan: Plan, variant: str, seed: int = 0) -> Cell:
+    """A cell as its run leaves it."""
+    cell = plan.cell("phantom", variant, seed)
+    cell.run.save_config()
     cell.save(best={"voi_sum": 1.0})
+    return cell
+
+
+def test_a_cell_made_with_other_settings_is_refused(tmp_path: Path) -> None:
+    assert not Plan(tmp_path).cell("phantom", "alone", 0).is_finished()
+    finish(Plan(tmp_path), "alone")
     assert Plan(tmp_path).cell("phantom", "alone", 0).is_finished()
     longer = Plan(tmp_path, ("student.training.iterations=7",)).cell("phantom", "alone", 0)
     with pytest.raises(SystemExit, match=r"another student\.training\.iterations"):
@@ -90,15 +97,14 @@ def test_a_cell_made_with_other_settings_is_refused(tmp_path: Path) -> None:
 def test_other_weights_of_distillation_leave_teacher_and_student_alone_as_they_are(tmp_path: Path) -> None:
     override = ("student.distillation={}", "teacher.training.warm_up=9")
     for variant, stays in (("teacher", override[:1]), ("alone", override[1:])):
-        Plan(tmp_path).cell("phantom", variant, 0).save(best={"voi_sum": 1.0})
+        finish(Plan(tmp_path), variant)
         assert Plan(tmp_path, stays).cell("phantom", variant, 0).is_finished()
     with pytest.raises(SystemExit, match=r"another teacher\.training\.warm_up"):
         Plan(tmp_path, override).cell("phantom", "teacher", 0).is_finished()
 
 
 def test_a_setting_that_a_later_version_adds_does_not_lose_finished_cells(tmp_path: Path) -> None:
-    cell = Plan(tmp_path).cell("phantom", "alone", 0)
-    cell.save(best={"voi_sum": 1.0})
+    cell = finish(Plan(tmp_path), "alone")
     stored = read_json(cell.result)
     stored["settings"].pop("augment.noise")
     stored["settings"].pop("augment.blur")
@@ -113,7 +119,7 @@ def test_cells_from_another_folder_are_the_same_cells(tmp_path: Path) -> None:
     """The table grows on several machines: where cell and teacher lie is no setting."""
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
-        Plan(tmp_path / name).cell("phantom", "full", 1).save(best={"voi_sum": 1.0})
+        finish(Plan(tmp_path / name), "full", 1)
     here, there = (finished_results(tmp_path / name) for name in ("here", "there"))
     assert here == there != []
 
