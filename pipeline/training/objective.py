@@ -109,6 +109,7 @@ class Distiller(nn.Module):
             memory_sample=config.memory_sample,
             projections=projections(config, student, teacher),
             balanced=config.affinity_comparison == "balanced",
+            least_lengths=(student.network.least_length, teacher.network.least_length),
             seed=seed,
         )
 
@@ -203,12 +204,13 @@ class Objective(nn.Module):
 
     Args:
         targets: offsets of the supervised affinities, and the weight of the background.
+        least_length: of the network's embeddings.
         distiller: for a student that learns from a teacher.
     """
 
-    def __init__(self, targets: TargetsConfig, distiller: Distiller | None = None) -> None:
+    def __init__(self, targets: TargetsConfig, least_length: float, distiller: Distiller | None = None) -> None:
         super().__init__()
-        self.supervised = SupervisedAffinityLoss(targets.offsets, targets.background_weight)
+        self.supervised = SupervisedAffinityLoss(targets.offsets, targets.background_weight, least_length)
         self.distiller = distiller
 
     @property

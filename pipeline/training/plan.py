@@ -96,7 +96,7 @@ class Training:
             UserError: the teacher's checkpoint cannot be used, or it takes other patches than the student.
         """
         distiller = None if self.distillation is None else self._distiller(network, self.distillation)
-        return Objective(self.run.config.targets, distiller).to(self.device)
+        return Objective(self.run.config.targets, network.least_length, distiller).to(self.device)
 
     def _distiller(self, network: EmbeddingNetwork, config: DistillationConfig) -> Distiller:
         assert self.teacher is not None and self.run.config.teacher is not None
