@@ -28,7 +28,7 @@ EXTENT = 64
 IMAGES = 12
 OFFSETS = [[0, -1, 0], [0, 0, -1], [0, -4, 0], [0, 0, -4], [0, -12, 0], [0, 0, -12]]
 SCHEDULE = {
-    "iterations": 80,
+    "iterations": 50,
     "batch_size": 4,
     "patch_shape": [1, 64, 64],
     "learning_rate": 0.01,
@@ -38,7 +38,7 @@ SCHEDULE = {
     "loader_workers": 0,
     "minimum_labelled": 0.01,
     "checkpoint_every": 1000,
-    "validate_every": 40,
+    "validate_every": 25,
     "validate_shape": [2, 64, 64],
 }
 
@@ -64,7 +64,7 @@ def make_run(directory: Path, **changes: Any) -> Run:
     if not path.exists():
         write_stack(path)
     source = {"kind": "file", "path": str(path), "raw": "image", "labels": "labels", "voxel_size": [1, 1, 1]}
-    network = {"name": "residual_unet", "dimensions": 2}
+    network = {"name": "residual_unet", "dimensions": 2, "background": True}
     document: dict[str, Any] = {
         "run_directory": str(directory),
         "volumes": {

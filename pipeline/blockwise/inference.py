@@ -40,7 +40,7 @@ def predict_affinities(
     wanted = box.relative_to(embedded)
     with torch.inference_mode():
         embedding = _crop(_embed(network, normalise_raw(raw), autocast), inner)
-        cosines, _ = embedding_affinities(embedding, offsets)  # (1, k, z, y, x)
+        cosines, _ = embedding_affinities(embedding, offsets, network.least_length)  # (1, k, z, y, x)
         affinities = cosine_to_affinity(_crop(cosines[0], wanted))
     return affinities.cpu().numpy()
 

@@ -24,6 +24,9 @@ class MalaConfig(Section):
     """Pooling factor between levels in voxels, order z, y, x."""
     embedding_channels: Positive = 16
     """Dimensions of the voxel embedding."""
+    background: bool = False
+    """Objects lie on a background, of which the network tells by embeddings shorter than 1: their affinities to any
+    voxel are the smaller, the shorter they are. Without, only the directions of embeddings count."""
 
     @model_validator(mode="after")
     def _one_entry_between_levels(self) -> MalaConfig:
@@ -55,6 +58,9 @@ class ResidualUnetConfig(Section):
     Default: 1, 2, 2."""
     embedding_channels: Positive = 16
     """Dimensions of the voxel embedding."""
+    background: bool = False
+    """Objects lie on a background, of which the network tells by embeddings shorter than 1: their affinities to any
+    voxel are the smaller, the shorter they are. Without, only the directions of embeddings count."""
 
     @model_validator(mode="after")
     def _one_factor_between_levels(self) -> ResidualUnetConfig:
@@ -75,6 +81,9 @@ class SectionUnetConfig(Section):
     """Channels of each level, finest first; each level halves y and x."""
     embedding_channels: Positive = 16
     """Dimensions of the voxel embedding."""
+    background: bool = False
+    """Objects lie on a background, of which the network tells by embeddings shorter than 1: their affinities to any
+    voxel are the smaller, the shorter they are. Without, only the directions of embeddings count."""
 
     @model_validator(mode="after")
     def _odd_sections(self) -> SectionUnetConfig:

@@ -16,12 +16,16 @@ Offsets = Sequence[Sequence[int]]
 Index = tuple[slice, ...]
 
 
-def embedding_affinities(embedding: torch.Tensor, offsets: Offsets) -> tuple[torch.Tensor, torch.Tensor]:
+def embedding_affinities(
+    embedding: torch.Tensor, offsets: Offsets, least_length: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosine between the embeddings of voxel p and voxel p + offset.
 
     Args:
         embedding: (B, D, *spatial).
         offsets: in voxels, one number per spatial axis.
+        least_length: a shorter embedding has this length in the cosine, which is the smaller for it: a network can say
+            by a short vector that a voxel has an affinity to none.
 
     Returns:
         affinities: (B, K, *spatial) in [-1, 1], float32 (float64 for such embeddings); 0 where p + offset lies outside.
@@ -32,7 +36,7 @@ def embedding_affinities(embedding: torch.Tensor, offsets: Offsets) -> tuple[tor
     """
     spatial = embedding.shape[2:]
     affinities, valid = [], []
-    for here, cosines in pair_cosines(embedding, offsets):
+    for here, cosines in pair_cosines(embedding, offsets, least_length):
         margins = [(axis.start, extent - axis.stop) for axis, extent in zip(here, spatial, strict=True)]
         affinities.append(F.pad(cosines, [m for margin in reversed(margins) for m in margin]))
         inside = torch.zeros(spatial, dtype=torch.bool, device=embedding.device)
@@ -55,12 +59,16 @@ class AffinityGraphLoss(nn.Module):
             the pairs that the teacher keeps apart get as much weight as those that it holds together; each offset
             counts alike, however many pairs it has in a flat patch. Otherwise every pair and every cosine counts
             alike, as published, which is mostly the inside of neurites.
+        least_lengths: of the student's and the teacher's embeddings, see `embedding_affinities`.
     """
 
-    def __init__(self, offsets: Offsets, *, balanced: bool = False) -> None:
+    def __init__(
+        self, offsets: Offsets, *, balanced: bool = False, least_lengths: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
         super().__init__()
         self.offsets = tuple(tuple(offset) for offset in offsets)
         self.balanced = balanced
+        self.least_lengths = least_lengths
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """The loss.
@@ -75,11 +83,9 @@ class AffinityGraphLoss(nn.Module):
         if student.shape[2:] != teacher.shape[2:]:
             raise ValueError(f"student and teacher embed {tuple(student.shape[2:])} and {tuple(teacher.shape[2:])}")
         with torch.no_grad():
-            taught = [cosines for _, cosines in pair_cosines(teacher, self.offsets)]
-        squares = [
-            self._squares(learnt, cosines)
-            for (_, learnt), cosines in zip(pair_cosines(student, self.offsets), taught, strict=True)
-        ]
+            taught = [cosines for _, cosines in pair_cosines(teacher, self.offsets, self.least_lengths[1])]
+        of_student = pair_cosines(student, self.offsets, self.least_lengths[0])
+        squares = [self._squares(learnt, cosines) for (_, learnt), cosines in zip(of_student, taught, strict=True)]
         sums = torch.stack([of_offset.sum() for of_offset in squares])
         pairs = torch.tensor([of_offset.numel() for of_offset in squares], device=sums.device)
         if self.balanced:
@@ -95,11 +101,13 @@ class AffinityGraphLoss(nn.Module):
         return balanced_weights(affinity) * unlike.square()
 
 
-def pair_cosines(embedding: torch.Tensor, offsets: Offsets) -> list[tuple[Index, torch.Tensor]]:
+def pair_cosines(
+    embedding: torch.Tensor, offsets: Offsets, least_length: float = 0.0
+) -> list[tuple[Index, torch.Tensor]]:
     """For each offset, the index of the voxels whose partner lies inside, and their cosines (B, *overlap)."""
     pairs = [pair_slices(offset, embedding.shape[2:]) for offset in offsets]
     with no_autocast(embedding):
-        products = _PairProducts.apply(unit_vectors(full_precision(embedding), 1), pairs)
+        products = _PairProducts.apply(unit_vectors(full_precision(embedding), 1, least_length), pairs)
     return [(here, cosines) for (here, _), cosines in zip(pairs, products, strict=True)]
 
 

@@ -38,6 +38,7 @@ class GraphRelationDistillation(nn.Module):
         projections: by layer (`embedding` is the last), the channels of student and teacher where they differ. The
             student's nodes pass a trained linear map for the node term; no other term needs one.
         balanced: how the affinity graph is compared, see `AffinityGraphLoss`.
+        least_lengths: of the student's and the teacher's embeddings, see `embedding_affinities`; layers have none.
         seed: of the samples from the memory.
     """
 
@@ -55,6 +56,7 @@ class GraphRelationDistillation(nn.Module):
         pool: Sequence[int] | None = None,
         projections: Mapping[str, tuple[int, int]] | None = None,
         balanced: bool = False,
+        least_lengths: tuple[float, float] = (0.0, 0.0),
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -66,12 +68,13 @@ class GraphRelationDistillation(nn.Module):
             "inter_edge": inter_edge_weight,
             "inter_affinity": inter_affinity_weight,
         }
-        self.memory = MemoryBank(memory_size, pool)
+        self.memory = MemoryBank(memory_size, pool, least_lengths[1])
         self.memory_sample = memory_sample
         self.projections = nn.ModuleDict(
             {layer: nn.Linear(student, teacher) for layer, (student, teacher) in (projections or {}).items()}
         )
         self.balanced = balanced
+        self.least_lengths = least_lengths
         self._seed = seed
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -140,7 +143,9 @@ class GraphRelationDistillation(nn.Module):
         if self.weights["edge"]:
             terms["edge"] = edge_term(*nodes, instances.present)
         if self.weights["affinity"]:
-            terms["affinity"] = AffinityGraphLoss(offsets, balanced=self.balanced)(*features)
+            least_lengths = self.least_lengths if layer == EMBEDDING else (0.0, 0.0)
+            graph = AffinityGraphLoss(offsets, balanced=self.balanced, least_lengths=least_lengths)
+            terms["affinity"] = graph(*features)
         return terms
 
     def _project(self, layer: str, nodes: torch.Tensor) -> torch.Tensor:
@@ -163,7 +168,7 @@ class GraphRelationDistillation(nn.Module):
         if self.weights["inter_edge"]:
             terms["inter_edge"] = inter_edge_term(*nodes, instances.counts, entries)
         if self.weights["inter_affinity"]:
-            terms["inter_affinity"] = inter_affinity_term(*embeddings, entries, self.memory.pool)
+            terms["inter_affinity"] = inter_affinity_term(*embeddings, entries, self.memory.pool, self.least_lengths)
         if self.training:
             self.memory.enqueue(embeddings[1], labels)
         return terms

@@ -86,7 +86,11 @@ def inter_edge_term(
 
 
 def inter_affinity_term(
-    student: torch.Tensor, teacher: torch.Tensor, entries: Sequence[MemoryEntry], pool: Sequence[int] | None
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    entries: Sequence[MemoryEntry],
+    pool: Sequence[int] | None,
+    least_lengths: tuple[float, float] = (0.0, 0.0),
 ) -> torch.Tensor:
     """Squared difference of products of pooled embeddings with those of memory images.
 
@@ -94,6 +98,7 @@ def inter_affinity_term(
         student, teacher: (B, D, *spatial) embeddings.
         entries: memory images.
         pool: extent of the pooling windows in voxels.
+        least_lengths: of the student's and the teacher's embeddings, see `embedding_affinities`.
 
     Returns:
         The mean over all pairs of pooled positions of two images, then over all pairs of images.
@@ -101,7 +106,8 @@ def inter_affinity_term(
     _check_channels(student.shape[1], teacher.shape[1], [entry.pooled.shape[0] for entry in entries])
     if not entries:
         return student.float().sum() * 0
-    difference = (pooled_map(student, pool) - pooled_map(teacher, pool)).flatten(2).transpose(1, 2)  # (B, P, D)
+    learnt, taught = (pooled_map(e, pool, least) for e, least in zip((student, teacher), least_lengths, strict=True))
+    difference = (learnt - taught).flatten(2).transpose(1, 2)  # (B, P, D)
     maps = [entry.pooled.to(difference).flatten(1).T for entry in entries]  # (Q, D) each
     positions = torch.tensor([len(coarse) for coarse in maps], device=student.device)
     with no_autocast(student):

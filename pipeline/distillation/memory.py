@@ -36,10 +36,12 @@ class MemoryBank(nn.Module):
     Args:
         size: images remembered.
         pool: extent of the pooling windows in voxels. Default: 7 x 7 in 2D, 3 x 7 x 7 in 3D.
+        least_length: of the teacher's embeddings, see `embedding_affinities`.
     """
 
-    def __init__(self, size: int = 32, pool: Sequence[int] | None = None) -> None:
+    def __init__(self, size: int = 32, pool: Sequence[int] | None = None, least_length: float = 0.0) -> None:
         super().__init__()
+        self.least_length = least_length
         self.pool = None if pool is None else tuple(pool)
         self._entries: deque[MemoryEntry] = deque(maxlen=size)
 
@@ -54,7 +56,7 @@ class MemoryBank(nn.Module):
             teacher: (B, D, *spatial) embedding by the teacher.
             labels: (B, *spatial) int64; values above 0 are instances.
         """
-        pooled = pooled_map(teacher, self.pool)
+        pooled = pooled_map(teacher, self.pool, self.least_length)
         for (_, nodes), coarse in zip(instance_nodes(teacher, labels), pooled, strict=True):
             self._entries.append(MemoryEntry(nodes.clone(), coarse.clone()))
 
@@ -78,12 +80,13 @@ class MemoryBank(nn.Module):
         self._entries.extend(MemoryEntry(entry["nodes"], entry["pooled"]) for entry in state["entries"])
 
 
-def pooled_map(embedding: torch.Tensor, pool: Sequence[int] | None = None) -> torch.Tensor:
+def pooled_map(embedding: torch.Tensor, pool: Sequence[int] | None = None, least_length: float = 0.0) -> torch.Tensor:
     """A coarse map of an embedding: unit vectors per voxel, averaged over windows; windows at the end may be smaller.
 
     Args:
         embedding: (B, D, *spatial).
         pool: extent of the windows in voxels, also their distance.
+        least_length: shorter embeddings stay shorter than unit vectors.
 
     Returns:
         (B, D, *coarse) in full precision.
@@ -91,7 +94,7 @@ def pooled_map(embedding: torch.Tensor, pool: Sequence[int] | None = None) -> to
     dimensions = embedding.dim() - 2
     window = tuple(pool) if pool is not None else DEFAULT_POOL[dimensions]
     with no_autocast(embedding):
-        unit = unit_vectors(full_precision(embedding), 1)
+        unit = unit_vectors(full_precision(embedding), 1, least_length)
     if dimensions == 2:
         return F.avg_pool2d(unit, window, ceil_mode=True)
     return F.avg_pool3d(unit, window, ceil_mode=True)

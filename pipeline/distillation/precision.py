@@ -17,6 +17,10 @@ def no_autocast(tensor: torch.Tensor) -> torch.autocast:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
-def unit_vectors(vectors: torch.Tensor, axis: int) -> torch.Tensor:
-    """Vectors along an axis divided by their length, through which gradients flow; zero vectors stay zero."""
-    return vectors * vectors.square().sum(axis, keepdim=True).clamp(min=SMALLEST_NORM**2).rsqrt()
+def unit_vectors(vectors: torch.Tensor, axis: int, least_length: float = 0.0) -> torch.Tensor:
+    """Vectors along an axis divided by their length, through which gradients flow; zero vectors stay zero.
+
+    Those shorter than `least_length` are divided by it and stay shorter than a unit.
+    """
+    least = max(SMALLEST_NORM, least_length)
+    return vectors * vectors.square().sum(axis, keepdim=True).clamp(min=least**2).rsqrt()

@@ -20,12 +20,14 @@ class SupervisedAffinityLoss(nn.Module):
         offsets: in voxels, one number per spatial axis.
         background_weight: weight of a pair of two background voxels beside all others, before the classes are
             balanced. On a wide background, pairs of it would outnumber those that a boundary keeps apart.
+        least_length: of the embeddings, see `embedding_affinities`.
     """
 
-    def __init__(self, offsets: Offsets, background_weight: float = 1.0) -> None:
+    def __init__(self, offsets: Offsets, background_weight: float = 1.0, least_length: float = 0.0) -> None:
         super().__init__()
         self.offsets = tuple(tuple(offset) for offset in offsets)
         self.background_weight = background_weight
+        self.least_length = least_length
 
     def forward(
         self,
@@ -49,7 +51,7 @@ class SupervisedAffinityLoss(nn.Module):
         if affinities.shape != expected or mask.shape != expected:
             raise ValueError(f"targets of shape {expected} expected, got {affinities.shape} with mask {mask.shape}")
         losses, known = [], []
-        for channel, (here, cosines) in enumerate(pair_cosines(embedding, self.offsets)):
+        for channel, (here, cosines) in enumerate(pair_cosines(embedding, self.offsets, self.least_length)):
             target = crop(affinities[:, channel], here).to(cosines.dtype)
             pairs = crop(mask[:, channel], here).to(cosines.dtype)
             if self.background_weight < 1:

@@ -60,6 +60,11 @@ class EmbeddingNetwork(nn.Module, ABC):
         return self._geometry.context
 
     @property
+    def least_length(self) -> float:
+        """The length that shorter embeddings have in affinities, see `embedding_affinities`."""
+        return 1.0 if self.config.background else 0.0
+
+    @property
     def grid(self) -> Coordinate:
         """Shifting the input by multiples of this many voxels shifts the output; other shifts change it."""
         return self._geometry.grid

@@ -145,7 +145,7 @@ class Loop:
         result = self.step.result
         assert result.raw is not None and result.targets is not None and result.embedding is not None
         offsets = self.training.run.config.targets.offsets[:3]
-        cosines, _ = embedding_affinities(result.embedding[None], offsets)
+        cosines, _ = embedding_affinities(result.embedding[None], offsets, self.step.network.least_length)
         seen = result.raw[self.sampling.output.slices]
         arrays = (seen, result.targets, cosine_to_affinity(cosines)[0], result.embedding)
         self.log.picture(

@@ -109,6 +109,7 @@ class Distiller(nn.Module):
             memory_sample=config.memory_sample,
             projections=projections(config, student, teacher),
             balanced=config.affinity_comparison == "balanced",
+            least_lengths=(student.network.least_length, teacher.network.least_length),
             seed=seed,
         )
 
@@ -208,17 +209,22 @@ class Objective(nn.Module):
 
     Args:
         targets: offsets of the affinities in a batch, and the weight of the background.
+        least_length: of the network's embeddings.
         distiller: for a student that learns from a teacher.
         offsets: those of the targets' offsets that are supervised. Default: all.
     """
 
     def __init__(
-        self, targets: TargetsConfig, distiller: Distiller | None = None, offsets: tuple[Offset, ...] | None = None
+        self,
+        targets: TargetsConfig,
+        least_length: float,
+        distiller: Distiller | None = None,
+        offsets: tuple[Offset, ...] | None = None,
     ) -> None:
         super().__init__()
         supervised = targets.offsets if offsets is None else offsets
         self.channels = [targets.offsets.index(offset) for offset in supervised]
-        self.supervised = SupervisedAffinityLoss(supervised, targets.background_weight)
+        self.supervised = SupervisedAffinityLoss(supervised, targets.background_weight, least_length)
         self.distiller = distiller
 
     @property

@@ -97,7 +97,7 @@ class Training:
         """
         distiller = None if self.distillation is None else self._distiller(network, self.distillation)
         offsets = self.run.config.student.offsets if self.role == "student" else None
-        return Objective(self.run.config.targets, distiller, offsets).to(self.device)
+        return Objective(self.run.config.targets, network.least_length, distiller, offsets).to(self.device)
 
     def _distiller(self, network: EmbeddingNetwork, config: DistillationConfig) -> Distiller:
         assert self.teacher is not None and self.run.config.teacher is not None

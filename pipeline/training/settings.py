@@ -25,7 +25,13 @@ FREE = {
 """Keys of a training section that may change between two runs of one training."""
 NOTHING = "null"
 """A key that is not there and one that is empty are the same."""
-NEWER = {"volumes.images": "false", "targets.background_weight": "1.0", "student.offsets": "null"}
+NEWER = {
+    "volumes.images": "false",
+    "targets.background_weight": "1.0",
+    "teacher.network.background": "false",
+    "student.network.background": "false",
+    "student.offsets": "null",
+}
 """Keys that came later, with the value that stands for what was before: then they are left out, so that trainings of
 older versions continue."""
 

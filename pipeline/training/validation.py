@@ -62,9 +62,9 @@ def validate(
     try:
         with torch.no_grad():
             embedding = embed_box(network, region, box, tile, autocast, stopped)
-            loss = supervised_loss(embedding, region, box, config)
+            loss = supervised_loss(embedding, region, box, config, network.least_length)
             offsets = validation_offsets(config)
-            cosines, _ = embedding_affinities(embedding[None], offsets)
+            cosines, _ = embedding_affinities(embedding[None], offsets, network.least_length)
             affinities = cosine_to_affinity(cosines)[0].numpy()
     finally:
         network.train()
@@ -107,7 +107,9 @@ def embed_box(
     return embedding
 
 
-def supervised_loss(embedding: torch.Tensor, region: LabelledRegion, box: Box, config: Config) -> float:
+def supervised_loss(
+    embedding: torch.Tensor, region: LabelledRegion, box: Box, config: Config, least_length: float
+) -> float:
     """The supervised loss of an embedding (d, z, y, x) of a box."""
     margin = erosion_margin(config.targets)
     grown = box.grow(margin, margin).intersect(region.box)
@@ -117,7 +119,7 @@ def supervised_loss(embedding: torch.Tensor, region: LabelledRegion, box: Box, c
     )
     labels = labels[box.relative_to(grown).slices]
     affinities, mask = affinity_targets(labels, region.read_annotated(box, cache), config.targets.offsets)
-    loss = SupervisedAffinityLoss(config.targets.offsets, config.targets.background_weight)
+    loss = SupervisedAffinityLoss(config.targets.offsets, config.targets.background_weight, least_length)
     targets = (torch.from_numpy(array)[None] for array in (affinities, mask, labels != 0))
     return float(loss(embedding[None], *targets))
 

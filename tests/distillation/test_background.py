@@ -1,11 +1,17 @@
-"""Pairs of background voxels may count less: a wide background must not drown the boundaries."""
+"""Objects on a background: short embeddings have an affinity to none, and pairs of background voxels may count less."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from pipeline.distillation import SupervisedAffinityLoss
+from pipeline.distillation import (
+    AffinityGraphLoss,
+    GraphRelationDistillation,
+    SupervisedAffinityLoss,
+    embedding_affinities,
+)
+from pipeline.distillation.memory import pooled_map
 
 OFFSETS = ((0, -1), (-3, 0))
 
@@ -48,3 +54,61 @@ def test_a_boundary_missed_costs_more_where_the_background_counts_less() -> None
     full = SupervisedAffinityLoss(OFFSETS)(joined, affinities, mask)
     small = SupervisedAffinityLoss(OFFSETS, background_weight=0.01)(joined, affinities, mask, labels)
     assert small > 1.3 * full
+
+
+def shortened(embedding: torch.Tensor) -> torch.Tensor:
+    """Vectors divided by their length, or by 1 if they are shorter."""
+    return embedding / embedding.norm(dim=1, keepdim=True).clamp(min=1)
+
+
+def test_a_short_embedding_has_a_small_affinity_to_any_voxel() -> None:
+    embedding = torch.randn((1, 3, 6, 7), generator=torch.Generator().manual_seed(0))
+    embedding = embedding * torch.linspace(0, 2, 7)
+    affinities, valid = embedding_affinities(embedding, ((0, -1), (-2, 0)), least_length=1.0)
+    vectors = shortened(embedding)
+    expected = (vectors[..., 1:] * vectors[..., :-1]).sum(1)
+    torch.testing.assert_close(affinities[:, 0, :, 1:], expected)
+    assert not affinities[:, :, ~valid.all(0)].isnan().any()
+    assert affinities[0, 0, :, 1].abs().max() < 1e-6  # its partner is a zero vector
+    cosines, _ = embedding_affinities(embedding * 100, ((0, -1),))
+    long, _ = embedding_affinities(embedding * 100, ((0, -1),), least_length=1.0)
+    torch.testing.assert_close(long[..., 2:], cosines[..., 2:])
+
+
+def test_embeddings_of_background_shrink_and_those_of_objects_grow() -> None:
+    """One step from vectors that all look alike; with directions alone their lengths would not matter."""
+    embedding, affinities, mask, labels = example()
+    alike = torch.full_like(embedding, 0.2).requires_grad_()
+    SupervisedAffinityLoss(OFFSETS, least_length=1.0)(alike, affinities, mask).backward()
+    assert alike.grad is not None
+    stretched = -(alike.grad * alike.detach()).sum(1)
+    assert stretched[labels == 0].max() <= 0
+    assert stretched[labels == 0].mean() < 0
+    assert stretched[:, 3:7, 4].min() > 0  # inside an object
+    alike.grad = None
+    SupervisedAffinityLoss(OFFSETS)(alike, affinities, mask).backward()
+    assert (alike.grad * alike.detach()).sum(1).abs().max() < 1e-7
+
+
+def test_student_and_teacher_each_have_a_length_of_their_own() -> None:
+    student, _, _, labels = example()
+    student = student / 3
+    found = AffinityGraphLoss(OFFSETS, least_lengths=(1.0, 0.0))(student, student * 5)
+    assert found == pytest.approx(float(AffinityGraphLoss(OFFSETS)(shortened_twin(student), student)), rel=1e-5)
+    weights = {"node_weight": 0.0, "edge_weight": 0.0, "inter_affinity_weight": 1.0}
+    distillation = GraphRelationDistillation(OFFSETS, **weights, least_lengths=(1.0, 1.0))
+    distillation(student, student, labels)
+    remembered = distillation.memory.sample(2, torch.Generator().manual_seed(0))
+    pooled = pooled_map(student, least_length=1.0)
+    assert any(torch.equal(entry.pooled, pooled[0]) for entry in remembered)
+    assert distillation(student, student, labels)[1]["inter_affinity"] == 0
+
+
+def shortened_twin(embedding: torch.Tensor) -> torch.Tensor:
+    """An embedding whose cosines are the affinities of short vectors: a private axis takes up the missing length."""
+    short = shortened(embedding)
+    batch, _, *spatial = short.shape
+    voxels = short[0, 0].numel()
+    missing = (1 - short.square().sum(1)).clamp(min=0).sqrt().flatten(1)
+    private = torch.diag_embed(missing).reshape(batch, voxels, voxels)
+    return torch.cat([short.flatten(2), private], dim=1).reshape(batch, -1, *spatial)

@@ -18,7 +18,7 @@ FILE = 'volumes.sources.p={"kind": "file", "path": "x.h5"}'
 def test_checkpoints_outlive_the_keys_of_newer_versions(make_run: Callable[..., Run]) -> None:
     """A training that knew nothing of images, chosen sections and background weights continues."""
     wanted = training_settings(make_run(FILE).config, "teacher", None)
-    newer = {"volumes.images", "volumes.sources.p.sections", "targets.background_weight"}
+    newer = {"volumes.images", "volumes.sources.p.sections", "targets.background_weight", "teacher.network.background"}
     refuse_changes({path: wanted[path] for path in wanted.keys() - newer}, wanted, CHECKPOINT)
 
 
