@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .affinities import Offsets, crop, pair_cosines
+from .affinities import Offsets, pair_cosines
 from .balance import balanced_weights
+from .maps import crop, unit_map
 
 
 class SupervisedAffinityLoss(nn.Module):
@@ -39,7 +40,7 @@ class SupervisedAffinityLoss(nn.Module):
         if affinities.shape != expected or mask.shape != expected:
             raise ValueError(f"targets of shape {expected} expected, got {affinities.shape} with mask {mask.shape}")
         losses, known = [], []
-        for channel, (here, cosines) in enumerate(pair_cosines(embedding, self.offsets)):
+        for channel, (here, cosines) in enumerate(pair_cosines(unit_map(embedding), self.offsets)):
             target = crop(affinities[:, channel], here).to(cosines.dtype)
             weight = balanced_weights(target, crop(mask[:, channel], here).to(cosines.dtype))
             losses.append((weight * _miss(cosines, target)).sum() / weight.sum().clamp(min=1e-6))
