@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .balance import balanced_weights
-from .precision import full_precision, no_autocast, unit_vectors
+from .maps import Index, pair_products, unit_map
 
 Offsets = Sequence[Sequence[int]]
-Index = tuple[slice, ...]
 
 
 def embedding_affinities(
@@ -36,7 +34,7 @@ def embedding_affinities(
     """
     spatial = embedding.shape[2:]
     affinities, valid = [], []
-    for here, cosines in pair_cosines(embedding, offsets, least_length):
+    for here, cosines in pair_cosines(unit_map(embedding, least_length), offsets):
         margins = [(axis.start, extent - axis.stop) for axis, extent in zip(here, spatial, strict=True)]
         affinities.append(F.pad(cosines, [m for margin in reversed(margins) for m in margin]))
         inside = torch.zeros(spatial, dtype=torch.bool, device=embedding.device)
@@ -82,64 +80,38 @@ class AffinityGraphLoss(nn.Module):
         """
         if student.shape[2:] != teacher.shape[2:]:
             raise ValueError(f"student and teacher embed {tuple(student.shape[2:])} and {tuple(teacher.shape[2:])}")
-        with torch.no_grad():
-            taught = [cosines for _, cosines in pair_cosines(teacher, self.offsets, self.least_lengths[1])]
-        of_student = pair_cosines(student, self.offsets, self.least_lengths[0])
-        squares = [self._squares(learnt, cosines) for (_, learnt), cosines in zip(of_student, taught, strict=True)]
-        sums = torch.stack([of_offset.sum() for of_offset in squares])
-        pairs = torch.tensor([of_offset.numel() for of_offset in squares], device=sums.device)
+        return self.compare(unit_map(student, self.least_lengths[0]), unit_map(teacher.detach(), self.least_lengths[1]))
+
+    def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """The loss of embeddings of unit length, see `unit_map`; the teacher's carry no gradient."""
+        taught = [cosines for _, cosines in pair_cosines(teacher, self.offsets)]
+        learnt = [cosines for _, cosines in pair_cosines(student, self.offsets)]
+        sums = [self._squares(of_student, of_teacher) for of_student, of_teacher in zip(learnt, taught, strict=True)]
+        pairs = [cosines.numel() for cosines in taught]
         if self.balanced:
-            return (sums / pairs.clamp(min=1)).sum() / (pairs > 0).sum().clamp(min=1)
-        return sums.sum() / pairs.sum().clamp(min=1)
+            means = [total / count for total, count in zip(sums, pairs, strict=True) if count]
+            return torch.stack(means or sums).mean()
+        return torch.stack(sums).sum() / max(1, sum(pairs))
 
     def _squares(self, learnt: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
-        """Weighted squared differences of the cosines of one offset, (B, *overlap)."""
+        """Sum of the weighted squared differences of the cosines of one offset, (B, *overlap)."""
         if not self.balanced:
-            return (learnt - taught).square()
+            return F.mse_loss(learnt, taught, reduction="sum")
         affinity = cosine_to_affinity(taught)
         unlike = torch.where(affinity > 0, learnt - affinity, F.relu(learnt))
-        return balanced_weights(affinity) * unlike.square()
+        return (balanced_weights(affinity) * unlike.square()).sum()
 
 
-def pair_cosines(
-    embedding: torch.Tensor, offsets: Offsets, least_length: float = 0.0
-) -> list[tuple[Index, torch.Tensor]]:
-    """For each offset, the index of the voxels whose partner lies inside, and their cosines (B, *overlap)."""
-    pairs = [pair_slices(offset, embedding.shape[2:]) for offset in offsets]
-    with no_autocast(embedding):
-        products = _PairProducts.apply(unit_vectors(full_precision(embedding), 1, least_length), pairs)
-    return [(here, cosines) for (here, _), cosines in zip(pairs, products, strict=True)]
+def pair_cosines(unit: torch.Tensor, offsets: Offsets) -> list[tuple[Index, torch.Tensor]]:
+    """For each offset, the index of the voxels whose partner lies inside, and their cosines (B, *overlap).
 
-
-class _PairProducts(torch.autograd.Function):
-    """Inner products of the vectors at pairs of places.
-
-    Autograd's own backward makes a zero tensor of the size of the embedding for every slice; this one adds up in
-    place, which is several times faster.
+    Args:
+        unit: (B, D, *spatial) of unit length along D, see `unit_map`.
+        offsets: in voxels, one number per spatial axis.
     """
-
-    @staticmethod
-    def forward(ctx: Any, vectors: torch.Tensor, pairs: list[tuple[Index, Index]]) -> tuple[torch.Tensor, ...]:
-        ctx.save_for_backward(vectors)
-        ctx.pairs = pairs
-        return tuple((crop(vectors, here) * crop(vectors, there)).sum(1) for here, there in pairs)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (vectors,) = ctx.saved_tensors
-        total = torch.zeros_like(vectors)
-        for (here, there), gradient in zip(ctx.pairs, gradients, strict=True):
-            per_channel = gradient.unsqueeze(1)
-            crop(total, here).addcmul_(crop(vectors, there), per_channel)
-            crop(total, there).addcmul_(crop(vectors, here), per_channel)
-        return total, None
-
-
-def crop(tensor: torch.Tensor, index: Index) -> torch.Tensor:
-    """The part of (..., *spatial) that an index of the spatial axes selects."""
-    ellipsis_first: tuple[Any, ...] = (..., *index)
-    return tensor[ellipsis_first]
+    pairs = [pair_slices(offset, unit.shape[2:]) for offset in offsets]
+    products = pair_products(unit, pairs)
+    return [(here, cosines) for (here, _), cosines in zip(pairs, products, strict=True)]
 
 
 def pair_slices(offset: Sequence[int], shape: Sequence[int]) -> tuple[Index, Index]:

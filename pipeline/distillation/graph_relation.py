@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from .affinities import AffinityGraphLoss, Offsets
-from .instances import Instances, check_extents, edge_term, find_instances, instance_means, node_term
+from .comparison import Comparison
+from .instances import edge_term, node_term, nodes_of_images
 from .inter_image import inter_affinity_term, inter_edge_term
 from .layers import LayerFeatures, align, coarse_offsets
-from .memory import MemoryBank, MemoryEntry
+from .memory import MemoryBank, MemoryEntry, pooled_map
 from .precision import no_autocast
 
 EMBEDDING = "embedding"
@@ -99,16 +100,13 @@ class GraphRelationDistillation(nn.Module):
         Raises:
             ValueError: extents, names or channels do not fit together.
         """
-        check_extents(student, labels)
-        check_extents(teacher, labels)
-        teacher = teacher.detach()
-        instances = find_instances(labels)
-        nodes = (instance_means(student, instances), instance_means(teacher, instances))
-        per_layer = [self._terms_of_layer(EMBEDDING, (student, teacher), nodes, instances, self.offsets)]
+        both = Comparison(student, teacher, labels, self.least_lengths)
+        per_layer = [self._terms_of_layer(EMBEDDING, both, self.offsets)]
         per_layer += self._inner_layers(student_layers or {}, teacher_layers or {}, labels)
         terms = {name: torch.stack([layer[name] for layer in per_layer]).mean() for name in per_layer[0]}
-        terms.update(self._between_images((student, teacher), nodes, instances, labels))
-        total = student.float().sum() * 0 + sum(self.weights[name] * value for name, value in terms.items())
+        terms.update(self._between_images(both))
+        weighted = [self.weights[name] * value for name, value in terms.items()]
+        total = torch.stack(weighted).sum() if weighted else both.zero
         return total * weight_scale, {name: value.detach() for name, value in terms.items()}
 
     def _inner_layers(
@@ -121,31 +119,20 @@ class GraphRelationDistillation(nn.Module):
             raise ValueError(f"layers {sorted(student_layers)} and {sorted(teacher_layers)} cannot be compared")
         terms = []
         for name, layer in student_layers.items():
-            student, teacher, coarse = align(layer, teacher_layers[name], labels)
-            teacher, instances = teacher.detach(), find_instances(coarse)
-            nodes = (instance_means(student, instances), instance_means(teacher, instances))
-            offsets = coarse_offsets(self.offsets, layer.downsampling)
-            terms.append(self._terms_of_layer(name, (student, teacher), nodes, instances, offsets))
+            both = Comparison(*align(layer, teacher_layers[name], labels))
+            terms.append(self._terms_of_layer(name, both, coarse_offsets(self.offsets, layer.downsampling)))
         return terms
 
-    def _terms_of_layer(
-        self,
-        layer: str,
-        features: tuple[torch.Tensor, torch.Tensor],
-        nodes: tuple[torch.Tensor, torch.Tensor],
-        instances: Instances,
-        offsets: Offsets,
-    ) -> Terms:
-        """Terms within the image; `features` and `nodes` are of student and teacher."""
+    def _terms_of_layer(self, layer: str, both: Comparison, offsets: Offsets) -> Terms:
+        """Terms within the image."""
         terms: Terms = {}
         if self.weights["node"]:
-            terms["node"] = node_term(self._project(layer, nodes[0]), nodes[1], instances.present)
+            student, teacher = both.nodes
+            terms["node"] = node_term(self._project(layer, student), teacher, both.instances.present)
         if self.weights["edge"]:
-            terms["edge"] = edge_term(*nodes, instances.present)
+            terms["edge"] = edge_term(*both.nodes, both.instances.present)
         if self.weights["affinity"]:
-            least_lengths = self.least_lengths if layer == EMBEDDING else (0.0, 0.0)
-            graph = AffinityGraphLoss(offsets, balanced=self.balanced, least_lengths=least_lengths)
-            terms["affinity"] = graph(*features)
+            terms["affinity"] = AffinityGraphLoss(offsets, balanced=self.balanced).compare(*both.units)
         return terms
 
     def _project(self, layer: str, nodes: torch.Tensor) -> torch.Tensor:
@@ -155,22 +142,17 @@ class GraphRelationDistillation(nn.Module):
             projected: torch.Tensor = self.projections[layer](nodes)
         return projected
 
-    def _between_images(
-        self,
-        embeddings: tuple[torch.Tensor, torch.Tensor],
-        nodes: tuple[torch.Tensor, torch.Tensor],
-        instances: Instances,
-        labels: torch.Tensor,
-    ) -> Terms:
+    def _between_images(self, both: Comparison) -> Terms:
         if not self.weights["inter_edge"] and not self.weights["inter_affinity"]:
             return {}
-        entries, terms = self._sample(), {}
+        entries, taught, terms = self._sample(), pooled_map(both.units[1], self.memory.pool), {}
         if self.weights["inter_edge"]:
-            terms["inter_edge"] = inter_edge_term(*nodes, instances.counts, entries)
+            terms["inter_edge"] = inter_edge_term(*both.nodes, both.instances.counts, entries)
         if self.weights["inter_affinity"]:
-            terms["inter_affinity"] = inter_affinity_term(*embeddings, entries, self.memory.pool, self.least_lengths)
+            learnt = pooled_map(both.units[0], self.memory.pool)
+            terms["inter_affinity"] = inter_affinity_term(learnt, taught, entries)
         if self.training:
-            self.memory.enqueue(embeddings[1], labels)
+            self.memory.remember(nodes_of_images(both.nodes[1], both.instances), taught)
         return terms
 
     def _sample(self) -> list[MemoryEntry]:

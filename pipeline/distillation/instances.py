@@ -18,7 +18,7 @@ class Instances:
         ids: (B, I) int64 labels, ascending; 0 in unused places.
         present: (B, I) bool, False in unused places, which come last.
         sizes: (B, I) int64 voxels.
-        places: (B * voxels,) int64, the place of each voxel in (B * I); B * I for voxels of no instance.
+        places: (B, voxels) int64, the place of each voxel among the instances of its image; I for voxels of none.
     """
 
     ids: torch.Tensor
@@ -35,27 +35,41 @@ class Instances:
 def find_instances(labels: torch.Tensor) -> Instances:
     """The instances of a batch of labels (B, *spatial) int64: all values above 0."""
     batch = labels.shape[0]
-    flat = labels.reshape(batch, -1).long()
-    values, index = torch.unique(flat, return_inverse=True)
-    image = torch.arange(batch, device=labels.device)[:, None]
-    keys = (index + image * len(values)).flatten()
-    sizes = torch.bincount(keys, minlength=batch * len(values)).view(batch, len(values))
+    values, index = _distinct(labels.reshape(batch, -1).long())
+    index += torch.arange(batch, device=labels.device)[:, None] * len(values)
+    sizes = torch.bincount(index.flatten(), minlength=batch * len(values)).view(batch, len(values))
     exists = (sizes > 0) & (values > 0)
     width = int(exists.sum(1).max()) if exists.numel() else 0
-    place = exists.cumsum(1) - 1 + image * width
-    place = torch.where(exists, place, batch * width).flatten()  # the last place collects the background
-    gathered = torch.zeros(2, batch * width + 1, dtype=torch.int64, device=labels.device)
-    gathered[:, place] = torch.stack((values.expand(batch, -1).flatten(), sizes.flatten()))
-    ids, counted = gathered[:, :-1].view(2, batch, width)
-    return Instances(ids, counted > 0, counted, place[keys])
+    place = torch.where(exists, exists.cumsum(1) - 1, width)  # the last place collects the background
+    ids, counted = (
+        torch.zeros(batch, width + 1, dtype=torch.int64, device=labels.device).scatter_(1, place, per_value)[:, :width]
+        for per_value in (values.expand(batch, -1), sizes)
+    )
+    return Instances(ids, counted > 0, counted, place.flatten()[index])
+
+
+def _distinct(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values in ascending order, among them all positive labels, and for each voxel the index of its label.
+
+    Small labels are their own index; only others are worth sorting.
+    """
+    largest = int(labels.max()) if labels.numel() else 0
+    if largest < labels[0].numel():
+        return torch.arange(max(0, largest) + 1, device=labels.device), labels.clamp(min=0)
+    return torch.unique(labels, return_inverse=True)
 
 
 def instance_means(embedding: torch.Tensor, instances: Instances) -> torch.Tensor:
     """Mean embedding of each instance, zero in unused places: (B, D, *spatial) to (B, I, D) in full precision."""
-    batch, width = instances.present.shape
-    voxels = full_precision(embedding).flatten(2).transpose(1, 2).flatten(0, 1)  # (B * voxels, D)
-    sums = voxels.new_zeros(batch * width + 1, voxels.shape[1]).index_add(0, instances.places, voxels)
-    return sums[:-1].view(batch, width, voxels.shape[1]) / instances.sizes.clamp(min=1)[..., None]
+    voxels = full_precision(embedding).flatten(2)  # (B, D, voxels)
+    sums = voxels.new_zeros(*voxels.shape[:2], instances.present.shape[1] + 1)
+    sums = sums.scatter_add(2, instances.places[:, None].expand_as(voxels), voxels)
+    return sums[..., :-1].transpose(1, 2) / instances.sizes.clamp(min=1)[..., None]
+
+
+def nodes_of_images(means: torch.Tensor, instances: Instances) -> list[torch.Tensor]:
+    """Means (B, I, D) as nodes of each image, without the unused places."""
+    return [nodes[:count] for nodes, count in zip(means, instances.counts.tolist(), strict=True)]
 
 
 def instance_nodes(embedding: torch.Tensor, labels: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -73,11 +87,8 @@ def instance_nodes(embedding: torch.Tensor, labels: torch.Tensor) -> list[tuple[
     """
     check_extents(embedding, labels)
     instances = find_instances(labels)
-    means = instance_means(embedding, instances)
-    return [
-        (ids[present], nodes[present])
-        for ids, nodes, present in zip(instances.ids, means, instances.present, strict=True)
-    ]
+    nodes = nodes_of_images(instance_means(embedding, instances), instances)
+    return [(ids[: len(means)], means) for ids, means in zip(instances.ids, nodes, strict=True)]
 
 
 class InstanceGraphLoss(nn.Module):

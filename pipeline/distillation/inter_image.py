@@ -1,8 +1,9 @@
 """Relations between images: the current image, seen by student and by teacher, against what the teacher remembers.
 
 With e the student's minus the teacher's vectors of the current image and m those of a memory image, the mean of
-(e_i . m_j)^2 over all i and j is the product of two small matrices, sum e e^T and sum m m^T: exact, and the
-large table of all pairs is never made.
+(e_i . m_j)^2 over all i and j is the inner product of two small matrices, the means of e e^T and of m m^T: exact, and
+the large table of all pairs is never made. The mean over pairs of images, too, is the inner product of the means of
+these matrices over the current and over the memory images.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
 
-from .instances import check_extents, find_instances, instance_means
+from .comparison import Comparison
 from .memory import MemoryEntry, pooled_map
 from .precision import no_autocast, unit_vectors
 
@@ -47,17 +47,14 @@ class InterImageGraphLoss(nn.Module):
         Raises:
             ValueError: extents or channels differ.
         """
-        check_extents(student, labels)
-        check_extents(teacher, labels)
-        total = student.float().sum() * 0
+        both = Comparison(student, teacher, labels)
+        weighted = []
         if self.edge_weight:
-            instances = find_instances(labels)
-            learnt, taught = instance_means(student, instances), instance_means(teacher.detach(), instances)
-            total = total + self.edge_weight * inter_edge_term(learnt, taught, instances.counts, entries)
+            weighted.append(self.edge_weight * inter_edge_term(*both.nodes, both.instances.counts, entries))
         if self.affinity_weight:
-            term = inter_affinity_term(student, teacher.detach(), entries, self.pool)
-            total = total + self.affinity_weight * term
-        return total
+            learnt, taught = (pooled_map(unit, self.pool) for unit in both.units)
+            weighted.append(self.affinity_weight * inter_affinity_term(learnt, taught, entries))
+        return torch.stack(weighted).sum() if weighted else both.zero
 
 
 def inter_edge_term(
@@ -73,51 +70,51 @@ def inter_edge_term(
     Returns:
         The mean over all node pairs of two images, then over the pairs of images that both have instances.
     """
-    _check_channels(student.shape[-1], teacher.shape[-1], [entry.nodes.shape[-1] for entry in entries])
+    _check_channels(student.shape[2], teacher.shape[2], [entry.nodes.shape[1] for entry in entries])
     if not entries:
         return student.sum() * 0
-    remembered = pad_sequence([entry.nodes.to(student) for entry in entries], batch_first=True)  # (M, J, D)
-    remembered_counts = torch.tensor([len(entry.nodes) for entry in entries], device=student.device)
+    remembered = torch.cat([entry.nodes.to(student) for entry in entries])  # (instances of all images, D)
+    counts_there = torch.tensor([len(entry.nodes) for entry in entries], device=student.device)
     with no_autocast(student):
-        difference = unit_vectors(student, 2) - unit_vectors(teacher, 2)
-        squares = _sum_of_squared_products(difference, unit_vectors(remembered, 2))
-    pairs = counts[:, None] * remembered_counts  # (B, M)
-    return (squares / pairs.clamp(min=1)).sum() / (pairs > 0).sum().clamp(min=1)
+        difference, unit = unit_vectors(student, 2) - unit_vectors(teacher, 2), unit_vectors(remembered, 1)
+        share = _shares(counts_there, unit).repeat_interleave(counts_there, output_size=len(unit))
+        there = unit.T @ (unit * share[:, None])
+        here = difference.transpose(1, 2) @ (difference * _shares(counts, difference)[:, None, None])
+    return (here.sum(0) * there).sum()
 
 
-def inter_affinity_term(
-    student: torch.Tensor,
-    teacher: torch.Tensor,
-    entries: Sequence[MemoryEntry],
-    pool: Sequence[int] | None,
-    least_lengths: tuple[float, float] = (0.0, 0.0),
-) -> torch.Tensor:
+def inter_affinity_term(student: torch.Tensor, teacher: torch.Tensor, entries: Sequence[MemoryEntry]) -> torch.Tensor:
     """Squared difference of products of pooled embeddings with those of memory images.
 
     Args:
-        student, teacher: (B, D, *spatial) embeddings.
+        student, teacher: (B, D, *coarse) pooled maps.
         entries: memory images.
-        pool: extent of the pooling windows in voxels.
-        least_lengths: of the student's and the teacher's embeddings, see `embedding_affinities`.
 
     Returns:
         The mean over all pairs of pooled positions of two images, then over all pairs of images.
     """
     _check_channels(student.shape[1], teacher.shape[1], [entry.pooled.shape[0] for entry in entries])
+    difference = student - teacher
     if not entries:
-        return student.float().sum() * 0
-    learnt, taught = (pooled_map(e, pool, least) for e, least in zip((student, teacher), least_lengths, strict=True))
-    difference = (learnt - taught).flatten(2).transpose(1, 2)  # (B, P, D)
-    maps = [entry.pooled.to(difference).flatten(1).T for entry in entries]  # (Q, D) each
-    positions = torch.tensor([len(coarse) for coarse in maps], device=student.device)
-    with no_autocast(student):
-        squares = _sum_of_squared_products(difference, pad_sequence(maps, batch_first=True))
-    return (squares / (difference.shape[1] * positions)).mean()
+        return difference.sum() * 0
+    by_shape: dict[torch.Size, list[torch.Tensor]] = {}
+    for entry in entries:
+        by_shape.setdefault(entry.pooled.shape, []).append(entry.pooled.to(difference))
+    there = torch.cat([_mean_squares(torch.stack(maps)) for maps in by_shape.values()])
+    return (_mean_squares(difference).mean(0) * there.mean(0)).sum()
 
 
-def _sum_of_squared_products(current: torch.Tensor, remembered: torch.Tensor) -> torch.Tensor:
-    """Sum over i and j of the squared product of vectors i (B, I, D) and j (M, J, D): (B, M)."""
-    return torch.einsum("bde,mde->bm", current.transpose(1, 2) @ current, remembered.transpose(1, 2) @ remembered)
+def _mean_squares(maps: torch.Tensor) -> torch.Tensor:
+    """Mean of v v^T over the positions of maps (images, D, *coarse): (images, D, D)."""
+    vectors = maps.flatten(2)
+    with no_autocast(maps):
+        return vectors @ vectors.transpose(1, 2) / vectors.shape[2]
+
+
+def _shares(counts: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """How much an instance counts in the mean over its image's, then over the images that have some: (images,)."""
+    images = (counts > 0).sum().clamp(min=1)
+    return (counts.clamp(min=1) * images).to(like).reciprocal()
 
 
 def _check_channels(student: int, teacher: int, remembered: Sequence[int]) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .instances import instance_nodes
-from .precision import full_precision, no_autocast, unit_vectors
+from .maps import unit_map
 
 DEFAULT_POOL = {2: (7, 7), 3: (3, 7, 7)}
 
@@ -56,9 +56,19 @@ class MemoryBank(nn.Module):
             teacher: (B, D, *spatial) embedding by the teacher.
             labels: (B, *spatial) int64; values above 0 are instances.
         """
-        pooled = pooled_map(teacher, self.pool, self.least_length)
-        for (_, nodes), coarse in zip(instance_nodes(teacher, labels), pooled, strict=True):
-            self._entries.append(MemoryEntry(nodes.clone(), coarse.clone()))
+        nodes = [nodes for _, nodes in instance_nodes(teacher, labels)]
+        self.remember(nodes, pooled_map(unit_map(teacher, self.least_length), self.pool))
+
+    @torch.no_grad()
+    def remember(self, nodes: Sequence[torch.Tensor], pooled: torch.Tensor) -> None:
+        """Remember a batch of which this is known already.
+
+        Args:
+            nodes: for each image (I, D), the teacher's.
+            pooled: (B, D, *coarse), the teacher's; see `pooled_map`.
+        """
+        for of_image, coarse in zip(nodes, pooled, strict=True):
+            self._entries.append(MemoryEntry(of_image.clone(), coarse.clone()))
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> list[MemoryEntry]:
         """Distinct remembered images, drawn at random: `count` of them, or all if there are fewer.
@@ -80,21 +90,18 @@ class MemoryBank(nn.Module):
         self._entries.extend(MemoryEntry(entry["nodes"], entry["pooled"]) for entry in state["entries"])
 
 
-def pooled_map(embedding: torch.Tensor, pool: Sequence[int] | None = None, least_length: float = 0.0) -> torch.Tensor:
-    """A coarse map of an embedding: unit vectors per voxel, averaged over windows; windows at the end may be smaller.
+def pooled_map(unit: torch.Tensor, pool: Sequence[int] | None = None) -> torch.Tensor:
+    """A coarse map of an embedding, averaged over windows; windows at the end may be smaller.
 
     Args:
-        embedding: (B, D, *spatial).
+        unit: (B, D, *spatial), of unit length per voxel, see `unit_map`.
         pool: extent of the windows in voxels, also their distance.
-        least_length: shorter embeddings stay shorter than unit vectors.
 
     Returns:
-        (B, D, *coarse) in full precision.
+        (B, D, *coarse).
     """
-    dimensions = embedding.dim() - 2
+    dimensions = unit.dim() - 2
     window = tuple(pool) if pool is not None else DEFAULT_POOL[dimensions]
-    with no_autocast(embedding):
-        unit = unit_vectors(full_precision(embedding), 1, least_length)
     if dimensions == 2:
         return F.avg_pool2d(unit, window, ceil_mode=True)
     return F.avg_pool3d(unit, window, ceil_mode=True)

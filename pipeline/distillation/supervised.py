@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .affinities import Offsets, crop, pair_cosines, pair_slices
+from .affinities import Offsets, pair_cosines, pair_slices
 from .balance import balanced_weights
+from .maps import crop, unit_map
 
 
 class SupervisedAffinityLoss(nn.Module):
@@ -51,7 +52,7 @@ class SupervisedAffinityLoss(nn.Module):
         if affinities.shape != expected or mask.shape != expected:
             raise ValueError(f"targets of shape {expected} expected, got {affinities.shape} with mask {mask.shape}")
         losses, known = [], []
-        for channel, (here, cosines) in enumerate(pair_cosines(embedding, self.offsets, self.least_length)):
+        for channel, (here, cosines) in enumerate(pair_cosines(unit_map(embedding, self.least_length), self.offsets)):
             target = crop(affinities[:, channel], here).to(cosines.dtype)
             pairs = crop(mask[:, channel], here).to(cosines.dtype)
             if self.background_weight < 1:

@@ -11,6 +11,7 @@ from pipeline.distillation import (
     SupervisedAffinityLoss,
     embedding_affinities,
 )
+from pipeline.distillation.maps import unit_map
 from pipeline.distillation.memory import pooled_map
 
 OFFSETS = ((0, -1), (-3, 0))
@@ -99,7 +100,7 @@ def test_student_and_teacher_each_have_a_length_of_their_own() -> None:
     distillation = GraphRelationDistillation(OFFSETS, **weights, least_lengths=(1.0, 1.0))
     distillation(student, student, labels)
     remembered = distillation.memory.sample(2, torch.Generator().manual_seed(0))
-    pooled = pooled_map(student, least_length=1.0)
+    pooled = pooled_map(unit_map(student, 1.0))
     assert any(torch.equal(entry.pooled, pooled[0]) for entry in remembered)
     assert distillation(student, student, labels)[1]["inter_affinity"] == 0
 
