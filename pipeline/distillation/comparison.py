@@ -29,14 +29,14 @@ class Comparison:
     def __init__(self, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor) -> None:
         check_extents(student, labels)
         check_extents(teacher, labels)
-        self.student = student
-        self.teacher = teacher.detach()
+        self.student = full_precision(student).contiguous()  # channel after channel, as every part wants it
+        self.teacher = full_precision(teacher.detach()).contiguous()
         self.labels = labels
 
     @property
     def zero(self) -> torch.Tensor:
         """A zero that depends on the student, for losses without any term."""
-        return full_precision(self.student[:0]).sum()
+        return self.student[:0].sum()
 
     @cached_property
     def instances(self) -> Instances:
