@@ -36,15 +36,15 @@ class Comparison:
     ) -> None:
         check_extents(student, labels)
         check_extents(teacher, labels)
-        self.student = student
-        self.teacher = teacher.detach()
+        self.student = full_precision(student).contiguous()  # channel after channel, as every part wants it
+        self.teacher = full_precision(teacher.detach()).contiguous()
         self.labels = labels
         self.least_lengths = least_lengths
 
     @property
     def zero(self) -> torch.Tensor:
         """A zero that depends on the student, for losses without any term."""
-        return full_precision(self.student[:0]).sum()
+        return self.student[:0].sum()
 
     @cached_property
     def instances(self) -> Instances:

@@ -1,7 +1,7 @@
 """Maps of unit vectors and their inner products, worked on a few channels at a time.
 
 Whole products would be temporary tensors of the size of the embedding, several per offset. Making and reading them
-takes longer than the arithmetic; a few channels stay in the processor's cache.
+takes longer than the arithmetic on a CPU, whose cache holds a few channels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 
 from .precision import SMALLEST_NORM, full_precision
 
-BLOCK = 1 << 18
-"""About so many elements are worked on at a time."""
+BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}
+"""About so many elements are worked on at a time. A GPU has no such cache and prefers few large steps."""
 
 Index = tuple[slice, ...]
 Pair = tuple[Index, Index]
@@ -51,13 +51,13 @@ class _UnitMap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, vectors: torch.Tensor, least: float) -> torch.Tensor:
-        unit = vectors.clone(memory_format=torch.contiguous_format)
-        squares = unit.new_zeros(unit.shape[:1] + unit.shape[2:])
-        for (block,) in _blocks(unit):
+        vectors = vectors.contiguous()
+        squares = torch.zeros_like(vectors[:, 0])
+        for (block,) in _blocks(vectors):
             _add_inner_products(squares, block, block)
         ctx.short = squares < least**2
         scale = squares.clamp_(min=least**2).rsqrt_()
-        unit.mul_(scale.unsqueeze(1))
+        unit = vectors * scale.unsqueeze(1)
         ctx.save_for_backward(unit, scale)
         return unit
 
@@ -103,8 +103,8 @@ class _PairProducts(torch.autograd.Function):
 
 def _blocks(*maps: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     """The same few channels of several maps (B, D, *spatial)."""
-    channels = maps[0].shape[1]
-    at_once = max(1, BLOCK * channels // max(1, maps[0].numel()))
+    block = BLOCK.get(maps[0].device.type, BLOCK["cuda"])
+    at_once = max(1, block * maps[0].shape[1] // max(1, maps[0].numel()))
     return zip(*(one.split(at_once, dim=1) for one in maps), strict=True)
 
 

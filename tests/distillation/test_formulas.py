@@ -121,6 +121,26 @@ def test_opposite_embeddings_have_affinity_zero() -> None:
     assert cosine_to_affinity(torch.tensor([-1.0, 0.0, 0.25, 1.0])).tolist() == [0, 0, 0.25, 1]
 
 
+def test_terms_of_a_case_that_can_be_done_by_hand() -> None:
+    """A row of two neurites of two voxels each; the teacher's second node is turned by 45 degrees towards the first."""
+    labels = torch.tensor([[[1, 1, 2, 2]]])
+    student = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])[None, :, None]
+    teacher = torch.tensor([[2.0, 2.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])[None, :, None]
+    module = GraphRelationDistillation([(0, -1)], inter_edge_weight=1, inter_affinity_weight=1, pool=(1, 2))
+    along_the_first = torch.tensor([3.0, 0.0])
+    module.memory.remember([along_the_first[None]], along_the_first.view(1, 2, 1, 1) / 3)
+    _, terms = module(student, teacher, labels)
+    assert {name: float(value) for name, value in terms.items()} == pytest.approx(
+        {
+            "node": 1.0,  # both nodes are at distance 1
+            "edge": 0.25,  # two of four ordered pairs: cosines 0 and sqrt(1/2)
+            "affinity": 1 / 6,  # one of three pairs of voxels: cosines 0 and sqrt(1/2)
+            "inter_edge": 0.25,  # one of two nodes: cosines 0 and sqrt(1/2)
+            "inter_affinity": 0.25,  # one of two windows: products 0 and sqrt(1/2)
+        }
+    )
+
+
 @dimensional
 def test_total_is_the_weighted_sum_of_all_terms(dimensions: int) -> None:
     weights = {"node": 0.1, "edge": 0.2, "affinity": 10.0, "inter_edge": 1.0, "inter_affinity": 4.0}

@@ -12,8 +12,10 @@ from pipeline.distillation import (
     GraphRelationDistillation,
     InstanceGraphLoss,
     InterImageGraphLoss,
+    LayerFeatures,
     MemoryBank,
     SupervisedAffinityLoss,
+    maps,
 )
 
 OFFSETS = [(-1, 0), (0, -1), (2, -1), (0, 9)]
@@ -54,6 +56,44 @@ def test_gradients_equal_finite_differences(name: str) -> None:
     labels = torch.randint(0, 3, (2, *SHAPE))
     assert loss(student, teacher, labels).dtype == torch.float64
     torch.autograd.gradcheck(lambda s: loss(s, teacher, labels), student)
+
+
+@pytest.fixture(params=[1, 80, 1 << 18], ids=["one channel", "two of three channels", "all channels"])
+def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large maps are worked on a few channels at a time, small ones, like those of these tests, all at once."""
+    monkeypatch.setitem(maps.BLOCK, "cpu", request.param)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("term", ["node", "edge", "affinity", "inter_edge", "inter_affinity"])
+def test_gradient_of_each_term_equals_finite_differences(term: str) -> None:
+    """With an inner layer and its projection."""
+    weights = dict.fromkeys(("node_weight", "edge_weight", "affinity_weight"), 0.0) | {f"{term}_weight": 1.0}
+    module = GraphRelationDistillation(OFFSETS, **weights, pool=(2, 2), projections={"inner": (2, 5)})
+    module.double().eval()
+    module.memory.set_extra_state(remembered().get_extra_state())
+    student, inner = (torch.randn(2, c, *SHAPE, dtype=torch.float64, requires_grad=True) for c in (3, 2))
+    teacher, taught = (torch.randn(2, c, *SHAPE, dtype=torch.float64) for c in (3, 5))
+    labels = torch.randint(0, 3, (2, *SHAPE))
+
+    def value(student: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+        layers = [{"inner": LayerFeatures(features, (1, 1), (0, 0))} for features in (inner, taught)]
+        total, terms = module(student, teacher, labels, student_layers=layers[0], teacher_layers=layers[1])
+        assert set(terms) == {term} and total > 0
+        return total + 0 * inner.sum()  # inter-image terms know no layers
+
+    torch.autograd.gradcheck(value, (student, inner))
+
+
+def test_values_do_not_depend_on_the_channels_worked_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, teacher, labels = torch.randn(2, 3, *SHAPE), torch.randn(2, 3, *SHAPE), torch.randint(0, 3, (2, *SHAPE))
+    values = []
+    for block in (1, 80, 1 << 18):
+        monkeypatch.setitem(maps.BLOCK, "cpu", block)
+        torch.manual_seed(1)
+        values.append(torch.stack([loss(student, teacher, labels) for loss in losses().values()]))
+    torch.testing.assert_close(values[0], values[2])
+    torch.testing.assert_close(values[1], values[2])
 
 
 @each_loss
