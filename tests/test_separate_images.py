@@ -81,7 +81,7 @@ def make_run(directory: Path, **changes: Any) -> Run:
         "teacher": {"network": {**network, "widths": [8, 12]}, "training": SCHEDULE},
         "student": {"network": {**network, "widths": [4, 6]}, "training": SCHEDULE},
         "augment": {"elastic": None, "noise": 0.01, "intensity_shift": [-0.02, 0.02]},
-        "targets": {"offsets": OFFSETS, "erosion": 1, "erosion_in_plane": True, "background_weight": 0.1},
+        "targets": {"offsets": OFFSETS, "erosion": 1, "erosion_in_plane": True, "background_weight": 1.0},
         "predict": {"offsets": OFFSETS, "block_size": [3, 40, 64]},
         "fragments": {"method": "mutex_watershed", "background_threshold": 0.5, "minimum_size": 8},
         "evaluate": {"sweep": [0.0, 0.2, 0.5, 0.9]},
