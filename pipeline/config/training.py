@@ -68,9 +68,10 @@ class TargetsConfig(Section):
     """Width in voxels, to each side, of the background cut between touching neurites."""
     erosion_in_plane: bool = False
     """Cut only within sections (anisotropic data)."""
-    background_weight: Annotated[float, Field(gt=0, le=1.0)] = 1.0
-    """Weight of a pair of two background voxels beside one that a boundary keeps apart. Few objects on a wide
-    background need a small one: otherwise the boundaries between touching objects hardly count."""
+    background_weight: PositiveFloat | None = None
+    """Weight of a pair of two background voxels, as a multiple of that of a pair within an object. Default: the one of
+    any pair that does not belong together, all of which have as much weight as all that do. Where objects lie on a
+    wide background, 1 lets the boundaries between objects keep their say, and objects end where they do."""
     unlabelled_id: NonNegative | None = None
     """A label value that means "not annotated": no loss there. Label 0 is background, not unknown, unless named
     here."""

@@ -15,7 +15,16 @@ def balanced_weights(target: torch.Tensor, mask: torch.Tensor | None = None) -> 
         target: (B, *overlap) in [0, 1], the degree to which a pair belongs together.
         mask: (B, *overlap), 1 where that is known. Default: everywhere.
     """
-    together = target.mean() if mask is None else (mask * target).sum() / mask.sum().clamp(min=1)
-    together = together.clamp(LEAST_SHARE, 1 - LEAST_SHARE)
-    weights = target / (2 * together) + (1 - target) / (2 * (1 - together))
+    weights = class_weights(target, together_share(target, mask))
     return weights if mask is None else mask * weights
+
+
+def together_share(target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """The share of the known pairs that belongs together, within `LEAST_SHARE` of 0 and 1; arguments as above."""
+    share = target.mean() if mask is None else (mask * target).sum() / mask.sum().clamp(min=1)
+    return share.clamp(LEAST_SHARE, 1 - LEAST_SHARE)
+
+
+def class_weights(target: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Weights of pairs, given the share of them that belongs together."""
+    return target / (2 * share) + (1 - target) / (2 * (1 - share))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .affinities import Offsets, pair_cosines, pair_slices
-from .balance import balanced_weights
+from .balance import balanced_weights, class_weights, together_share
 from .maps import crop, unit_map
 
 
@@ -19,12 +21,12 @@ class SupervisedAffinityLoss(nn.Module):
 
     Args:
         offsets: in voxels, one number per spatial axis.
-        background_weight: weight of a pair of two background voxels beside all others, before the classes are
-            balanced. On a wide background, pairs of it would outnumber those that a boundary keeps apart.
+        background_weight: weight of a pair of two background voxels, as a multiple of that of a pair within an object.
+            Such pairs then take no part in the balance of the classes. Default: they are pairs like any other.
         least_length: of the embeddings, see `embedding_affinities`.
     """
 
-    def __init__(self, offsets: Offsets, background_weight: float = 1.0, least_length: float = 0.0) -> None:
+    def __init__(self, offsets: Offsets, background_weight: float | None = None, least_length: float = 0.0) -> None:
         super().__init__()
         self.offsets = tuple(tuple(offset) for offset in offsets)
         self.background_weight = background_weight
@@ -43,7 +45,7 @@ class SupervisedAffinityLoss(nn.Module):
             embedding: (B, D, *spatial).
             affinities: (B, K, *spatial), 1 where p and p + offset k belong together, 0 where not; any dtype.
             mask: (B, K, *spatial), 1 where that is known; any dtype.
-            labels: (B, *spatial), 0 is background; needed for a `background_weight` below 1.
+            labels: (B, *spatial), 0 is background; needed for a `background_weight`.
 
         Raises:
             ValueError: targets and embedding do not fit together.
@@ -55,19 +57,37 @@ class SupervisedAffinityLoss(nn.Module):
         for channel, (here, cosines) in enumerate(pair_cosines(unit_map(embedding, self.least_length), self.offsets)):
             target = crop(affinities[:, channel], here).to(cosines.dtype)
             pairs = crop(mask[:, channel], here).to(cosines.dtype)
-            if self.background_weight < 1:
-                assert labels is not None
-                pairs = pairs * self._importance(labels, self.offsets[channel]).to(cosines.dtype)
-            weight = balanced_weights(target, pairs)
-            losses.append((weight * _miss(cosines, target)).sum() / weight.sum().clamp(min=1e-6))
-            known.append(weight.sum() > 0)
+            if self.background_weight is None:
+                weight = balanced_weights(target, pairs)
+                total = weight.sum()
+            else:
+                assert labels is not None, "a background_weight needs labels"
+                empty = pairs * _background_pairs(labels, self.offsets[channel])
+                weight, total = _weights_with_background(target, pairs - empty, empty, self.background_weight)
+            losses.append((weight * _miss(cosines, target)).sum() / total.clamp(min=1e-6))
+            known.append(total > 0)
         return torch.stack(losses).sum() / torch.stack(known).sum().clamp(min=1)
 
-    def _importance(self, labels: torch.Tensor, offset: tuple[int, ...]) -> torch.Tensor:
-        """Weight of each pair of an offset, (B, *overlap)."""
-        here, there = pair_slices(offset, labels.shape[1:])
-        empty = (crop(labels, here) == 0) & (crop(labels, there) == 0)
-        return torch.where(empty, self.background_weight, 1.0)
+
+def _background_pairs(labels: torch.Tensor, offset: Sequence[int]) -> torch.Tensor:
+    """Pairs of an offset of which both voxels are background, (B, *overlap) bool."""
+    here, there = pair_slices(offset, labels.shape[1:])
+    return (crop(labels, here) == 0) & (crop(labels, there) == 0)
+
+
+def _weights_with_background(
+    target: torch.Tensor, pairs: torch.Tensor, background: torch.Tensor, background_weight: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights of all pairs, and what divides their sum.
+
+    That is the weight of the pairs without the background, so that the extent of the background does not matter; in a
+    batch that is nothing but background, its own.
+    """
+    share = together_share(target, pairs)
+    weights = pairs * class_weights(target, share)
+    empty = background * background_weight / (2 * share)
+    total = weights.sum()
+    return weights + empty, torch.where(total > 0, total, empty.sum())
 
 
 def _miss(cosines: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

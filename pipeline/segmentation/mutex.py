@@ -58,10 +58,11 @@ def _islands(foreground: np.ndarray, in_plane: bool) -> np.ndarray:
     """The connected parts of a foreground, 1..n, within the sections or in all directions; (z, y, x) int64."""
     if not in_plane:
         return cc3d.connected_components(np.ascontiguousarray(foreground), connectivity=6).astype(np.int64)
-    islands = np.zeros(foreground.shape, np.int64)
+    islands, count = np.zeros(foreground.shape, np.int64), 0
     for section, part in zip(foreground, islands, strict=True):
-        found = cc3d.connected_components(np.ascontiguousarray(section), connectivity=4)
-        part[:] = np.where(found > 0, found + islands.max(initial=0), 0)
+        found = cc3d.connected_components(np.ascontiguousarray(section), connectivity=4).astype(np.int64)
+        part[:] = np.where(found > 0, found + count, 0)
+        count += int(found.max(initial=0))
     return islands
 
 

@@ -27,7 +27,6 @@ NOTHING = "null"
 """A key that is not there and one that is empty are the same."""
 NEWER = {
     "volumes.images": "false",
-    "targets.background_weight": "1.0",
     "teacher.network.background": "false",
     "student.network.background": "false",
     "student.offsets": "null",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,29 +33,51 @@ def example() -> tuple[torch.Tensor, ...]:
     return embedding, affinities, mask, labels
 
 
-def test_the_weight_is_that_of_the_pairs() -> None:
-    """The loss equals that with the weights put into the mask pair by pair."""
+def test_pairs_of_background_weigh_as_pairs_within_objects_and_the_others_are_balanced() -> None:
     embedding, affinities, mask, labels = example()
-    weighted = mask.clone()
-    for image in range(2):
-        for k, (dy, dx) in enumerate(OFFSETS):
-            for y in range(-dy, 12):
-                for x in range(-dx, 14):
-                    if labels[image, y, x] == 0 and labels[image, y + dy, x + dx] == 0:
-                        weighted[image, k, y, x] *= 0.1
-    expected = SupervisedAffinityLoss(OFFSETS)(embedding, affinities, weighted)
-    found = SupervisedAffinityLoss(OFFSETS, background_weight=0.1)(embedding, affinities, mask, labels)
-    assert found == pytest.approx(float(expected))
+    per_offset = []
+    for k, (dy, dx) in enumerate(OFFSETS):
+        misses: dict[str, list[float]] = {"together": [], "apart": [], "background": []}
+        for image, y, x in np.ndindex(2, 12, 14):
+            if y + dy < 0 or x + dx < 0 or not mask[image, k, y, x]:
+                continue
+            pair = embedding[image, :, y, x], embedding[image, :, y + dy, x + dx]
+            cosine = float(torch.cosine_similarity(*pair, dim=0))
+            ids = int(labels[image, y, x]), int(labels[image, y + dy, x + dx])
+            kind = "background" if ids == (0, 0) else "together" if ids[0] == ids[1] else "apart"
+            misses[kind].append((1 - cosine) ** 2 if kind == "together" else max(cosine, 0) ** 2)
+        within = 0.5 / len(misses["together"])
+        across = 0.5 / len(misses["apart"])
+        total = within * sum(misses["together"]) + across * sum(misses["apart"])
+        per_offset.append(total + 0.3 * within * sum(misses["background"]))
+    found = SupervisedAffinityLoss(OFFSETS, background_weight=0.3)(embedding, affinities, mask, labels)
+    assert found == pytest.approx(np.mean(per_offset), rel=1e-5)
 
 
-def test_a_boundary_missed_costs_more_where_the_background_counts_less() -> None:
+def test_a_batch_of_nothing_but_background_has_a_loss_of_the_usual_size() -> None:
     embedding, affinities, mask, labels = example()
-    joined = torch.zeros_like(embedding)
-    joined[:, 0] = (labels > 0).float()  # both objects look alike
-    joined[:, 1:] = embedding[:, 1:] * (labels == 0)[:, None]
-    full = SupervisedAffinityLoss(OFFSETS)(joined, affinities, mask)
-    small = SupervisedAffinityLoss(OFFSETS, background_weight=0.01)(joined, affinities, mask, labels)
-    assert small > 1.3 * full
+    loss = SupervisedAffinityLoss(OFFSETS, background_weight=1.0)(embedding, affinities * 0, mask, labels * 0)
+    plain = SupervisedAffinityLoss(OFFSETS)(embedding, affinities * 0, mask)
+    assert loss == pytest.approx(float(plain))
+
+
+def test_the_extent_of_the_background_does_not_drown_a_boundary_missed() -> None:
+    """Both objects look alike, the background is learnt: the loss is that of the boundary, however wide the image."""
+    losses = {}
+    for width in (14, 140):
+        labels = torch.zeros((1, 12, width), dtype=torch.int64)
+        labels[:, 2:8, 3:6], labels[:, 2:8, 6:9] = 1, 2
+        joined = torch.stack([(labels > 0).float(), labels.float() * 0], dim=1)
+        here, there = labels[..., 1:], labels[..., :-1]
+        affinities = torch.zeros((1, 1, 12, width))
+        affinities[:, 0, :, 1:] = ((here == there) & (here > 0)).float()
+        pairs = (joined, affinities, torch.ones_like(affinities))
+        losses[width] = [
+            float(SupervisedAffinityLoss(((0, -1),))(*pairs)),
+            float(SupervisedAffinityLoss(((0, -1),), background_weight=1.0)(*pairs, labels)),
+        ]
+    assert losses[140][0] < losses[14][0] / 5
+    assert losses[140][1] == pytest.approx(losses[14][1])
 
 
 def shortened(embedding: torch.Tensor) -> torch.Tensor:
