@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .affinities import Offsets, pair_cosines
 from .balance import balanced_weights
-from .maps import crop, unit_map
+from .maps import crop
+from .patch import EmbeddedPatch, Offsets
 
 
 class SupervisedAffinityLoss(nn.Module):
@@ -25,11 +25,13 @@ class SupervisedAffinityLoss(nn.Module):
         super().__init__()
         self.offsets = tuple(tuple(offset) for offset in offsets)
 
-    def forward(self, embedding: torch.Tensor, affinities: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, embedding: torch.Tensor | EmbeddedPatch, affinities: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
         """The loss.
 
         Args:
-            embedding: (B, D, *spatial).
+            embedding: (B, D, *spatial), or a patch that other losses look at, too.
             affinities: (B, K, *spatial), 1 where p and p + offset k belong together, 0 where not; any dtype.
             mask: (B, K, *spatial), 1 where that is known; any dtype.
 
@@ -39,8 +41,9 @@ class SupervisedAffinityLoss(nn.Module):
         expected = (embedding.shape[0], len(self.offsets), *embedding.shape[2:])
         if affinities.shape != expected or mask.shape != expected:
             raise ValueError(f"targets of shape {expected} expected, got {affinities.shape} with mask {mask.shape}")
+        cosines_of_offsets = EmbeddedPatch.of(embedding).cosines(self.offsets)
         losses, known = [], []
-        for channel, (here, cosines) in enumerate(pair_cosines(unit_map(embedding), self.offsets)):
+        for channel, (here, cosines) in enumerate(cosines_of_offsets):
             target = crop(affinities[:, channel], here).to(cosines.dtype)
             weight = balanced_weights(target, crop(mask[:, channel], here).to(cosines.dtype))
             losses.append((weight * _miss(cosines, target)).sum() / weight.sum().clamp(min=1e-6))
