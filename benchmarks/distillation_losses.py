@@ -271,7 +271,10 @@ def main() -> None:
             print(f"    {term:16} {speedup:8.1f} times faster")
     overheads = step_overheads(options.quick, options.repeats, torch.device(options.device))
     for name, taken in overheads.items():
-        print(f"{name:16} networks {taken['networks']:8.3f} s, loss {taken['loss']:7.3f} s: {taken['ratio']:.3f}")
+        print(
+            f"{name:16} networks {taken['networks']:8.3f} s, distillation {taken['distillation']:7.3f} s: "
+            f"{taken['ratio']:.3f}, beside supervision {taken['ratio_beside_supervision']:.3f}"
+        )
     reported = "fib25_float32" if options.quick else "mala_float32"
     print(
         json.dumps(

@@ -12,6 +12,7 @@ import torch
 from side_by_side import alternate, distillation, neurites
 
 from pipeline.config import TargetsConfig
+from pipeline.distillation import EmbeddedPatch, SupervisedAffinityLoss
 from pipeline.networks import EmbeddingNetwork, build_network, choose_autocast
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "fib25.json"
@@ -41,7 +42,15 @@ def published() -> Pair:
 
 
 def step_overhead(pair: Pair, autocast: torch.dtype | None, repeats: int, device: torch.device) -> dict[str, float]:
-    """Seconds of the networks' part of a training step, of the loss from and to the embeddings, and their ratio."""
+    """Seconds of a training step's parts, and ratios.
+
+    Returns:
+        networks: teacher forward, student forward and backward.
+        distillation: the loss alone, from and to the student's embedding; `ratio` is this over `networks`.
+        supervision: the same of the supervised loss.
+        both: of their sum, as in training, where they share what they derive from the embedding;
+            `ratio_beside_supervision` is what distillation adds to `supervision`, over `networks`.
+    """
     teacher, student, raw = pair.teacher.eval().to(device), pair.student.train().to(device), pair.raw.to(device)
 
     def embed(network: EmbeddingNetwork) -> torch.Tensor:
@@ -54,21 +63,38 @@ def step_overhead(pair: Pair, autocast: torch.dtype | None, repeats: int, device
             embed(teacher)
         embed(student).backward(gradient)
 
-    def loss() -> None:
+    def distillation_alone() -> None:
         learnt.grad = None
-        module(learnt, taught, labels)[0].backward()
+        distilled(learnt, taught, labels)[0].backward()
+
+    def supervision() -> None:
+        learnt.grad = None
+        supervised(learnt, affinities, mask).backward()
+
+    def both() -> None:
+        learnt.grad = None
+        patch = EmbeddedPatch(learnt)
+        (supervised(patch, affinities, mask) + distilled(patch, taught, labels)[0]).backward()
 
     with torch.no_grad():
         taught = embed(teacher)
     learnt = embed(student).detach().requires_grad_()
     gradient, rng = torch.randn_like(learnt), np.random.default_rng(0)
     labels = torch.stack([neurites(learnt.shape[2:], (30, 60), rng) for _ in learnt]).to(device)
-    module = distillation(TargetsConfig().offsets, REMEMBERED)
-    while len(module.memory) < REMEMBERED:
-        module.memory.enqueue(taught, labels)
-    loss()
-    taken = alternate({"networks": networks, "loss": loss}, repeats, device)
-    return taken | {"ratio": taken["loss"] / taken["networks"]}
+    offsets = TargetsConfig().offsets
+    affinities, mask = torch.randint(
+        0, 2, (2, len(labels), len(offsets), *labels.shape[1:]), dtype=torch.uint8, device=device
+    )
+    supervised, distilled = SupervisedAffinityLoss(offsets), distillation(offsets, REMEMBERED)
+    while len(distilled.memory) < REMEMBERED:
+        distilled.memory.enqueue(taught, labels)
+    both()
+    works = {"networks": networks, "distillation": distillation_alone, "supervision": supervision, "both": both}
+    taken = alternate(works, repeats, device)
+    return taken | {
+        "ratio": taken["distillation"] / taken["networks"],
+        "ratio_beside_supervision": (taken["both"] - taken["supervision"]) / taken["networks"],
+    }
 
 
 def step_overheads(quick: bool, repeats: int, device: torch.device) -> dict[str, dict[str, float]]:

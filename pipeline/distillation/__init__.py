@@ -6,10 +6,12 @@ from .instances import InstanceGraphLoss, instance_nodes
 from .inter_image import InterImageGraphLoss
 from .layers import LayerFeatures
 from .memory import MemoryBank, MemoryEntry
+from .patch import EmbeddedPatch
 from .supervised import SupervisedAffinityLoss
 
 __all__ = [
     "AffinityGraphLoss",
+    "EmbeddedPatch",
     "GraphRelationDistillation",
     "InstanceGraphLoss",
     "InterImageGraphLoss",

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .balance import balanced_weights
-from .maps import Index, pair_products, unit_map
-
-Offsets = Sequence[Sequence[int]]
+from .patch import EmbeddedPatch, Offsets
 
 
 def embedding_affinities(
@@ -34,7 +30,7 @@ def embedding_affinities(
     """
     spatial = embedding.shape[2:]
     affinities, valid = [], []
-    for here, cosines in pair_cosines(unit_map(embedding, least_length), offsets):
+    for here, cosines in EmbeddedPatch(embedding, least_length).cosines(offsets):
         margins = [(axis.start, extent - axis.stop) for axis, extent in zip(here, spatial, strict=True)]
         affinities.append(F.pad(cosines, [m for margin in reversed(margins) for m in margin]))
         inside = torch.zeros(spatial, dtype=torch.bool, device=embedding.device)
@@ -80,14 +76,16 @@ class AffinityGraphLoss(nn.Module):
         """
         if student.shape[2:] != teacher.shape[2:]:
             raise ValueError(f"student and teacher embed {tuple(student.shape[2:])} and {tuple(teacher.shape[2:])}")
-        return self.compare(unit_map(student, self.least_lengths[0]), unit_map(teacher.detach(), self.least_lengths[1]))
+        of_student, of_teacher = self.least_lengths
+        return self.compare(EmbeddedPatch(student, of_student), EmbeddedPatch(teacher.detach(), of_teacher))
 
-    def compare(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """The loss of embeddings of unit length, see `unit_map`; the teacher's carry no gradient."""
-        taught = [cosines for _, cosines in pair_cosines(teacher, self.offsets)]
-        learnt = [cosines for _, cosines in pair_cosines(student, self.offsets)]
-        sums = [self._squares(of_student, of_teacher) for of_student, of_teacher in zip(learnt, taught, strict=True)]
-        pairs = [cosines.numel() for cosines in taught]
+    def compare(self, student: EmbeddedPatch, teacher: EmbeddedPatch) -> torch.Tensor:
+        """The loss of patches of the same extent; the teacher's carries no gradient."""
+        both = zip(student.cosines(self.offsets), teacher.cosines(self.offsets), strict=True)
+        sums, pairs = [], []
+        for (_, learnt), (_, taught) in both:
+            sums.append(self._squares(learnt, taught))
+            pairs.append(taught.numel())
         if self.balanced:
             means = [total / count for total, count in zip(sums, pairs, strict=True) if count]
             return torch.stack(means or sums).mean()
@@ -100,31 +98,3 @@ class AffinityGraphLoss(nn.Module):
         affinity = cosine_to_affinity(taught)
         unlike = torch.where(affinity > 0, learnt - affinity, F.relu(learnt))
         return (balanced_weights(affinity) * unlike.square()).sum()
-
-
-def pair_cosines(unit: torch.Tensor, offsets: Offsets) -> list[tuple[Index, torch.Tensor]]:
-    """For each offset, the index of the voxels whose partner lies inside, and their cosines (B, *overlap).
-
-    Args:
-        unit: (B, D, *spatial) of unit length along D, see `unit_map`.
-        offsets: in voxels, one number per spatial axis.
-    """
-    pairs = [pair_slices(offset, unit.shape[2:]) for offset in offsets]
-    products = pair_products(unit, pairs)
-    return [(here, cosines) for (here, _), cosines in zip(pairs, products, strict=True)]
-
-
-def pair_slices(offset: Sequence[int], shape: Sequence[int]) -> tuple[Index, Index]:
-    """Indices of all voxels whose partner at `offset` lies inside an array of `shape`, and of these partners.
-
-    Raises:
-        ValueError: the offset has another number of axes.
-    """
-    if len(offset) != len(shape):
-        raise ValueError(f"offset {tuple(offset)} does not fit an embedding of {len(shape)} axes")
-    here, there = [], []
-    for step, extent in zip(offset, shape, strict=True):
-        step = max(-extent, min(extent, step))
-        here.append(slice(max(0, -step), extent - max(0, step)))
-        there.append(slice(max(0, step), extent - max(0, -step)))
-    return tuple(here), tuple(there)

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from .affinities import AffinityGraphLoss, Offsets
+from .affinities import AffinityGraphLoss
 from .comparison import Comparison
 from .instances import edge_term, node_term, nodes_of_images
 from .inter_image import inter_affinity_term, inter_edge_term
 from .layers import LayerFeatures, align, coarse_offsets
 from .memory import MemoryBank, MemoryEntry, pooled_map
+from .patch import EmbeddedPatch, Offsets
 from .precision import no_autocast
 
 EMBEDDING = "embedding"
@@ -81,7 +82,7 @@ class GraphRelationDistillation(nn.Module):
 
     def forward(
         self,
-        student: torch.Tensor,
+        student: torch.Tensor | EmbeddedPatch,
         teacher: torch.Tensor,
         labels: torch.Tensor,
         *,
@@ -92,7 +93,8 @@ class GraphRelationDistillation(nn.Module):
         """The weighted sum times `weight_scale`, and each term by name: unweighted, without gradient.
 
         Args:
-            student, teacher: (B, D, *spatial) embeddings of the same voxels. The teacher gets no gradient.
+            student, teacher: (B, D, *spatial) embeddings of the same voxels. The student's may be a patch that other
+                losses look at, too; the teacher gets no gradient.
             labels: (B, *spatial) int64 of these voxels; values above 0 are instances.
             student_layers, teacher_layers: tapped layers by name, the same names in both.
             weight_scale: for example the share of a warm-up.
@@ -132,7 +134,7 @@ class GraphRelationDistillation(nn.Module):
         if self.weights["edge"]:
             terms["edge"] = edge_term(*both.nodes, both.instances.present)
         if self.weights["affinity"]:
-            terms["affinity"] = AffinityGraphLoss(offsets, balanced=self.balanced).compare(*both.units)
+            terms["affinity"] = AffinityGraphLoss(offsets, balanced=self.balanced).compare(both.student, both.teacher)
         return terms
 
     def _project(self, layer: str, nodes: torch.Tensor) -> torch.Tensor:
@@ -145,11 +147,11 @@ class GraphRelationDistillation(nn.Module):
     def _between_images(self, both: Comparison) -> Terms:
         if not self.weights["inter_edge"] and not self.weights["inter_affinity"]:
             return {}
-        entries, taught, terms = self._sample(), pooled_map(both.units[1], self.memory.pool), {}
+        entries, taught, terms = self._sample(), pooled_map(both.teacher.unit, self.memory.pool), {}
         if self.weights["inter_edge"]:
             terms["inter_edge"] = inter_edge_term(*both.nodes, both.instances.counts, entries)
         if self.weights["inter_affinity"]:
-            learnt = pooled_map(both.units[0], self.memory.pool)
+            learnt = pooled_map(both.student.unit, self.memory.pool)
             terms["inter_affinity"] = inter_affinity_term(learnt, taught, entries)
         if self.training:
             self.memory.remember(nodes_of_images(both.nodes[1], both.instances), taught)

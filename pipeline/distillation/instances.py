@@ -54,7 +54,7 @@ def _distinct(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Small labels are their own index; only others are worth sorting.
     """
     largest = int(labels.max()) if labels.numel() else 0
-    if largest < labels[0].numel():
+    if largest < labels.shape[1]:
         return torch.arange(max(0, largest) + 1, device=labels.device), labels.clamp(min=0)
     return torch.unique(labels, return_inverse=True)
 
@@ -85,7 +85,7 @@ def instance_nodes(embedding: torch.Tensor, labels: torch.Tensor) -> list[tuple[
     Raises:
         ValueError: embedding and labels have different extents.
     """
-    check_extents(embedding, labels)
+    check_extents(embedding.shape, labels)
     instances = find_instances(labels)
     nodes = nodes_of_images(instance_means(embedding, instances), instances)
     return [(ids[: len(means)], means) for ids, means in zip(instances.ids, nodes, strict=True)]
@@ -115,8 +115,8 @@ class InstanceGraphLoss(nn.Module):
         Raises:
             ValueError: extents or channels differ.
         """
-        check_extents(student, labels)
-        check_extents(teacher, labels)
+        check_extents(student.shape, labels)
+        check_extents(teacher.shape, labels)
         instances = find_instances(labels)
         learnt, taught = instance_means(student, instances), instance_means(teacher.detach(), instances)
         total = learnt.sum() * 0
@@ -151,10 +151,10 @@ def edge_term(student: torch.Tensor, teacher: torch.Tensor, present: torch.Tenso
     return _mean_over_images(difference.square().sum((1, 2)) / counts.square().clamp(min=1), counts)
 
 
-def check_extents(embedding: torch.Tensor, labels: torch.Tensor) -> None:
-    """Raise a ValueError if embedding (B, D, *spatial) and labels (B, *spatial) do not lie on each other."""
-    if embedding.shape[:1] + embedding.shape[2:] != labels.shape:
-        raise ValueError(f"labels {tuple(labels.shape)} do not fit an embedding of shape {tuple(embedding.shape)}")
+def check_extents(embedding: torch.Size, labels: torch.Tensor) -> None:
+    """Raise a ValueError if an embedding's shape (B, D, *spatial) does not fit labels (B, *spatial)."""
+    if embedding[:1] + embedding[2:] != labels.shape:
+        raise ValueError(f"labels {tuple(labels.shape)} do not fit an embedding of shape {tuple(embedding)}")
 
 
 def _cosines(nodes: torch.Tensor) -> torch.Tensor:

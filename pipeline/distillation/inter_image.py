@@ -52,7 +52,7 @@ class InterImageGraphLoss(nn.Module):
         if self.edge_weight:
             weighted.append(self.edge_weight * inter_edge_term(*both.nodes, both.instances.counts, entries))
         if self.affinity_weight:
-            learnt, taught = (pooled_map(unit, self.pool) for unit in both.units)
+            learnt, taught = (pooled_map(one.unit, self.pool) for one in (both.student, both.teacher))
             weighted.append(self.affinity_weight * inter_affinity_term(learnt, taught, entries))
         return torch.stack(weighted).sum() if weighted else both.zero
 

@@ -91,7 +91,8 @@ class MemoryBank(nn.Module):
 
 
 def pooled_map(unit: torch.Tensor, pool: Sequence[int] | None = None) -> torch.Tensor:
-    """A coarse map of an embedding, averaged over windows; windows at the end may be smaller.
+    """A coarse map of an embedding, averaged over windows; windows at the end may be smaller, and none is
+    larger than the map.
 
     Args:
         unit: (B, D, *spatial), of unit length per voxel, see `unit_map`.
@@ -101,7 +102,8 @@ def pooled_map(unit: torch.Tensor, pool: Sequence[int] | None = None) -> torch.T
         (B, D, *coarse).
     """
     dimensions = unit.dim() - 2
-    window = tuple(pool) if pool is not None else DEFAULT_POOL[dimensions]
+    wanted = tuple(pool) if pool is not None else DEFAULT_POOL[dimensions]
+    window = [min(extent, size) for extent, size in zip(wanted, unit.shape[2:], strict=True)]
     if dimensions == 2:
         return F.avg_pool2d(unit, window, ceil_mode=True)
     return F.avg_pool3d(unit, window, ceil_mode=True)

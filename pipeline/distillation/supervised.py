@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .affinities import Offsets, pair_cosines, pair_slices
 from .balance import balanced_weights, class_weights, together_share
-from .maps import crop, unit_map
+from .maps import crop
+from .patch import EmbeddedPatch, Offsets, pair_slices
 
 
 class SupervisedAffinityLoss(nn.Module):
@@ -34,7 +34,7 @@ class SupervisedAffinityLoss(nn.Module):
 
     def forward(
         self,
-        embedding: torch.Tensor,
+        embedding: torch.Tensor | EmbeddedPatch,
         affinities: torch.Tensor,
         mask: torch.Tensor,
         labels: torch.Tensor | None = None,
@@ -42,7 +42,7 @@ class SupervisedAffinityLoss(nn.Module):
         """The loss.
 
         Args:
-            embedding: (B, D, *spatial).
+            embedding: (B, D, *spatial), or a patch that other losses look at, too.
             affinities: (B, K, *spatial), 1 where p and p + offset k belong together, 0 where not; any dtype.
             mask: (B, K, *spatial), 1 where that is known; any dtype.
             labels: (B, *spatial), 0 is background; needed for a `background_weight`.
@@ -53,8 +53,9 @@ class SupervisedAffinityLoss(nn.Module):
         expected = (embedding.shape[0], len(self.offsets), *embedding.shape[2:])
         if affinities.shape != expected or mask.shape != expected:
             raise ValueError(f"targets of shape {expected} expected, got {affinities.shape} with mask {mask.shape}")
+        cosines_of_offsets = EmbeddedPatch.of(embedding, self.least_length).cosines(self.offsets)
         losses, known = [], []
-        for channel, (here, cosines) in enumerate(pair_cosines(unit_map(embedding, self.least_length), self.offsets)):
+        for channel, (here, cosines) in enumerate(cosines_of_offsets):
             target = crop(affinities[:, channel], here).to(cosines.dtype)
             pairs = crop(mask[:, channel], here).to(cosines.dtype)
             if self.background_weight is None:

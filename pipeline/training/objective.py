@@ -9,7 +9,7 @@ from funlib.geometry import Coordinate
 from torch import nn
 
 from ..config import DistillationConfig, Offset, TargetsConfig
-from ..distillation import GraphRelationDistillation, LayerFeatures, SupervisedAffinityLoss
+from ..distillation import EmbeddedPatch, GraphRelationDistillation, LayerFeatures, SupervisedAffinityLoss
 from ..errors import UserError
 from ..networks import EmbeddingNetwork, Tap
 from ..volumes import Box
@@ -119,12 +119,12 @@ class Distiller(nn.Module):
         return {name: weight * share for name, weight in self.losses.weights.items() if weight}
 
     def forward(
-        self, embedding: torch.Tensor, layers: Layers, raw: torch.Tensor, labels: torch.Tensor, iteration: int
+        self, embedded: EmbeddedPatch, layers: Layers, raw: torch.Tensor, labels: torch.Tensor, iteration: int
     ) -> tuple[torch.Tensor, Terms]:
         """The weighted sum of the terms, and each term.
 
         Args:
-            embedding: (b, d, z, y, x) of the student.
+            embedded: (b, d, z, y, x) by the student.
             layers: its tapped features.
             raw: (b, 1, z, y, x) that it saw.
             labels: (b, z, y, x) int64 of the voxels that it embedded.
@@ -134,15 +134,17 @@ class Distiller(nn.Module):
         with torch.no_grad():
             taught, taught_layers = embed_with_layers(teacher.network, raw, self.autocast, self.config.layers)
         in_student, in_teacher = (spatial(self.common.relative_to(view.part)) for view in (student, teacher))
-        embeddings = embedding[in_student], taught[in_teacher]
+        if self.common != student.part:
+            embedded = EmbeddedPatch(embedded.embedding[in_student], embedded.least_length)
+        taught, labels = taught[in_teacher], labels[in_student]
         placed = student.placed(layers, self.common), teacher.placed(taught_layers, self.common)
-        labels = labels[in_student]
         if self.images:
-            embeddings = _sections(embeddings[0]), _sections(embeddings[1])
+            embedded, taught = EmbeddedPatch(_sections(embedded.embedding), embedded.least_length), _sections(taught)
             placed = _layer_sections(placed[0]), _layer_sections(placed[1])
             labels = labels.flatten(0, 1)
         return self.losses(
-            *embeddings,
+            embedded,
+            taught,
             labels,
             student_layers=placed[0],
             teacher_layers=placed[1],
@@ -250,10 +252,11 @@ class Objective(nn.Module):
             iteration: counted from 0.
         """
         targets, known = batch["affinities"][:, self.channels], batch["mask"][:, self.channels]
-        total = self.supervised(embedding, targets, known, batch["labels"])
+        embedded = EmbeddedPatch(embedding, self.supervised.least_length)
+        total = self.supervised(embedded, targets, known, batch["labels"])
         terms = {"supervised": total.detach()}
         if self.distiller is not None:
-            distilled, named = self.distiller(embedding, layers, batch["raw"], batch["labels"], iteration)
+            distilled, named = self.distiller(embedded, layers, batch["raw"], batch["labels"], iteration)
             terms.update(named)
             total = self.distiller.config.supervised_weight * total + distilled
         return total, terms

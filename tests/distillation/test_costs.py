@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.distillation import GraphRelationDistillation
+from pipeline.distillation import EmbeddedPatch, GraphRelationDistillation, SupervisedAffinityLoss
 
 SHAPES = {2: (70, 77), 3: (6, 35, 42)}
 OFFSETS: dict[int, list[tuple[int, ...]]] = {2: [(-1, 0), (0, -9)], 3: [(-1, 0, 0), (0, -1, 0), (0, 0, -9)]}
@@ -71,6 +71,21 @@ def test_two_instances_in_a_large_image_make_no_table_of_voxels() -> None:
     positions = 10 * 11
     assert positions**2 > 2 * torch.Size(SHAPES[2]).numel()
     assert recorded_step(2, instances=2, remembered=1).most_elements < positions**2
+
+
+@dimensional
+def test_supervision_and_distillation_share_the_unit_vectors(dimensions: int) -> None:
+    """Once for the student and once for the teacher, whoever asks first."""
+    shape, offsets = SHAPES[dimensions], OFFSETS[dimensions]
+    patch = EmbeddedPatch(torch.randn(1, 2, *shape, requires_grad=True))
+    targets = torch.ones(1, len(offsets), *shape)
+    with Recorder() as recorder:
+        supervised = SupervisedAffinityLoss(offsets)(patch, targets, targets)
+        distilled, _ = GraphRelationDistillation(offsets)(
+            patch, torch.randn(1, 2, *shape), torch.ones(1, *shape).long()
+        )
+        (supervised + distilled).backward()
+    assert recorder.counts["aten::rsqrt_"] == 2
 
 
 @dimensional

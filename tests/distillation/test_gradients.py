@@ -9,6 +9,7 @@ import torch
 
 from pipeline.distillation import (
     AffinityGraphLoss,
+    EmbeddedPatch,
     GraphRelationDistillation,
     InstanceGraphLoss,
     InterImageGraphLoss,
@@ -94,6 +95,19 @@ def test_values_do_not_depend_on_the_channels_worked_on_at_once(monkeypatch: pyt
         values.append(torch.stack([loss(student, teacher, labels) for loss in losses().values()]))
     torch.testing.assert_close(values[0], values[2])
     torch.testing.assert_close(values[1], values[2])
+
+
+def test_losses_that_share_a_patch_give_what_they_give_alone() -> None:
+    affinities, mask = torch.randint(0, 2, (2, 2, 4, *SHAPE)).unbind()
+    teacher, labels = torch.randn(2, 3, *SHAPE), torch.randint(0, 3, (2, *SHAPE))
+    supervised, distilled = SupervisedAffinityLoss(OFFSETS), GraphRelationDistillation(OFFSETS).eval()
+    results = []
+    student = torch.randn(2, 3, *SHAPE, requires_grad=True)
+    for shared in (student, EmbeddedPatch(student)):
+        total = supervised(shared, affinities, mask) + distilled(shared, teacher, labels)[0]
+        results.append((total.detach(), *torch.autograd.grad(total, student)))
+    for alone, together in zip(*results, strict=True):
+        torch.testing.assert_close(together, alone)
 
 
 @each_loss

@@ -154,3 +154,15 @@ def test_unequal_embedding_channels_are_refused() -> None:
     module = distillation(node_weight=0.0)
     with pytest.raises(ValueError, match="equal embedding channels"):
         module(torch.randn(1, 3, *SHAPE), torch.randn(1, 4, *SHAPE), torch.ones(1, *SHAPE).long())
+
+
+def test_a_patch_flatter_than_the_pooling_window_is_remembered() -> None:
+    """Training patches of one or two sections are common; the default window is three sections deep."""
+    flat = torch.randn((1, 4, 2, 5, 20), generator=torch.Generator().manual_seed(0))
+    bank = MemoryBank(4)
+    bank.enqueue(flat, torch.ones((1, 2, 5, 20), dtype=torch.int64))
+    assert bank.sample(1)[0].pooled.shape == (4, 1, 1, 3)
+    loss = InterImageGraphLoss(1.0, 1.0)
+    labels = torch.ones((1, 2, 5, 20), dtype=torch.int64)
+    assert loss(flat, flat, labels, bank.sample(1)) == 0
+    assert loss(-flat, flat, labels, bank.sample(1)) > 0

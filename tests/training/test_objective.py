@@ -7,6 +7,7 @@ import torch
 from funlib.geometry import Coordinate
 
 from pipeline.config import DistillationConfig, Offset, TargetsConfig
+from pipeline.distillation import EmbeddedPatch
 from pipeline.networks import build_network
 from pipeline.training.embedding import embed_with_layers
 from pipeline.training.objective import Distiller, Objective, View
@@ -31,7 +32,7 @@ def terms_of(distiller: Distiller, raw: torch.Tensor, labels: torch.Tensor) -> d
     """The terms of a batch; the student's features are those of its network."""
     student = distiller._student[0].network
     embedding, layers = embed_with_layers(student, raw, None, ("decoder_0",))
-    terms: dict[str, torch.Tensor] = distiller(embedding, layers, raw, labels, 0)[1]
+    terms: dict[str, torch.Tensor] = distiller(EmbeddedPatch(embedding), layers, raw, labels, 0)[1]
     return terms
 
 
