@@ -176,6 +176,16 @@ def test_zero_embedding_gives_no_nan(name: str) -> None:
     assert student.grad is not None and bool(student.grad.isfinite().all())
 
 
+def test_vectors_too_short_for_a_direction_are_scaled_by_a_constant() -> None:
+    """Their gradient is that constant along every axis, not a projection."""
+    embedding = torch.tensor([[[1e-9]], [[0.0]]], dtype=torch.float64)[None].requires_grad_()
+    unit = maps.unit_map(embedding)
+    assert unit.flatten().tolist() == pytest.approx([0.1, 0])
+    unit.sum().backward()
+    assert embedding.grad is not None
+    assert embedding.grad.flatten().tolist() == pytest.approx([1e8, 1e8])
+
+
 @each_loss
 def test_cosines_stay_float32_under_autocast(name: str) -> None:
     loss = losses()[name]
