@@ -116,7 +116,7 @@ CASES: dict[str, tuple[Maker, str, str]] = {
         "different voxel sizes",
     ),
     "unknown unit": (hdf5({**SIZE, "units": "furlong"}, raw=RAW), "a.h5/raw", "furlong"),
-    "unknown axes": (hdf5({**SIZE, "axes": "nyx"}, raw=RAW), "axes", "arrangement"),
+    "unknown axes": (hdf5({**SIZE, "axes": "tyx"}, raw=RAW), "axes", "arrangement"),
     "wrong axes in the config": (hdf5(fields={"axes": "zzy"}, raw=RAW), "axes", "arrangement"),
     "axes of n5": (n5_with_axes, "axes", "set axes"),
     "missing dataset": (hdf5(fields={"raw": "volumes/raw"}, raw=RAW), "raw", "it has raw"),
