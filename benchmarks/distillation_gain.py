@@ -40,7 +40,7 @@ def main() -> None:
         variants = options.variant or (["full"] if options.quick else list(VARIANTS))
         cells = planned_cells(plan, datasets, variants, range(options.first_seed, options.first_seed + options.seeds))
         finish_cells(cells, options.jobs, options.threads)
-        finish_timings(plan, datasets, options.repeats)
+        finish_timings(plan, datasets, 1 if options.quick else options.repeats)
     finished = finished_results(plan.out)
     print(as_markdown(plan.out, finished))
     print(json.dumps({"quick": options.quick, **ratios(plan.out, finished)}))

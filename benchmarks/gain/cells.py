@@ -58,7 +58,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 QUICK = {
     f"{role}.training.{key}": value
     for role in ("teacher", "student")
-    for key, value in {"iterations": 30, "validate_every": 30, "warm_up": 5}.items()
+    for key, value in {"iterations": 15, "validate_every": 15, "warm_up": 5}.items()
 }
 
 
