@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.cli import run_script
 from pipeline.run import Run
-from pipeline.viewer import existing_layers, open_viewer, overview_picture, wait_until_interrupted, write_report
+from pipeline.viewer import existing_layers, open_viewer, overview_picture, serving_until_interrupted, write_report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +28,8 @@ def work(run: Run, options: argparse.Namespace) -> int:
             print(overview_picture(run, options.picture))
     else:
         viewer = open_viewer(run)
-        print(f"{', '.join(layers)}: open {viewer} in a browser; Ctrl-C ends", flush=True)
-        wait_until_interrupted()
+        with serving_until_interrupted():
+            print(f"{', '.join(layers)}: open {viewer} in a browser; Ctrl-C ends", flush=True)
     return 0
 
 

@@ -1,7 +1,7 @@
 """Look at a run: neuroglancer, `report.html`, and pictures."""
 
 from .layers import existing_layers
-from .neuroglancer_view import neuroglancer_link, open_viewer, wait_until_interrupted
+from .neuroglancer_view import neuroglancer_link, open_viewer, serving_until_interrupted
 from .planes import overview_picture
 from .report import write_report
 
@@ -10,6 +10,6 @@ __all__ = [
     "neuroglancer_link",
     "open_viewer",
     "overview_picture",
-    "wait_until_interrupted",
+    "serving_until_interrupted",
     "write_report",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import neuroglancer
 import numpy as np
@@ -94,9 +95,11 @@ def start_server(view: ViewConfig) -> None:
     neuroglancer.set_server_bind_address(view.host, view.port)
 
 
-def wait_until_interrupted() -> None:
-    """Serve until Ctrl-C."""
+@contextmanager
+def serving_until_interrupted() -> Iterator[None]:
+    """Go on serving after the block until Ctrl-C, which is the way to end from the block's first line on."""
     try:
+        yield
         threading.Event().wait()
     except KeyboardInterrupt:
         return
