@@ -60,11 +60,11 @@ class SupervisedAffinityLoss(nn.Module):
             pairs = crop(mask[:, channel], here).to(cosines.dtype)
             if self.background_weight is None:
                 weight = balanced_weights(target, pairs)
-                total = weight.sum()
             else:
                 assert labels is not None, "a background_weight needs labels"
                 empty = pairs * _background_pairs(labels, self.offsets[channel])
-                weight, total = _weights_with_background(target, pairs - empty, empty, self.background_weight)
+                weight = _weights_with_background(target, pairs - empty, empty, self.background_weight)
+            total = weight.sum()
             losses.append((weight * _miss(cosines, target)).sum() / total.clamp(min=1e-6))
             known.append(total > 0)
         return torch.stack(losses).sum() / torch.stack(known).sum().clamp(min=1)
@@ -78,17 +78,10 @@ def _background_pairs(labels: torch.Tensor, offset: Sequence[int]) -> torch.Tens
 
 def _weights_with_background(
     target: torch.Tensor, pairs: torch.Tensor, background: torch.Tensor, background_weight: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights of all pairs, and what divides their sum.
-
-    That is the weight of the pairs without the background, so that the extent of the background does not matter; in a
-    batch that is nothing but background, its own.
-    """
+) -> torch.Tensor:
+    """Weights of all pairs: those of the background against a pair within an object, however wide it is."""
     share = together_share(target, pairs)
-    weights = pairs * class_weights(target, share)
-    empty = background * background_weight / (2 * share)
-    total = weights.sum()
-    return weights + empty, torch.where(total > 0, total, empty.sum())
+    return pairs * class_weights(target, share) + background * background_weight / (2 * share)
 
 
 def _miss(cosines: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
