@@ -12,6 +12,9 @@ from .balance import balanced_weights, class_weights, together_share
 from .maps import crop
 from .patch import EmbeddedPatch, Offsets, pair_slices
 
+LEAST_OBJECTS = 0.05
+"""The pairs that are not background count as no smaller a share of the weight of all pairs than this."""
+
 
 class SupervisedAffinityLoss(nn.Module):
     """Pulls the cosine of voxels that belong together to 1, and that of others to 0 or below.
@@ -60,11 +63,11 @@ class SupervisedAffinityLoss(nn.Module):
             pairs = crop(mask[:, channel], here).to(cosines.dtype)
             if self.background_weight is None:
                 weight = balanced_weights(target, pairs)
+                total = weight.sum()
             else:
                 assert labels is not None, "a background_weight needs labels"
                 empty = pairs * _background_pairs(labels, self.offsets[channel])
-                weight = _weights_with_background(target, pairs - empty, empty, self.background_weight)
-            total = weight.sum()
+                weight, total = _weights_with_background(target, pairs - empty, empty, self.background_weight)
             losses.append((weight * _miss(cosines, target)).sum() / total.clamp(min=1e-6))
             known.append(total > 0)
         return torch.stack(losses).sum() / torch.stack(known).sum().clamp(min=1)
@@ -78,10 +81,17 @@ def _background_pairs(labels: torch.Tensor, offset: Sequence[int]) -> torch.Tens
 
 def _weights_with_background(
     target: torch.Tensor, pairs: torch.Tensor, background: torch.Tensor, background_weight: float
-) -> torch.Tensor:
-    """Weights of all pairs: those of the background against a pair within an object, however wide it is."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights of all pairs, and what divides their sum.
+
+    That is the weight of the pairs without the background, so that the extent of the background does not matter, but no
+    less than a share of all, so that a batch with hardly any object has no loss beyond measure.
+    """
     share = together_share(target, pairs)
-    return pairs * class_weights(target, share) + background * background_weight / (2 * share)
+    weights = pairs * class_weights(target, share)
+    empty = background * background_weight / (2 * share)
+    total = weights.sum()
+    return weights + empty, total.clamp(min=LEAST_OBJECTS * (total + empty.sum()))
 
 
 def _miss(cosines: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
