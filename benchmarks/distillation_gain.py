@@ -6,14 +6,13 @@ A finished cell is kept, an unfinished one continues, so the table can grow over
 their cells together. Cells that were made with other settings are refused, never mixed.
 
     python benchmarks/distillation_gain.py --out runs/gain --dataset fib25
-    python benchmarks/distillation_gain.py --out runs/gain --dataset fib25 --variant alone --variant full --seeds 3
+    python benchmarks/distillation_gain.py --out runs/gain --dataset fib25 --variant alone --variant recipe --seeds 3
     python benchmarks/distillation_gain.py --out runs/gain --table
 
 Variants: `teacher`; `alone`, the student trained on labels as the teacher is; `alone_near`, where the config chooses
 the offsets that labels teach the student, the same on these, to tell what the teacher teaches from this emphasis;
-then the terms of graph relation distillation added in turn, each with the weight that the data set's config gives it:
-`node`, `edge`, `affinity`, `inter_edge`, and `full`, which is all of them with inter-image affinity. One teacher serves
-all students of a data set.
+then the terms of graph relation distillation added in turn: `node`, `edge`, `affinity`, `inter_edge`, and `full`, which
+is all of them with inter-image affinity; and `recipe`, the config as it is. One teacher serves all students.
 
 The last line of the output is one JSON object: per data set the share of the gap that each variant closes, and the
 ratios of parameters and of prediction time, student over teacher.
@@ -37,7 +36,7 @@ def main() -> None:
     plan = Plan(options.out / "quick" if options.quick else options.out, tuple(options.set), options.quick)
     datasets = ["phantom"] if options.quick else options.dataset or ["fib25", "nuclei2d", "vnc"]
     if not options.table:
-        variants = options.variant or (["full"] if options.quick else list(VARIANTS))
+        variants = options.variant or (["recipe"] if options.quick else list(VARIANTS))
         cells = planned_cells(plan, datasets, variants, range(options.first_seed, options.first_seed + options.seeds))
         finish_cells(cells, options.jobs, options.threads)
         finish_timings(plan, datasets, 1 if options.quick else options.repeats)

@@ -22,7 +22,7 @@ class Dataset:
     """A data set and how it is scored.
 
     Attributes:
-        config: file in `configs/`; its weights are those of the full method.
+        config: file in `configs/`; what `recipe` runs.
         score: entry of a cell's scores.
         larger_is_better: of the score.
     """
@@ -46,14 +46,19 @@ DATASETS = {
 
 TERMS = ("node", "edge", "affinity", "inter_edge", "inter_affinity")
 
+ABLATION_WEIGHTS = {"node": 0.0005, "edge": 0.01, "inter_edge": 0.05, "inter_affinity": 0.1}
+"""Weights of the terms that the configs leave out, where a variant has them: so small that their parts of the loss are
+a tenth of the affinity graph's or less; the affinity graph has the config's weight."""
+
 VARIANTS: dict[str, tuple[str, ...]] = {
     "teacher": (),
     "alone": (),
     "alone_near": (),
     **{TERMS[count - 1]: TERMS[:count] for count in range(1, len(TERMS))},
     "full": TERMS,
+    "recipe": (),
 }
-"""The distillation terms of each variant: one more from row to row."""
+"""The distillation terms of each variant: one more from row to row. `recipe` is the config as it is."""
 
 QUICK = {
     f"{role}.training.{key}": value
@@ -136,9 +141,18 @@ class Cell:
                 changes["student.offsets"] = None
         else:
             changes["teacher.checkpoint"] = str(self.plan.teacher(self.dataset).checkpoint.resolve())
-            absent = [term for term in TERMS if term not in VARIANTS[self.variant]]
-            changes |= {f"student.distillation.{term}_weight": 0.0 for term in absent}
+            changes |= self.term_weights()
         return [f"{key}={json.dumps(value)}" for key, value in changes.items()] + list(self.plan.overrides)
+
+    def term_weights(self) -> dict[str, float]:
+        """The weights of terms that the variant changes in the config."""
+        if self.variant == "recipe":
+            return {}
+        present = VARIANTS[self.variant]
+        weights = {term: weight if term in present else 0.0 for term, weight in ABLATION_WEIGHTS.items()}
+        if "affinity" not in present:
+            weights["affinity"] = 0.0
+        return {f"student.distillation.{term}_weight": weight for term, weight in weights.items()}
 
     @cached_property
     def run(self) -> Run:
