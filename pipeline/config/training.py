@@ -124,21 +124,22 @@ class DistillationConfig(Section):
     """Graph relation distillation (arXiv 2401.06370): what the student copies from the teacher.
 
     All terms are means, so that the weights do not depend on patch, batch or memory size; see docs/METHODS.md. The
-    defaults are the recipe that docs/BENCHMARKS.md found best.
+    defaults are the recipe that docs/BENCHMARKS.md found best: the affinity graph alone. The other terms are there to be
+    weighed in, `configs/mala_ac4.json` has them all as published.
     """
 
-    node_weight: Weight = 0.0005
+    node_weight: Weight = 0.0
     """Weight of the instance nodes (intra-image instance graph); 0.1 as published."""
-    edge_weight: Weight = 0.01
+    edge_weight: Weight = 0.0
     """Weight of the instance edges (intra-image instance graph); 0.1 as published."""
     affinity_weight: Weight = 2.0
     """Weight of the affinity graph (intra-image); 10 as published, with `affinity_comparison: published`."""
     affinity_comparison: Literal["balanced", "published"] = "balanced"
     """`balanced`: affinities as a segmentation uses them, pairs across a boundary with as much weight as pairs within
     a neurite; `published`: plain mean over all pairs and cosines."""
-    inter_edge_weight: Weight = 0.05
+    inter_edge_weight: Weight = 0.0
     """Weight of the inter-image instance edges; 1 as published."""
-    inter_affinity_weight: Weight = 0.1
+    inter_affinity_weight: Weight = 0.0
     """Weight of the inter-image affinities; 1 as published, on sums."""
     memory_size: Positive = 32
     """Images in the memory bank."""
