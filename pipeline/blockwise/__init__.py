@@ -3,6 +3,7 @@
 from .grid import Block, BlockGrid
 from .plan import log_plan
 from .predict import PredictTask
+from .script import blockwise_script
 from .stage import BlockTask, DriverStep, Stage, VolumeTask
 from .stages import (
     agglomerate,
@@ -28,6 +29,7 @@ __all__ = [
     "VolumeTask",
     "agglomerate",
     "agglomeration_stages",
+    "blockwise_script",
     "chosen_thresholds",
     "extract_fragments",
     "fragment_stages",

@@ -22,7 +22,7 @@ from ..segmentation import merge_scores, waterz_edge_scores
 from ..volumes import open_volume
 from .grid import Block, BlockGrid
 from .rag_statistics import CONTACT_CONTEXT, RagTask, graph_note, open_graph
-from .stage import BlockFunction, BlockTask, DriverStep, Stage
+from .stage import BlockFunction, BlockTask, DriverStep, Stage, VolumeTask
 
 NAME = "agglomerate"
 
@@ -99,6 +99,10 @@ class WaterzAgglomeration(_Agglomeration, BlockTask):
     def context(self) -> Coordinate:
         wanted = self.run.config.agglomerate.context
         return Coordinate(max(own, needed) for own, needed in zip(wanted, CONTACT_CONTEXT, strict=True))
+
+    @property
+    def inputs(self) -> tuple[VolumeTask, ...]:
+        return RagTask(self.run).inputs
 
     def settings(self) -> dict[str, Any]:
         config = self.run.config.agglomerate

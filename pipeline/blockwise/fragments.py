@@ -88,6 +88,10 @@ class FragmentsTask(VolumeTask):
         context = Coordinate(self.run.config.fragments.context)
         return Coordinate(0, *context[1:]) if self.run.config.volumes.images else context
 
+    @property
+    def inputs(self) -> tuple[VolumeTask, ...]:
+        return (PredictTask(self.run),)
+
     def settings(self) -> dict[str, Any]:
         return {f"fragments.{name}": value for name, value in determining_settings(self.run.config.fragments).items()}
 

@@ -18,7 +18,8 @@ from ..segmentation import fragment_statistics, region_graph_statistics
 from ..volumes import Box, open_volume
 from .fragments import FragmentsTask
 from .grid import Block, BlockGrid
-from .stage import BlockFunction, BlockTask, Stage
+from .predict import PredictTask
+from .stage import BlockFunction, BlockTask, Stage, VolumeTask
 
 CONTACT_CONTEXT = Coordinate(1, 1, 1)
 """Contacts reach one voxel to the low side, where the nearest-neighbour offsets point."""
@@ -94,6 +95,10 @@ class RagTask(BlockTask):
     @property
     def context(self) -> Coordinate:
         return CONTACT_CONTEXT
+
+    @property
+    def inputs(self) -> tuple[VolumeTask, ...]:
+        return (PredictTask(self.run), FragmentsTask(self.run))
 
     def settings(self) -> dict[str, Any]:
         return {}

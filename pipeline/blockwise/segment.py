@@ -17,6 +17,7 @@ from ..run import Run, replaced_file
 from ..segmentation import connected_components, relabel
 from ..volumes import open_volume
 from .agglomerate import agglomeration
+from .fragments import FragmentsTask
 from .grid import Block
 from .rag_statistics import open_graph
 from .stage import BlockFunction, Stage, VolumeTask
@@ -93,6 +94,10 @@ class SegmentTask(VolumeTask):
     @cached_property
     def upstream(self) -> tuple[Stage, ...]:
         return (agglomeration(self.run),)
+
+    @property
+    def inputs(self) -> tuple[VolumeTask, ...]:
+        return (FragmentsTask(self.run),)
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -7,6 +7,7 @@ itself carries the key under which it was made, so an output is never taken for 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 from funlib.geometry import Coordinate
 
 from ..config import config_hash
@@ -112,6 +114,11 @@ class BlockTask(Stage):
         """Voxels around a block, per side, in which it reads outputs of upstream stages."""
         return NO_CONTEXT
 
+    @property
+    def inputs(self) -> tuple[VolumeTask, ...]:
+        """The arrays of upstream stages that its blocks read."""
+        return ()
+
     @abstractmethod
     def process(self) -> AbstractContextManager[BlockFunction]:
         """Open what a worker needs, and give the function that computes and stores one block."""
@@ -135,6 +142,11 @@ class VolumeTask(BlockTask):
     def dtype(self) -> str:
         """Type of the array."""
         return "uint64"
+
+    @property
+    def bytes_per_voxel(self) -> int:
+        """Bytes of all channels of a voxel."""
+        return math.prod(self.channels) * np.dtype(self.dtype).itemsize
 
     def attributes(self) -> dict[str, Any]:
         """Further attributes of the array."""

@@ -46,7 +46,7 @@ def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
             "voxels_per_second": round(stage.grid.box.size / max(seconds, 1e-9)),
             "peak_worker_memory": peak_memory(),
         }
-        logger.info("%s: wrote %s in %s", stage.name, stage.output, _duration(seconds))
+        logger.info("%s: wrote %s in %s", stage.name, stage.output, duration(seconds))
     else:
         logger.info("%s: up to date in %s", stage.name, stage.output)
     former = read_json(run.summary).get("stages", {}).get(stage.stage, {})
@@ -78,7 +78,7 @@ def _log(outcome: Outcome) -> None:
             outcome.done,
             outcome.skipped,
             task.output,
-            _duration(outcome.seconds),
+            duration(outcome.seconds),
             _short(outcome.voxels / max(outcome.seconds, 1e-9)),
             _bytes(outcome.peak_memory),
         )
@@ -117,8 +117,13 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
     return entry
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
 
 
 def _short(number: float) -> str:
