@@ -79,7 +79,9 @@ class SqliteRag(RagStore):
                 return
             if connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
                 cure = "delete it, and the same command makes it anew"
-                raise UserError(f"{self.path} is a database of another kind or of an earlier version; {cure}", "rag.url")
+                raise UserError(
+                    f"{self.path} is a database of another kind or of an earlier version; {cure}", "rag.url"
+                )
             for statement in SCHEMA.split(";"):
                 connection.execute(statement)
 

@@ -29,9 +29,10 @@ def view(name: str, table: str, record: np.dtype, page: int, part_bits: int) -> 
         digits.append(f"hex(substr(records, {position}, 8)) AS {column}")
         numbers.append(f"{_integer(column)} AS {column}")
         columns.append(f"{_float(column)} AS {column}" if kind == "f" else column)
+    size = record.itemsize
     return f"""
 CREATE VIEW IF NOT EXISTS {name} AS
-WITH RECURSIVE place(at) AS (SELECT 0 UNION ALL SELECT at + {record.itemsize} FROM place WHERE at + {record.itemsize} < {page}),
+WITH RECURSIVE place(at) AS (SELECT 0 UNION ALL SELECT at + {size} FROM place WHERE at + {size} < {page}),
 digits AS (SELECT part >> {part_bits} AS block, {", ".join(digits)}
     FROM {table} CROSS JOIN place ON at < length(records)),
 numbers AS (SELECT block, {", ".join(numbers)} FROM digits)
@@ -40,14 +41,13 @@ SELECT block, {", ".join(columns)} FROM numbers"""
 
 def _values(record: np.dtype) -> list[tuple[str, int, str]]:
     """Column name, offset in bytes and kind ("f" for floats) of every value of a record."""
-    values = []
+    values: list[tuple[str, int, str]] = []
+    offset = 0
     for name in record.names or ():
-        offset = record.fields[name][1]
-        if record[name].shape:
-            names = AXES if name == "centre" else [f"{name}_{axis}" for axis in AXES]
-            values += [(column, offset + 8 * axis, record[name].base.kind) for axis, column in enumerate(names)]
-        else:
-            values.append((name, offset, record[name].kind))
+        field = record[name]
+        names = [name] if not field.shape else [axis if name == "centre" else f"{name}_{axis}" for axis in AXES]
+        values += [(column, offset + 8 * place, field.base.kind) for place, column in enumerate(names)]
+        offset += field.itemsize
     return values
 
 

@@ -17,7 +17,6 @@ from ..errors import UserError
 from .directory import BlockEntry, Directory, cut, groups
 from .tables import EdgeTable, NodeTable
 
-
 LARGEST_ID = 2**63 - 1
 """Databases have signed integers of 64 bits."""
 
@@ -77,7 +76,7 @@ class RagStore(ABC):
 
     @abstractmethod
     def _directory(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> Directory:
-        """The summaries of all blocks, or of those with nodes in a region, or of those with a `v` from ids[0] to ids[1]."""
+        """The summaries of all blocks, or of those with nodes in a region, or with a `v` from ids[0] to ids[1]."""
 
     @abstractmethod
     def _read_nodes(self, blocks: Sequence[int]) -> Iterator[NodeTable]:
@@ -196,4 +195,6 @@ def _inside(nodes: NodeTable, roi: Roi) -> NodeTable:
 def _refuse_large_ids(*columns: np.ndarray) -> None:
     largest = max((int(ids.max()) for ids in columns if len(ids)), default=0)
     if largest > LARGEST_ID:
-        raise UserError(f"fragment id {largest} is larger than 2^63 - 1, the largest that databases can hold", "rag.url")
+        raise UserError(
+            f"fragment id {largest} is larger than 2^63 - 1, the largest that databases can hold", "rag.url"
+        )
