@@ -138,9 +138,9 @@ class RagConfig(Section):
 
     url: Annotated[str, Field(repr=False)] = "sqlite:///rag.sqlite"
     """`sqlite:///file` or, for network file systems, `files:///folder`, both relative to the run directory;
-    `postgresql://user@host:port/database?schema=name` or `mongodb://user@host:port/database?schema=name`, where `schema`
-    names this run's graph in a shared database (default: after the run directory). docs/RAG.md says how to choose and
-    where the password comes from."""
+    `postgresql://user@host:port/database?schema=name` or `mongodb://user@host:port/database?schema=name`, where
+    `schema` names this run's graph in a shared database (default: after the run directory). docs/RAG.md says how to
+    choose and where the password comes from."""
 
     @property
     def shown(self) -> str:

@@ -8,6 +8,7 @@ the next write of the block removes once they are older than `ABANDONED`.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from bson import ObjectId
 from funlib.geometry import Roi
 from pymongo import ASCENDING, MongoClient, WriteConcern
 from pymongo.collection import Collection, ReturnDocument
-from pymongo.errors import PyMongoError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from ..errors import UserError
 from .address import Address
@@ -96,14 +97,18 @@ class MongoRag(RagStore):
         self._insert("nodes", entry.block, generation, _node_columns(nodes))
         self._insert("edges", entry.block, generation, _edge_columns(edges))
         summary = {name: value for name, value in vars(entry).items() if name != "block"}
-        former = self._blocks.find_one_and_update(
-            {"_id": entry.block},
-            {"$set": {**summary, "node_generation": generation, "edge_generation": generation}},
-            upsert=True,
-            return_document=ReturnDocument.BEFORE,
-        )
+        former = self._turn(entry.block, {**summary, "node_generation": generation, "edge_generation": generation})
         for name, field in (("nodes", "node_generation"), ("edges", "edge_generation")):
             self._delete(name, entry.block, former and former[field], generation)
+
+    def _turn(self, block: int, document: Document) -> Document | None:
+        """Turn a block's document to new rows; what it was before."""
+        for _ in range(2):  # where two writers create one document, the second one finds it at the second attempt
+            with contextlib.suppress(DuplicateKeyError):
+                return self._blocks.find_one_and_update(
+                    {"_id": block}, {"$set": document}, upsert=True, return_document=ReturnDocument.BEFORE
+                )
+        raise RuntimeError(f"block {block} can neither be found nor created")
 
     def write_scores(self, block: int, scores: EdgeTable) -> None:
         while (before := self._blocks.find_one({"_id": block}, {"edge_generation": 1})) is not None:

@@ -1,4 +1,4 @@
-"""From a URL to a store. Drivers are imported with the first store that needs them: workers start as fast as without."""
+"""From a URL to a store. Drivers are imported with the first store that needs them, so that workers start fast."""
 
 from __future__ import annotations
 
@@ -62,13 +62,16 @@ def rag_exists(url: str | RagConfig, directory: Path | None = None) -> bool:
 
 
 def _open_on_server(text: str, kind: str, directory: Path | None, create: bool) -> PostgresRag | MongoRag:
-    if kind == "postgresql":
-        from . import postgres
+    try:
+        if kind == "postgresql":
+            from . import postgres
 
-        return postgres.PostgresRag(parse_address(text, postgres.DRIVER_OPTIONS, directory), create)
-    from . import mongo
+            return postgres.PostgresRag(parse_address(text, postgres.DRIVER_OPTIONS, directory), create)
+        from . import mongo
 
-    return mongo.MongoRag(parse_address(text, mongo.DRIVER_OPTIONS, directory), create)
+        return mongo.MongoRag(parse_address(text, mongo.DRIVER_OPTIONS, directory), create)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{kind}:// needs the package {error.name}; install what setup.py lists", "rag.url") from error
 
 
 def _text(url: str | RagConfig) -> str:
