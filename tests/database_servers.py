@@ -54,9 +54,14 @@ class Server(ABC):
 
 
 class PostgresServer(Server):
-    """A private cluster, or the server of `EMDISTILL_TEST_POSTGRES_URL`."""
+    """A private cluster, or the server of `EMDISTILL_TEST_POSTGRES_URL`.
 
-    def __init__(self) -> None:
+    Args:
+        durable: wait for the disk at every commit, as servers do; tests need not.
+    """
+
+    def __init__(self, durable: bool = False) -> None:
+        self._durable = durable
         given = os.environ.get("EMDISTILL_TEST_POSTGRES_URL")
         if given:
             self.url, self.owned = given, False
@@ -79,7 +84,8 @@ class PostgresServer(Server):
             subprocess.run(command, check=True, stdout=log, stderr=log, user=self._user, cwd=self._folder)
 
     def start(self) -> None:
-        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
+        options += "" if self._durable else " -c fsync=off"
         self._call("pg_ctl", "-o", options, "-l", str(self._folder / "log"), "-w", "start")
 
     def stop(self) -> None:
