@@ -85,7 +85,7 @@ class FileRag(RagStore):
 
     def _look(self) -> Iterator[tuple[Path, tuple[Version, BlockEntry]]]:
         """All files with their summaries; only those that changed are opened."""
-        for folder in sorted(self._blocks.iterdir()):
+        for folder in sorted(found for found in self._blocks.iterdir() if found.name.isdecimal()):
             with os.scandir(folder) as files:
                 for found in files:
                     if found.name.startswith(".") or not found.name.endswith(ENDING):

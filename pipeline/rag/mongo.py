@@ -99,7 +99,7 @@ class MongoRag(RagStore):
         summary = {name: value for name, value in vars(entry).items() if name != "block"}
         former = self._turn(entry.block, {**summary, "node_generation": generation, "edge_generation": generation})
         for name, field in (("nodes", "node_generation"), ("edges", "edge_generation")):
-            self._delete(name, entry.block, former and former[field], generation)
+            self._delete(name, entry.block, former[field] if former else None, generation)
 
     def _turn(self, block: int, document: Document) -> Document | None:
         """Turn a block's document to new rows; what it was before."""

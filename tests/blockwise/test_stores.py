@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import STORES, Stores
 from database_servers import CLEAR_PASSWORD, PASSWORD
+from graph_stores import STORES, Stores
 from voronoi_run import assert_same, everything, make_run, store_affinities
 
 from pipeline.blockwise import agglomerate, extract_fragments, segment

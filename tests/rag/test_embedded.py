@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Stores
 from graphs import make_nodes, random_graph, write
 
 from pipeline.errors import UserError
@@ -88,7 +87,7 @@ def test_a_reader_of_files_sees_a_block_that_was_replaced(tmp_path: Path) -> Non
         assert len(reader.read_nodes()) == 0
 
 
-def test_the_commands_copy_count_and_drop(stores: Stores, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_copy_count_and_drop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open_rag("sqlite:///rag.sqlite", tmp_path) as store:
         write(store, 0, 5)
     run = ["--run", str(tmp_path)]

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Stores
 from database_servers import CLEAR_PASSWORD, PASSWORD, MongoServer, PostgresServer, Server
+from graph_stores import Stores
 from graphs import assert_same, make_edges, make_nodes, write
 
 from pipeline.config import RagConfig, config_hash, dump_config

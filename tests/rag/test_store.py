@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import STORES, Stores
 from funlib.geometry import Roi
+from graph_stores import STORES, Stores
 from graphs import VOXELS_PER_BLOCK, assert_same, make_edges, make_nodes, random_graph, write
 
 from pipeline.errors import UserError
