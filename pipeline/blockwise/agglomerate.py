@@ -38,7 +38,7 @@ class _Agglomeration(Stage):
 
     @property
     def output(self) -> str:
-        return self.run.config.rag.url
+        return self.run.config.rag.shown
 
     @cached_property
     def upstream(self) -> tuple[Stage, ...]:

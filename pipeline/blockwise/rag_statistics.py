@@ -85,7 +85,7 @@ class RagTask(BlockTask):
 
     @property
     def output(self) -> str:
-        return self.run.config.rag.url
+        return self.run.config.rag.shown
 
     @cached_property
     def upstream(self) -> tuple[Stage, ...]:

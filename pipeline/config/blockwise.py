@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
+from ..errors import without_password
 from .base import NEAREST_NEIGHBOURS, Fraction, NonNegative, Offset, Positive, Section, VoxelContext, VoxelShape
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -135,8 +136,20 @@ class EvaluateConfig(Section):
 class RagConfig(Section):
     """Where the region adjacency graph is stored."""
 
-    url: str = "sqlite:///rag.sqlite"
-    """`sqlite:///file`; a relative file lies in the run directory."""
+    url: Annotated[str, Field(repr=False)] = "sqlite:///rag.sqlite"
+    """`sqlite:///file` or, for network file systems, `files:///folder`, both relative to the run directory;
+    `postgresql://user@host:port/database?schema=name` or `mongodb://user@host:port/database?schema=name`, where
+    `schema` names this run's graph in a shared database (default: after the run directory). docs/RAG.md says how to
+    choose and where the password comes from."""
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password, for messages."""
+        return without_password(self.url)
+
+    @field_serializer("url")
+    def _without_password(self, url: str) -> str:
+        return without_password(url)
 
 
 class ViewConfig(Section):
