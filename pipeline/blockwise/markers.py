@@ -1,7 +1,7 @@
 """daisy's markers of finished blocks: read all at once, or take some back.
 
-daisy 2 keeps `done`, a zarr array (format 3, one uncompressed chunk) of one byte per block, in the tracking folder of a
-task. It covers the blocks' context too, so it may be larger than the grid; both begin at the same block. daisy only ever
+daisy 2 keeps `done`, a zarr array (format 3, one uncompressed chunk) of one byte per block, in the tracking folder of
+a task. It covers the context too, so it may be larger than the grid; both begin at the same block. daisy only ever
 sets bytes; taking them back is what an audit needs.
 """
 

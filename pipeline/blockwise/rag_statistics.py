@@ -107,6 +107,10 @@ class RagTask(BlockTask):
     def context(self) -> Coordinate:
         return CONTACT_CONTEXT
 
+    @property
+    def high_context(self) -> Coordinate:
+        return NO_VOXELS
+
     def settings(self) -> dict[str, Any]:
         return {}
 

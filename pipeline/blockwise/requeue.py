@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from funlib.geometry import Coordinate
 from scipy import ndimage
 
 from .audit import StageFindings, done_blocks
-from .grid import BlockGrid
 from .markers import unmark_blocks
 from .segment import SegmentTask, lut_path
 from .stage import BlockTask, DriverStep, Stage
@@ -33,7 +31,7 @@ def blocks_to_redo(findings: Sequence[StageFindings]) -> dict[str, np.ndarray]:
         if isinstance(stage, BlockTask):
             for upstream in stage.reads:
                 if upstream.name in redo and not isinstance(upstream, DriverStep):
-                    blocks |= readers(redo[upstream.name], stage.context, stage.grid)
+                    blocks |= readers(redo[upstream.name], stage)
             blocks &= done_blocks(stage)
         elif found.unsound or any(upstream.name in redo for upstream in stage.upstream):
             blocks[:] = True
@@ -50,10 +48,18 @@ def needs_table(found: StageFindings, redo: dict[str, np.ndarray]) -> bool:
     return bool(found.unsound) or any(upstream.name in redo for upstream in stage.upstream)
 
 
-def readers(blocks: np.ndarray, context: Coordinate, grid: BlockGrid) -> np.ndarray:
-    """(z, y, x) bool: the blocks that read one of some blocks, with a context in voxels on each side."""
-    reach = [-(-c // size) for c, size in zip(context, grid.block_size, strict=True)]
-    return ndimage.binary_dilation(blocks, np.ones([2 * steps + 1 for steps in reach], dtype=bool))
+def readers(blocks: np.ndarray, task: BlockTask) -> np.ndarray:
+    """(z, y, x) bool over the block grid: the blocks of a task that read one of some blocks of an earlier stage."""
+    low, high = (
+        [-(-context // size) for context, size in zip(contexts, task.grid.block_size, strict=True)]
+        for contexts in (task.context, task.high_context)
+    )
+    reach = [max(steps) for steps in zip(low, high, strict=True)]
+    structure = np.zeros([2 * steps + 1 for steps in reach], dtype=bool)
+    structure[
+        tuple(slice(most - after, most + before + 1) for most, before, after in zip(reach, low, high, strict=True))
+    ] = True
+    return np.asarray(ndimage.binary_dilation(blocks, structure))
 
 
 def requeue(findings: Sequence[StageFindings]) -> dict[str, np.ndarray]:

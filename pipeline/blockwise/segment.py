@@ -97,7 +97,7 @@ class SegmentTask(VolumeTask):
 
     @property
     def reads(self) -> tuple[Stage, ...]:
-        return (FragmentsTask(self.run), *self.upstream)
+        return (FragmentsTask(self.run),)  # of the agglomeration, the lookup table
 
     @property
     def empty_is_an_answer(self) -> bool:

@@ -68,7 +68,7 @@ class Stage(ABC):
 
     @property
     def reads(self) -> tuple[Stage, ...]:
-        """The stages whose outputs a block of it reads itself."""
+        """The stages whose blocks a block of it reads."""
         return self.upstream
 
     @abstractmethod
@@ -132,8 +132,13 @@ class BlockTask(Stage):
 
     @property
     def context(self) -> Coordinate:
-        """Voxels around a block, per side, in which it reads outputs of upstream stages."""
+        """Voxels around a block, per side, in which it reads outputs of upstream stages; daisy plans with these."""
         return NO_CONTEXT
+
+    @property
+    def high_context(self) -> Coordinate:
+        """The same on the high side of each axis, where that is less."""
+        return self.context
 
     @property
     def empty_is_an_answer(self) -> bool:

@@ -60,6 +60,7 @@ class OpenTask:
         self.task = task
         self._stack = contextlib.ExitStack()
         self._process_block: BlockFunction | None = None
+        self._succeeded = False
 
     def process(self, block: Block) -> None:
         """Compute and store a block."""
@@ -67,6 +68,12 @@ class OpenTask:
             self._process_block = self._stack.enter_context(self.task.process())
             limit_threads(self.task.run.config.cluster.threads_per_worker)
         self._process_block(block)
+
+    def note_success(self) -> None:
+        """Tell all workers that blocks succeed; once is enough."""
+        if not self._succeeded:
+            mark_success(self.task)
+            self._succeeded = True
 
     def close(self) -> None:
         """Close files and connections."""
@@ -100,7 +107,7 @@ def attempt(opened: OpenTask, block: Block) -> bool:
             time.sleep(pause)
         else:
             forget_failure(task, block)
-            mark_success(task)
+            opened.note_success()
             return True
 
 

@@ -48,7 +48,7 @@ def prepared(directory: Path, executor: str = "local") -> Run:
     run = make_run(
         directory,
         cluster={"executor": executor, "workers": 2, "worker_restarts": 2},
-        fragments={"context": [1, 6, 6], "seed_distance": 3, "boundary_threshold": 0.98},
+        fragments={"context": [1, 6, 6], "seed_distance": 3, "boundary_threshold": 0.7},
         segment={"thresholds": [0.6]},
     )
     store_affinities(run)
