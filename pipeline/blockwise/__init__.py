@@ -5,6 +5,7 @@ from .grid import Block, BlockGrid
 from .lock import only_driver
 from .plan import log_plan
 from .predict import PredictTask
+from .presence import require_chunks
 from .requeue import blocks_to_redo, requeue
 from .stage import BlockTask, DriverStep, Stage, VolumeTask
 from .stages import (
@@ -43,6 +44,7 @@ __all__ = [
     "predict",
     "prediction_stages",
     "requeue",
+    "require_chunks",
     "run_chain",
     "run_stages",
     "segment",

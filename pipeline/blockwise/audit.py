@@ -25,9 +25,8 @@ from .predict import PredictTask
 from .rag_statistics import RagTask
 from .raw import open_raw
 from .records import RecordTable, array_checksum
-from .segment import SegmentTask
+from .segment import SegmentTask, written_segmentations
 from .stage import BlockTask, Stage, VolumeTask
-from .stages import chosen_thresholds
 from .tracking import Progress, progress_of, read_record
 
 
@@ -105,8 +104,6 @@ def audited_stages(run: Run) -> list[Stage]:
         UserError: an output was made with other settings or inputs, so that nothing is known of it.
     """
     stages: list[Stage] = [PredictTask(run), FragmentsTask(run), RagTask(run), agglomeration(run)]
-    if progress_of(stages[-1]) is Progress.DONE:
-        stages += [SegmentTask(run, threshold) for threshold in chosen_thresholds(run)]
     found = []
     for stage in stages:
         progress = progress_of(stage)
@@ -114,7 +111,7 @@ def audited_stages(run: Run) -> list[Stage]:
             raise UserError(f"{stage.name} is stale; run workflows/{stage.script} with --overwrite first")
         if progress is not Progress.ABSENT:
             found.append(stage)
-    return found
+    return [*found, *written_segmentations(run)] if len(found) == len(stages) else found
 
 
 def done_blocks(task: BlockTask) -> np.ndarray:

@@ -161,3 +161,10 @@ class SegmentTask(VolumeTask):
             output.write(block, relabel(fragments.read(block.box), rows[:, 0], rows[:, 1]))
 
         yield process_block
+
+
+def written_segmentations(run: Run) -> list[SegmentTask]:
+    """The segmentations that have been begun from the present graph, by threshold."""
+    names = [path.name for path in (run.volume / "segmentation").glob("*") if (path / ".zarray").exists()]
+    tasks = [SegmentTask(run, float(name)) for name in sorted(names)]
+    return [task for task in tasks if task.stored_key() == task.key]

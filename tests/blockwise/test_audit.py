@@ -21,6 +21,7 @@ from pipeline.blockwise import (
     blocks_to_redo,
     extract_fragments,
     requeue,
+    require_chunks,
     segment,
 )
 from pipeline.blockwise.markers import marked_blocks
@@ -44,14 +45,16 @@ def post_process(run: Run) -> None:
     assert segment(run)
 
 
-@pytest.fixture(scope="module", params=["global", "waterz"])
-def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = make_run(
-        tmp_path_factory.mktemp("finished"), agglomerate={"method": request.param, "context": [1, 6, 6]}, **SECTIONS
-    )
+def finished_run(directory: Path, method: str) -> Run:
+    run = make_run(directory, agglomerate={"method": method, "context": [1, 6, 6]}, **SECTIONS)
     store_affinities(run)
     post_process(run)
     return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return finished_run(tmp_path_factory.mktemp("finished"), "global")
 
 
 def copy_of(run: Run, directory: Path) -> Run:
@@ -151,17 +154,26 @@ def test_damaged_rows_of_the_graph_are_found_and_made_again(
     assert_same(everything(run), everything(finished))
 
 
-def test_changed_scores_are_found_and_made_again(tmp_path: Path, finished: Run) -> None:
-    run = copy_of(finished, tmp_path)
-    with sqlite3.connect(tmp_path / "rag.sqlite") as graph:
+def test_lost_scores_of_all_edges_are_found_and_made_again(tmp_path: Path, finished: Run) -> None:
+    damage_scores_and_mend(copy_of(finished, tmp_path), finished)
+
+
+def test_lost_scores_of_a_block_are_found_and_made_again(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "waterz", "waterz")
+    damage_scores_and_mend(copy_of(run, tmp_path / "copy"), run)
+
+
+def damage_scores_and_mend(run: Run, sound: Run) -> None:
+    assert all(found.sound for found in audit(run))
+    with sqlite3.connect(run.directory / "rag.sqlite") as graph:
         graph.execute("UPDATE edges SET score = NULL WHERE block = 4")
     graph.close()
     findings = audit(run)
-    assert not all(found.sound for found in findings)
+    assert [found.stage.stage for found in findings if not found.sound] == ["agglomerate"]
     requeue(findings)
     post_process(run)
     assert all(found.sound for found in audit(run))
-    assert_same(everything(run), everything(finished))
+    assert_same(everything(run), everything(sound))
 
 
 def test_a_damaged_lookup_table_is_made_again_and_no_block_is_relabelled(tmp_path: Path, finished: Run) -> None:
@@ -204,6 +216,14 @@ def test_markers_taken_back_are_those_named(tmp_path: Path, finished: Run) -> No
     for found in findings[1:]:
         if isinstance(found.stage, BlockTask):
             np.testing.assert_array_equal(marked_blocks(found.stage), ~redo[found.stage.name])
+
+
+def test_scores_are_refused_when_a_chunk_is_lost(tmp_path: Path, finished: Run) -> None:
+    run = copy_of(finished, tmp_path)
+    require_chunks(run)
+    lose(run)
+    with pytest.raises(UserError, match=r"1 chunks are missing, the first is 0\.1\.1; python workflows/audit\.py"):
+        require_chunks(run)
 
 
 def test_the_script_prints_a_table_and_its_exit_status_tells(
