@@ -19,6 +19,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from ..run import Run
+from .lock import only_driver
 from .plan import read_voxels, reader
 from .stage import BlockTask, Stage
 from .summary import duration
@@ -129,8 +130,13 @@ def log_pilots(run: Run, stages: Sequence[Stage], blocks: int, overwrite: bool) 
     """
     for stage in stages:
         stage.check()
-    refuse_or_drop_stale(stages, overwrite)
-    run.save_config()
+    with only_driver(run):
+        refuse_or_drop_stale(stages, overwrite)
+        run.save_config()
+        _try_stages(stages, blocks)
+
+
+def _try_stages(stages: Sequence[Stage], blocks: int) -> None:
     for stage in stages:
         if progress_of(stage) is Progress.DONE:
             logger.info("%s: everything is done", stage.name)

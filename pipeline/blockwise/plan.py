@@ -104,14 +104,14 @@ def reader(task: BlockTask) -> Reader:
     """A function that gives the voxels that a block reads, which for raw may reach beyond the volume."""
     if isinstance(task, PredictTask):
         return task.reader()
-    return lambda block: task.grid.with_context(block.box, task.context, task.context)
+    return lambda block: task.grid.with_context(block.box, task.context, task.high_context)
 
 
 def bytes_read_per_voxel(task: BlockTask) -> int:
     """Bytes of all arrays that a task reads, per voxel."""
     if isinstance(task, PredictTask):
         return int(task.run.open_raw(task.run.config.volumes.segment.source).array.dtype.itemsize)
-    return sum(source.bytes_per_voxel for source in task.inputs)
+    return sum(stage.bytes_per_voxel for stage in task.reads if isinstance(stage, VolumeTask))
 
 
 def context_overhead(task: BlockTask, read: Reader | None = None) -> float:
