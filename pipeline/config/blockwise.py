@@ -29,9 +29,9 @@ class ClusterConfig(Section):
     pass. Errors of the code or the data are not tried again: they would only repeat themselves."""
     worker_restarts: NonNegative = 10
     """Times that dead workers are replaced before a stage gives up."""
-    passing_retries: NonNegative = 6
+    passing_retries: NonNegative = 8
     """Times that a worker itself tries a block again after trouble that passes: a lost connection, a database that
-    restarts, a file server that does not answer."""
+    restarts, a file server that does not answer. With these defaults it waits for about three minutes in all."""
     passing_pause: Seconds = 1.0
     """Seconds before the first of these attempts; each further one waits twice as long, give or take a half."""
     longest_pause: Seconds = 60.0

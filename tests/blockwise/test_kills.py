@@ -12,13 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from database_servers import PostgresServer
+from graph_stores import Stores
 from toy_tasks import make_trouble, visits, wait_until
 from voronoi_run import assert_same, everything, make_run, store_affinities
 
-from pipeline.blockwise import Block, Stage, audit, requeue, run_stages, segmentation_stages
+from pipeline.blockwise import Block, audit, requeue, run_stages, segmentation_stages
 from pipeline.blockwise.agglomerate import agglomeration
 from pipeline.blockwise.fragments import FragmentsTask
 from pipeline.blockwise.rag_statistics import RagTask
@@ -43,22 +46,39 @@ class TroubledFragments(FragmentsTask):
             yield troubled
 
 
-def prepared(directory: Path, executor: str = "local") -> Run:
+@dataclass(frozen=True)
+class TroubledGraph(RagTask):
+    """The graph, with the trouble that files in the run directory ask for, while the worker is connected."""
+
+    @contextmanager
+    def process(self) -> Iterator[BlockFunction]:
+        with super().process() as process_block:
+
+            def troubled(block: Block) -> None:
+                make_trouble(self.run.directory, block)
+                process_block(block)
+
+            yield troubled
+
+
+def prepared(directory: Path, executor: str = "local", **sections: Any) -> Run:
     """A run with affinities; what follows takes worker processes."""
     run = make_run(
         directory,
-        cluster={"executor": executor, "workers": 2, "worker_restarts": 2},
+        cluster={"executor": executor, "workers": 2, "worker_restarts": 2, "passing_pause": 0.2},
         fragments={"context": [1, 6, 6], "seed_distance": 3, "boundary_threshold": 0.7},
         segment={"thresholds": [0.6]},
+        **sections,
     )
     store_affinities(run)
     return run
 
 
 def finish(run: Run) -> bool:
-    """The command: affinities to segmentation."""
-    stages: list[Stage] = [TroubledFragments(run), RagTask(run), agglomeration(run), *segmentation_stages(run)]
-    return run_stages(run, stages, False)
+    """The command: affinities to segmentation, with trouble in the stage that a file `graph` says or not."""
+    in_graph = (run.directory / "graph").exists()
+    blocks = [FragmentsTask(run), TroubledGraph(run)] if in_graph else [TroubledFragments(run), RagTask(run)]
+    return run_stages(run, [*blocks, agglomeration(run), *segmentation_stages(run)], False)
 
 
 def finish_and_exit(run: Run) -> None:
@@ -111,6 +131,25 @@ def test_killed_in_the_middle_of_a_block(tmp_path: Path, undisturbed: dict[str, 
         driver.join()
         assert driver.exitcode == 0
     assert visits(tmp_path)[7] == 2
+    assert_same(everything(run), undisturbed)
+
+
+def test_a_database_that_restarts_is_waited_for(
+    tmp_path: Path, undisturbed: dict[str, np.ndarray], stores: Stores, postgres: PostgresServer
+) -> None:
+    if not postgres.owned:
+        pytest.skip("the server of EMDISTILL_TEST_POSTGRES_URL is not stopped")
+    run = prepared(tmp_path, rag={"url": stores.url("postgresql")})
+    (tmp_path / "graph").touch()
+    driver, _ = driver_in_the_middle_of(run, 7)
+    postgres.stop()
+    (tmp_path / "go").touch()
+    try:
+        wait_until(lambda: any("once more in" in path.read_text() for path in run.logs.rglob("*.*") if path.is_file()))
+    finally:
+        postgres.start()
+    driver.join()
+    assert driver.exitcode == 0
     assert_same(everything(run), undisturbed)
 
 
