@@ -35,7 +35,7 @@ from pipeline.datasets.phantom.hashing import hash_coordinates
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.rag import open_rag
 from pipeline.run import Run, read_summary
-from pipeline.volumes import Box, create_volume
+from pipeline.volumes import Box, create_volume, open_volume
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("03_extract_fragments.py", "04_agglomerate.py", "05_segment.py")
@@ -110,11 +110,12 @@ def _noise(box: Box, channels: int) -> np.ndarray:
 
 
 def store_affinities(run: Run, workers: int) -> None:
-    """Write raw and affinities as if a network had predicted them."""
+    """Write affinities as if a network had predicted them, and one channel as raw, so that no block counts as empty."""
     torch.manual_seed(0)
     save_checkpoint(run.network_directory("student") / "checkpoint_0000001.pt", build_network(NETWORK), 1, {})
     source = run.config.volumes.sources["phantom"]
-    create_volume(run.volume, "raw", source.shape, "uint8", voxel_size=source.voxel_size, chunks=(64, 64, 64))
+    block = run.config.predict.block_size
+    create_volume(run.volume, "raw", source.shape, "uint8", voxel_size=source.voxel_size, chunks=block)
     task = PredictTask(run)
     begin(task)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
@@ -125,8 +126,10 @@ def store_affinities(run: Run, workers: int) -> None:
 
 
 def _store_block(task: PredictTask, index: int) -> None:
-    box = task.grid.block(index).box
-    task.open("r+").write(box, phantom_affinities(task.run, box))
+    block = task.grid.block(index)
+    affinities = phantom_affinities(task.run, block.box)
+    task.open_output().write(block, affinities)
+    open_volume(task.run.volume, "raw", "r+").write(block.box, affinities[2])
 
 
 def measure(run: Run) -> Size:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import runpy
 import shutil
-import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,10 @@ from pipeline.blockwise.markers import marked_blocks
 from pipeline.blockwise.segment import SegmentTask, lut_path
 from pipeline.blockwise.stage import BlockTask
 from pipeline.errors import UserError
+from pipeline.rag import EdgeTable, NodeTable, open_rag
 from pipeline.run import Run, read_json
 
+Rows = tuple[NodeTable, EdgeTable]
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 SECTIONS = {
     "fragments": {"context": [1, 6, 6], "seed_distance": 3, "boundary_threshold": 0.7},
@@ -128,24 +130,48 @@ def requeue_of(found: StageFindings, findings: list[StageFindings]) -> int:
     return 0 if blocks is None else int(blocks.sum())
 
 
+def without_a_node(nodes: NodeTable, edges: EdgeTable) -> Rows:
+    return nodes.select(nodes.id != edges.v.max()), edges
+
+
+def with_a_node_too_many(nodes: NodeTable, edges: EdgeTable) -> Rows:
+    first = nodes.select(np.arange(1))
+    return NodeTable.concatenate([nodes, replace(first, id=first.id + np.uint64(900))]), edges
+
+
+def with_an_edge_to_nowhere(nodes: NodeTable, edges: EdgeTable) -> Rows:
+    return nodes, replace(edges, u=np.where(edges.v == edges.v.max(), edges.u + np.uint64(900), edges.u))
+
+
+def with_other_affinities(nodes: NodeTable, edges: EdgeTable) -> Rows:
+    return nodes, replace(edges, affinity_sum=edges.affinity_sum + 1)
+
+
+def without_scores(nodes: NodeTable, edges: EdgeTable) -> Rows:
+    return nodes, replace(edges, score=np.full(len(edges), np.nan))
+
+
+def damage_graph(run: Run, block: int, damage: Callable[[NodeTable, EdgeTable], Rows]) -> None:
+    """Change the rows of a block behind the back of the engine."""
+    with open_rag(run.config.rag, run.directory) as store:
+        before = next(store._read_nodes([block])), next(store._read_edges([block]))
+        store.write_block(block, *damage(*before))
+
+
 @pytest.mark.parametrize(
-    ("statement", "kind"),
+    ("damage", "kind"),
     [
-        ("DELETE FROM nodes WHERE id = (SELECT MAX(v) FROM edges WHERE block = 4)", Damage.VOXELS_WITHOUT_NODES),
-        ("INSERT INTO nodes SELECT 4, id + 900, z, y, x, size, 0, 0, 0, 1, 1, 1 FROM nodes WHERE block = 4 LIMIT 1",
-         Damage.NODES_WITHOUT_VOXELS),
-        ("UPDATE edges SET u = u + 900 WHERE block = 4 AND v = (SELECT MAX(v) FROM edges WHERE block = 4)",
-         Damage.EDGES_WITHOUT_NODES),
-        ("UPDATE edges SET affinity_sum = affinity_sum + 1 WHERE block = 4", Damage.CHANGED),
+        (without_a_node, Damage.VOXELS_WITHOUT_NODES),
+        (with_a_node_too_many, Damage.NODES_WITHOUT_VOXELS),
+        (with_an_edge_to_nowhere, Damage.EDGES_WITHOUT_NODES),
+        (with_other_affinities, Damage.CHANGED),
     ],
-)  # fmt: skip
+)
 def test_damaged_rows_of_the_graph_are_found_and_made_again(
-    tmp_path: Path, finished: Run, statement: str, kind: Damage
+    tmp_path: Path, finished: Run, damage: Callable[[NodeTable, EdgeTable], Rows], kind: Damage
 ) -> None:
     run = copy_of(finished, tmp_path)
-    with sqlite3.connect(tmp_path / "rag.sqlite") as graph:
-        assert graph.execute(statement).rowcount > 0
-    graph.close()
+    damage_graph(run, 4, damage)
     findings = audit(run)
     assert ("rag", kind) in found_damage(findings)
     assert requeue(findings)["rag"].sum() == 1 or kind is Damage.VOXELS_WITHOUT_NODES
@@ -165,9 +191,7 @@ def test_lost_scores_of_a_block_are_found_and_made_again(tmp_path: Path) -> None
 
 def damage_scores_and_mend(run: Run, sound: Run) -> None:
     assert all(found.sound for found in audit(run))
-    with sqlite3.connect(run.directory / "rag.sqlite") as graph:
-        graph.execute("UPDATE edges SET score = NULL WHERE block = 4")
-    graph.close()
+    damage_graph(run, 4, without_scores)
     findings = audit(run)
     assert [found.stage.stage for found in findings if not found.sound] == ["agglomerate"]
     requeue(findings)
