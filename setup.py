@@ -45,6 +45,8 @@ setup(
         "jinja2>=3.1",
         "neuroglancer>=2.40",
         "psutil>=6",
+        "pymongo==4.20.0",  # graphs in MongoDB
+        "psycopg[binary]==3.3.9",  # graphs in PostgreSQL
     ],
     extras_require={
         "test": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.13"],

@@ -1,13 +1,22 @@
-"""The one exception that means "the user can fix this"."""
+"""The one exception that means "the user can fix this", and how passwords stay out of what is shown."""
 
 from __future__ import annotations
+
+import re
+
+HIDDEN = "***"
+"""What stands in place of a password."""
+
+_ACCOUNT = re.compile(r"(://[^:/@\s]*):[^\s\"']*@")
+_SECRET_OPTION = re.compile(r"([?&][A-Za-z_]*password=)[^&\s\"']*", re.IGNORECASE)
+_URL_ACCOUNT = re.compile(r"^([^:/]+://[^:/?#]*):[^/?#]*@")
 
 
 class UserError(Exception):
     """A mistake in a config, in data, or in the environment that the user can mend.
 
     The message is one line: what is wrong, where, and what would be right. Workflow scripts print it and
-    exit with status 2; every other exception is a bug and keeps its traceback.
+    exit with status 2; every other exception is a bug and keeps its traceback. Passwords in URLs are hidden.
 
     Args:
         what: what is wrong, and what would be right, in one line.
@@ -15,6 +24,17 @@ class UserError(Exception):
     """
 
     def __init__(self, what: str, where: str = "") -> None:
-        self.what = " ".join(what.split())
+        self.what = hide_passwords(" ".join(what.split()))
         self.where = where
         super().__init__(f"{where}: {self.what}" if where else self.what)
+
+
+def hide_passwords(text: str) -> str:
+    """A text in which the passwords of URLs are replaced by `***`; rather too much is hidden than too little."""
+    return _SECRET_OPTION.sub(rf"\1{HIDDEN}", _ACCOUNT.sub(rf"\1:{HIDDEN}@", text))
+
+
+def without_password(url: str) -> str:
+    """A URL with `***` for its password, otherwise as it was."""
+    hidden = _URL_ACCOUNT.sub(rf"\1:{HIDDEN}@", url)
+    return _SECRET_OPTION.sub(rf"\1{HIDDEN}", hidden) if hidden != url else hide_passwords(url)

@@ -8,7 +8,7 @@ data. Positions in the world are nanometres (`Roi`, `Coordinate`); array indices
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,13 +237,16 @@ def create_volume(
     return Volume(array, voxel_size, offset, name)
 
 
-def open_volume(container: Path, dataset: str, mode: str = "r") -> Volume:
+def open_volume(
+    container: Path, dataset: str, mode: str = "r", store: Callable[[str], CheckedStore] = CheckedStore
+) -> Volume:
     """Open an array of a container.
 
     Args:
         container: path of the zarr container.
         dataset: name inside it.
         mode: `r` to read, `r+` to write as well.
+        store: opens the container, if chunks are to be read or written in a way of their own.
 
     Raises:
         UserError: there is no such array, its metadata are damaged, or it does not say its voxel size.
@@ -252,7 +255,7 @@ def open_volume(container: Path, dataset: str, mode: str = "r") -> Volume:
     if not volume_exists(container, dataset):
         raise UserError("there is no such dataset; run the earlier stages first", name)
     try:
-        array = zarr.open_array(CheckedStore(str(container)), path=dataset, mode=mode)
+        array = zarr.open_array(store(str(container)), path=dataset, mode=mode)
         attributes = array.attrs.asdict()
     except (ValueError, KeyError, OSError, zarr.errors.MetadataError) as error:
         raise UserError(

@@ -24,9 +24,10 @@ PURE = {"segmentation", "distillation"}
 """Numpy or torch in, numpy or torch out: no config, no files."""
 
 ONLY_IN = {"gunpowder": "training", "tensorboard": "training", "daisy": "blockwise", "neuroglancer": "viewer"}
+ONLY_IN |= {"psycopg": "rag", "pymongo": "rag"}
 """Heavy or old libraries, and the one package that may import each."""
 
-DISTRIBUTIONS = {"skimage": "scikit-image", "cc3d": "connected-components-3d"}
+DISTRIBUTIONS = {"skimage": "scikit-image", "cc3d": "connected-components-3d", "bson": "pymongo"}
 """Distributions that are not called like the module that they bring."""
 IMPLICIT = {"tensorboard": "torch.utils.tensorboard"}
 """Distributions that are needed by an import that does not name them."""
@@ -132,7 +133,7 @@ def declared() -> set[str]:
     requirements = next(
         node.value for node in ast.walk(setup) if isinstance(node, ast.keyword) and node.arg == "install_requires"
     )
-    return {re.split(r"[<>=!~ ]", name, maxsplit=1)[0].lower() for name in ast.literal_eval(requirements)}
+    return {re.split(r"[<>=!~ \[]", name, maxsplit=1)[0].lower() for name in ast.literal_eval(requirements)}
 
 
 def imported_distributions() -> set[str]:

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-
-from pipeline.blockwise import log_plan, predict, prediction_stages
-from pipeline.cli import run_script
+from pipeline.blockwise import blockwise_script, prediction_stages
 from pipeline.datasets import ensure_imported
-from pipeline.run import Run
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this script."""
-    parser.add_argument("--overwrite", action="store_true", help="redo what was made with other settings or inputs")
-
-
-def work(run: Run, options: argparse.Namespace) -> int:
-    """Exit status 1 if some blocks failed."""
-    if options.dry_run:
-        log_plan(run, prediction_stages(run))
-        return 0
-    ensure_imported(run, [run.config.volumes.segment.source])
-    return 0 if predict(run, options.overwrite) else 1
-
 
 if __name__ == "__main__":
-    run_script(str(__doc__), work, add_arguments=add_arguments)
+    blockwise_script(
+        str(__doc__),
+        prediction_stages,
+        prepare=lambda run: ensure_imported(run, [run.config.volumes.segment.source]),
+    )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
+from pipeline.blockwise import require_chunks
 from pipeline.cli import exit_with, parse_arguments, run_script, start_logging
 from pipeline.errors import UserError
 from pipeline.evaluation import LabelRules, check_run, evaluate, open_pair, score_volumes, told
@@ -42,6 +43,7 @@ def score_run(run: Run, options: argparse.Namespace) -> None:
     if options.dry_run:
         print(f"would score {check_run(run)}")
         return
+    require_chunks(run)
     results = evaluate(run)
     print_table("threshold", results["scores"])
     best = results["best"]

@@ -13,7 +13,18 @@ from pipeline.viewer import existing_layers, open_viewer, overview_picture, serv
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this script; address and port are view.host and view.port of the config."""
     parser.add_argument("--report", action="store_true", help="write report.html anew and stop")
+    parser.add_argument(
+        "--position", type=position, metavar="Z,Y,X", help="look here first (nanometres, as error messages give it)"
+    )
     parser.add_argument("--picture", type=Path, metavar="PNG", help="write raw | affinities | segmentation and stop")
+
+
+def position(text: str) -> list[float]:
+    """Three numbers with commas between them."""
+    values = [float(part) for part in text.split(",")]
+    if len(values) != 3:
+        raise argparse.ArgumentTypeError("expected three numbers: z,y,x")
+    return values
 
 
 def work(run: Run, options: argparse.Namespace) -> int:
@@ -27,7 +38,7 @@ def work(run: Run, options: argparse.Namespace) -> int:
         if options.picture:
             print(overview_picture(run, options.picture))
     else:
-        viewer = open_viewer(run)
+        viewer = open_viewer(run, options.position)
         with serving_until_interrupted():
             print(f"{', '.join(layers)}: open {viewer} in a browser; Ctrl-C ends", flush=True)
     return 0

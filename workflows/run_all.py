@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.blockwise import agglomeration_stages, fragment_stages, log_plan, prediction_stages, run_chain, segment
+from pipeline.blockwise import (
+    agglomeration_stages,
+    fragment_stages,
+    log_plan,
+    prediction_stages,
+    require_chunks,
+    run_chain,
+    segment,
+)
 from pipeline.cli import run_script
 from pipeline.datasets import describe_import, ensure_imported
 from pipeline.evaluation import evaluate
@@ -86,6 +94,7 @@ def score(run: Run) -> None:
     if not run.has_labels(run.config.volumes.segment.source):
         print("the volume has no labels: no scores")
         return
+    require_chunks(run)
     best = evaluate(run)["best"]
     objects = (
         f"panoptic quality {best['panoptic_quality']:.3f}, F1 {best['f1']:.3f}, "

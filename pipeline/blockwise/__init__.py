@@ -1,8 +1,13 @@
 """Block-wise processing with daisy: from raw to a segmentation, in volumes of any size."""
 
+from .audit import Damage, StageFindings, audit
 from .grid import Block, BlockGrid
+from .lock import only_driver
 from .plan import log_plan
 from .predict import PredictTask
+from .presence import require_chunks
+from .requeue import blocks_to_redo, requeue
+from .script import blockwise_script
 from .stage import BlockTask, DriverStep, Stage, VolumeTask
 from .stages import (
     agglomerate,
@@ -22,18 +27,26 @@ __all__ = [
     "Block",
     "BlockGrid",
     "BlockTask",
+    "Damage",
     "DriverStep",
     "PredictTask",
     "Stage",
+    "StageFindings",
     "VolumeTask",
     "agglomerate",
     "agglomeration_stages",
+    "audit",
+    "blocks_to_redo",
+    "blockwise_script",
     "chosen_thresholds",
     "extract_fragments",
     "fragment_stages",
     "log_plan",
+    "only_driver",
     "predict",
     "prediction_stages",
+    "requeue",
+    "require_chunks",
     "run_chain",
     "run_stages",
     "segment",

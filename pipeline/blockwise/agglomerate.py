@@ -19,9 +19,11 @@ from ..config import NEAREST_NEIGHBOURS
 from ..rag import EdgeTable
 from ..run import Run
 from ..segmentation import merge_scores, waterz_edge_scores
-from ..volumes import open_volume
+from .fragments import FragmentsTask
 from .grid import Block, BlockGrid
+from .predict import PredictTask
 from .rag_statistics import CONTACT_CONTEXT, RagTask, graph_note, open_graph
+from .records import row_checksums
 from .stage import BlockFunction, BlockTask, DriverStep, Stage
 
 NAME = "agglomerate"
@@ -38,7 +40,7 @@ class _Agglomeration(Stage):
 
     @property
     def output(self) -> str:
-        return self.run.config.rag.url
+        return self.run.config.rag.shown
 
     @cached_property
     def upstream(self) -> tuple[Stage, ...]:
@@ -111,7 +113,7 @@ class WaterzAgglomeration(_Agglomeration, BlockTask):
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
         config = self.run.config.agglomerate
-        affinities, fragments = open_volume(self.run.volume, "affinities"), open_volume(self.run.volume, "fragments")
+        affinities, fragments = PredictTask(self.run).open_complete(), FragmentsTask(self.run).open_complete()
         with open_graph(self.run) as store:
 
             def process_block(block: Block) -> None:
@@ -120,7 +122,9 @@ class WaterzAgglomeration(_Agglomeration, BlockTask):
                 pairs, scores = waterz_edge_scores(seen, fragments.read(around), config.merge_function)
                 first_id, end_id = self.grid.fragment_ids(block)
                 owned = (pairs[:, 1] >= np.uint64(first_id)) & (pairs[:, 1] < np.uint64(end_id))
-                store.write_scores(block.index, scored_edges(pairs[owned], scores[owned]))
+                edges = scored_edges(pairs[owned], scores[owned])
+                store.write_scores(block.index, edges)
+                self.records.write(block.index, int(score_checksums(edges).sum()), len(edges))
 
             yield process_block
 
@@ -129,6 +133,11 @@ def scored_edges(pairs: np.ndarray, scores: np.ndarray) -> EdgeTable:
     """Merge scores (E,) of pairs (E, 2), as a table without statistics."""
     zeros = np.zeros(len(pairs))
     return replace(EdgeTable.of(pairs, zeros, zeros), score=scores)
+
+
+def score_checksums(edges: EdgeTable) -> np.ndarray:
+    """(E,) uint64; their sum is the checksum of the scores of a block."""
+    return row_checksums(edges.u, edges.v, edges.score)
 
 
 def agglomeration(run: Run) -> Stage:

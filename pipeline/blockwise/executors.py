@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -16,14 +17,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import daisy.v2 as daisy
+import numpy as np
 from daisy import logging as daisy_logging
 
 from ..config import ClusterConfig
 from ..errors import UserError
 from ..run import Run
+from .failures import BlockFailure, read_failures, reason_to_end
 from .stage import BlockTask
-from .tracking import marker_folder, peak_memory, read_failures, read_memory
-from .worker import attempt, limit_threads, thread_environment, work
+from .tracking import marker_folder, peak_memory, read_memory
+from .trouble import Trouble
+from .worker import OpenTask, attempt, thread_environment, work
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,14 @@ class Outcome:
 
     Attributes:
         task: the task.
-        done, skipped, failed, orphaned: blocks; skipped ones were done before, orphaned ones need a failed one.
+        done, skipped, failed, orphaned: blocks; skipped ones were done before or are empty, orphaned ones were not
+            computed since they need a failed one, or since the stage ended early.
+        empty: the part of the skipped blocks that hold nothing.
         seconds: wall time; of tasks that ran together, each gets its share by the time of its blocks.
         voxels: written by the blocks done now.
         peak_memory: bytes, of the worker that needed most; 0 if nothing was done.
-        error: the first error in one line; None if there was none.
+        error: the first error in one line, or why the stage ended early; None if there was none.
+        failures: the failed blocks.
     """
 
     task: BlockTask
@@ -44,15 +51,17 @@ class Outcome:
     skipped: int
     failed: int
     orphaned: int
+    empty: int
     seconds: float
     voxels: int
     peak_memory: int
     error: str | None
+    failures: tuple[BlockFailure, ...] = ()
 
     @staticmethod
     def of_done(task: BlockTask) -> Outcome:
         """A task that was complete before."""
-        return Outcome(task, 0, len(task.grid), 0, 0, 0.0, 0, 0, None)
+        return Outcome(task, 0, len(task.grid), 0, 0, int(task.empty.sum()), 0.0, 0, 0, None)
 
     @property
     def complete(self) -> bool:
@@ -72,19 +81,20 @@ class LocalExecutor(Executor):
     """Worker processes on this machine."""
 
     def run(self, tasks: Sequence[BlockTask], cluster: ClusterConfig) -> list[Outcome]:
-        functions = [functools.partial(work, task) for task in tasks]
+        functions = [functools.partial(work, task, os.getpid()) for task in tasks]
+        daisy_tasks = _daisy_tasks(tasks, functions, cluster)
         server = daisy.Server()
         started = time.monotonic()
         with thread_environment(cluster.threads_per_worker):
             states = server.run_blockwise(
-                _pipeline(tasks, functions, cluster),
+                _pipeline(tasks, daisy_tasks),
                 resources={"worker": cluster.workers},
                 progress=sys.stderr.isatty(),
                 host="127.0.0.1",
                 summary=False,
             )
         costs = _costs(tasks, server.last_tracking_summary or {})
-        return _outcomes(tasks, states, costs, time.monotonic() - started)
+        return _outcomes(daisy_tasks, tasks, states, costs, time.monotonic() - started)
 
 
 class SerialExecutor(Executor):
@@ -95,14 +105,15 @@ class SerialExecutor(Executor):
         started = time.monotonic()
         with contextlib.ExitStack() as stack:
             functions = [_InProcess(task, stack, costs[task.name]) for task in tasks]
+            daisy_tasks = _daisy_tasks(tasks, functions, cluster)
             states = daisy.run_blockwise(
-                _pipeline(tasks, functions, cluster),
+                _pipeline(tasks, daisy_tasks),
                 multiprocessing=False,
                 progress=False,
                 return_states=True,
                 summary=False,
             )
-        return _outcomes(tasks, states, costs, time.monotonic() - started)
+        return _outcomes(daisy_tasks, tasks, states, costs, time.monotonic() - started)
 
 
 EXECUTORS: dict[str, type[Executor]] = {"serial": SerialExecutor, "local": LocalExecutor}
@@ -121,6 +132,8 @@ def run_blocks(run: Run, tasks: Sequence[BlockTask]) -> list[Outcome]:
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror}", str(run.logs)) from error
     daisy_logging.set_log_basedir(run.logs)
+    for task in tasks:
+        _take_room_for_markers(task, run.config.cluster)
     return EXECUTORS[run.config.cluster.executor]().run(tasks, run.config.cluster)
 
 
@@ -136,16 +149,13 @@ class _InProcess:
     """The block function of the serial executor: opens the task at its first block, and measures."""
 
     def __init__(self, task: BlockTask, stack: contextlib.ExitStack, cost: _Cost) -> None:
-        self._task, self._stack, self._cost = task, stack, cost
-        self._process_block: Any = None
+        self._task, self._cost = task, cost
+        self._opened = stack.enter_context(contextlib.closing(OpenTask(task)))
         self.__name__ = task.name
 
     def __call__(self, block: daisy.Block) -> None:
-        if self._process_block is None:
-            self._process_block = self._stack.enter_context(self._task.process())
-            limit_threads(self._task.run.config.cluster.threads_per_worker)
         started = time.monotonic()
-        if not attempt(self._task, self._process_block, block):
+        if not attempt(self._opened, self._task.grid.block_of(block.write_roi)):
             block.status = daisy.BlockStatus.FAILED
         self._cost.seconds += time.monotonic() - started
         self._cost.memory = peak_memory()
@@ -160,10 +170,11 @@ def _costs(tasks: Sequence[BlockTask], summary: dict[str, Any]) -> dict[str, _Co
     }
 
 
-def _pipeline(tasks: Sequence[BlockTask], functions: Sequence[Any], cluster: ClusterConfig) -> daisy.Pipeline:
-    daisy_tasks = {
-        task.name: _daisy_task(task, function, cluster) for task, function in zip(tasks, functions, strict=True)
-    }
+def _daisy_tasks(tasks: Sequence[BlockTask], functions: Sequence[Any], cluster: ClusterConfig) -> dict[str, daisy.Task]:
+    return {task.name: _daisy_task(task, function, cluster) for task, function in zip(tasks, functions, strict=True)}
+
+
+def _pipeline(tasks: Sequence[BlockTask], daisy_tasks: dict[str, daisy.Task]) -> daisy.Pipeline:
     edges = [
         (daisy_tasks[upstream.name], daisy_tasks[task.name])
         for task in tasks
@@ -173,7 +184,32 @@ def _pipeline(tasks: Sequence[BlockTask], functions: Sequence[Any], cluster: Clu
     return daisy.Pipeline(list(daisy_tasks.values()), edges)
 
 
-def _daisy_task(task: BlockTask, function: Any, cluster: ClusterConfig) -> daisy.Task:
+def _take_room_for_markers(task: BlockTask, cluster: ClusterConfig) -> None:
+    """Have daisy create its files, and give them room on the disk.
+
+    daisy maps sparse files into memory; on a disk that has become full, setting a marker would kill the driver.
+
+    Raises:
+        UserError: there is no room.
+    """
+    folder = marker_folder(task)
+    if any(folder.glob("*/c/0/0/0")):
+        return
+    nothing = _daisy_task(task, _no_work, cluster, skip=np.ones(task.grid.shape, dtype=bool))
+    daisy.run_blockwise(nothing, multiprocessing=False, progress=False, summary=False)
+    for path in folder.glob("*/c/0/0/0"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                raise UserError(f"cannot be written: {error.strerror}", str(path)) from error
+
+
+def _no_work(block: daisy.Block) -> None:
+    """For a run that only creates daisy's files."""
+
+
+def _daisy_task(task: BlockTask, function: Any, cluster: ClusterConfig, skip: np.ndarray | None = None) -> daisy.Task:
     grid = task.grid
     first = grid.to_roi(grid.block(0).box)
     context = task.context * grid.voxel_size
@@ -190,40 +226,58 @@ def _daisy_task(task: BlockTask, function: Any, cluster: ClusterConfig) -> daisy
         max_worker_restarts=cluster.worker_restarts,
         max_workers=cluster.workers,
         tracking_path=str(marker_folder(task)),
+        skip_mask=task.empty if skip is None else skip,
         resource_tracking=True,
         requires={"worker": 1},
     )
 
 
 def _outcomes(
-    tasks: Sequence[BlockTask], states: dict[str, daisy.TaskState], costs: dict[str, _Cost], seconds: float
+    daisy_tasks: dict[str, daisy.Task],
+    tasks: Sequence[BlockTask],
+    states: dict[str, daisy.TaskState],
+    costs: dict[str, _Cost],
+    seconds: float,
 ) -> list[Outcome]:
     busy = sum(cost.seconds for cost in costs.values()) or 1.0
-    return [_outcome(task, states[task.name], costs[task.name], seconds / busy) for task in tasks]
+    return [
+        _outcome(task, daisy_tasks[task.name], states[task.name], costs[task.name], seconds / busy) for task in tasks
+    ]
 
 
-def _outcome(task: BlockTask, state: daisy.TaskState, cost: _Cost, share: float) -> Outcome:
+def _outcome(task: BlockTask, daisy_task: daisy.Task, state: daisy.TaskState, cost: _Cost, share: float) -> Outcome:
     done = state.completed_count - state.skipped_count
+    complete = state.completed_count == len(task.grid)
+    failures = () if complete else _failures(task, daisy_task, state)
+    ended = None if complete else reason_to_end(task)
+    failed = state.failed_count if ended is None else len(failures)
     return Outcome(
         task=task,
         done=done,
         skipped=state.skipped_count,
-        failed=state.failed_count,
-        orphaned=len(task.grid) - state.completed_count - state.failed_count,
+        failed=failed,
+        orphaned=len(task.grid) - state.completed_count - failed,
+        empty=int(task.empty.sum()),
         seconds=cost.seconds * share,
         voxels=round(task.grid.box.size * done / len(task.grid)),
         peak_memory=cost.memory if done else 0,
-        error=_first_error(task, state),
+        error=None if complete else ended or _first_error(failures, state),
+        failures=failures,
     )
 
 
-def _first_error(task: BlockTask, state: daisy.TaskState) -> str | None:
-    if state.completed_count == len(task.grid):
-        return None
-    failures = read_failures(task)
+def _failures(task: BlockTask, daisy_task: daisy.Task, state: daisy.TaskState) -> tuple[BlockFailure, ...]:
+    """The failed blocks: those that left an error, and those whose worker died or hung without a word."""
+    told = {failure.block: failure for failure in read_failures(task)}
+    if reason_to_end(task) is not None or state.failed_count == len(told):
+        return tuple(told.values())
+    silent = {task.grid.block_of(block.write_roi).index for block in daisy_task.failed_blocks()} - told.keys()
+    reason = f"its worker died, or it took longer than cluster.block_timeout ({state.timeout_secs} s)"
+    return (*told.values(), *(BlockFailure(block, reason, "", Trouble.UNKNOWN) for block in sorted(silent)))
+
+
+def _first_error(failures: Sequence[BlockFailure], state: daisy.TaskState) -> str | None:
     if failures:
         return f"block {failures[0].block}: {failures[0].error}"
     trace = state.first_worker_error or state.last_worker_error or state.abandon_reason
-    if trace:
-        return str(trace).strip().splitlines()[-1]
-    return f"a block took longer than cluster.block_timeout ({state.timeout_secs} s)" if state.failed_count else None
+    return str(trace).strip().splitlines()[-1] if trace else None

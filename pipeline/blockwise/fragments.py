@@ -14,7 +14,7 @@ from funlib.geometry import Coordinate
 
 from ..config import NEAREST_NEIGHBOURS, FragmentsConfig, dump_config
 from ..segmentation import make_fragments
-from ..volumes import Box, open_volume
+from ..volumes import Box
 from .grid import Block
 from .predict import PredictTask
 from .stage import BlockFunction, Stage, VolumeTask
@@ -88,19 +88,24 @@ class FragmentsTask(VolumeTask):
         context = Coordinate(self.run.config.fragments.context)
         return Coordinate(0, *context[1:]) if self.run.config.volumes.images else context
 
+    @property
+    def empty_is_an_answer(self) -> bool:
+        config = self.run.config.fragments
+        return config.background_threshold > 0 or config.minimum_affinity > 0
+
     def settings(self) -> dict[str, Any]:
         return {f"fragments.{name}": value for name, value in determining_settings(self.run.config.fragments).items()}
 
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
         config, offsets = self.run.config.fragments, self.run.config.predict.offsets
-        affinities, output = open_volume(self.run.volume, "affinities"), self.open("r+")
+        affinities, output = PredictTask(self.run).open_complete(), self.open_output()
 
         def process_block(block: Block) -> None:
             around = self.grid.with_context(block.box, self.context, self.context)
             first_id, _ = self.grid.fragment_ids(block)
             inner = block.box.relative_to(around)
             seen = affinities.read(around)
-            output.write(block.box, fragment_block(seen, inner, first_id, self.grid.voxel_size, config, offsets))
+            output.write(block, fragment_block(seen, inner, first_id, self.grid.voxel_size, config, offsets))
 
         yield process_block

@@ -1,20 +1,33 @@
-"""What a stage would do: blocks, voxels, bytes, and how much is computed for nothing in the context of blocks."""
+"""What a stage would do: blocks, bytes, files, and how much is read and decoded for nothing around the blocks.
+
+All sums over blocks are products of sums along the axes, so that a plan of millions of blocks takes no time.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
+import os
+import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+from funlib.geometry import Coordinate
 
 from ..run import Run
 from ..volumes import Box
-from .grid import Block
+from .grid import Block, BlockGrid
 from .predict import PredictTask
 from .stage import BlockTask, Stage, VolumeTask
 from .tracking import Progress, progress_of
 
 logger = logging.getLogger(__name__)
+
+SAMPLED_CHUNKS = 100
+"""Chunks that are there already tell how well the next ones compress."""
+
+Reader = Callable[[Block], Box]
 
 
 def log_plan(run: Run, stages: Sequence[Stage]) -> None:
@@ -25,34 +38,127 @@ def log_plan(run: Run, stages: Sequence[Stage]) -> None:
     """
     for stage in stages:
         stage.check()
-        logger.info(describe(run, stage))
+        for line in describe(stage):
+            logger.info(line)
+    wanted, free = sum(disk_bytes(stage) for stage in stages), shutil.disk_usage(_existing(run.directory)).free
+    shortage = "; IT MAY NOT FIT" if wanted > free else ""
+    logger.info(f"disk: at most {_size(wanted)} to write, {_size(free)} free at {run.directory}{shortage}")
 
 
-def describe(run: Run, stage: Stage) -> str:
-    """One line on a stage."""
+def describe(stage: Stage) -> list[str]:
+    """A few lines on a stage; the first says how far its output is."""
     state = progress_of(stage)
-    parts = [f"{stage.name}: {state.value}"]
-    if state is Progress.STALE:
-        parts.append("--overwrite would redo it")
+    lines = [f"{stage.name}: {state.value}" + ("; --overwrite would redo it" if state is Progress.STALE else "")]
     if isinstance(stage, BlockTask):
-        grid = stage.grid
-        parts.append(f"{len(grid)} blocks of {_times(grid.block_size)} voxels in {_times(grid.region.shape)}")
-        parts.append(f"{context_overhead(stage):.2f} voxels read per voxel written")
-    if isinstance(stage, VolumeTask):
-        values = int(np.prod(stage.channels, dtype=np.int64)) * stage.grid.box.size
-        size = values * np.dtype(stage.dtype).itemsize
-        parts.append(f"{stage.dataset}: {values} values, {size / 1e6:.1f} MB before compression")
-    return "; ".join(parts)
+        lines[0] += f"; {len(stage.grid)} blocks of {_times(stage.grid.block_size)} voxels in " + _times(
+            stage.grid.region.shape
+        )
+        lines += [f"  {name:8}{text}" for name, text in _details(stage)]
+    return lines
 
 
-def context_overhead(task: BlockTask) -> float:
+def _details(task: BlockTask) -> list[tuple[str, str]]:
+    read = reader(task)
+    voxels, overhead = read_voxels(task, read), context_overhead(task, read)
+    per_voxel = bytes_read_per_voxel(task)
+    details = [("context", f"{overhead:.2f} voxels read per voxel written")]
+    details.append(("read", f"{_size(voxels * per_voxel)} ({per_voxel} bytes per voxel)"))
+    if isinstance(task, PredictTask):
+        raw = task.run.open_raw(task.run.config.volumes.segment.source)
+        decoded = decoded_voxels(task.grid, read, raw.shape, Coordinate(raw.array.chunks)) / voxels
+        details.append(("chunks", f"{decoded:.2f} voxels of raw decoded per voxel read: its chunks are "
+                        f"{_times(raw.array.chunks)}"))  # fmt: skip
+    if isinstance(task, VolumeTask):
+        details.append(("write", _written(task)))
+        details.append(("files", f"{len(task.grid)} chunks, one per block, no two blocks share one"))
+    return details
+
+
+def _written(task: VolumeTask) -> str:
+    before = disk_bytes(task)
+    text = f"{task.dataset}: {_size(before)} before compression"
+    per_chunk = mean_chunk_bytes(task.run.volume / task.dataset)
+    if per_chunk is None:
+        return text
+    return text + f", about {_size(per_chunk * len(task.grid))} on disk (as the chunks that are there)"
+
+
+def disk_bytes(stage: Stage) -> int:
+    """Bytes of a stage's array before compression; 0 of other outputs."""
+    if not isinstance(stage, VolumeTask):
+        return 0
+    return stage.grid.box.size * stage.bytes_per_voxel
+
+
+def mean_chunk_bytes(folder: Path) -> float | None:
+    """Mean size of some chunks of an array on disk; None if there are none."""
+    try:
+        chunks = (entry for entry in os.scandir(folder) if not entry.name.startswith("."))
+        sizes = [entry.stat().st_size for entry in itertools.islice(chunks, SAMPLED_CHUNKS)]
+    except FileNotFoundError:
+        return None
+    return float(np.mean(sizes)) if sizes else None
+
+
+def reader(task: BlockTask) -> Reader:
+    """A function that gives the voxels that a block reads, which for raw may reach beyond the volume."""
+    if isinstance(task, PredictTask):
+        return task.reader()
+    return lambda block: task.grid.with_context(block.box, task.context, task.high_context)
+
+
+def bytes_read_per_voxel(task: BlockTask) -> int:
+    """Bytes of all arrays that a task reads, per voxel."""
+    if isinstance(task, PredictTask):
+        return int(task.run.open_raw(task.run.config.volumes.segment.source).array.dtype.itemsize)
+    return sum(stage.bytes_per_voxel for stage in task.reads if isinstance(stage, VolumeTask))
+
+
+def context_overhead(task: BlockTask, read: Reader | None = None) -> float:
     """Voxels that all blocks read, per voxel that they write."""
-    read_box = task.reader() if isinstance(task, PredictTask) else _box_with_context(task)
-    return sum(read_box(block).size for block in task.grid) / task.grid.box.size
+    return read_voxels(task, read or reader(task)) / task.grid.box.size
 
 
-def _box_with_context(task: BlockTask) -> Callable[[Block], Box]:
-    return lambda block: task.grid.with_context(block.box, task.context, task.context)
+def read_voxels(task: BlockTask, read: Reader) -> int:
+    """Voxels that all blocks read together."""
+    extents = [[box.shape[axis] for box in boxes] for axis, boxes in enumerate(_boxes_along_axes(task.grid, read))]
+    return int(np.prod([sum(along) for along in extents]))
+
+
+def decoded_voxels(grid: BlockGrid, read: Reader, shape: Coordinate, chunks: Coordinate) -> int:
+    """Voxels of all chunks that the blocks touch, in a volume of `shape` voxels; a chunk counts for each block."""
+    sums = []
+    for axis, boxes in enumerate(_boxes_along_axes(grid, read)):
+        touched = 0
+        for box in boxes:
+            first = max(0, box.begin[axis]) // chunks[axis]
+            last = (min(shape[axis], box.end[axis]) - 1) // chunks[axis]
+            touched += (last - first + 1) * chunks[axis]
+        sums.append(touched)
+    return int(np.prod(sums))
+
+
+def _boxes_along_axes(grid: BlockGrid, read: Reader) -> list[list[Box]]:
+    """What the blocks along each edge of the grid that leaves its first corner read. Blocks read boxes, so that the
+    extent of any block along an axis is that of the block on this edge."""
+    boxes = []
+    for axis, count in enumerate(grid.shape):
+        stride = int(np.prod(grid.shape[axis + 1 :]))
+        boxes.append([read(grid.block(position * stride)) for position in range(count)])
+    return boxes
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+
+
+def _size(count: float) -> str:
+    """Bytes in decimal units."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -14,14 +14,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import zarr
+import numpy as np
+from funlib.geometry import Coordinate
 
 from ..errors import UserError
 from ..run import Run
 from ..volumes import Box
 from .grid import Block
+from .raw import open_raw, raw_identity
 from .stage import BlockFunction, VolumeTask
 from .tracking import Progress, progress_of, read_record
+from .trouble import is_out_of_memory
 
 if TYPE_CHECKING:
     from ..networks import EmbeddingNetwork
@@ -93,15 +96,15 @@ class PredictTask(VolumeTask):
         return lambda block: read_box(network, self.grid.to_source(block.box), offsets)
 
     def settings(self) -> dict[str, Any]:
-        predict, raw = self.run.config.predict, self.run.open_raw(self.run.config.volumes.segment.source)
-        imported = zarr.open_group(str(self.run.volume), mode="r").attrs.get("import")
+        predict = self.run.config.predict
         return {
             "predict.checkpoint": self.checkpoint_hash(),
             "predict.offsets": [list(offset) for offset in predict.offsets],
             "predict.block_size": list(predict.block_size),
             "predict.autocast": predict.autocast,
             "volumes.segment": [list(self.grid.region.begin), list(self.grid.region.end)],
-            "raw": {"import": imported, "shape": list(raw.shape), "dtype": str(raw.array.dtype)},
+            "predict.skip_empty": predict.skip_empty,
+            "raw": raw_identity(self.run),
         }
 
     def checkpoint_hash(self) -> str:
@@ -119,24 +122,80 @@ class PredictTask(VolumeTask):
         if progress_of(self) is not Progress.DONE:
             check_context(self.run, self.load_network())
 
+    @property
+    def empty_is_an_answer(self) -> bool:
+        config = self.run.config
+        role = config.teacher if config.predict.network == "teacher" else config.student
+        return role is not None and bool(getattr(role.network, "background", False))
+
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
         from ..networks import choose_autocast
         from .inference import predict_affinities, quantise, read_box
 
         predict = self.run.config.predict
-        raw, output = self.run.open_raw(self.run.config.volumes.segment.source), self.open("r+")
+        raw, output = open_raw(self.run), self.open_output()
         network = self.load_network()
         autocast = choose_autocast(predict.autocast, next(network.parameters()).device)
 
-        def process_block(block: Block) -> None:
-            box = self.grid.to_source(block.box)
+        def affinities_of(box: Box) -> np.ndarray:
             raw_box = read_box(network, box, predict.offsets)
             intensities = raw.read_mirrored(raw_box)
-            affinities = predict_affinities(network, intensities, raw_box, box, predict.offsets, autocast)
-            output.write(block.box, quantise(affinities))
+            return quantise(predict_affinities(network, intensities, raw_box, box, predict.offsets, autocast))
+
+        in_parts = PartByPart(affinities_of)
+
+        def process_block(block: Block) -> None:
+            output.write(block, in_parts(self.grid.to_source(block.box)))
 
         yield process_block
+
+
+class PartByPart:
+    """Predicts boxes in as many parts as the accelerator's memory asks for: when it is too small, in twice as many.
+
+    Parts are exact as blocks are: each reads the context that it needs.
+
+    Args:
+        affinities_of: the affinities (k, z, y, x) of a box.
+    """
+
+    def __init__(self, affinities_of: Callable[[Box], np.ndarray]) -> None:
+        self._affinities_of = affinities_of
+        self.halvings = 0
+
+    def __call__(self, box: Box) -> np.ndarray:
+        """The affinities (k, z, y, x) of a box.
+
+        Raises:
+            RuntimeError: the memory is too small even for a single voxel.
+        """
+        while True:
+            try:
+                return self._predict(box, self.halvings)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or 2**self.halvings >= box.size:
+                    raise
+                self.halvings += 1
+                logger.warning("too little memory on the device; from here on in %d parts", 2**self.halvings)
+            free_device_memory()
+
+    def _predict(self, box: Box, halvings: int) -> np.ndarray:
+        axis = int(np.argmax(box.shape))
+        if halvings == 0 or box.shape[axis] < 2:
+            return self._affinities_of(box)
+        low_end, high_begin = list(box.end), list(box.begin)
+        low_end[axis] = high_begin[axis] = box.begin[axis] + box.shape[axis] // 2
+        parts = [Box(box.begin, Coordinate(low_end)), Box(Coordinate(high_begin), box.end)]
+        return np.concatenate([self._predict(part, halvings - 1) for part in parts], axis=axis + 1)
+
+
+def free_device_memory() -> None:
+    """Give back what the failed attempt still holds."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def check_context(run: Run, network: EmbeddingNetwork) -> None:

@@ -15,9 +15,11 @@ from ..config import NEAREST_NEIGHBOURS, Offset
 from ..rag import EdgeTable, NodeTable, RagStore, open_rag, rag_exists
 from ..run import Run
 from ..segmentation import fragment_statistics, region_graph_statistics
-from ..volumes import Box, open_volume
+from ..volumes import Box
 from .fragments import FragmentsTask
 from .grid import Block, BlockGrid
+from .predict import PredictTask
+from .records import row_checksums
 from .stage import BlockFunction, BlockTask, Stage
 
 CONTACT_CONTEXT = Coordinate(1, 1, 1)
@@ -60,6 +62,16 @@ def edge_table(
     return EdgeTable.of(graph.edges, graph.count, graph.affinity_sum)
 
 
+def node_checksums(nodes: NodeTable) -> np.ndarray:
+    """(N,) uint64; their sum is what a block's nodes add to its checksum."""
+    return row_checksums(nodes.id, nodes.size)
+
+
+def edge_checksums(edges: EdgeTable) -> np.ndarray:
+    """(E,) uint64; their sum is what a block's edges add to its checksum."""
+    return row_checksums(edges.u, edges.v, edges.count, edges.affinity_sum)
+
+
 def open_graph(run: Run) -> RagStore:
     """The graph store of a run."""
     return open_rag(run.config.rag, run.directory)
@@ -84,7 +96,7 @@ class RagTask(BlockTask):
 
     @property
     def output(self) -> str:
-        return self.run.config.rag.url
+        return self.run.config.rag.shown
 
     @cached_property
     def upstream(self) -> tuple[Stage, ...]:
@@ -94,6 +106,10 @@ class RagTask(BlockTask):
     @property
     def context(self) -> Coordinate:
         return CONTACT_CONTEXT
+
+    @property
+    def high_context(self) -> Coordinate:
+        return NO_VOXELS
 
     def settings(self) -> dict[str, Any]:
         return {}
@@ -116,7 +132,7 @@ class RagTask(BlockTask):
 
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
-        affinities, fragments = open_volume(self.run.volume, "affinities"), open_volume(self.run.volume, "fragments")
+        affinities, fragments = PredictTask(self.run).open_complete(), FragmentsTask(self.run).open_complete()
         neighbours = self.run.config.neighbours
         with open_graph(self.run) as store:
 
@@ -125,6 +141,9 @@ class RagTask(BlockTask):
                 owned = block.box.relative_to(around)
                 ids = fragments.read(around)
                 edges = edge_table(affinities.read(around)[: len(neighbours)], ids, owned, neighbours)
-                store.write_block(block.index, node_table(ids[owned.slices], block, self.grid), edges)
+                nodes = node_table(ids[owned.slices], block, self.grid)
+                store.write_block(block.index, nodes, edges)
+                checksum = np.concatenate([node_checksums(nodes), edge_checksums(edges)]).sum()
+                self.records.write(block.index, int(checksum), int(nodes.size.sum()))
 
             yield process_block

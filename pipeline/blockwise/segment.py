@@ -15,10 +15,11 @@ import numpy as np
 from ..rag import EdgeTable, NodeTable
 from ..run import Run, replaced_file
 from ..segmentation import connected_components, relabel
-from ..volumes import open_volume
 from .agglomerate import agglomeration
+from .fragments import FragmentsTask
 from .grid import Block
 from .rag_statistics import open_graph
+from .records import array_checksum
 from .stage import BlockFunction, Stage, VolumeTask
 
 
@@ -94,6 +95,14 @@ class SegmentTask(VolumeTask):
     def upstream(self) -> tuple[Stage, ...]:
         return (agglomeration(self.run),)
 
+    @property
+    def reads(self) -> tuple[Stage, ...]:
+        return (FragmentsTask(self.run),)  # of the agglomeration, the lookup table
+
+    @property
+    def empty_is_an_answer(self) -> bool:
+        return self.run.config.segment.minimum_size > 0
+
     def settings(self) -> dict[str, Any]:
         return {
             "segment.thresholds": round(self.threshold, 6),
@@ -102,32 +111,60 @@ class SegmentTask(VolumeTask):
         }
 
     def attributes(self) -> dict[str, Any]:
-        return {"threshold": self.threshold}
+        return {"threshold": self.threshold, "lookup_table": self.lut_checksum()}
 
-    def stored_key(self) -> str | None:
-        stored = super().stored_key()
-        lost_table = stored == self.key and not lut_path(self.run, self.threshold).exists()
-        return None if lost_table else stored
+    def lut_checksum(self) -> int | None:
+        """Checksum of the stored lookup table; None if there is none that can be read."""
+        try:
+            return array_checksum(np.load(lut_path(self.run, self.threshold), mmap_mode="r"))
+        except (OSError, ValueError, EOFError):
+            return None
+
+    def is_intact(self) -> bool:
+        return lut_path(self.run, self.threshold).exists()
+
+    def lut_is_sound(self) -> bool:
+        """Whether the lookup table is the one that the segmentation was begun with."""
+        checksum = self.lut_checksum()
+        return checksum is not None and checksum == self.open().array.attrs.get("lookup_table")
 
     def prepare(self) -> None:
-        config = self.run.config
-        with open_graph(self.run) as store:
-            nodes, edges = store.read_nodes(), store.read_edges()
-        lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
-        write_lut(lut_path(self.run, self.threshold), lut)
+        self._make_lut()
         super().prepare()
+
+    def resume(self) -> None:
+        if self.lut_is_sound():
+            return
+        self._make_lut()
+        if not self.lut_is_sound():  # the graph is another one: what was relabelled is of no use
+            self.forget_blocks()
+            super().prepare()
 
     def drop(self) -> None:
         super().drop()
         lut_path(self.run, self.threshold).unlink(missing_ok=True)
 
+    def _make_lut(self) -> None:
+        config = self.run.config
+        with open_graph(self.run) as store:
+            nodes, edges = store.read_nodes(), store.read_edges()
+        lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
+        write_lut(lut_path(self.run, self.threshold), lut)
+
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
-        fragments, output = open_volume(self.run.volume, "fragments"), self.open("r+")
+        fragments, output = FragmentsTask(self.run).open_complete(), self.open_output()
         lut = np.load(lut_path(self.run, self.threshold), mmap_mode="r")
 
         def process_block(block: Block) -> None:
             rows = lut_slice(lut, *self.grid.fragment_ids(block))
-            output.write(block.box, relabel(fragments.read(block.box), rows[:, 0], rows[:, 1]))
+            output.write(block, relabel(fragments.read(block.box), rows[:, 0], rows[:, 1]))
 
         yield process_block
+
+
+def written_segmentations(run: Run) -> list[SegmentTask]:
+    """The segmentations that have been begun from the present graph, by threshold."""
+    names = [path.name for path in (run.volume / "segmentation").glob("*") if (path / ".zarray").exists()]
+    tasks = [SegmentTask(run, float(name)) for name in sorted(names)]
+    return [task for task in tasks if task.stored_key() == task.key]

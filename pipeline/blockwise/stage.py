@@ -7,13 +7,17 @@ itself carries the key under which it was made, so an output is never taken for 
 
 from __future__ import annotations
 
+import math
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from funlib.geometry import Coordinate
 
 from ..config import config_hash
@@ -21,6 +25,9 @@ from ..errors import UserError
 from ..run import Run
 from ..volumes import Volume, create_volume, delete_volume, open_volume, volume_exists
 from .grid import Block, BlockGrid
+from .occupancy import empty_blocks
+from .records import BlockRecords
+from .storage import BlockOutput, UpstreamVolume, open_upstream
 
 BlockFunction = Callable[[Block], None]
 NO_CONTEXT = Coordinate(0, 0, 0)
@@ -60,6 +67,11 @@ class Stage(ABC):
         """The stages whose outputs it reads."""
         return ()
 
+    @property
+    def reads(self) -> tuple[Stage, ...]:
+        """The stages whose blocks a block of it reads."""
+        return self.upstream
+
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """What determines the output besides the upstream stages, as JSON values under dotted names."""
@@ -79,9 +91,21 @@ class Stage(ABC):
     def prepare(self) -> None:
         """Create the output, empty, and mark it with the key."""
 
+    def is_intact(self) -> bool:
+        """Whether what belongs to the output besides its blocks is there; quickly."""
+        return True
+
+    def resume(self) -> None:  # noqa: B027  most outputs can be continued as they are
+        """Mend an output that was begun under the same key, so that its blocks can go on."""
+
     @abstractmethod
     def drop(self) -> None:
         """Delete the output."""
+
+    @property
+    def folder(self) -> Path:
+        """Where everything lies that is known of the output under its key: markers, records, failures."""
+        return self.run.tracking / self.name / self.key
 
     @cached_property
     def grid(self) -> BlockGrid:
@@ -109,8 +133,32 @@ class BlockTask(Stage):
 
     @property
     def context(self) -> Coordinate:
-        """Voxels around a block, per side, in which it reads outputs of upstream stages."""
+        """Voxels around a block, per side, in which it reads outputs of upstream stages; daisy plans with these."""
         return NO_CONTEXT
+
+    @property
+    def high_context(self) -> Coordinate:
+        """The same on the high side of each axis, where that is less."""
+        return self.context
+
+    @property
+    def empty_is_an_answer(self) -> bool:
+        """Whether the config lets a block give nothing although its input holds something."""
+        return False
+
+    @cached_property
+    def empty(self) -> np.ndarray:
+        """(z, y, x) bool over the block grid: blocks that are not computed, since there is nothing to see."""
+        return empty_blocks(self.run, self.grid)
+
+    def forget_blocks(self) -> None:
+        """Remove all that is known of the blocks, so that every one is computed again."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def records(self) -> BlockRecords:
+        """The checksums of the blocks."""
+        return BlockRecords(self.folder / "records", len(self.grid))
 
     @abstractmethod
     def process(self) -> AbstractContextManager[BlockFunction]:
@@ -135,6 +183,11 @@ class VolumeTask(BlockTask):
     def dtype(self) -> str:
         """Type of the array."""
         return "uint64"
+
+    @property
+    def bytes_per_voxel(self) -> int:
+        """Bytes of all channels of a voxel."""
+        return math.prod(self.channels) * np.dtype(self.dtype).itemsize
 
     def attributes(self) -> dict[str, Any]:
         """Further attributes of the array."""
@@ -170,3 +223,12 @@ class VolumeTask(BlockTask):
     def open(self, mode: str = "r") -> Volume:
         """The array."""
         return open_volume(self.run.volume, self.dataset, mode)
+
+    def open_complete(self) -> UpstreamVolume:
+        """The array for a stage that comes later: every chunk must be there, except those of empty blocks."""
+        cure = f"python workflows/audit.py {self.run.directory / 'config.json'} --requeue has it made again"
+        return open_upstream(self.run.volume, self.dataset, self.empty, cure)
+
+    def open_output(self) -> BlockOutput:
+        """The array for writing blocks."""
+        return BlockOutput(self.run.volume, self.dataset, self.records)

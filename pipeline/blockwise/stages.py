@@ -11,6 +11,7 @@ from ..run import Run
 from .agglomerate import agglomeration
 from .executors import Outcome, run_blocks
 from .fragments import FragmentsTask
+from .lock import only_driver
 from .predict import PredictTask
 from .rag_statistics import RagTask
 from .segment import SegmentTask
@@ -93,17 +94,18 @@ def run_stages(run: Run, stages: Sequence[Stage], overwrite: bool) -> bool:
         Whether every block of every stage is done. After a group of stages that is not, the later ones do not run.
 
     Raises:
-        UserError: the config, the data or stale outputs forbid it; nothing was changed.
+        UserError: the config, the data, stale outputs or another driver forbid it; nothing was changed.
     """
-    for stage in stages:
-        stage.check()
-    refuse_or_drop_stale(stages, overwrite)
-    run.save_config()
-    for group in _chained(stages):
-        if isinstance(group, DriverStep):
-            _run_step(run, group)
-        elif not _run_tasks(run, group):
-            return False
+    with only_driver(run):
+        for stage in stages:
+            stage.check()
+        refuse_or_drop_stale(stages, overwrite)
+        run.save_config()
+        for group in _chained(stages):
+            if isinstance(group, DriverStep):
+                _run_step(run, group)
+            elif not _run_tasks(run, group):
+                return False
     log_next_command(stages[-1])
     return True
 

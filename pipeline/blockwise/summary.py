@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..errors import UserError
 from ..run import Run, read_json, update_summary
 from .executors import Outcome
-from .stage import Stage
+from .failures import BlockFailure, failure_folder
+from .stage import BlockTask, Stage
 from .tracking import peak_memory
 
 logger = logging.getLogger(__name__)
 
 KIBI = 1024
+TOLD_FAILURES = 3
+"""Failed blocks that are described one by one."""
 
 
 def record_outcomes(run: Run, outcomes: Sequence[Outcome]) -> bool:
@@ -26,8 +30,14 @@ def record_outcomes(run: Run, outcomes: Sequence[Outcome]) -> bool:
         together = _together([outcome for outcome in outcomes if outcome.task.stage == stage])
         former = read_json(run.summary).get("stages", {}).get(stage, {})
         entries[stage] = {**former, **_entry(together)}
-    update_summary(run, stages=entries)
-    return all(outcome.complete for outcome in outcomes)
+    complete = all(outcome.complete for outcome in outcomes)
+    try:
+        update_summary(run, stages=entries)
+    except UserError as error:
+        if complete:
+            raise
+        logger.error(error)  # a full disk, perhaps: the errors above say more
+    return complete
 
 
 def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
@@ -38,6 +48,7 @@ def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
         "blocks_failed": 0,
         "blocks_skipped": int(not done),
         "blocks_orphaned": 0,
+        "blocks_empty": 0,
         "error": None,
     }
     if seconds is not None:
@@ -46,7 +57,7 @@ def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
             "voxels_per_second": round(stage.grid.box.size / max(seconds, 1e-9)),
             "peak_worker_memory": peak_memory(),
         }
-        logger.info("%s: wrote %s in %s", stage.name, stage.output, _duration(seconds))
+        logger.info("%s: wrote %s in %s", stage.name, stage.output, duration(seconds))
     else:
         logger.info("%s: up to date in %s", stage.name, stage.output)
     former = read_json(run.summary).get("stages", {}).get(stage.stage, {})
@@ -69,19 +80,48 @@ def _log(outcome: Outcome) -> None:
             outcome.orphaned,
             outcome.error or "an upstream block failed",
         )
+        for failure in outcome.failures[:TOLD_FAILURES]:
+            logger.error(describe_failure(task, failure))
+        if len(outcome.failures) > TOLD_FAILURES:
+            logger.error("%s: all %d failures: %s", task.name, len(outcome.failures), failure_folder(task))
     elif not outcome.done:
-        logger.info("%s: up to date, %d blocks in %s", task.name, outcome.skipped, task.output)
+        logger.info("%s: up to date, %d blocks%s in %s", task.name, outcome.skipped, _of_empty(outcome), task.output)
     else:
         logger.info(
-            "%s: wrote %d blocks (%d were done before) to %s in %s, %s voxels/s, at most %s per worker",
+            "%s: wrote %d blocks (%d were done before%s) to %s in %s, %s voxels/s, at most %s per worker",
             task.name,
             outcome.done,
-            outcome.skipped,
+            outcome.skipped - outcome.empty,
+            f", {outcome.empty} are empty" if outcome.empty else "",
             task.output,
-            _duration(outcome.seconds),
+            duration(outcome.seconds),
             _short(outcome.voxels / max(outcome.seconds, 1e-9)),
             _bytes(outcome.peak_memory),
         )
+
+
+def describe_failure(task: BlockTask, failure: BlockFailure) -> str:
+    """Where a failed block lies, its traceback unless the user can mend it, and how to look at it."""
+    box = task.grid.block(failure.block).box
+    roi = task.grid.to_roi(box)
+    config = task.run.directory / "config.json"
+    position = ",".join(str(value) for value in roi.center)
+    return "\n".join(
+        [
+            f"{task.name}: block {failure.block} at {_vector(roi.begin)} to {_vector(roi.end)} nm "
+            f"(voxels {_vector(box.begin)} to {_vector(box.end)} of the region): {failure.error}",
+            *(f"    {line}" for line in failure.trace.splitlines()),
+            f"    look: python workflows/07_view.py {config} --position {position}",
+        ]
+    )
+
+
+def _vector(values: Sequence[int]) -> str:
+    return f"({', '.join(str(value) for value in values)})"
+
+
+def _of_empty(outcome: Outcome) -> str:
+    return f" ({outcome.empty} of them empty)" if outcome.empty else ""
 
 
 def _together(outcomes: Sequence[Outcome]) -> Outcome:
@@ -92,6 +132,7 @@ def _together(outcomes: Sequence[Outcome]) -> Outcome:
         skipped=sum(o.skipped for o in outcomes),
         failed=sum(o.failed for o in outcomes),
         orphaned=sum(o.orphaned for o in outcomes),
+        empty=sum(o.empty for o in outcomes),
         seconds=sum(o.seconds for o in outcomes),
         voxels=sum(o.voxels for o in outcomes),
         peak_memory=max(o.peak_memory for o in outcomes),
@@ -106,6 +147,7 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
         "blocks_failed": outcome.failed,
         "blocks_skipped": outcome.skipped,
         "blocks_orphaned": outcome.orphaned,
+        "blocks_empty": outcome.empty,
         "error": outcome.error,
     }
     if outcome.done:
@@ -117,8 +159,13 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
     return entry
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
 
 
 def _short(number: float) -> str:

@@ -1,8 +1,8 @@
 """What is done, what is stale, what is left: tracking keyed by what determines an output.
 
 Each stage has a record `tracking/<name>.json` (its key and settings, and whether all blocks are done) and a folder
-`tracking/<name>/<key>/` with daisy's marker per block and one file per failed block. Nothing here names an absolute
-path, so a run directory can be moved.
+`tracking/<name>/<key>/` with daisy's marker and our checksum per block, and one file per failed block. Nothing here
+names an absolute path, so a run directory can be moved.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ import json
 import os
 import resource
 import shutil
-import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..run import read_json, write_json
-from .grid import Block
+from .failures import clear_failures
 from .stage import BlockTask, Stage
 
 
@@ -42,7 +40,7 @@ def progress_of(stage: Stage) -> Progress:
     if stored != stage.key:
         return Progress.STALE
     record = read_record(stage)
-    done = record.get("key") == stage.key and record.get("complete") is True
+    done = record.get("key") == stage.key and record.get("complete") is True and stage.is_intact()
     return Progress.DONE if done else Progress.STARTED
 
 
@@ -73,9 +71,11 @@ def begin(stage: Stage) -> None:
     if progress_of(stage) is Progress.ABSENT:
         forget(stage)
         stage.prepare()
+    else:
+        stage.resume()
     write_record(stage, complete=False)
     if isinstance(stage, BlockTask):
-        shutil.rmtree(failure_folder(stage), ignore_errors=True)
+        clear_failures(stage)
         shutil.rmtree(_memory_folder(stage), ignore_errors=True)
 
 
@@ -87,12 +87,7 @@ def forget(stage: Stage) -> None:
 
 def marker_folder(task: BlockTask) -> Path:
     """Where daisy marks finished blocks."""
-    return task.run.tracking / task.name / task.key / "blocks"
-
-
-def failure_folder(task: BlockTask) -> Path:
-    """Where failed blocks leave their errors."""
-    return task.run.tracking / task.name / task.key / "failures"
+    return task.folder / "blocks"
 
 
 def record_memory(task: BlockTask) -> None:
@@ -118,49 +113,6 @@ def peak_memory() -> int:
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
     except (OSError, IndexError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-@dataclass(frozen=True)
-class BlockFailure:
-    """Why a block failed.
-
-    Attributes:
-        block: index of the block.
-        error: type and message, one line.
-        trace: the whole traceback.
-    """
-
-    block: int
-    error: str
-    trace: str
-
-
-def record_failure(task: BlockTask, block: Block, error: Exception) -> None:
-    """Leave the error of a block for the driver; with a full disk the error itself travels on."""
-    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-    document = {
-        "block": block.index,
-        "begin": list(task.grid.to_roi(block.box).begin),
-        "end": list(task.grid.to_roi(block.box).end),
-        "error": " ".join(f"{kind}{error}".split()),
-        "trace": "".join(traceback.format_exception(error)),
-    }
-    try:
-        write_json(failure_folder(task) / f"{block.index}.json", document)
-    except UserError:
-        raise error from None
-
-
-def forget_failure(task: BlockTask, block: Block) -> None:
-    """A block that failed before has succeeded."""
-    (failure_folder(task) / f"{block.index}.json").unlink(missing_ok=True)
-
-
-def read_failures(task: BlockTask) -> list[BlockFailure]:
-    """The failed blocks that left an error, by index."""
-    documents = [json.loads(path.read_text()) for path in failure_folder(task).glob("[0-9]*.json")]
-    failures = [BlockFailure(d["block"], d["error"], d["trace"]) for d in documents]
-    return sorted(failures, key=lambda failure: failure.block)
 
 
 def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool) -> None:
@@ -221,7 +173,7 @@ def _check_foundations(stages: Sequence[Stage]) -> None:
 
 
 def _memory_folder(task: BlockTask) -> Path:
-    return task.run.tracking / task.name / task.key / "memory"
+    return task.folder / "memory"
 
 
 def _record_path(stage: Stage) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_serializer
 
+from ..errors import without_password
 from .base import NEAREST_NEIGHBOURS, Fraction, NonNegative, Offset, Positive, Section, VoxelContext, VoxelShape
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -24,9 +25,19 @@ class ClusterConfig(Section):
     block_timeout: Seconds = 3600.0
     """Seconds after which a block counts as hung and its worker is replaced."""
     retries: NonNegative = 2
-    """Times a failed block is tried again."""
+    """Times that another worker tries a block again whose worker died or hung, or that failed with an error that may
+    pass. Errors of the code or the data are not tried again: they would only repeat themselves."""
     worker_restarts: NonNegative = 10
     """Times that dead workers are replaced before a stage gives up."""
+    passing_retries: NonNegative = 8
+    """Times that a worker itself tries a block again after trouble that passes: a lost connection, a database that
+    restarts, a file server that does not answer. With these defaults it waits for about three minutes in all."""
+    passing_pause: Seconds = 1.0
+    """Seconds before the first of these attempts; each further one waits twice as long, give or take a half."""
+    longest_pause: Seconds = 60.0
+    """The longest of these pauses in seconds."""
+    identical_failures: Positive = 5
+    """When so many blocks have failed with the same error, and none has succeeded, the stage ends with that error."""
 
 
 class PredictConfig(Section):
@@ -44,6 +55,9 @@ class PredictConfig(Section):
     """`auto` takes a GPU if there is one."""
     autocast: Literal["auto", "off", "bfloat16", "float16"] = "off"
     """Reduced precision during inference."""
+    skip_empty: bool = True
+    """Leave out blocks that hold nothing: no voxel of the source's mask, or raw voxels that are all the same. No stage
+    computes them, and their outputs are 0."""
 
 
 WATERSHED_SETTINGS = {
@@ -135,8 +149,20 @@ class EvaluateConfig(Section):
 class RagConfig(Section):
     """Where the region adjacency graph is stored."""
 
-    url: str = "sqlite:///rag.sqlite"
-    """`sqlite:///file`; a relative file lies in the run directory."""
+    url: Annotated[str, Field(repr=False)] = "sqlite:///rag.sqlite"
+    """`sqlite:///file` or, for network file systems, `files:///folder`, both relative to the run directory;
+    `postgresql://user@host:port/database?schema=name` or `mongodb://user@host:port/database?schema=name`, where
+    `schema` names this run's graph in a shared database (default: after the run directory). docs/RAG.md says how to
+    choose and where the password comes from."""
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password, for messages."""
+        return without_password(self.url)
+
+    @field_serializer("url")
+    def _without_password(self, url: str) -> str:
+        return without_password(url)
 
 
 class ViewConfig(Section):

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import UserError
+from ..errors import UserError, hide_passwords
 from .describe import Place, describe, key_of, place_at, sections_in, variant_name
 
 LONGEST_QUOTE = 60
@@ -86,5 +86,5 @@ def _suggestion(key: str, sections: Sequence[type[BaseModel]]) -> str:
 
 
 def _quote(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    text = hide_passwords(json.dumps(value, default=str))
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"

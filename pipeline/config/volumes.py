@@ -33,8 +33,12 @@ class FileSource(Section):
     """Dataset that holds the labels. Default: `labels`, `volumes/labels/neuron_ids` or `stack` if there is one, or the
     only dataset of `labels_path`; otherwise the volume is unlabelled. With a TIFF `labels_path`, leave out. A table
     `transforms` beside `stack` merges supervoxels into bodies (FlyEM's layout)."""
+    mask_path: str | None = None
+    """The file or folder that holds the mask, if it is another one than `path`."""
     mask: str | None = None
-    """Dataset (in `path`) that is non-zero where the volume is to be used. Default: everywhere."""
+    """Dataset that is non-zero where the volume is to be used: for training, scores, and blocks to segment
+    (`predict.skip_empty`). Default: the only dataset of `mask_path`; without one, the volume is used everywhere. With a
+    TIFF `mask_path`, leave out."""
     voxel_size: NanometreShape | None = None
     """Size of a voxel in nanometres, order z, y, x. Required where the file does not say it."""
     offset: NanometreVector | None = None

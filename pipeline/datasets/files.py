@@ -44,7 +44,8 @@ class FileOpener:
 
     def identity(self) -> dict[str, Any] | None:
         """Size and modification time of the files; None if they are gone."""
-        paths = [("path", self.source.path), ("labels_path", self.source.labels_path)]
+        source = self.source
+        paths = [("path", source.path), ("labels_path", source.labels_path), ("mask_path", source.mask_path)]
         try:
             return {key: stamp(_expand(text, f"{self.where}.{key}")) for key, text in paths if text is not None}
         except (UserError, OSError, ValueError):
@@ -85,9 +86,18 @@ class FileOpener:
             raise UserError(f"{raw.name} cannot be both raw and labels", f"{where}.labels")
         if labels is not None:
             found["labels"] = labels
-        if source.mask is not None:
-            found["mask"] = _required(_find(main, source.mask, (), f"{where}.mask"), main, f"{where}.mask")
+        mask = self._find_mask(stack, main)
+        if mask is not None:
+            found["mask"] = mask
         return found
+
+    def _find_mask(self, stack: ExitStack, main: OpenContainer | StoredArray) -> StoredArray | None:
+        """The mask: in the file that the config names, or the dataset that it names."""
+        key, path_key = f"{self.where}.mask", f"{self.where}.mask_path"
+        if self.source.mask_path is not None:
+            other = stack.enter_context(open_any(_expand(self.source.mask_path, path_key), path_key))
+            return _required(_find(other, self.source.mask, (), key) or _only_array(other), other, key)
+        return None if self.source.mask is None else _required(_find(main, self.source.mask, (), key), main, key)
 
     def _find_labels(self, stack: ExitStack, main: OpenContainer | StoredArray) -> StoredArray | None:
         """The labels: in the file that the config names, otherwise beside raw, if anywhere."""

@@ -157,8 +157,9 @@ def open_kind(name: str, source: Source) -> SourceOpener:
 def _identity(source: Source, opener: SourceOpener) -> dict[str, Any]:
     """The config section, less what does not change the voxels, and the state of the data."""
     section = {key: value for key, value in dump_config(source).items() if key not in ("block_shape", "cache")}
-    if section.get("sections") is None:  # all: imports that are older than this key stay valid
-        section.pop("sections", None)
+    for younger in ("sections", "mask_path"):  # imports that are older than these keys stay valid
+        if section.get(younger) is None:
+            section.pop(younger, None)
     return {"section": config_hash(section), "data": opener.identity()}
 
 

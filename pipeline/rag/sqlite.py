@@ -1,8 +1,9 @@
 """The embedded store: one SQLite file, safe with several writing processes on one machine.
 
-Rows are clustered by block (the primary key starts with it and no other index exists), so that replacing a block
-touches neighbouring pages and a stream of all edges is one sequential scan. Write-ahead logging lets readers work while
-a block is written; writers queue for at most `BUSY_SECONDS`. A transaction is on disk when `write_block` returns.
+Rows are packed into records of one page each (`PAGE`), whose keys ascend with the block: replacing a block touches
+neighbouring pages, a stream of all edges is one sequential scan, and no Python object is made per row. The views
+`nodes` and `edges` unpack them for a look with any SQLite client. Write-ahead logging lets readers work while a block
+is written; writers queue for at most `BUSY_SECONDS`. A transaction is on disk when `write_block` returns.
 """
 
 from __future__ import annotations
@@ -11,36 +12,40 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from funlib.geometry import Roi
 
 from ..errors import UserError
-from .store import RagCounts, RagStore
+from .directory import BlockEntry, Directory
+from .records import EDGE_RECORD, NODE_RECORD, edge_records, edges_of, node_records, nodes_of
+from .sqlite_views import view
+from .store import RagStore
 from .tables import EdgeTable, NodeTable
 
 BUSY_SECONDS = 120
+LAYOUT = 2
+"""Kept in the file as `user_version`."""
 
-SCHEMA = """
+PAGE = 4000
+"""Bytes of records per row: they fill a page of SQLite and never overflow into another."""
+PART_BITS = 20
+"""A row's key is its block × 2^20 + its number within the block."""
+
+SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS blocks (
     block INTEGER PRIMARY KEY,
-    begin_z REAL, begin_y REAL, begin_x REAL, end_z REAL, end_y REAL, end_x REAL
+    begin_z REAL, begin_y REAL, begin_x REAL, end_z REAL, end_y REAL, end_x REAL,
+    first_v INTEGER, last_v INTEGER, nodes INTEGER, edges INTEGER, scored INTEGER
 );
-CREATE TABLE IF NOT EXISTS nodes (
-    block INTEGER, id INTEGER, z REAL, y REAL, x REAL, size INTEGER,
-    begin_z INTEGER, begin_y INTEGER, begin_x INTEGER, end_z INTEGER, end_y INTEGER, end_x INTEGER,
-    PRIMARY KEY (block, id)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS edges (
-    block INTEGER, u INTEGER, v INTEGER, count INTEGER, affinity_sum REAL, score REAL,
-    PRIMARY KEY (block, u, v)
-) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS blocks_by_edges ON blocks (last_v, first_v);
+CREATE TABLE IF NOT EXISTS node_records (part INTEGER PRIMARY KEY, records BLOB);
+CREATE TABLE IF NOT EXISTS edge_records (part INTEGER PRIMARY KEY, records BLOB);
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, text TEXT);
+{view("nodes", "node_records", NODE_RECORD, PAGE, PART_BITS)};
+{view("edges", "edge_records", EDGE_RECORD, PAGE, PART_BITS)};
+PRAGMA user_version = {LAYOUT};
 """
-
-NODE_COLUMNS = "id, z, y, x, size, begin_z, begin_y, begin_x, end_z, end_y, end_x"
-EDGE_COLUMNS = "u, v, count, affinity_sum, score"
 
 
 class SqliteRag(RagStore):
@@ -50,7 +55,7 @@ class SqliteRag(RagStore):
         path: the file; created with its schema if it does not exist.
 
     Raises:
-        UserError: the file cannot be created, or is no SQLite database.
+        UserError: the file cannot be created, is no SQLite database, or was made by an earlier version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,11 +65,25 @@ class SqliteRag(RagStore):
             self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
-            with self._transaction():
-                for statement in SCHEMA.split(";"):
-                    self._connection.execute(statement)
+            if self._layout() != LAYOUT:
+                self._create()
         except (OSError, sqlite3.DatabaseError) as error:
             raise UserError(f"{path} cannot be opened as a SQLite graph: {error}", "rag.url") from error
+
+    def _layout(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def _create(self) -> None:
+        with self._transaction() as connection:
+            if self._layout() == LAYOUT:
+                return
+            if connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+                cure = "delete it, and the same command makes it anew"
+                raise UserError(
+                    f"{self.path} is a database of another kind or of an earlier version; {cure}", "rag.url"
+                )
+            for statement in SCHEMA.split(";"):
+                connection.execute(statement)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -77,72 +96,45 @@ class SqliteRag(RagStore):
             raise
         self._connection.execute("COMMIT")
 
-    def write_block(self, block: int, nodes: NodeTable, edges: EdgeTable) -> None:
-        bounds = [*nodes.centre.min(axis=0), *nodes.centre.max(axis=0)] if len(nodes) else [None] * 6
+    def _replace_block(self, entry: BlockEntry, nodes: NodeTable, edges: EdgeTable) -> None:
+        node_parts = _parts(entry.block, node_records(nodes))
+        edge_parts = _parts(entry.block, edge_records(edges))
         with self._transaction() as connection:
-            connection.execute("DELETE FROM nodes WHERE block = ?", (block,))
-            connection.execute("DELETE FROM edges WHERE block = ?", (block,))
-            connection.execute("INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?, ?, ?)", (block, *bounds))
-            connection.executemany(f"INSERT INTO nodes VALUES ({block:d}{', ?' * 11})", _node_rows(nodes))
-            connection.executemany(f"INSERT INTO edges VALUES ({block:d}{', ?' * 5})", _edge_rows(edges))
+            _replace_parts(connection, "node_records", entry.block, node_parts)
+            _replace_parts(connection, "edge_records", entry.block, edge_parts)
+            _replace_entry(connection, entry)
 
     def write_scores(self, block: int, scores: EdgeTable) -> None:
-        rows = zip(scores.score.tolist(), _integers(scores.u), _integers(scores.v), strict=True)
         with self._transaction() as connection:
-            connection.execute("UPDATE edges SET score = NULL WHERE block = ? AND score IS NOT NULL", (block,))
-            connection.executemany(f"UPDATE edges SET score = ? WHERE block = {block:d} AND u = ? AND v = ?", rows)
+            (edges,) = self._read_edges([block])
+            scored = edges.with_scores(scores)
+            _replace_parts(connection, "edge_records", block, _parts(block, edge_records(scored)))
+            connection.execute("UPDATE blocks SET scored = ? WHERE block = ?", (scored.scored, block))
 
-    def clear_scores(self) -> None:
-        with self._transaction() as connection:
-            connection.execute("UPDATE edges SET score = NULL WHERE score IS NOT NULL")
+    def _directory(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> Directory:
+        query, values = "SELECT block, first_v, last_v, nodes, edges, scored FROM blocks", list[int]()
+        if roi is not None:
+            query += " WHERE begin_z < ? AND begin_y < ? AND begin_x < ? AND end_z >= ? AND end_y >= ? AND end_x >= ?"
+            values += [int(bound) for bound in (*roi.end, *roi.begin)]
+        if ids is not None:
+            query += " WHERE last_v >= ? AND first_v <= ?"
+            values += ids
+        return Directory.of(self._connection.execute(f"{query} ORDER BY block", values).fetchall())
 
-    def blocks(self) -> np.ndarray:
-        rows = self._connection.execute("SELECT block FROM blocks ORDER BY block").fetchall()
-        return np.array([row[0] for row in rows], dtype=np.int64)
+    def _read_nodes(self, blocks: Sequence[int]) -> Iterator[NodeTable]:
+        for block in blocks:
+            yield nodes_of(self._records("node_records", block))
 
-    def iterate_nodes(self, rows: int = 1_000_000) -> Iterator[NodeTable]:
-        cursor = self._connection.execute(f"SELECT {NODE_COLUMNS} FROM nodes ORDER BY block, id")
-        while chunk := cursor.fetchmany(rows):
-            yield _nodes(chunk)
+    def _read_edges(self, blocks: Sequence[int]) -> Iterator[EdgeTable]:
+        for block in blocks:
+            yield edges_of(self._records("edge_records", block))
 
-    def iterate_edges(self, rows: int = 1_000_000) -> Iterator[EdgeTable]:
-        cursor = self._connection.execute(f"SELECT {EDGE_COLUMNS} FROM edges ORDER BY block, u, v")
-        while chunk := cursor.fetchmany(rows):
-            yield _edges(chunk)
+    def _records(self, table: str, block: int) -> bytes:
+        query = f"SELECT records FROM {table} WHERE part >= ? AND part < ? ORDER BY part"
+        return b"".join(records for (records,) in self._connection.execute(query, _part_range(block)))
 
-    def read_nodes(self, roi: Roi | None = None) -> NodeTable:
-        if roi is None:
-            table = NodeTable.concatenate(self.iterate_nodes())
-        else:
-            table = NodeTable.concatenate(self._nodes_of_block(block) for block in self._blocks_touching(roi))
-            inside = np.all((table.centre >= np.array(roi.begin)) & (table.centre < np.array(roi.end)), axis=1)
-            table = table.select(inside)
-        return table.select(np.argsort(table.id))
-
-    def read_edges(self, roi: Roi | None = None) -> EdgeTable:
-        if roi is None:
-            return EdgeTable.concatenate(self.iterate_edges()).summed()
-        inside = self.read_nodes(roi).id
-        portions = []
-        for block in self._blocks_touching(roi):
-            edges = self._edges_of_block(block)
-            portions.append(edges.select(np.isin(edges.u, inside) & np.isin(edges.v, inside)))
-        return EdgeTable.concatenate(portions).summed()
-
-    def counts(self) -> RagCounts:
-        def count(query: str) -> int:
-            return int(self._connection.execute(query).fetchone()[0])
-
-        return RagCounts(
-            blocks=count("SELECT COUNT(*) FROM blocks"),
-            nodes=count("SELECT COUNT(*) FROM nodes"),
-            edges=count("SELECT COUNT(*) FROM edges"),
-            scored_edges=count("SELECT COUNT(score) FROM edges"),
-        )
-
-    def note(self, name: str) -> str | None:
-        row = self._connection.execute("SELECT text FROM notes WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
+    def notes(self) -> dict[str, str]:
+        return dict(self._connection.execute("SELECT name, text FROM notes"))
 
     def set_note(self, name: str, text: str | None) -> None:
         with self._transaction() as connection:
@@ -152,67 +144,31 @@ class SqliteRag(RagStore):
 
     def drop(self) -> None:
         with self._transaction() as connection:
-            for table in ("blocks", "nodes", "edges", "notes"):
+            for table in ("blocks", "node_records", "edge_records", "notes"):
                 connection.execute(f"DELETE FROM {table}")
 
     def close(self) -> None:
         self._connection.close()
 
-    def _blocks_touching(self, roi: Roi) -> list[int]:
-        """Blocks with a node centre that may lie in the region."""
-        query = (
-            "SELECT block FROM blocks WHERE begin_z < ? AND begin_y < ? AND begin_x < ? "
-            "AND end_z >= ? AND end_y >= ? AND end_x >= ? ORDER BY block"
-        )
-        return [row[0] for row in self._connection.execute(query, (*_integers(roi.end), *_integers(roi.begin)))]
 
-    def _nodes_of_block(self, block: int) -> NodeTable:
-        query = f"SELECT {NODE_COLUMNS} FROM nodes WHERE block = ? ORDER BY id"
-        return _nodes(self._connection.execute(query, (block,)).fetchall())
-
-    def _edges_of_block(self, block: int) -> EdgeTable:
-        query = f"SELECT {EDGE_COLUMNS} FROM edges WHERE block = ? ORDER BY u, v"
-        return _edges(self._connection.execute(query, (block,)).fetchall())
+def _part_range(block: int) -> tuple[int, int]:
+    return block << PART_BITS, (block + 1) << PART_BITS
 
 
-def _integers(values: Sequence[int] | np.ndarray) -> list[int]:
-    """Python integers; SQLite has signed 64-bit ones, far more than a volume has voxels."""
-    return [int(value) for value in values] if not isinstance(values, np.ndarray) else values.astype(np.int64).tolist()
+def _parts(block: int, records: np.ndarray) -> list[tuple[int, bytes]]:
+    """Key and bytes of each row that the records of a block fill."""
+    size = PAGE // records.itemsize
+    first, _ = _part_range(block)
+    starts = range(0, len(records), size)
+    return [(first + part, records[start : start + size].tobytes()) for part, start in enumerate(starts)]
 
 
-def _node_rows(nodes: NodeTable) -> Iterator[tuple[Any, ...]]:
-    columns = [_integers(nodes.id), *nodes.centre.T.tolist(), nodes.size.tolist()]
-    columns += [*nodes.begin.T.tolist(), *nodes.end.T.tolist()]
-    return zip(*columns, strict=True)
+def _replace_parts(connection: sqlite3.Connection, table: str, block: int, parts: list[tuple[int, bytes]]) -> None:
+    connection.execute(f"DELETE FROM {table} WHERE part >= ? AND part < ?", _part_range(block))
+    connection.executemany(f"INSERT INTO {table} VALUES (?, ?)", parts)
 
 
-def _edge_rows(edges: EdgeTable) -> Iterator[tuple[Any, ...]]:
-    scores = [None if np.isnan(score) else score for score in edges.score.tolist()]
-    columns = (_integers(edges.u), _integers(edges.v), edges.count.tolist(), edges.affinity_sum.tolist(), scores)
-    return zip(*columns, strict=True)
-
-
-def _nodes(rows: list[tuple[Any, ...]]) -> NodeTable:
-    if not rows:
-        return NodeTable.empty()
-    columns = list(zip(*rows, strict=True))
-    return NodeTable(
-        np.array(columns[0], dtype=np.uint64),
-        np.array(columns[1:4], dtype=np.float64).T,
-        np.array(columns[4], dtype=np.int64),
-        np.array(columns[5:8], dtype=np.int64).T,
-        np.array(columns[8:11], dtype=np.int64).T,
-    )
-
-
-def _edges(rows: list[tuple[Any, ...]]) -> EdgeTable:
-    if not rows:
-        return EdgeTable.empty()
-    u, v, count, affinity_sum, score = zip(*rows, strict=True)
-    return EdgeTable(
-        np.array(u, dtype=np.uint64),
-        np.array(v, dtype=np.uint64),
-        np.array(count, dtype=np.int64),
-        np.array(affinity_sum, dtype=np.float64),
-        np.array(score, dtype=np.float64),
-    )
+def _replace_entry(connection: sqlite3.Connection, entry: BlockEntry) -> None:
+    bounds = (*(entry.begin or [None] * 3), *(entry.end or [None] * 3))
+    values = (entry.block, *bounds, entry.first_v, entry.last_v, entry.nodes, entry.edges, entry.scored)
+    connection.execute(f"INSERT OR REPLACE INTO blocks VALUES ({', '.join('?' * len(values))})", values)

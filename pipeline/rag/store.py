@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -12,7 +13,12 @@ import networkx as nx
 import numpy as np
 from funlib.geometry import Roi
 
+from ..errors import UserError
+from .directory import BlockEntry, Directory, cut, groups
 from .tables import EdgeTable, NodeTable
+
+LARGEST_ID = 2**63 - 1
+"""Databases have signed integers of 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -28,49 +34,127 @@ class RagCounts:
 class RagStore(ABC):
     """A region adjacency graph, stored in portions that belong to blocks.
 
-    Writing a block replaces what it wrote before in one transaction, so replaying a block never doubles anything.
-    An edge may have a portion in several blocks; reading adds them up. Use as a context manager, or call `close`.
+    Writing a block replaces what it wrote before in one step, so replaying a block never doubles anything, and a reader
+    or a crash finds the old or the new block. An edge may have a portion in several blocks; reading adds them up. Use
+    as a context manager, or call `close`. All methods raise the database driver's own error when the server goes away;
+    the next call connects again.
     """
 
-    @abstractmethod
     def write_block(self, block: int, nodes: NodeTable, edges: EdgeTable) -> None:
-        """Replace all nodes and edges of a block in one transaction."""
+        """Replace all nodes and edges of a block, scores included, in one step; on disk when this returns.
+
+        Raises:
+            UserError: an id is too large for databases.
+            ValueError: a node or an edge is there twice.
+        """
+        _refuse_large_ids(nodes.id, edges.u, edges.v)
+        nodes = nodes.select(np.argsort(nodes.id, kind="stable"))
+        edges = edges.select(np.lexsort((edges.v, edges.u)))
+        twice = (edges.u[1:] == edges.u[:-1]) & (edges.v[1:] == edges.v[:-1])
+        if (nodes.id[1:] == nodes.id[:-1]).any() or twice.any():
+            raise ValueError(f"block {block} has a node or an edge twice")
+        self._replace_block(BlockEntry.of(block, nodes, edges), nodes, edges)
+
+    @abstractmethod
+    def _replace_block(self, entry: BlockEntry, nodes: NodeTable, edges: EdgeTable) -> None:
+        """Store a block's rows, which are sorted, in place of its former ones, in one step."""
 
     @abstractmethod
     def write_scores(self, block: int, scores: EdgeTable) -> None:
-        """Set the merge scores of edges of a block in one transaction; its other edges lose theirs."""
+        """Set the merge scores of edges of a block in one step; its other edges lose theirs.
 
-    @abstractmethod
+        Args:
+            block: its id; a block that was never written stays so.
+            scores: edges in any order; those that the block does not hold do not matter.
+        """
+
     def clear_scores(self) -> None:
-        """Forget all merge scores."""
+        """Forget all merge scores, block by block."""
+        directory = self._directory()
+        for block in directory.block[directory.scored > 0].tolist():
+            self.write_scores(block, EdgeTable.empty())
 
     @abstractmethod
+    def _directory(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> Directory:
+        """The summaries of all blocks, or of those with nodes in a region, or with a `v` from ids[0] to ids[1]."""
+
+    @abstractmethod
+    def _read_nodes(self, blocks: Sequence[int]) -> Iterator[NodeTable]:
+        """The nodes of each of a few blocks, sorted by id."""
+
+    @abstractmethod
+    def _read_edges(self, blocks: Sequence[int]) -> Iterator[EdgeTable]:
+        """The edges of each of a few blocks, sorted by u, v."""
+
     def blocks(self) -> np.ndarray:
         """Ids of the blocks that were written, ascending, int64."""
+        return self._directory().block
 
-    @abstractmethod
     def iterate_nodes(self, rows: int = 1_000_000) -> Iterator[NodeTable]:
         """All nodes in tables of at most `rows` rows, ordered by id as long as ids ascend with blocks."""
+        directory = self._directory()
+        tables = (self._read_nodes(group) for group in groups(directory.block, directory.nodes))
+        yield from cut(itertools.chain.from_iterable(tables), rows)
 
-    @abstractmethod
     def iterate_edges(self, rows: int = 1_000_000) -> Iterator[EdgeTable]:
         """All edges as the blocks wrote them, in tables of at most `rows` rows, ordered by block, u, v."""
+        directory = self._directory()
+        tables = (self._read_edges(group) for group in groups(directory.block, directory.edges))
+        yield from cut(itertools.chain.from_iterable(tables), rows)
 
-    @abstractmethod
     def read_nodes(self, roi: Roi | None = None) -> NodeTable:
         """The nodes whose centre lies in a region (nanometres), sorted by id; all without a region."""
+        if roi is None:
+            table = NodeTable.concatenate(self.iterate_nodes())
+        else:
+            directory = self._directory(roi=roi)
+            found = (self._read_nodes(group) for group in groups(directory.block, directory.nodes))
+            table = NodeTable.concatenate(_inside(nodes, roi) for nodes in itertools.chain.from_iterable(found))
+        return table.select(np.argsort(table.id, kind="stable"))
 
-    @abstractmethod
     def read_edges(self, roi: Roi | None = None) -> EdgeTable:
         """The edges between nodes whose centres lie in a region, summed over blocks, sorted; all without a region."""
+        if roi is None:
+            return EdgeTable.concatenate(self.iterate_edges()).summed()
+        ids = self.read_nodes(roi).id
+        if not len(ids):
+            return EdgeTable.empty()
+        blocks = self._directory(ids=(int(ids[0]), int(ids[-1]))).holding(ids)
+        found = itertools.chain.from_iterable(self._read_edges(group) for group in groups(blocks))
+        return EdgeTable.concatenate(
+            edges.select(np.isin(edges.u, ids) & np.isin(edges.v, ids)) for edges in found
+        ).summed()
 
-    @abstractmethod
     def counts(self) -> RagCounts:
         """How much the store holds."""
+        directory = self._directory()
+        columns = (directory.nodes, directory.edges, directory.scored)
+        return RagCounts(len(directory.block), *(int(column.sum()) for column in columns))
 
-    @abstractmethod
+    def copy_to(self, other: RagStore) -> None:
+        """Copy everything, block by block, into an empty store of any kind.
+
+        The notes come last: they say which run's graph this is, so no one takes an interrupted copy for a graph.
+
+        Raises:
+            UserError: the other store holds something already.
+        """
+        if len(other.blocks()) or other.notes():
+            raise UserError("the store to copy to is not empty; drop its graph first", "rag.url")
+        directory = self._directory()
+        for group in groups(directory.block, directory.nodes + directory.edges):
+            for block, nodes, edges in zip(group, self._read_nodes(group), self._read_edges(group), strict=True):
+                other.write_block(block, nodes, edges)
+        for name, text in self.notes().items():
+            other.set_note(name, text)
+
     def note(self, name: str) -> str | None:
         """A text that was stored under a name, or None."""
+        return self.notes().get(name)
+
+    @abstractmethod
+    def notes(self) -> dict[str, str]:
+        """All notes by name."""
 
     @abstractmethod
     def set_note(self, name: str, text: str | None) -> None:
@@ -102,3 +186,15 @@ class RagStore(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _inside(nodes: NodeTable, roi: Roi) -> NodeTable:
+    return nodes.select(np.all((nodes.centre >= np.array(roi.begin)) & (nodes.centre < np.array(roi.end)), axis=1))
+
+
+def _refuse_large_ids(*columns: np.ndarray) -> None:
+    largest = max((int(ids.max()) for ids in columns if len(ids)), default=0)
+    if largest > LARGEST_ID:
+        raise UserError(
+            f"fragment id {largest} is larger than 2^63 - 1, the largest that databases can hold", "rag.url"
+        )

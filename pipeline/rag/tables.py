@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -37,8 +37,8 @@ class NodeTable:
             np.zeros(0, dtype=np.uint64), np.zeros((0, 3)), np.zeros(0, dtype=np.int64), vectors, vectors.copy()
         )
 
-    def select(self, rows: np.ndarray) -> NodeTable:
-        """The rows of an index or mask."""
+    def select(self, rows: np.ndarray | slice) -> NodeTable:
+        """The rows of an index, mask or slice."""
         return NodeTable(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     @staticmethod
@@ -76,6 +76,11 @@ class EdgeTable:
         return self.affinity_sum / self.count
 
     @property
+    def scored(self) -> int:
+        """Number of edges with a score."""
+        return int(np.count_nonzero(~np.isnan(self.score)))
+
+    @property
     def pairs(self) -> np.ndarray:
         """(E, 2) uint64, the fragments of each edge."""
         return np.stack([self.u, self.v], axis=1)
@@ -98,8 +103,8 @@ class EdgeTable:
             np.full(len(pairs), np.nan),
         )
 
-    def select(self, rows: np.ndarray) -> EdgeTable:
-        """The rows of an index or mask."""
+    def select(self, rows: np.ndarray | slice) -> EdgeTable:
+        """The rows of an index, mask or slice."""
         return EdgeTable(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     @staticmethod
@@ -109,6 +114,21 @@ class EdgeTable:
         return EdgeTable(
             **{field.name: np.concatenate([getattr(t, field.name) for t in tables]) for field in fields(EdgeTable)}
         )
+
+    def with_scores(self, scores: EdgeTable) -> EdgeTable:
+        """These edges with the scores that another table has for them; the others lose theirs.
+
+        Args:
+            scores: edges in any order; those that are not in this table do not matter.
+        """
+        together = EdgeTable.concatenate([scores, self])
+        own = np.arange(len(together)) >= len(scores)
+        order = np.lexsort((own, together.v, together.u))
+        u, v, own = together.u[order], together.v[order], own[order]
+        found = np.flatnonzero(own[1:] & ~own[:-1] & (u[1:] == u[:-1]) & (v[1:] == v[:-1])) + 1
+        score = np.full(len(self), np.nan)
+        score[order[found] - len(scores)] = together.score[order[found - 1]]
+        return replace(self, score=score)
 
     def summed(self) -> EdgeTable:
         """One row per pair, sorted by (u, v): counts and affinities added up, the score is the largest that was set."""

@@ -54,7 +54,10 @@ def labelled_run(directory: Path, fragments: dict[str, Any]) -> Run:
         "cluster": {"executor": "serial"},
     }
     run = Run(parse_config(document))
-    for name, dtype, array in (("raw", "uint8", np.zeros(SHAPE, np.uint8)), ("labels", "uint64", boxes())):
+    for name, dtype, array in (
+        ("raw", "uint8", np.arange(np.prod(SHAPE), dtype=np.uint8).reshape(SHAPE)),
+        ("labels", "uint64", boxes()),
+    ):
         volume = create_volume(run.volume, name, SHAPE, dtype, voxel_size=(8, 8, 8), chunks=SHAPE)
         volume.write(volume.box, array)
     network = build_network(NETWORK)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
-import os
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_tasks import Doubled, Summed, expected_sums, make_run, visits
+from toy_tasks import Doubled, Summed, expected_sums, make_run, visits, wait_until
 
-from pipeline.blockwise import run_stages
+from pipeline.blockwise import BlockGrid, run_stages
 from pipeline.errors import UserError
 from pipeline.run import Run, read_json
 from pipeline.volumes import open_volume
@@ -80,7 +77,10 @@ def test_a_failing_block_is_reported_and_only_what_needs_it_waits(
     with caplog.at_level(logging.ERROR):
         assert not toy_chain(run)
     assert "block 0: ValueError: block 0 was told to fail" in caplog.text
-    assert visits(tmp_path) == {0: 2} | dict.fromkeys(range(1, BLOCKS), 1)  # one retry
+    assert "block 0 at (120, 16, 24) to (280, 48, 56) nm" in caplog.text
+    assert "in process_block" in caplog.text, "where in the code"
+    assert f"workflows/07_view.py {tmp_path / 'config.json'} --position 200,32,40" in caplog.text
+    assert visits(tmp_path) == dict.fromkeys(range(BLOCKS), 1), "an error of the data is not tried again"
     assert stages(run)["doubled"]["blocks_failed"] == 1
     assert stages(run)["doubled"]["blocks_done"] == BLOCKS - 1
     assert 0 < stages(run)["summed"]["blocks_done"] < BLOCKS
@@ -88,7 +88,7 @@ def test_a_failing_block_is_reported_and_only_what_needs_it_waits(
     (tmp_path / "raise").unlink()
     assert toy_chain(run)
     np.testing.assert_array_equal(result(run), expected_sums(run))
-    assert visits(tmp_path) == {0: 3} | dict.fromkeys(range(1, BLOCKS), 1)
+    assert visits(tmp_path) == {0: 2} | dict.fromkeys(range(1, BLOCKS), 1)
 
 
 def test_a_killed_worker_costs_its_block_only(tmp_path: Path) -> None:
@@ -99,26 +99,78 @@ def test_a_killed_worker_costs_its_block_only(tmp_path: Path) -> None:
     assert visits(tmp_path)[3] == 2
 
 
-def test_a_hanging_block_is_killed_and_tried_again(tmp_path: Path) -> None:
-    run = make_run(tmp_path, cluster={"executor": "local", "block_timeout": 2.0})
-    (tmp_path / "hang_once").write_text("3")
+@pytest.mark.parametrize("trouble", ["reset_twice", "fail_twice"])
+def test_a_block_that_fails_twice_and_then_succeeds_is_done(tmp_path: Path, trouble: str) -> None:
+    run = make_run(tmp_path)
+    (tmp_path / trouble).write_text("3")
+    assert toy_chain(run)
+    assert visits(tmp_path)[3] == 3
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+
+
+@pytest.mark.parametrize("executor", ["serial", "local"])
+def test_when_all_fail_alike_the_stage_ends_with_that_error(
+    tmp_path: Path, executor: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = {"executor": executor, "identical_failures": 3, "worker_restarts": 1}
+    run = make_run(tmp_path, cluster=cluster)
+    (tmp_path / "raise").write_text(" ".join(map(str, range(BLOCKS))))
+    with caplog.at_level(logging.ERROR):
+        assert not toy_chain(run)
+    assert "blocks fail alike, block 0: ValueError: block 0 was told to fail" in caplog.text
+    assert 3 <= len(visits(tmp_path)) <= 4, "each worker may have had one more under way"
+    (tmp_path / "raise").unlink()
     assert toy_chain(run)
     np.testing.assert_array_equal(result(run), expected_sums(run))
 
 
-def test_a_killed_driver_resumes_where_it_was(tmp_path: Path) -> None:
-    run = make_run(tmp_path, cluster={"executor": "local", "workers": 1})
-    (tmp_path / "slow").touch()
+def test_a_hanging_block_is_killed_tried_again_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = make_run(tmp_path, cluster={"executor": "local", "block_timeout": 2.0, "retries": 1})
+    (tmp_path / "hang_once").write_text("3")
+    (tmp_path / "hang").write_text("5")
+    with caplog.at_level(logging.ERROR):
+        assert not toy_chain(run)
+    assert visits(tmp_path)[3] == 2
+    assert "doubled: 1 of 12 blocks failed" in caplog.text
+    assert "block 5: its worker died, or it took longer than cluster.block_timeout (2.0 s)" in caplog.text
+    (tmp_path / "hang").unlink()
+    assert toy_chain(run)
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+
+
+def test_a_second_driver_is_refused_in_one_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (tmp_path / "wait").write_text("3")
     driver = multiprocessing.get_context("spawn").Process(target=toy_chain, args=(run,))
     driver.start()
-    wait_until(lambda: len(visits(tmp_path)) >= 4)
-    os.kill(driver.pid or 0, signal.SIGKILL)
+    wait_until((tmp_path / "waiting").exists)
+    with pytest.raises(UserError, match=rf"process {driver.pid} on .* works on this run directory"):
+        toy_chain(run)
+    (tmp_path / "go").touch()
     driver.join()
-    (tmp_path / "slow").unlink()
+    assert driver.exitcode == 0
     assert toy_chain(run)
-    np.testing.assert_array_equal(result(run), expected_sums(run))
-    assert stages(run)["doubled"]["blocks_skipped"] >= 2
-    assert sum(visits(tmp_path).values()) <= BLOCKS + 3  # no more than what was under way
+
+
+def test_a_missing_upstream_chunk_is_no_zeros_but_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = make_run(tmp_path)
+    assert run_stages(run, [Doubled(run)], False)
+    (run.volume / "doubled" / "1.1.2").unlink()
+    with caplog.at_level(logging.ERROR):
+        assert not run_stages(run, [Summed(run)], False)
+    assert "chunk doubled/1.1.2 is missing" in caplog.text
+    assert f"python workflows/audit.py {tmp_path / 'config.json'} --requeue" in caplog.text
+    assert stages(run)["summed"]["blocks_done"] == BLOCKS - 1
+
+
+def test_a_resumed_run_asks_the_driver_nothing_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path)
+    assert toy_chain(run)
+    calls: list[int] = []
+    monkeypatch.setattr(BlockGrid, "block", lambda grid, index: calls.append(index))
+    monkeypatch.setattr(BlockGrid, "block_of", lambda grid, roi: calls.append(roi))
+    assert toy_chain(run)
+    assert not calls, "a run of 100,000 finished blocks would take minutes to find out that nothing is to be done"
 
 
 def test_changed_settings_are_refused_until_told_to_overwrite(tmp_path: Path) -> None:
@@ -191,10 +243,3 @@ def test_a_corrupt_chunk_fails_the_block_that_reads_it_and_is_named(
     assert "doubled" in caplog.text
     assert "1.1.2" in caplog.text
     assert stages(run)["summed"]["blocks_done"] == BLOCKS - 1
-
-
-def wait_until(condition: object, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)

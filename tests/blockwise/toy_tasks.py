@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from pipeline.blockwise import Block, Stage, VolumeTask
 from pipeline.blockwise.stage import BlockFunction
 from pipeline.config import parse_config
 from pipeline.run import Run
-from pipeline.volumes import create_volume, open_volume
+from pipeline.volumes import create_volume
 
 
 def make_run(directory: Path, shape: tuple[int, int, int] = (9, 10, 11), **sections: Any) -> Run:
@@ -32,7 +33,7 @@ def make_run(directory: Path, shape: tuple[int, int, int] = (9, 10, 11), **secti
         },
         "student": {"network": {"name": "section_unet"}, "distillation": None},
         "predict": {"block_size": [4, 4, 4]},
-        "cluster": {"executor": "serial", "workers": 2, "retries": 1},
+        "cluster": {"executor": "serial", "workers": 2, "retries": 2, "passing_pause": 0.01},
     }
     for name, values in sections.items():
         document[name] = {**document.get(name, {}), **values}
@@ -44,7 +45,7 @@ def make_run(directory: Path, shape: tuple[int, int, int] = (9, 10, 11), **secti
 
 @dataclass(frozen=True)
 class Doubled(VolumeTask):
-    """Twice the raw value. In a block listed in a file `raise`, `die`, `sleep` of the run directory: trouble."""
+    """Twice the raw value. With the trouble that `make_trouble` makes."""
 
     stage = "doubled"
     version = 1
@@ -61,11 +62,11 @@ class Doubled(VolumeTask):
 
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
-        raw, output = self.run.open_raw("toy"), self.open("r+")
+        raw, output = self.run.open_raw("toy"), self.open_output()
 
         def process_block(block: Block) -> None:
             make_trouble(self.run.directory, block)
-            output.write(block.box, raw.read(self.grid.to_source(block.box)).astype(np.uint64) * self.factor)
+            output.write(block, raw.read(self.grid.to_source(block.box)).astype(np.uint64) * self.factor)
 
         yield process_block
 
@@ -97,7 +98,7 @@ class Summed(VolumeTask):
 
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
-        doubled, output = open_volume(self.run.volume, "doubled"), self.open("r+")
+        doubled, output = Doubled(self.run, self.factor).open_complete(), self.open_output()
 
         def process_block(block: Block) -> None:
             around = self.grid.with_context(block.box, self.context, Coordinate(0, 0, 0))
@@ -105,9 +106,7 @@ class Summed(VolumeTask):
             assert (values > 0).all(), "a block ran before its upstream blocks"
             pad = [(int(b == 0), 0) for b in block.box.begin]
             padded = np.pad(values, pad)
-            output.write(
-                block.box, padded[1:, 1:, 1:] + padded[:-1, 1:, 1:] + padded[1:, :-1, 1:] + padded[1:, 1:, :-1]
-            )
+            output.write(block, padded[1:, 1:, 1:] + padded[:-1, 1:, 1:] + padded[1:, :-1, 1:] + padded[1:, 1:, :-1])
 
         yield process_block
 
@@ -120,18 +119,51 @@ def expected_sums(run: Run, factor: int = 2) -> np.ndarray:
 
 
 def make_trouble(directory: Path, block: Block) -> None:
-    """What the files in the run directory ask for."""
+    """What the files in the run directory ask for, each of which lists blocks.
+
+    `raise`: always an error of the data; `reset_twice`: a lost connection at the first two visits; `fail_twice`: an
+    error of no known kind instead; `die_once`: the worker dies; `hang_once`, `hang`: a minute of silence; `wait`: the
+    worker says where it is, and goes on when there is a file `go`; `fill_disk`: no room is left on the disk.
+    """
     (directory / "visited").mkdir(exist_ok=True)
     with (directory / "visited" / str(block.index)).open("a") as visits:
         visits.write("x")
-    if block.index in _listed(directory / "raise"):
+    visit = _visits(directory, block.index)
+
+    def listed(name: str) -> bool:
+        path = directory / name
+        return path.exists() and block.index in [int(word) for word in path.read_text().split()]
+
+    if listed("raise"):
         raise ValueError(f"block {block.index} was told to fail")
-    if block.index in _listed(directory / "die_once") and _visits(directory, block.index) == 1:
+    if listed("reset_twice") and visit <= 2:
+        raise ConnectionResetError(f"block {block.index} lost its connection")
+    if listed("fail_twice") and visit <= 2:
+        raise RuntimeError(f"block {block.index} was told to fail twice")
+    if listed("die_once") and visit == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    if block.index in _listed(directory / "hang_once") and _visits(directory, block.index) == 1:
+    if listed("hang") or (listed("hang_once") and visit == 1):
         time.sleep(60)
-    if (directory / "slow").exists():
-        time.sleep(0.1)
+    if listed("wait") and visit == 1:
+        (directory / "waiting").write_text(str(os.getpid()))
+        wait_until((directory / "go").exists)
+    if listed("fill_disk") and not (directory / "ballast").exists():
+        fill_disk(directory / "ballast")
+
+
+def fill_disk(path: Path) -> None:
+    """Write until nothing more fits."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Wait for a state that another process brings about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
 
 
 def visits(directory: Path) -> dict[int, int]:
@@ -141,7 +173,3 @@ def visits(directory: Path) -> dict[int, int]:
 
 def _visits(directory: Path, index: int) -> int:
     return (directory / "visited" / str(index)).stat().st_size
-
-
-def _listed(path: Path) -> list[int]:
-    return [int(word) for word in path.read_text().split()] if path.exists() else []

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from pipeline.blockwise import PredictTask
+from pipeline.blockwise import PredictTask, chosen_thresholds
 from pipeline.blockwise.tracking import begin, write_record
 from pipeline.config import SectionUnetConfig, dump_config, parse_config
 from pipeline.networks import build_network, save_checkpoint
@@ -50,7 +50,9 @@ def store_affinities(run: Run) -> np.ndarray:
     task = PredictTask(run)
     begin(task)
     affinities = voronoi_affinities(tuple(task.grid.region.shape))
-    task.open("r+").write(task.grid.box, affinities)
+    output = task.open_output()
+    for block in task.grid:
+        output.write(block, affinities[(slice(None), *block.box.slices)])
     write_record(task, complete=True)
     return affinities
 
@@ -76,7 +78,8 @@ def stored(run: Run, dataset: str) -> np.ndarray:
 
 def everything(run: Run) -> dict[str, np.ndarray]:
     """All that the stages wrote, by name."""
-    arrays = {name: stored(run, name) for name in ("affinities", "fragments", "segmentation/0.30", "segmentation/0.60")}
+    segmentations = [f"segmentation/{threshold:.2f}" for threshold in chosen_thresholds(run)]
+    arrays = {name: stored(run, name) for name in ("affinities", "fragments", *segmentations)}
     arrays |= {path.name: np.load(path) for path in sorted(run.luts.glob("*.npy"))}
     with open_rag(run.config.rag, run.directory) as store:
         nodes, edges = store.read_nodes(), store.read_edges()

@@ -102,6 +102,12 @@ def test_mask_and_labels_of_other_files_and_types(tmp_path: Path, raw: np.ndarra
     assert volumes["mask"].array.dtype == np.uint8
 
 
+def test_a_mask_in_a_file_of_its_own(tmp_path: Path, raw: np.ndarray, imported: Import) -> None:
+    path = hdf5(tmp_path / "raw.h5", {"voxel_size": [40, 4, 4]}, main=raw)
+    volumes = imported(path, mask_path=str(hdf5(tmp_path / "mask.h5", tissue=(raw > 128).astype(np.uint8))))
+    np.testing.assert_array_equal(volumes["mask"].array[:], raw > 128)
+
+
 def test_supervoxels_are_merged_into_bodies(tmp_path: Path, raw: np.ndarray, imported: Import) -> None:
     """FlyEM ground truth: the volume `stack` alone would be an over-segmentation."""
     stack = np.random.default_rng(0).integers(0, 50, raw.shape).astype(np.uint32)

@@ -1,73 +1,66 @@
-"""The graph store keeps exactly what blocks wrote, however often and by however many processes."""
+"""Every graph store keeps exactly what blocks wrote, however often and by however many processes."""
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
-import sqlite3
-from pathlib import Path
+import os
+import signal
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from funlib.geometry import Roi
+from graph_stores import STORES, Stores
+from graphs import VOXELS_PER_BLOCK, assert_same, make_edges, make_nodes, random_graph, write
 
 from pipeline.errors import UserError
-from pipeline.rag import EdgeTable, NodeTable, RagStore, open_rag
+from pipeline.rag import EdgeTable, NodeTable, RagStore, directory, open_rag, rag_exists
 
-VOXELS_PER_BLOCK = 1000
-
-
-def make_nodes(block: int, number: int) -> NodeTable:
-    local = np.arange(1, number + 1, dtype=np.uint64)
-    begin = np.stack([np.full(number, block * 10), np.arange(number), np.arange(number)], axis=1)
-    return NodeTable(
-        id=np.uint64(block * VOXELS_PER_BLOCK) + local,
-        centre=begin + 0.5,
-        size=np.arange(1, number + 1),
-        begin=begin,
-        end=begin + 1,
-    )
-
-
-def make_edges(block: int, number: int) -> EdgeTable:
-    ids = make_nodes(block, number).id
-    return EdgeTable.of(
-        np.stack([ids[:-1], ids[1:]], axis=1), np.full(number - 1, 4), np.linspace(0.0, 4.0, number - 1)
-    )
-
-
-def write_blocks(url: str, blocks: list[int]) -> None:
-    with open_rag(url) as store:
-        for block in blocks:
-            store.write_block(block, make_nodes(block, 50), make_edges(block, 50))
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'rag.sqlite'}"
+processes = multiprocessing.get_context("fork")
+"""Children open stores of their own, and parents only when they are done."""
 
 
 @pytest.fixture
 def store(url: str) -> RagStore:
-    return open_rag(url)
+    with open_rag(url) as opened:
+        yield opened
 
 
-def test_what_was_written_comes_back_exactly(store: RagStore) -> None:
+def test_a_store_exists_once_it_was_opened(url: str) -> None:
+    assert not rag_exists(url)
+    open_rag(url).close()
+    assert rag_exists(url)
+
+
+def test_what_was_written_comes_back_exactly(store: RagStore, url: str) -> None:
     nodes, edges = make_nodes(3, 10), make_edges(3, 10)
+    nodes = replace(nodes, centre=nodes.centre * (1 + 1e-15) / 3)
+    edges = replace(edges, affinity_sum=edges.affinity_sum / 3, score=np.linspace(0, 1, 9) / 3)
     store.write_block(3, nodes, edges)
-    read = store.read_nodes()
-    for column in ("id", "centre", "size", "begin", "end"):
-        np.testing.assert_array_equal(getattr(read, column), getattr(nodes, column))
-        assert getattr(read, column).dtype == getattr(nodes, column).dtype
-    stored = store.read_edges()
-    for column in ("u", "v", "count", "affinity_sum", "score"):
-        np.testing.assert_array_equal(getattr(stored, column), getattr(edges, column))
+    with open_rag(url) as other:
+        assert_same(other.read_nodes(), nodes)
+        assert_same(other.read_edges(), edges)
+
+
+def test_the_largest_ids_come_back_and_larger_ones_are_refused(store: RagStore) -> None:
+    nodes = replace(make_nodes(0, 2), id=np.array([1, 2**63 - 1], dtype=np.uint64))
+    edges = EdgeTable.of(nodes.id[None], np.array([1]), np.array([0.5]))
+    store.write_block(0, nodes, edges)
+    assert_same(store.read_nodes(), nodes)
+    assert_same(store.read_edges(), edges)
+    with pytest.raises(UserError, match="2\\^63"):
+        store.write_block(0, replace(nodes, id=np.array([1, 2**63], dtype=np.uint64)), edges)
+    assert_same(store.read_nodes(), nodes)
 
 
 def test_replaying_a_block_replaces_its_rows(store: RagStore) -> None:
-    store.write_block(0, make_nodes(0, 50), make_edges(0, 50))
-    store.write_block(0, make_nodes(0, 20), make_edges(0, 20))
+    for number in (50, 20, 20):
+        write(store, 0, number)
     counts = store.counts()
     assert (counts.blocks, counts.nodes, counts.edges) == (1, 20, 19)
+    assert_same(store.read_edges(), make_edges(0, 20))
 
 
 def test_portions_of_an_edge_are_summed_over_blocks(store: RagStore) -> None:
@@ -79,83 +72,186 @@ def test_portions_of_an_edge_are_summed_over_blocks(store: RagStore) -> None:
     assert edges.mean_affinity.tolist() == [0.5]
 
 
-def test_a_block_that_dies_while_writing_leaves_the_old_rows(store: RagStore) -> None:
-    store.write_block(0, make_nodes(0, 5), make_edges(0, 5))
+def test_the_order_of_blocks_changes_no_bit(stores: Stores, kind: str) -> None:
+    summands = [1e16, 1.0, -1e16, 3.0, 1e-3]
+    sums = []
+    for order in ([0, 1, 2, 3, 4], [3, 1, 4, 0, 2]):
+        with open_rag(stores.url(kind)) as store:
+            for block in order:
+                edge = EdgeTable.of(np.array([[1, 2]]), np.array([1]), np.array([summands[block]]))
+                store.write_block(block, NodeTable.empty(), edge)
+            sums.append(store.read_edges().affinity_sum.tolist())
+    assert sums[0] == sums[1]
+
+
+def test_an_edge_that_is_there_twice_is_refused_and_the_old_block_stays(store: RagStore) -> None:
+    write(store, 0, 5)
     doubled = EdgeTable.concatenate([make_edges(0, 9), make_edges(0, 9)])
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(ValueError, match="twice"):
         store.write_block(0, make_nodes(0, 9), doubled)
     assert store.counts().nodes == 5
     assert store.counts().edges == 4
 
 
-def test_writers_in_several_processes_lose_nothing(url: str, store: RagStore) -> None:
-    context = multiprocessing.get_context("spawn")
-    shares = [list(range(first, 40, 2)) for first in (0, 1)]
-    processes = [context.Process(target=write_blocks, args=(url, share)) for share in shares]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    counts = store.counts()
-    assert (counts.blocks, counts.nodes, counts.edges) == (40, 40 * 50, 40 * 49)
+MOMENTS = [
+    ("sqlite", "pipeline.rag.sqlite", "_replace_entry", 5),
+    ("files", "pipeline.rag.files", "edge_records", 5),
+    ("postgresql", "psycopg", "Copy.write", 5),
+    ("mongodb", "pymongo.collection", "Collection.find_one_and_update", 5),
+    ("mongodb", "pipeline.rag.mongo", "MongoRag._delete", 9),
+]
+"""Kind of store, where a writer of a block with 5 nodes dies while it writes 9, and how many are left."""
 
 
-def test_a_region_gives_its_nodes_and_the_edges_between_them(store: RagStore) -> None:
+def die_while_writing(url: str, module: str, name: str) -> None:
+    """Kill this process, as `kill -9` does, when a function is reached."""
+    owner = importlib.import_module(module)
+    *path, last = name.split(".")
+    for part in path:
+        owner = getattr(owner, part)
+    with open_rag(url) as store:
+        setattr(owner, last, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+        write(store, 0, 9)
+
+
+@pytest.mark.parametrize(("kind", "module", "name", "left"), MOMENTS, ids=[f"{m[0]}-{m[2]}" for m in MOMENTS])
+def test_a_writer_that_is_killed_leaves_the_old_or_the_new_block(url: str, module: str, name: str, left: int) -> None:
+    with open_rag(url) as store:
+        write(store, 0, 5)
+    writer = processes.Process(target=die_while_writing, args=(url, module, name))
+    writer.start()
+    writer.join()
+    assert writer.exitcode == -signal.SIGKILL
+    with open_rag(url) as store:
+        assert_same(store.read_nodes(), make_nodes(0, left))
+        assert_same(store.read_edges(), make_edges(0, left))
+        assert (store.counts().nodes, store.counts().edges) == (left, left - 1)
+        write(store, 0, 9)
+        assert_same(store.read_nodes(), make_nodes(0, 9))
+        assert_same(store.read_edges(), make_edges(0, 9))
+
+
+def write_blocks(url: str, blocks: list[int]) -> None:
+    with open_rag(url) as store:
+        for block in blocks:
+            write(store, block, 20)
+
+
+def test_four_writers_lose_nothing_and_double_nothing(url: str) -> None:
+    shared = 99
+    shares = [[*range(first, 24, 4), shared, first, shared] for first in range(4)]
+    writers = [processes.Process(target=write_blocks, args=(url, share)) for share in shares]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    with open_rag(url) as store:
+        counts = store.counts()
+        assert (counts.blocks, counts.nodes, counts.edges) == (25, 25 * 20, 25 * 19)
+        blocks = [*range(24), shared]
+        assert_same(store.read_nodes(), NodeTable.concatenate(make_nodes(block, 20) for block in blocks))
+        assert_same(store.read_edges(), EdgeTable.concatenate(make_edges(block, 20) for block in blocks))
+
+
+def test_a_region_gives_what_a_look_at_all_rows_gives(store: RagStore) -> None:
+    nodes, written = random_graph(store, blocks=8, seed=3)
+    for begin, shape in (((-60, -60, -60), (100, 120, 110)), ((0, -100, -30), (90, 90, 130)), ((500, 0, 0), (9, 9, 9))):
+        roi = Roi(begin, shape)
+        inside = [all(roi.begin[a] <= c[a] < roi.end[a] for a in range(3)) for c in nodes.centre.tolist()]
+        assert_same(store.read_nodes(roi), nodes.select(np.array(inside)))
+        ids = set(nodes.id[inside].tolist())
+        both = [u in ids and v in ids for u, v in written.pairs.tolist()]
+        assert_same(store.read_edges(roi), written.select(np.array(both)).summed())
+    assert_same(store.read_edges(), written.summed())
+    assert_same(EdgeTable.concatenate(store.iterate_edges()), written)
+
+
+def test_a_graph_of_networkx_has_the_attributes(store: RagStore) -> None:
     for block in range(4):
-        store.write_block(block, make_nodes(block, 50), make_edges(block, 50))
-    roi = Roi((10, 0, 0), (11, 10, 10))
-    nodes, edges = store.read_nodes(roi), store.read_edges(roi)
-    assert nodes.id.tolist() == [b * VOXELS_PER_BLOCK + i for b in (1, 2) for i in range(1, 11)]
-    assert np.isin(edges.pairs, nodes.id).all()
-    assert len(edges) == 18
-    graph = store.to_networkx(roi)
+        write(store, block, 50)
+    graph = store.to_networkx(Roi((10, 0, 0), (11, 10, 10)))
     assert (graph.number_of_nodes(), graph.number_of_edges()) == (20, 18)
     assert graph.edges[1001, 1002]["count"] == 4
+    assert graph.nodes[VOXELS_PER_BLOCK + 1]["centre"] == (10.5, 0.5, 0.5)
 
 
 def test_scores_belong_to_their_block_and_can_be_replayed(store: RagStore) -> None:
-    store.write_block(0, make_nodes(0, 5), make_edges(0, 5))
-    edges = store.read_edges()
-    scored = EdgeTable(edges.u, edges.v, edges.count, edges.affinity_sum, np.array([0.1, 0.2, 0.3, 0.4]))
+    write(store, 0, 5)
+    write(store, 1, 5)
+    edges = make_edges(0, 5)
+    scored = replace(edges, score=np.array([0.1, 0.2, 0.3, 0.4]))
+    elsewhere = make_edges(7, 3)
     store.write_scores(0, scored)
-    store.write_scores(0, scored.select(np.array([0, 2])))
-    np.testing.assert_array_equal(store.read_edges().score, [0.1, np.nan, 0.3, np.nan])
+    store.write_scores(0, EdgeTable.concatenate([elsewhere, scored.select(np.array([2, 0]))]))
+    np.testing.assert_array_equal(store.read_edges().score, [0.1, np.nan, 0.3, np.nan, *[np.nan] * 4])
+    assert store.counts().scored_edges == 2
+    store.write_scores(44, scored)
+    assert store.counts().blocks == 2
     store.clear_scores()
     assert store.counts().scored_edges == 0
+    assert_same(store.read_edges(), EdgeTable.concatenate([edges, make_edges(1, 5)]))
 
 
 def test_streams_are_cut_into_small_tables_without_loss(store: RagStore) -> None:
-    for block in range(3):
-        store.write_block(block, make_nodes(block, 50), make_edges(block, 50))
+    for block in (2, 0, 1):
+        write(store, block, 50)
     tables = list(store.iterate_edges(rows=40))
-    assert max(len(table) for table in tables) == 40
-    assert len(EdgeTable.concatenate(tables)) == 3 * 49
-    assert NodeTable.concatenate(store.iterate_nodes(rows=40)).id.tolist() == store.read_nodes().id.tolist()
+    assert [len(table) for table in tables] == [40, 40, 40, 27]
+    assert_same(EdgeTable.concatenate(tables), EdgeTable.concatenate(make_edges(block, 50) for block in range(3)))
+    assert_same(NodeTable.concatenate(store.iterate_nodes(rows=7)), store.read_nodes())
+
+
+def test_a_stream_holds_a_small_part_of_the_graph(store: RagStore, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks, number = (12, 200) if kind == "mongodb" else (60, 1000)
+    monkeypatch.setattr(directory, "GROUP_ROWS", 2 * number)
+    for block in range(blocks):
+        write(store, block, number)
+    tracemalloc.start()
+    rows = sum(len(table) for table in store.iterate_edges(rows=number))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows == blocks * (number - 1)
+    assert peak < rows * 40 / 2 + 300_000
 
 
 def test_drop_leaves_an_empty_store_that_can_be_written(store: RagStore) -> None:
-    store.write_block(0, make_nodes(0, 5), make_edges(0, 5))
+    write(store, 0, 5)
     store.set_note("key", "abc")
     store.drop()
     assert store.counts().nodes == 0
     assert store.note("key") is None
-    store.write_block(0, make_nodes(0, 5), make_edges(0, 5))
+    write(store, 0, 5)
     assert store.counts().nodes == 5
 
 
-def test_a_relative_file_lies_in_the_given_directory(tmp_path: Path) -> None:
-    open_rag("sqlite:///graph.sqlite", tmp_path).close()
-    assert (tmp_path / "graph.sqlite").exists()
+def test_notes_are_kept_replaced_and_removed(store: RagStore, url: str) -> None:
+    store.set_note("rag", "first")
+    store.set_note("rag", "sécond\n")
+    store.set_note("segment_0.50/a", "x")
+    store.set_note("gone", "x")
+    store.set_note("gone", None)
+    with open_rag(url) as other:
+        assert other.notes() == {"rag": "sécond\n", "segment_0.50/a": "x"}
+        assert other.note("gone") is None
 
 
-@pytest.mark.parametrize("url", ["oracle://somewhere", "rag.sqlite", "sqlite://rag.sqlite", "sqlite:///"])
-def test_unknown_stores_are_refused_in_one_line(url: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"rag\.url"):
-        open_rag(url, tmp_path)
+def test_a_block_without_anything_counts_as_written(store: RagStore) -> None:
+    store.write_block(7, NodeTable.empty(), EdgeTable.empty())
+    assert store.blocks().tolist() == [7]
+    assert len(store.read_nodes()) == len(store.read_edges()) == 0
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "rag.sqlite").write_text("this is not a database" * 100)
-    with pytest.raises(UserError, match="SQLite"):
-        open_rag("sqlite:///rag.sqlite", tmp_path)
+@pytest.mark.parametrize("target", STORES)
+def test_a_copy_preserves_everything(stores: Stores, kind: str, target: str) -> None:
+    with open_rag(stores.url(kind)) as source, open_rag(stores.url(target)) as copy:
+        nodes, edges = random_graph(source, blocks=3, seed=1)
+        source.write_block(9, NodeTable.empty(), EdgeTable.empty())
+        source.set_note("rag", "key")
+        source.copy_to(copy)
+        assert_same(copy.read_nodes(), nodes)
+        assert_same(EdgeTable.concatenate(copy.iterate_edges()), edges)
+        assert copy.blocks().tolist() == [0, 1, 2, 9]
+        assert (copy.notes(), copy.counts()) == (source.notes(), source.counts())
+        with pytest.raises(UserError, match="not empty"):
+            source.copy_to(copy)

@@ -78,12 +78,20 @@ class Phantom:
             raw: (z, y, x) uint8.
             labels: (z, y, x) uint64, the neurite's id from 1; every voxel belongs to a neurite, membranes included.
         """
+        cells = self.cells(box)
+        return {"raw": self._image(box, self._positions(box), cells), "labels": self._labels(cells)}
+
+    def cells(self, box: Box) -> Cells:
+        """The nearest neurite of each voxel of a box, which may reach beyond the volume."""
+        return self._neurites.cells(*self._positions(box))
+
+    def _positions(self, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Middles of the voxels along z, y and x in nanometres."""
         z, y, x = (
             (np.arange(begin, end) + 0.5) * size
             for begin, end, size in zip(box.begin, box.end, self.source.voxel_size, strict=True)
         )
-        cells = self._neurites.cells(z, y, x)
-        return {"raw": self._image(box, (z, y, x), cells), "labels": self._labels(cells)}
+        return z, y, x
 
     @property
     def _neurites(self) -> Neurites:

@@ -1,0 +1,116 @@
+"""What every block held when it was written: one small record per block, all of a stage in one file.
+
+A record lies at a place that follows from the block's index, so writing it again replaces it, workers never touch each
+other's bytes, and a million blocks are 24 MB that one read brings in. A record that was half written does not fit its
+own check and counts as absent.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+RECORD = np.dtype([("checksum", "<u8"), ("filled", "<u8"), ("times", "<u4"), ("check", "<u4")])
+
+
+@dataclass(frozen=True)
+class RecordTable:
+    """The records of all blocks of a stage, by block index.
+
+    Attributes:
+        checksum: (N,) uint64, of what the block wrote.
+        filled: (N,) uint64, voxels that are not 0; of the graph, voxels in all nodes.
+        times: (N,) uint32, how often in a row the block gave this very answer; 0 where there is no record.
+    """
+
+    checksum: np.ndarray
+    filled: np.ndarray
+    times: np.ndarray
+
+    @property
+    def present(self) -> np.ndarray:
+        """(N,) bool, blocks that have a record."""
+        return self.times > 0
+
+
+class BlockRecords:
+    """The file of records of one stage.
+
+    Args:
+        path: the file; created with the first record.
+        blocks: how many blocks the stage has.
+    """
+
+    def __init__(self, path: Path, blocks: int) -> None:
+        self.path = path
+        self.blocks = blocks
+
+    def write(self, block: int, checksum: int, filled: int) -> None:
+        """Note what a block wrote; on disk when this returns.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            place = block * RECORD.itemsize
+            former = _decoded(os.pread(file, RECORD.itemsize, place), block)
+            again = bool(former.present[0]) and int(former.checksum[0]) == checksum
+            record = np.zeros(1, RECORD)
+            record["checksum"], record["filled"] = checksum, filled
+            record["times"] = former.times[0] + 1 if again else 1
+            record["check"] = _check(record, np.array([block], dtype=np.uint64))
+            os.pwrite(file, record.tobytes(), place)
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+    def read(self) -> RecordTable:
+        """The records of all blocks."""
+        data = self.path.read_bytes() if self.path.exists() else b""
+        return _decoded(data[: self.blocks * RECORD.itemsize].ljust(self.blocks * RECORD.itemsize, b"\0"), 0)
+
+
+def array_checksum(data: np.ndarray) -> int:
+    """CRC-32 of an array's values in C order."""
+    return zlib.crc32(np.ascontiguousarray(data).data)
+
+
+def row_checksums(*columns: np.ndarray) -> np.ndarray:
+    """(N,) uint64, a hash per row of a table; the sum over rows, modulo 2^64, is a checksum that knows no order.
+
+    Args:
+        columns: (N,) each, of 64-bit integers or floats.
+    """
+    hashes = np.full(len(columns[0]), len(columns), dtype=np.uint64)
+    for column in columns:
+        hashes = _mixed(hashes ^ column.astype(column.dtype.newbyteorder("<")).view(np.uint64))
+    return hashes
+
+
+def _decoded(data: bytes, first_block: int) -> RecordTable:
+    if len(data) % RECORD.itemsize or not data:
+        data = bytes(RECORD.itemsize)
+    records = np.frombuffer(data, RECORD)
+    indices = np.arange(first_block, first_block + len(records), dtype=np.uint64)
+    sound = records["check"] == _check(records, indices)
+    return RecordTable(records["checksum"], records["filled"], np.where(sound, records["times"], 0).astype(np.uint32))
+
+
+def _check(records: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """(N,) uint32, hash of each record and of the block that it belongs to."""
+    hashes = row_checksums(records["checksum"], records["filled"], records["times"].astype(np.uint64), indices)
+    return (hashes & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): every bit of the input changes half of the output."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
