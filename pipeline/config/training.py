@@ -124,8 +124,8 @@ class DistillationConfig(Section):
     """Graph relation distillation (arXiv 2401.06370): what the student copies from the teacher.
 
     All terms are means, so that the weights do not depend on patch, batch or memory size; see docs/METHODS.md. The
-    defaults are the recipe that docs/BENCHMARKS.md found best: the affinity graph alone. The other terms are there to be
-    weighed in, `configs/mala_ac4.json` has them all as published.
+    defaults are the recipe that docs/BENCHMARKS.md found best: the affinity graph alone. The other terms are there to
+    be weighed in; `configs/mala_ac4.json` has them all as published.
     """
 
     node_weight: Weight = 0.0

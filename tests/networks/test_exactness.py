@@ -11,6 +11,7 @@ import torch
 from funlib.geometry import Coordinate
 
 from pipeline.networks import EmbeddingNetwork, build_network
+from pipeline.networks.section_unet import PIXELS_AT_ONCE
 from pipeline.volumes import Box, mirror_indices
 
 CASES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -106,7 +107,7 @@ def test_sections_in_parts_equal_sections_at_once(monkeypatch: pytest.MonkeyPatc
     raw = torch.randn(2, 1, 15, 32, 32)
     with torch.no_grad():
         at_once = network(raw)
-        monkeypatch.setattr("pipeline.networks.section_unet.PIXELS_AT_ONCE", 3000)
+        monkeypatch.setitem(PIXELS_AT_ONCE, "cpu", 3000)
         in_parts = network(raw)
     torch.testing.assert_close(in_parts, at_once, atol=1e-6, rtol=0)
     torch.testing.assert_close(network(raw), at_once, atol=1e-6, rtol=0)  # with gradients

@@ -98,9 +98,7 @@ def test_distillation_changes_the_student_and_never_the_teacher(make_run: MakeRu
 
 def test_tensorboard_shows_each_term_and_the_weight_it_entered_with(make_run: MakeRun) -> None:
     """Without the weights nobody can tell how much of the loss a term is, least of all while they warm up."""
-    run = make_run(
-        *ALL_TERMS, "student.distillation.warm_up=3", "student.distillation.supervised_weight=0.5", "seed=3"
-    )
+    run = make_run(*ALL_TERMS, "student.distillation.warm_up=3", "student.distillation.supervised_weight=0.5", "seed=3")
     train_student(run)
     events = EventAccumulator(str(run.network_directory("student") / "logs")).Reload()
     terms = {"supervised", "node", "edge", "affinity", "inter_edge", "inter_affinity"}
