@@ -1,13 +1,29 @@
-"""Graph stores of every kind, on real servers."""
+"""Where tests keep their files; graph stores of every kind, on real servers."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from database_servers import MongoServer, PostgresServer
 from graph_stores import STORES, Stores
+
+
+MEMORY_DISK = Path("/dev/shm")
+ROOM_FOR_TESTS = 4 << 30
+"""Bytes that must be free there; what passed is deleted at once."""
+
+
+def pytest_configure() -> None:
+    """Keep temporary files in memory where there is room: blocks wait for the disk again and again, which is what they
+    are for, but here nobody pulls the plug."""
+    if "PYTEST_DEBUG_TEMPROOT" in os.environ or not MEMORY_DISK.is_dir() or not os.access(MEMORY_DISK, os.W_OK):
+        return
+    if shutil.disk_usage(MEMORY_DISK).free >= ROOM_FOR_TESTS:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY_DISK)
 
 
 @pytest.fixture(scope="session")
