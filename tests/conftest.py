@@ -11,7 +11,6 @@ import pytest
 from database_servers import MongoServer, PostgresServer
 from graph_stores import STORES, Stores
 
-
 MEMORY_DISK = Path("/dev/shm")
 ROOM_FOR_TESTS = 4 << 30
 """Bytes that must be free there; what passed is deleted at once."""
