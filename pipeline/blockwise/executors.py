@@ -1,7 +1,7 @@
 """Run block tasks: in this process, or in worker processes on this machine. Both schedule with daisy.
 
 Tasks given together are chained: a block starts as soon as the upstream blocks that it reads are done. All tasks
-together use at most `cluster.workers` workers at a time. Success is judged by the state of every task, block by block.
+together use at most `cluster.workers` workers at a time, and one more for each stage that waits for another. Success is judged by the state of every task, block by block.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class LocalExecutor(Executor):
         with thread_environment(cluster.threads_per_worker):
             states = server.run_blockwise(
                 _pipeline(tasks, daisy_tasks),
-                resources={"worker": cluster.workers},
+                resources=_slots(tasks, cluster),
                 progress=sys.stderr.isatty(),
                 host="127.0.0.1",
                 summary=False,
@@ -171,7 +171,35 @@ def _costs(tasks: Sequence[BlockTask], summary: dict[str, Any]) -> dict[str, _Co
 
 
 def _daisy_tasks(tasks: Sequence[BlockTask], functions: Sequence[Any], cluster: ClusterConfig) -> dict[str, daisy.Task]:
-    return {task.name: _daisy_task(task, function, cluster) for task, function in zip(tasks, functions, strict=True)}
+    depths = _depths(tasks)
+    return {
+        task.name: _daisy_task(task, function, cluster, depths[task.name])
+        for task, function in zip(tasks, functions, strict=True)
+    }
+
+
+def _depths(tasks: Sequence[BlockTask]) -> dict[str, int]:
+    """How many of the tasks each one waits for, one after another; upstream tasks come first."""
+    depths: dict[str, int] = {}
+    for task in tasks:
+        before = [depths[upstream.name] for upstream in task.upstream if upstream.name in depths]
+        depths[task.name] = max(before, default=-1) + 1
+    return depths
+
+
+def _slots(tasks: Sequence[BlockTask], cluster: ClusterConfig) -> dict[str, int]:
+    """Places for workers, so that no task can be left without one by tasks that wait for it.
+
+    daisy keeps workers that wait for blocks. When the last worker of an early task dies, workers of later tasks take its
+    place and would wait for ever for the block that it had. So the tasks at depth d or deeper together get one place
+    less than those above leave, and for each depth beyond the first there is a place more than `cluster.workers`.
+    """
+    deepest = max(_depths(tasks).values())
+    return {_slot(depth): cluster.workers + deepest - depth for depth in range(deepest + 1)}
+
+
+def _slot(depth: int) -> str:
+    return f"worker at depth {depth} or more"
 
 
 def _pipeline(tasks: Sequence[BlockTask], daisy_tasks: dict[str, daisy.Task]) -> daisy.Pipeline:
@@ -209,7 +237,9 @@ def _no_work(block: daisy.Block) -> None:
     """For a run that only creates daisy's files."""
 
 
-def _daisy_task(task: BlockTask, function: Any, cluster: ClusterConfig, skip: np.ndarray | None = None) -> daisy.Task:
+def _daisy_task(
+    task: BlockTask, function: Any, cluster: ClusterConfig, depth: int = 0, skip: np.ndarray | None = None
+) -> daisy.Task:
     grid = task.grid
     first = grid.to_roi(grid.block(0).box)
     context = task.context * grid.voxel_size
@@ -228,7 +258,7 @@ def _daisy_task(task: BlockTask, function: Any, cluster: ClusterConfig, skip: np
         tracking_path=str(marker_folder(task)),
         skip_mask=task.empty if skip is None else skip,
         resource_tracking=True,
-        requires={"worker": 1},
+        requires={_slot(above): 1 for above in range(depth + 1)},
     )
 
 

@@ -19,7 +19,7 @@ class ClusterConfig(Section):
     executor: Literal["serial", "local"] = "local"
     """`serial`: in this process, for debugging; `local`: worker processes on this machine."""
     workers: Positive = 2
-    """Worker processes."""
+    """Worker processes; stages that run at the same time may have one more each, which mostly waits."""
     threads_per_worker: Positive = 1
     """Threads that each worker's numerical libraries may use."""
     block_timeout: Seconds = 3600.0

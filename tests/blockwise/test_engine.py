@@ -91,8 +91,11 @@ def test_a_failing_block_is_reported_and_only_what_needs_it_waits(
     assert visits(tmp_path) == {0: 2} | dict.fromkeys(range(1, BLOCKS), 1)
 
 
-def test_a_killed_worker_costs_its_block_only(tmp_path: Path) -> None:
-    run = make_run(tmp_path, cluster={"executor": "local"})
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_costs_its_block_only(tmp_path: Path, workers: int) -> None:
+    """Not the whole run either: workers of the next stage take its place, and wait for its block."""
+    run = make_run(tmp_path, cluster={"executor": "local", "workers": workers})
     (tmp_path / "die_once").write_text("3")
     assert toy_chain(run)
     np.testing.assert_array_equal(result(run), expected_sums(run))
