@@ -1,7 +1,8 @@
 """Run block tasks: in this process, or in worker processes on this machine. Both schedule with daisy.
 
 Tasks given together are chained: a block starts as soon as the upstream blocks that it reads are done. All tasks
-together use at most `cluster.workers` workers at a time, and one more for each stage that waits for another. Success is judged by the state of every task, block by block.
+together use at most `cluster.workers` workers at a time, and one more for each stage that waits for another. Success is
+judged by the state of every task, block by block.
 """
 
 from __future__ import annotations
@@ -190,9 +191,9 @@ def _depths(tasks: Sequence[BlockTask]) -> dict[str, int]:
 def _slots(tasks: Sequence[BlockTask], cluster: ClusterConfig) -> dict[str, int]:
     """Places for workers, so that no task can be left without one by tasks that wait for it.
 
-    daisy keeps workers that wait for blocks. When the last worker of an early task dies, workers of later tasks take its
-    place and would wait for ever for the block that it had. So the tasks at depth d or deeper together get one place
-    less than those above leave, and for each depth beyond the first there is a place more than `cluster.workers`.
+    daisy keeps workers that wait for blocks. When the last worker of an early task dies, workers of later tasks take
+    its place and would wait for ever for the block that it had. So the tasks at depth d or deeper together get one
+    place less than those at depth d - 1 or deeper, and there are as many places more than `cluster.workers` in all.
     """
     deepest = max(_depths(tasks).values())
     return {_slot(depth): cluster.workers + deepest - depth for depth in range(deepest + 1)}
