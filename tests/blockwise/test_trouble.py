@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 from funlib.geometry import Coordinate
 
@@ -43,8 +44,12 @@ def test_each_error_has_its_line_in_the_table(error: Exception, trouble: Trouble
 
 
 def test_what_a_database_calls_a_lost_connection_passes() -> None:
-    error = RuntimeError("terminating connection due to administrator command")
-    assert trouble_of(error, lambda link: "terminating connection" in str(link)) is Trouble.PASSING
+    """Also where the graph store made a user's error of it: while a server restarts, it cannot be opened."""
+    lost = psycopg.errors.AdminShutdown("terminating connection due to administrator command")
+    assert trouble_of(lost) is Trouble.PASSING
+    refused = UserError("the PostgreSQL graph 'a' cannot be opened", "rag.url")
+    refused.__cause__ = psycopg.OperationalError("connection refused")
+    assert trouble_of(refused) is Trouble.PASSING
 
 
 def test_the_cause_of_an_error_counts(tmp_path: Path) -> None:

@@ -188,10 +188,15 @@ def test_the_script_without_data_says_what_to_run_first(
     assert "import_data.py" in message
 
 
+def _heed_ctrl_c() -> None:
+    """Tests that run in the background of a shell ignore Ctrl-C, and so would the processes that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_the_script_serves_until_ctrl_c(raw_run: Run) -> None:
     command = [sys.executable, *script(raw_run)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=_heed_ctrl_c)
     assert process.stdout is not None
     line = process.stdout.readline()
     address = next(word for word in line.split() if word.startswith("http"))
