@@ -189,10 +189,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/scale"))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--sizes", type=int, default=len(SIZES), choices=(2, 3), help="how many, the smallest first")
     parser.add_argument("--quick", action="store_true", help="19 Mvoxel at most: checks the benchmark only")
     options = parser.parse_args()
 
-    block, shapes = (QUICK_BLOCK, QUICK_SIZES) if options.quick else (BLOCK, SIZES)
+    block, shapes = (QUICK_BLOCK, QUICK_SIZES) if options.quick else (BLOCK, SIZES[: options.sizes])
     sizes = []
     for blocks in shapes:
         shutil.rmtree(options.out, ignore_errors=True)
