@@ -15,16 +15,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.blockwise import BlockTask, run_stages
-from pipeline.blockwise.audit import chunk_key
 from pipeline.blockwise.fragments import FragmentsTask
 from pipeline.blockwise.markers import unmark_blocks
-from pipeline.blockwise.stage import BlockFunction
+from pipeline.blockwise.stage import BlockFunction, Stage
+from pipeline.blockwise.storage import chunk_name
 from pipeline.blockwise.tracking import begin, write_record
 from pipeline.config import parse_config
 from pipeline.run import Run, read_json, write_json
@@ -120,7 +121,7 @@ def writing(directory: Path) -> dict[str, float]:
     for _ in range(REPEATS * 2):
         times["zarr"].append(seconds(lambda: plain.write(block.box, data.astype(np.uint64))))
         times["committed"].append(seconds(lambda: output.write(block, data)))
-    size = (run.volume / chunk_key(task, block)).stat().st_size
+    size = (run.volume / task.dataset / chunk_name(plain, block)).stat().st_size
     return {**{name: statistics.median(values) for name, values in times.items()}, "chunk_bytes": float(size)}
 
 
@@ -128,8 +129,8 @@ def writing(directory: Path) -> dict[str, float]:
 class FragmentsOfNothing(FragmentsTask):
     """The array of the fragments without the stages before it."""
 
-    @property
-    def upstream(self) -> tuple[()]:  # type: ignore[override]
+    @cached_property
+    def upstream(self) -> tuple[Stage, ...]:
         return ()
 
 

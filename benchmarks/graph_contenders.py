@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import networkx as nx
@@ -104,7 +105,7 @@ class Ours(Contender):
     def writers(self, data: Data, blocks: list[int]) -> list[Callable[[], object]]:
         store = open_rag(self.url)
         tables = {block: data.block(block) for block in blocks}
-        return [lambda block=block: store.write_block(block, *tables[block]) for block in blocks]  # type: ignore[misc]
+        return [partial(store.write_block, block, *tables[block]) for block in blocks]
 
     def read_all(self) -> Rows:
         with open_rag(self.url) as store:
@@ -133,7 +134,7 @@ class Funlib(Contender):
     def writers(self, data: Data, blocks: list[int]) -> list[Callable[[], object]]:
         database = self.database("r+")
         graphs = [as_networkx(*data.block(block)) for block in blocks]
-        return [lambda graph=graph: database.write_graph(graph) for graph in graphs]  # type: ignore[misc]
+        return [partial(database.write_graph, graph) for graph in graphs]
 
     def read_all(self) -> Rows:
         return _rows(self.database("r").read_graph())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 HIDDEN = "***"
 """What stands in place of a password."""
@@ -27,6 +28,16 @@ class UserError(Exception):
         self.what = hide_passwords(" ".join(what.split()))
         self.where = where
         super().__init__(f"{where}: {self.what}" if where else self.what)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and what it was explicitly raised from, link by link."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__
 
 
 def hide_passwords(text: str) -> str:

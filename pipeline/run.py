@@ -179,21 +179,25 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            _sync_folder(path.parent)
+            with suppress(OSError):  # file systems that cannot do this need it not
+                sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror or error}", str(path)) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Let a renamed file survive a loss of power; file systems that cannot do this need it not."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to disk: a renamed file then survives a loss of power.
+
+    Raises:
+        OSError: the file system cannot do that.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_summary(run: Run) -> dict[str, Any]:

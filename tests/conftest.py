@@ -6,10 +6,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from database_servers import MongoServer, PostgresServer
 from graph_stores import STORES, Stores
+
+AnyServer = TypeVar("AnyServer", PostgresServer, MongoServer)
 
 MEMORY_DISK = Path("/dev/shm")
 ROOM_FOR_TESTS = 4 << 30
@@ -25,24 +28,24 @@ def pytest_configure() -> None:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY_DISK)
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL server that runs."""
-    server = PostgresServer()
+def running(server: AnyServer) -> Iterator[AnyServer]:
+    """Start a server if it is ours, and close it in the end."""
     if server.owned:
         server.start()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that runs."""
+    yield from running(PostgresServer())
 
 
 @pytest.fixture(scope="session")
 def mongo() -> Iterator[MongoServer]:
     """A MongoDB server that runs."""
-    server = MongoServer()
-    if server.owned:
-        server.start()
-    yield server
-    server.close()
+    yield from running(MongoServer())
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from .agglomerate import agglomeration
 from .audit_graph import GraphFindings, check_graph
 from .fragments import FragmentsTask
 from .grid import Block
-from .markers import marked_blocks
+from .markers import done_blocks
 from .parallel import in_threads
 from .predict import PredictTask
 from .rag_statistics import RagTask
@@ -27,6 +27,7 @@ from .raw import open_raw
 from .records import RecordTable, array_checksum
 from .segment import SegmentTask, written_segmentations
 from .stage import BlockTask, Stage, VolumeTask
+from .storage import chunk_name
 from .tracking import Progress, progress_of, read_record
 
 
@@ -114,13 +115,6 @@ def audited_stages(run: Run) -> list[Stage]:
     return [*found, *written_segmentations(run)] if len(found) == len(stages) else found
 
 
-def done_blocks(task: BlockTask) -> np.ndarray:
-    """(z, y, x) bool over the block grid: blocks that were computed and count as done."""
-    if read_record(task).get("complete") is True:
-        return ~task.empty
-    return marked_blocks(task) & ~task.empty
-
-
 def _check_array(task: VolumeTask, found: StageFindings, before: dict[str, StageFindings]) -> np.ndarray:
     """Read every chunk that should be there; (N,) int64 fragments per block, -1 where they are not known."""
     done = done_blocks(task)
@@ -133,7 +127,7 @@ def _check_array(task: VolumeTask, found: StageFindings, before: dict[str, Stage
     store = CheckedStore(str(task.run.volume))
 
     def check(block: Block) -> tuple[int, Damage | None, int]:
-        if chunk_key(task, block) not in store:
+        if f"{task.dataset}/{chunk_name(volume, block)}" not in store:
             return block.index, Damage.MISSING, -1
         try:
             data = volume.read(block.box)
@@ -155,12 +149,6 @@ def _check_array(task: VolumeTask, found: StageFindings, before: dict[str, Stage
             flags[damage][index] = True
     found.damaged = {kind: flag.reshape(task.grid.shape) for kind, flag in flags.items()}
     return fragments
-
-
-def chunk_key(task: VolumeTask, block: Block) -> str:
-    """The name of a block's chunk in the container."""
-    position = [int(index) for index in np.unravel_index(block.index, task.grid.shape)]
-    return f"{task.dataset}/{'.'.join(str(index) for index in [*[0] * len(task.channels), *position])}"
 
 
 def _is_doubtful(task: VolumeTask, records: RecordTable, block: Block) -> bool:
@@ -198,9 +186,9 @@ def _check_graph(run: Run, stages: Sequence[Stage], findings: dict[str, StageFin
     if rag is None:
         return
     scored = next((stage for stage in stages if stage.name == agglomeration(run).name), None)
-    graph = check_graph(rag, done_blocks(rag), fragments, scored)
-    found = findings[rag.name]
-    found.done = int(done_blocks(rag).sum())
+    done, found = done_blocks(rag), findings[rag.name]
+    graph = check_graph(rag, done, fragments, scored)
+    found.done = int(done.sum())
     found.damaged = {
         Damage.UNRECORDED: graph.unrecorded,
         Damage.CHANGED: graph.changed,
@@ -213,11 +201,10 @@ def _check_graph(run: Run, stages: Sequence[Stage], findings: dict[str, StageFin
 
 
 def _note_scores(stage: Stage, found: StageFindings, graph: GraphFindings) -> None:
-    complete = read_record(stage).get("complete") is True
     if isinstance(stage, BlockTask):
         found.done = int(done_blocks(stage).sum())
         found.damaged = {Damage.UNRECORDED: graph.unscored, Damage.CHANGED: graph.changed_scores}
-    elif complete:
+    elif read_record(stage).get("complete") is True:
         found.done = 1
         if graph.edges_without_score:
             found.unsound = f"{graph.edges_without_score} edges have no score"

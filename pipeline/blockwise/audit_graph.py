@@ -9,10 +9,9 @@ import numpy as np
 from ..rag import EdgeTable, RagStore
 from .agglomerate import score_checksums
 from .grid import BlockGrid
-from .markers import marked_blocks
+from .markers import done_blocks
 from .rag_statistics import RagTask, edge_checksums, node_checksums, open_graph
 from .stage import BlockTask, Stage
-from .tracking import read_record
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,6 @@ def _scores(scored: Stage | None, rows: _Rows, blocks: np.ndarray) -> tuple[np.n
     """(N,) bool each: blocks whose scores have no checksum, or another one; none if scores do not come in blocks."""
     if not isinstance(scored, BlockTask):
         return np.zeros_like(blocks), np.zeros_like(blocks)
-    complete = read_record(scored).get("complete") is True
-    done = blocks & (~scored.empty.ravel() if complete else marked_blocks(scored).ravel())
+    done = blocks & done_blocks(scored).ravel()
     records = scored.records.read()
     return done & ~records.present, done & records.present & (rows.score_checksum[:-1] != records.checksum)

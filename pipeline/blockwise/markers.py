@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import UserError
 from .stage import BlockTask
-from .tracking import marker_folder
+from .tracking import marker_folder, read_record
 
 
 def marked_blocks(task: BlockTask) -> np.ndarray:
@@ -28,6 +28,17 @@ def marked_blocks(task: BlockTask) -> np.ndarray:
     if shape is None or not path.exists():
         return np.zeros(task.grid.shape, dtype=bool)
     return np.array(_within(np.fromfile(path, dtype=np.uint8).reshape(shape), task) != 0)
+
+
+def done_blocks(task: BlockTask) -> np.ndarray:
+    """(z, y, x) bool over the block grid: blocks that were computed and count as done.
+
+    Raises:
+        UserError: the markers are not in the layout of daisy 2.
+    """
+    if read_record(task).get("complete") is True:
+        return ~task.empty
+    return marked_blocks(task) & ~task.empty
 
 
 def unmark_blocks(task: BlockTask, blocks: np.ndarray) -> None:

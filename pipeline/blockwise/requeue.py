@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from .audit import StageFindings, done_blocks
-from .markers import unmark_blocks
+from .audit import StageFindings
+from .markers import done_blocks, unmark_blocks
 from .segment import SegmentTask, lut_path
 from .stage import BlockTask, DriverStep, Stage
 from .tracking import write_record

@@ -18,6 +18,7 @@ import numpy as np
 from numcodecs.compat import ensure_contiguous_ndarray_like
 
 from ..errors import UserError
+from ..run import sync_folder
 from ..volumes import Box, CheckedStore, Volume, open_volume
 from .grid import Block
 from .records import BlockRecords, array_checksum
@@ -28,7 +29,7 @@ class DurableStore(CheckedStore):
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
-        _flush(Path(self.path, key).parent)
+        sync_folder(Path(self.path, key).parent)
 
     @staticmethod
     def _tofile(a: Any, fn: str) -> None:
@@ -124,16 +125,11 @@ class BlockOutput:
 
     def _discard(self, block: Block) -> None:
         """Remove what an earlier attempt left: zarr would read it before it writes a chunk that the region cuts."""
-        array = self.volume.array
-        position = [begin // extent for begin, extent in zip(block.box.begin, array.chunks[-3:], strict=True)]
-        chunk = ".".join(str(index) for index in [*[0] * (array.ndim - 3), *position])
-        (self._folder / chunk).unlink(missing_ok=True)
+        (self._folder / chunk_name(self.volume, block)).unlink(missing_ok=True)
 
 
-def _flush(folder: Path) -> None:
-    """Bring the names in a folder to disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def chunk_name(volume: Volume, block: Block) -> str:
+    """The file name of the chunk that holds a block."""
+    array = volume.array
+    position = [begin // extent for begin, extent in zip(block.box.begin, array.chunks[-3:], strict=True)]
+    return ".".join(str(index) for index in [*[0] * (array.ndim - 3), *position])

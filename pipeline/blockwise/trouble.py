@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ..config import ClusterConfig
-from ..errors import UserError
+from ..errors import UserError, causes
 from ..rag import is_connection_trouble
 
 
@@ -82,7 +82,7 @@ def trouble_of(error: BaseException) -> Trouble:
     """What kind of error it is, with what it was raised from; of those of databases, the graph store knows more."""
     if is_connection_trouble(error):
         return Trouble.PASSING
-    chain = list(_causes(error))
+    chain = list(causes(error))
     for rule in TABLE:
         if any(rule.fits(link) for link in chain):
             return rule.trouble
@@ -104,11 +104,3 @@ def pauses(cluster: ClusterConfig, seed: str) -> Iterator[float]:
     chance = random.Random(seed)
     for attempt in range(cluster.passing_retries):
         yield min(cluster.passing_pause * 2**attempt, cluster.longest_pause) * chance.uniform(0.5, 1.5)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it was explicitly raised from."""
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = link.__cause__

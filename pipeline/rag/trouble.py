@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import sqlite3
 import sys
-from collections.abc import Iterator
+
+from ..errors import causes
 
 PASSING_ERRNOS = {errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
 """What network file systems and sockets answer while the other side is away."""
@@ -19,15 +20,7 @@ def is_connection_trouble(error: BaseException) -> bool:
 
     The cause of an error counts as well. Drivers that this process has not loaded are not loaded for it.
     """
-    return any(_passes(link) for link in _chain(error))
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__
+    return any(_passes(link) for link in causes(error))
 
 
 def _passes(error: BaseException) -> bool:

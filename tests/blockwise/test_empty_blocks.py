@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 from funlib.geometry import Coordinate
 from toy_tasks import Doubled, Summed, make_run, visits
 
-from pipeline.blockwise import run_stages
-from pipeline.blockwise.audit import done_blocks
+from pipeline.blockwise import Block, BlockGrid, run_stages
+from pipeline.blockwise.markers import done_blocks
 from pipeline.blockwise.occupancy import empty_blocks
 from pipeline.errors import UserError
 from pipeline.run import Run, read_json
@@ -34,9 +35,11 @@ def mask_without_first_block(run: Run) -> None:
 
 @pytest.mark.parametrize("executor", ["serial", "local"])
 @pytest.mark.parametrize("emptied", [first_block_constant, mask_without_first_block])
-def test_empty_blocks_are_skipped_by_every_stage_and_are_zero(tmp_path: Path, executor: str, emptied: object) -> None:
+def test_empty_blocks_are_skipped_by_every_stage_and_are_zero(
+    tmp_path: Path, executor: str, emptied: Callable[[Run], None]
+) -> None:
     run = make_run(tmp_path, cluster={"executor": executor})
-    emptied(run)  # type: ignore[operator]
+    emptied(run)
     assert run_stages(run, [Doubled(run)], False)
     assert visits(tmp_path) == dict.fromkeys(range(1, BLOCKS), 1)
     doubled = open_volume(run.volume, "doubled")
@@ -72,11 +75,11 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path, monkeypatch:
     looked: list[int] = []
 
     def broken_after(limit: int) -> None:
-        def full_box(grid: object, block: object) -> Box:
+        def full_box(grid: BlockGrid, block: Block) -> Box:
             if len(looked) == limit:
                 raise UserError("interrupted")
-            looked.append(block.index)  # type: ignore[attr-defined]
-            return block.box  # type: ignore[attr-defined,no-any-return]
+            looked.append(block.index)
+            return block.box
 
         monkeypatch.setattr("pipeline.blockwise.occupancy.full_box", full_box)
 

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -31,34 +31,32 @@ from pipeline.run import Run, read_json
 BLOCKS = 2 * 3 * 3
 
 
+@contextmanager
+def troubled(run: Run, process: AbstractContextManager[BlockFunction]) -> Iterator[BlockFunction]:
+    """What a worker opens, with the trouble that files in the run directory ask for."""
+    with process as process_block:
+
+        def troubled_block(block: Block) -> None:
+            make_trouble(run.directory, block)
+            process_block(block)
+
+        yield troubled_block
+
+
 @dataclass(frozen=True)
 class TroubledFragments(FragmentsTask):
-    """The fragments, with the trouble that files in the run directory ask for."""
+    """The fragments, with trouble."""
 
-    @contextmanager
-    def process(self) -> Iterator[BlockFunction]:
-        with super().process() as process_block:
-
-            def troubled(block: Block) -> None:
-                make_trouble(self.run.directory, block)
-                process_block(block)
-
-            yield troubled
+    def process(self) -> AbstractContextManager[BlockFunction]:
+        return troubled(self.run, super().process())
 
 
 @dataclass(frozen=True)
 class TroubledGraph(RagTask):
-    """The graph, with the trouble that files in the run directory ask for, while the worker is connected."""
+    """The graph, with trouble while the worker is connected."""
 
-    @contextmanager
-    def process(self) -> Iterator[BlockFunction]:
-        with super().process() as process_block:
-
-            def troubled(block: Block) -> None:
-                make_trouble(self.run.directory, block)
-                process_block(block)
-
-            yield troubled
+    def process(self) -> AbstractContextManager[BlockFunction]:
+        return troubled(self.run, super().process())
 
 
 def prepared(directory: Path, executor: str = "local", **sections: Any) -> Run:
