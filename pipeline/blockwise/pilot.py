@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..run import Run
 from .lock import only_driver
+from .markers import done_blocks
 from .plan import read_voxels, reader
 from .stage import BlockTask, Stage
 from .summary import duration
@@ -52,17 +53,19 @@ class WorkerCost:
 
 @dataclass(frozen=True)
 class Pilot:
-    """What a pilot tells about all blocks of a task.
+    """What a pilot tells about the blocks of a task that are left.
 
     Attributes:
         task: the task.
         costs: of each process.
-        read_voxels: voxels that all blocks of the task read.
+        read_voxels: voxels that all blocks left to compute read.
+        blocks: how many are left: neither done nor empty.
     """
 
     task: BlockTask
     costs: tuple[WorkerCost, ...]
     read_voxels: int
+    blocks: int
 
     @cached_property
     def _rates(self) -> np.ndarray:
@@ -94,11 +97,11 @@ class Pilot:
         return max(0.0, cost.seconds[0] - cost.voxels[0] * float(self._rates.mean()))
 
     def predicted_seconds(self) -> tuple[float, float, float]:
-        """Wall time of all blocks with as many workers: expected, and the bounds of its confidence interval."""
+        """Wall time of what is left with as many workers: expected, and the bounds of its confidence interval."""
         mean, error = float(self._rates.mean()), self._standard_error()
-        blocks = len(self.task.grid)
-        per_block = self.read_voxels / blocks
-        rounds = max(blocks / self.workers, math.ceil(blocks / self.workers) if blocks < 10 * self.workers else 0)
+        per_block = self.read_voxels / self.blocks
+        few = self.blocks < 10 * self.workers
+        rounds = math.ceil(self.blocks / self.workers) if few else self.blocks / self.workers
 
         def total(rate: float) -> float:
             return self.start_seconds + rounds * per_block * max(rate, 0.0)
@@ -115,7 +118,7 @@ class Pilot:
 
 
 def log_pilots(run: Run, stages: Sequence[Stage], blocks: int, overwrite: bool) -> None:
-    """Compute a few blocks of each block-wise stage that is not done, and say what all of them would take.
+    """Compute a few blocks of each block-wise stage that is not done, and say what all that are left would take.
 
     A stage whose inputs are not there cannot be tried; the first such stage ends the pilot.
 
@@ -147,29 +150,40 @@ def _try_stages(stages: Sequence[Stage], blocks: int) -> None:
             return
         else:
             begin(stage)
-            for line in report(run_pilot(stage, blocks)):
+            left = np.flatnonzero(~(stage.empty | done_blocks(stage)))
+            if not len(left):
+                logger.info("%s: no block is left to try", stage.name)
+                continue
+            for line in report(run_pilot(stage, left, blocks)):
                 logger.info(line)
 
 
-def run_pilot(task: BlockTask, blocks: int) -> Pilot:
+def run_pilot(task: BlockTask, left: np.ndarray, blocks: int) -> Pilot:
     """Compute blocks of a task whose output exists; their results are stored, but not marked as done.
 
     Args:
         task: the task.
+        left: (N,) indices of the blocks to choose from. Those that are done are no good: a kill would cost them.
         blocks: computed by each of the processes, of which there are as many as `cluster.workers`, but no more than
             cores, nor than blocks.
     """
     cluster = task.run.config.cluster
-    workers = 1 if cluster.executor == "serial" else min(cluster.workers, len(os.sched_getaffinity(0)), len(task.grid))
-    chosen = spread_blocks(len(task.grid), blocks * workers)
+    workers = 1 if cluster.executor == "serial" else min(cluster.workers, len(os.sched_getaffinity(0)), len(left))
+    chosen = left[spread_blocks(len(left), blocks * workers)].tolist()
     shares = [chosen[worker::workers] for worker in range(workers)]
     with (
         thread_environment(cluster.threads_per_worker),
         ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
     ):
         pending = [pool.submit(_measure, task, share, time.time()) for share in shares]
-        costs = tuple(future.result() for future in tqdm(pending, desc=f"{task.name} pilot", unit="worker"))
-    return Pilot(task, costs, read_voxels(task, reader(task)))
+        measured = [future.result() for future in tqdm(pending, desc=f"{task.name} pilot", unit="worker")]
+    read = reader(task)
+    costs = [
+        WorkerCost(start, tuple(read(task.grid.block(index)).size for index in share), seconds, memory)
+        for share, (start, seconds, memory) in zip(shares, measured, strict=True)
+    ]
+    voxels = round(read_voxels(task, read) * len(left) / len(task.grid))
+    return Pilot(task, tuple(costs), voxels, len(left))
 
 
 def spread_blocks(count: int, wanted: int) -> list[int]:
@@ -188,7 +202,7 @@ def report(pilot: Pilot) -> list[str]:
     lines = [
         f"{task.name}: a block takes {np.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}, "
         f"{len(seconds)} blocks), {pilot.peak_memory / 2**20:.0f} MiB per worker, {pilot.start_seconds:.1f} s to start",
-        f"  {len(task.grid)} blocks with {_workers(pilot.workers)}: about {duration(expected)} "
+        f"  {pilot.blocks} blocks with {_workers(pilot.workers)}: about {duration(expected)} "
         f"({CONFIDENCE:.0%} of such pilots: {duration(low)} to {duration(high)})",
     ]
     if pilot.slowest > NEAR_TIMEOUT * timeout:
@@ -203,9 +217,8 @@ def _workers(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
 
 
-def _measure(task: BlockTask, blocks: Sequence[int], asked_at: float) -> WorkerCost:
-    """In a process of its own."""
-    read = reader(task)
+def _measure(task: BlockTask, blocks: Sequence[int], asked_at: float) -> tuple[float, tuple[float, ...], int]:
+    """In a process of its own: seconds to start, seconds of each block, and peak memory in bytes."""
     with task.process() as process_block:
         limit_threads(task.run.config.cluster.threads_per_worker)
         start_seconds = time.time() - asked_at
@@ -214,5 +227,4 @@ def _measure(task: BlockTask, blocks: Sequence[int], asked_at: float) -> WorkerC
             started = time.monotonic()
             process_block(task.grid.block(index))
             seconds.append(time.monotonic() - started)
-    voxels = tuple(read(task.grid.block(index)).size for index in blocks)
-    return WorkerCost(start_seconds, voxels, tuple(seconds), peak_memory())
+    return start_seconds, tuple(seconds), peak_memory()

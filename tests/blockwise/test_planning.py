@@ -9,13 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from funlib.geometry import Coordinate
+from toy_tasks import Doubled, visits
+from toy_tasks import make_run as make_toy_run
 from voronoi_run import make_run, store_affinities, stored
 
-from pipeline.blockwise import BlockTask, PredictTask, extract_fragments, fragment_stages, log_plan, prediction_stages
+from pipeline.blockwise import (
+    BlockTask,
+    PredictTask,
+    extract_fragments,
+    fragment_stages,
+    log_plan,
+    prediction_stages,
+    run_stages,
+)
 from pipeline.blockwise.fragments import FragmentsTask
 from pipeline.blockwise.pilot import Pilot, WorkerCost, log_pilots, report, run_pilot, spread_blocks
 from pipeline.blockwise.plan import context_overhead, decoded_voxels, reader
 from pipeline.blockwise.tracking import Progress, begin, progress_of
+from pipeline.volumes import open_volume
 
 
 @pytest.mark.parametrize("task_type", [PredictTask, FragmentsTask])
@@ -78,6 +89,25 @@ def test_a_pilot_computes_real_blocks_and_the_run_afterwards_all_of_them(
     np.testing.assert_array_equal(tried[tried > 0], complete[tried > 0])
 
 
+def test_a_pilot_touches_neither_blocks_that_are_done_nor_empty_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A kill in the middle would cost a done block its chunk; an empty one is 0 by definition."""
+    run = make_toy_run(tmp_path)
+    volume = run.open_raw("toy")
+    source = Doubled(run).grid.to_source(Doubled(run).grid.block(0).box)
+    open_volume(run.volume, "raw", "r+").write(source, np.zeros(volume.read(source).shape, np.uint8))
+    (tmp_path / "raise").write_text("5")
+    assert not run_stages(run, [Doubled(run)], False)
+    before = visits(tmp_path)
+    caplog.set_level(logging.INFO)
+    (tmp_path / "raise").unlink()
+    log_pilots(run, [Doubled(run)], 4, overwrite=False)
+    assert visits(tmp_path) == {**before, 5: before[5] + 1}
+    assert 0 not in visits(tmp_path)
+    assert "1 blocks with 1 worker: about" in caplog.text
+
+
 def test_a_stage_without_inputs_is_not_tried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = make_run(tmp_path)
     caplog.set_level(logging.INFO)
@@ -90,10 +120,10 @@ def test_a_pilot_predicts_from_warm_blocks_and_counts_the_start_once(tmp_path: P
     """18 blocks, two workers: 2 s to start, 3 s more for the first block, then a second per 1000 voxels."""
     task = FragmentsTask(make_run(tmp_path))
     cost = WorkerCost(2.0, (1000, 1000, 2000), (4.0, 1.0, 2.0), 5)
-    pilot = Pilot(task, (cost, cost), 18 * 1000)
+    pilot = Pilot(task, (cost, cost), 18 * 1000, 18)
     assert pilot.start_seconds == pytest.approx(5.0)
     assert pilot.predicted_seconds() == pytest.approx((14.0, 14.0, 14.0))
-    uneven = Pilot(task, (cost, WorkerCost(2.0, (1000, 1000, 2000), (4.0, 1.5, 2.0), 9)), 18 * 1000)
+    uneven = Pilot(task, (cost, WorkerCost(2.0, (1000, 1000, 2000), (4.0, 1.5, 2.0), 9)), 18 * 1000, 18)
     expected, low, high = uneven.predicted_seconds()
     assert low < expected < high
     assert uneven.peak_memory == 9
@@ -102,9 +132,9 @@ def test_a_pilot_predicts_from_warm_blocks_and_counts_the_start_once(tmp_path: P
 def test_blocks_near_the_timeout_are_pointed_out(tmp_path: Path) -> None:
     task = FragmentsTask(make_run(tmp_path, cluster={"block_timeout": 5.0}))
     cost = WorkerCost(2.0, (1000, 1000), (4.0, 1.0), 5)
-    assert "80% of cluster.block_timeout (5 s)" in report(Pilot(task, (cost,), 18 * 1000))[-1]
+    assert "80% of cluster.block_timeout (5 s)" in report(Pilot(task, (cost,), 18 * 1000, 18))[-1]
     calm = FragmentsTask(make_run(tmp_path, cluster={"block_timeout": 50.0}))
-    assert not any("block_timeout" in line for line in report(Pilot(calm, (cost,), 18 * 1000)))
+    assert not any("block_timeout" in line for line in report(Pilot(calm, (cost,), 18 * 1000, 18)))
 
 
 def test_the_blocks_of_a_pilot_come_from_everywhere() -> None:
@@ -116,7 +146,7 @@ def test_a_pilot_says_what_a_block_needs(tmp_path: Path) -> None:
     task = FragmentsTask(run := make_run(tmp_path))
     store_affinities(run)
     begin(task)
-    pilot = run_pilot(task, 2)
+    pilot = run_pilot(task, np.arange(len(task.grid)), 2)
     assert pilot.workers == 1  # the serial executor
     assert pilot.peak_memory > 20 << 20
     assert pilot.read_voxels == pytest.approx(context_overhead(task) * task.grid.box.size)
