@@ -26,7 +26,9 @@ from ..errors import UserError
 from ..run import Run
 from .failures import BlockFailure, read_failures, reason_to_end
 from .stage import BlockTask
-from .tracking import marker_folder, peak_memory, read_memory
+from .memory import peak_memory
+from .roster import most_memory
+from .tracking import marker_folder
 from .trouble import Trouble
 from .worker import OpenTask, attempt, thread_environment, work
 
@@ -166,7 +168,7 @@ def _costs(tasks: Sequence[BlockTask], summary: dict[str, Any]) -> dict[str, _Co
     """What daisy and the workers measured."""
     measured = summary.get("per_task", {})
     return {
-        task.name: _Cost(float(measured.get(task.name, {}).get("total_block_secs", 0.0)), read_memory(task))
+        task.name: _Cost(float(measured.get(task.name, {}).get("total_block_secs", 0.0)), most_memory(task))
         for task in tasks
     }
 

@@ -24,7 +24,7 @@ from .markers import done_blocks
 from .plan import read_voxels, reader
 from .stage import BlockTask, Stage
 from .summary import duration
-from .tracking import Progress, begin, peak_memory, progress_of, refuse_or_drop_stale
+from .tracking import Progress, begin, progress_of, refuse_or_drop_stale
 from .worker import limit_threads, thread_environment
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from ..run import Run, read_json, update_summary
 from .executors import Outcome
 from .failures import BlockFailure, failure_folder
 from .stage import BlockTask, Stage
-from .tracking import peak_memory
+from .memory import peak_memory
 
 logger = logging.getLogger(__name__)
 

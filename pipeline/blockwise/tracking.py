@@ -7,10 +7,7 @@ names an absolute path, so a run directory can be moved.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import resource
 import shutil
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -20,6 +17,7 @@ from typing import Any
 from ..errors import UserError
 from ..run import read_json, write_json
 from .failures import clear_failures
+from .roster import clear_roster
 from .stage import BlockTask, Stage
 
 
@@ -76,7 +74,7 @@ def begin(stage: Stage) -> None:
     write_record(stage, complete=False)
     if isinstance(stage, BlockTask):
         clear_failures(stage)
-        shutil.rmtree(_memory_folder(stage), ignore_errors=True)
+        clear_roster(stage)
 
 
 def forget(stage: Stage) -> None:
@@ -88,31 +86,6 @@ def forget(stage: Stage) -> None:
 def marker_folder(task: BlockTask) -> Path:
     """Where daisy marks finished blocks."""
     return task.folder / "blocks"
-
-
-def record_memory(task: BlockTask) -> None:
-    """Note the peak memory of this worker.
-
-    daisy asks `getrusage`, whose answer starts at the size of the process that started the worker.
-    """
-    with contextlib.suppress(OSError):  # a measurement is no reason to fail
-        folder = _memory_folder(task)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / str(os.getpid())).write_text(str(peak_memory()))
-
-
-def read_memory(task: BlockTask) -> int:
-    """Bytes of the worker that needed most; 0 if none has noted it."""
-    return max((int(path.read_text() or 0) for path in _memory_folder(task).glob("*")), default=0)
-
-
-def peak_memory() -> int:
-    """Peak resident memory of this process in bytes."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool) -> None:
@@ -170,10 +143,6 @@ def _check_foundations(stages: Sequence[Stage]) -> None:
                 raise UserError(
                     f"{stage.name} needs {upstream.name}, which is {state}; run workflows/{upstream.script} first"
                 )
-
-
-def _memory_folder(task: BlockTask) -> Path:
-    return task.folder / "memory"
 
 
 def _record_path(stage: Stage) -> Path:
