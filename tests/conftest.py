@@ -11,6 +11,7 @@ from typing import TypeVar
 import pytest
 from database_servers import MongoServer, PostgresServer
 from graph_stores import STORES, Stores
+from node_memory import why_no_memory_limits
 from node_networks import why_no_networks
 from slurm_cluster import SlurmCluster, why_no_slurm
 
@@ -99,3 +100,10 @@ def slurm_namespaces() -> Iterator[SlurmCluster]:
     """A SLURM whose nodes have networks of their own, for one test."""
     need(why_no_slurm() or why_no_networks())
     yield from running_cluster(SlurmCluster(namespaces=True))
+
+
+@pytest.fixture
+def slurm_memory_limits() -> Iterator[SlurmCluster]:
+    """A SLURM that kills jobs which use more memory than they asked for, for one test."""
+    need(why_no_slurm() or why_no_memory_limits())
+    yield from running_cluster(SlurmCluster(memory_limits=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,17 @@ class Daemon:
     def end(self) -> None:
         """End it, and return when all its processes are gone."""
         self._keeper.communicate(b"\n", timeout=60)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on which nothing listens."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 def _become_subreaper() -> None:

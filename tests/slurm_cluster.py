@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from daemons import Daemon
+from daemons import Daemon, free_ports
+from node_memory import remove_memory_groups
 from node_networks import NodeNetwork
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
@@ -66,15 +67,19 @@ class SlurmCluster:
         processors: what every node claims to have, whatever the machine has.
         namespaces: give every node its own network (10.77.1.0/24, 10.77.2.0/24 and so on), as different machines have;
             the controller and the commands are on the host's side, 10.77.1.1, 10.77.2.1 and so on.
+        memory_limits: kill what uses more memory than its job asked for, which ends the job as OUT_OF_MEMORY.
 
     Attributes:
         configuration: what `SLURM_CONF` must name.
         nodes: their names.
     """
 
-    def __init__(self, nodes: int = 2, processors: int = 4, namespaces: bool = False) -> None:
+    def __init__(
+        self, nodes: int = 2, processors: int = 4, namespaces: bool = False, memory_limits: bool = False
+    ) -> None:
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self._processors = processors
+        self._memory_limits = memory_limits
         self._networks = {
             name: NodeNetwork(name, number) for number, name in enumerate(self.nodes, 1) if namespaces
         }  # none without namespaces
@@ -108,6 +113,9 @@ class SlurmCluster:
             self.stop_controller()
             if self._munged is not None:
                 self._munged.end()
+            for node in self.nodes:
+                if self._memory_limits:
+                    remove_memory_groups(node)
             for network in self._networks.values():
                 network.remove()
             shutil.rmtree(self._folder)
@@ -177,7 +185,8 @@ class SlurmCluster:
         key = self._folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
-        (self._folder / "cgroup.conf").write_text("CgroupAutomount=no\nConstrainCores=no\nConstrainRAMSpace=no\n")
+        limits = "ConstrainRAMSpace=yes\nConstrainSwapSpace=yes\n" if self._memory_limits else ""
+        (self._folder / "cgroup.conf").write_text(f"CgroupAutomount=no\n{limits}")
         self.configuration.write_text("\n".join(self._settings()) + "\n")
 
     def _settings(self) -> list[str]:
@@ -202,7 +211,7 @@ class SlurmCluster:
             f"SlurmctldLogFile={folder}/slurmctld.log",
             f"SlurmdLogFile={folder}/%n.log",
             "ProctrackType=proctrack/linuxproc",
-            "TaskPlugin=task/none",
+            f"TaskPlugin=task/{'cgroup' if self._memory_limits else 'none'}",
             "MpiDefault=none",
             "SwitchType=switch/none",
             "JobAcctGatherType=jobacct_gather/none",
@@ -286,14 +295,3 @@ def why_no_slurm() -> str | None:
         return "no SLURM: its daemons need root"
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
     return f"no SLURM: {', '.join(absent)} not found (install slurm-wlm and munge)" if absent else None
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on which nothing listens."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

@@ -72,3 +72,13 @@ def test_nodes_have_networks_of_their_own(slurm_namespaces: SlurmCluster, tmp_pa
     job = submit(slurm_namespaces, tmp_path, "ip -brief -4 address", "--nodelist=n2")
     wait_for_state(slurm_namespaces, [job], "COMPLETED")
     assert "10.77.2.2/24" in (tmp_path / f"{job}.log").read_text()
+
+
+def test_a_job_that_needs_more_memory_than_it_asked_for_is_killed(
+    slurm_memory_limits: SlurmCluster, tmp_path: Path
+) -> None:
+    allocate = "head -c 200M /dev/zero | tail -c 199M >/dev/null"  # tail keeps it all
+    greedy = submit(slurm_memory_limits, tmp_path, allocate, "--mem=100M")
+    modest = submit(slurm_memory_limits, tmp_path, allocate, "--mem=400M")
+    wait_for_state(slurm_memory_limits, [greedy], "OUT_OF_MEMORY")
+    wait_for_state(slurm_memory_limits, [modest], "COMPLETED")
