@@ -1,11 +1,11 @@
 """Workers as SLURM jobs, one job per worker.
 
-A worker outlives its jobs: when the cluster ends one (time limit, preemption, a lost node), the next one is submitted in
-its place, and daisy, which waits for the worker in a thread, hears nothing of it. What the job itself did wrong (a crash,
-too much memory) costs the block under way a try, and the stage one of its `cluster.worker_restarts`.
+A worker outlives its jobs: when the cluster ends one (time limit, preemption, a lost node), the next one is submitted
+in its place, and daisy, which waits for the worker in a thread, hears nothing of it. What the job itself did wrong (a
+crash, too much memory) costs the block under way a try, and the stage one of its `cluster.worker_restarts`.
 
-No job is left behind: they are cancelled when nothing is left for them to do, when the driver is told to stop, and, after
-a driver that was killed, by the next one, before it begins; orphans have ended by then, since their lifeline broke.
+No job is left behind: they are cancelled when nothing is left for them to do, when the driver is told to stop, and,
+after a driver that was killed, by the next one, before it begins; orphans have ended by then: their lifeline broke.
 """
 
 from __future__ import annotations
@@ -77,8 +77,7 @@ class SlurmExecutor(ServedExecutor):
             try:
                 yield crew.live
             finally:
-                with contextlib.suppress(ControllerAway):
-                    cancel(jobs_named(prefix))
+                crew.dismiss()
 
 
 def job_prefix(run: Run) -> str:
@@ -126,6 +125,7 @@ class Crew:
     _stillborn: int = 0
     _arrivals: int = 0
     _accepted: int = 0
+    _polite: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self, task: BlockTask) -> None:
@@ -165,6 +165,14 @@ class Crew:
                 )
             logger.info("%s: worker %s: %s; another job takes its place", task.name, worker, reason)
 
+    def dismiss(self) -> None:
+        """Cancel whatever is left: jobs that wait, and those that nobody knows of since their submission was not answered.
+
+        Those whose workers have said good-bye end by themselves.
+        """
+        with contextlib.suppress(ControllerAway):
+            cancel(set(jobs_named(self.prefix)) - self._polite)
+
     def _live_once(self, task: BlockTask, worker: str, context: str) -> str | None:
         """One job of a worker, from submission to its end.
 
@@ -200,6 +208,7 @@ class Crew:
                 with self._lock:
                     self._arrivals += 1
             if line.goodbye is not None:
+                self._polite.add(job)
                 return self._left(line.goodbye)
             state = self.watch.state(job)
             if state is not None and state.ended:

@@ -95,7 +95,8 @@ def main(path: Path) -> int:
     if parent is not None:
         die_with(int(parent))
     order = Order.load(path)
-    attendance = attend(order.task, worker, os.environ.get("SLURM_JOB_ID"), os.environ.get(LOG, ""))
+    job = os.environ.get("SLURM_JOB_ID")
+    attendance = attend(order.task, worker, job, os.environ.get(LOG, "").replace("%j", job or "%j"))
     try:
         line = dial(order.address, order.port, order.secret, f"{order.task.name}/{worker}")
     except Unreachable as error:

@@ -28,7 +28,7 @@ from ..errors import UserError
 WELCOME = b"welcome\n"
 IDLE_SECONDS, PROBE_SECONDS, PROBES = 30, 10, 6
 """TCP keepalive: a machine that vanished without closing its connections is noticed after a minute and a half."""
-TRIES, PAUSE = 8, 1.0
+TRIES, PAUSE = 5, 0.5
 """Attempts of a worker to reach its driver, and the first pause in seconds between them; they grow by a half."""
 CONNECT_TIMEOUT = 10.0
 

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 TELL_EVERY = 600.0
 """Seconds between two lines that say the same."""
+WAITING_IS_USUAL = 60.0
+"""Seconds that all jobs may wait without a word."""
 SOON = 1.0
 """The least number of seconds between two questions."""
 
@@ -36,6 +38,7 @@ class JobWatch:
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._away_since: float | None = None
+        self._idle_since: float | None = None
         self._last_line, self._last_told = "", -TELL_EVERY
 
     def __enter__(self) -> JobWatch:
@@ -106,7 +109,11 @@ class JobWatch:
 
     def _tell_of_waiting(self, states: dict[str, JobState]) -> None:
         waiting = Counter(state.reason for state in states.values() if state.name == PENDING)
-        if waiting and waiting.total() == len(states):
+        if not waiting or waiting.total() < len(states):
+            self._idle_since = None
+            return
+        self._idle_since = self._idle_since or time.monotonic()
+        if time.monotonic() - self._idle_since >= WAITING_IS_USUAL:
             reasons = ", ".join(f"{count} for {reason or 'their turn'}" for reason, count in sorted(waiting.items()))
             self._tell(f"all jobs wait: {reasons}")
 
