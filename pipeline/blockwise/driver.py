@@ -58,6 +58,10 @@ class DriverNotice:
         job = os.environ.get("SLURM_JOB_ID")
         return DriverNotice(socket.gethostname(), os.getpid(), job, executor, time.time(), 0.0, tasks)
 
+    def ended_now(self) -> DriverNotice:
+        """The same, through with its tasks."""
+        return replace(self, ended=time.time())
+
     def with_context(self, task: str, context: str) -> DriverNotice:
         """The same, with the way to the scheduler of one task."""
         tasks = tuple(replace(notice, context=context) if notice.task == task else notice for notice in self.tasks)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ..run import Run
 from .lock import only_driver
 from .markers import done_blocks
+from .memory import peak_memory
 from .plan import read_voxels, reader
 from .stage import BlockTask, Stage
 from .summary import duration

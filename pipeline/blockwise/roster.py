@@ -1,8 +1,8 @@
 """Who works on a task: one small file per worker, which tells what it is doing.
 
 A worker writes its entry over the former one, in place and without waiting for the disk: it costs microseconds per
-block. Whoever reads it (the status page, or the driver when the worker has died) may find it a moment old, and after the
-loss of a whole machine lost; nothing but messages and the count of tries depends on it.
+block. Whoever reads it (the status page, or the driver when the worker has died) may find it a moment old, and lost
+after the loss of a whole machine; nothing but messages and the count of tries depends on it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ..errors import UserError
-from .stage import BlockTask
 from .memory import peak_memory
+from .stage import BlockTask
 
 ENTRY_BYTES = 2048
 """Entries are padded to this length, so that a shorter one leaves nothing of a longer one."""

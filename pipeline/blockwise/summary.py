@@ -9,10 +9,10 @@ from typing import Any
 
 from ..errors import UserError
 from ..run import Run, read_json, update_summary
-from .executors import Outcome
 from .failures import BlockFailure, failure_folder
-from .stage import BlockTask, Stage
 from .memory import peak_memory
+from .scheduling import Outcome
+from .stage import BlockTask, Stage
 
 logger = logging.getLogger(__name__)
 

@@ -152,6 +152,21 @@ def limit_threads(threads: int) -> None:
         sys.modules["torch"].set_num_threads(threads)
 
 
-def thread_environment(threads: int) -> dict[str, str]:
-    """The environment in which a process keeps its numerical libraries to a number of threads."""
+def thread_variables(threads: int) -> dict[str, str]:
+    """Environment variables that keep the numerical libraries of a new process to a number of threads."""
     return dict.fromkeys(THREAD_VARIABLES, str(threads))
+
+
+@contextlib.contextmanager
+def thread_environment(threads: int) -> Iterator[None]:
+    """Let processes that are started inside inherit a number of threads."""
+    former = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(thread_variables(threads))
+    try:
+        yield
+    finally:
+        for name, value in former.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
