@@ -1,4 +1,4 @@
-"""How it stands with a block-wise run, read from its files while it goes on, has ended, was killed, or has not begun."""
+"""How it stands with a block-wise run, from its files: while it goes on, has ended, was killed, or has not begun."""
 
 from .document import status_document
 from .facts import DriverStatus, FailureStatus, Life, RunStatus, StageStatus, Standing, State, WorkerStatus

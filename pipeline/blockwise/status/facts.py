@@ -46,6 +46,8 @@ class Standing(Enum):
     BUSY = "busy"
     IDLE = "waits for a block"
     ORPHANED = "its driver is gone"
+    REPLACED = "replaced"
+    """Another job goes on in its place."""
     DONE = "done"
 
     @property
@@ -67,7 +69,7 @@ class WorkerStatus:
         stage: name of the task that it works on.
         worker, host, process, job, log: as in its `Entry`.
         standing: how it stands.
-        reason: why it left; empty otherwise.
+        reason: why it left, also if it was replaced; empty otherwise.
         block: index of the block under way; None if there is none.
         block_seconds: how long that one has been under way; 0 if there is none.
         done, failed: blocks that it has finished.

@@ -15,7 +15,7 @@ from ..segment import SegmentTask, written_segmentations
 from ..stage import Stage
 from ..stages import agglomeration_stages, fragment_stages, prediction_stages, segmentation_stages
 from .driver_facts import CLOCK_SLACK, read_driver_status
-from .facts import DriverStatus, RunStatus, Standing, StageStatus, State
+from .facts import DriverStatus, RunStatus, StageStatus, Standing, State
 from .pace import History
 from .stage_facts import Moment, StageFacts, stage_facts
 
@@ -100,7 +100,9 @@ def known_stages(run: Run) -> list[Stage]:
 def _without_repeated_notes(stages: Sequence[StageStatus]) -> list[StageStatus]:
     """What keeps several stages from beginning is told once."""
     before = ["", *(stage.note for stage in stages)]
-    return [replace(stage, note="") if stage.note == note else stage for stage, note in zip(stages, before, strict=False)]
+    return [
+        replace(stage, note="") if stage.note == note else stage for stage, note in zip(stages, before, strict=False)
+    ]
 
 
 def _is_summed_up(run: Run, driver: DriverStatus) -> bool:

@@ -139,15 +139,28 @@ def _task_facts(task: BlockTask, moment: Moment, status: StageStatus, before: Se
     status = replace(status, failed=failed, note=reason_to_end(task) or "")
     if status.state is State.RUNNING:
         status = _at_work(status, task, moment, before)
-        if moment.notice_of(task) is None and not status.note:
-            status = replace(status, note="gets ready" if empty_is_known else "looks for empty blocks")
+        staffed = any(worker.standing.is_present for worker in workers)
+        status = replace(status, note=status.note or _why_nothing_runs(task, moment, staffed, empty_is_known))
     else:
         status = _at_rest(status, moment)
+    logs = moment.run.logs / task.name
     failures = [
-        FailureStatus(task.name, failure.block, failure.error, describe_failure(task, failure), str(moment.run.logs))
+        FailureStatus(task.name, failure.block, failure.error, describe_failure(task, failure), str(logs))
         for failure in newest
     ]
     return StageFacts(status, workers, failures)
+
+
+def _why_nothing_runs(task: BlockTask, moment: Moment, staffed: bool, empty_is_known: bool) -> str:
+    """Of a stage that its driver has begun."""
+    if not empty_is_known:
+        return "looks for empty blocks"
+    if moment.notice_of(task) is None:
+        return "gets ready"
+    if staffed:
+        return ""
+    queue = "; jobs may wait in the queue" if moment.driver.executor == "slurm" else ""
+    return f"no worker is there now{queue}"
 
 
 def _count_done(task: BlockTask, status: StageStatus, empty: np.ndarray) -> int:

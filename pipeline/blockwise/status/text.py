@@ -113,7 +113,9 @@ def _workers(status: RunStatus, look: Look, everyone: bool) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for worker, row in zip([None, *shown], rows, strict=True):
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
-        state = look.paint(words.worker_words(worker), STANDING_COLOURS.get(worker.standing, "0")) if worker else "state"
+        state = (
+            look.paint(words.worker_words(worker), STANDING_COLOURS.get(worker.standing, "0")) if worker else "state"
+        )
         line = f"  {'  '.join(cells)}  {state}"
         yield line if worker else look.paint(line, DIM)
         if worker is not None and worker.log and worker.standing.is_trouble:

@@ -99,7 +99,7 @@ def details(stage: StageStatus, now: float) -> list[str]:
 
 def worker_words(worker: WorkerStatus) -> str:
     """How it stands with a worker."""
-    return f"left: {worker.reason}" if worker.standing is Standing.LEFT else worker.standing.value
+    return f"{worker.standing.value}: {worker.reason}" if worker.reason else worker.standing.value
 
 
 def place_words(worker: WorkerStatus) -> str:

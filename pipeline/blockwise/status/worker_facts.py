@@ -27,11 +27,24 @@ def worker_statuses(
         time: now, in seconds since 1970.
     """
     longest = max((entry.longest for entry in entries), default=0.0)
-    return [_status(stage, entry, _standing(entry, state, driver, longest, time), time) for entry in entries]
+    latest = {_place(entry): entry for entry in sorted(entries, key=lambda entry: entry.began)}
+    statuses = []
+    for entry in entries:
+        standing = _standing(entry, state, driver, longest, time)
+        if latest[_place(entry)] is not entry and standing is not Standing.DONE:
+            standing = Standing.REPLACED
+        statuses.append(_status(stage, entry, standing, time))
+    return statuses
+
+
+def _place(entry: Entry) -> str:
+    """What an entry shares with the jobs that go on in its place: worker 3 becomes 3.1, then 3.2."""
+    return entry.worker.split(".")[0]
 
 
 def _status(stage: str, entry: Entry, standing: Standing, time: float) -> WorkerStatus:
     block = entry.block if standing.is_present or standing is Standing.DIED else None
+    has_left = standing in (Standing.LEFT, Standing.REPLACED) and not entry.at_work
     return WorkerStatus(
         stage=stage,
         worker=entry.worker,
@@ -40,7 +53,7 @@ def _status(stage: str, entry: Entry, standing: Standing, time: float) -> Worker
         job=entry.job,
         log=entry.log,
         standing=standing,
-        reason=entry.state if standing is Standing.LEFT else "",
+        reason=entry.state.removeprefix("left: ") if has_left else "",
         block=block,
         block_seconds=max(0.0, time - entry.block_began) if block is not None else 0.0,
         done=entry.done,
