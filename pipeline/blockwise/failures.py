@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import re
@@ -112,6 +113,22 @@ def read_failures(task: BlockTask) -> list[BlockFailure]:
     return sorted((failure for failure in found if failure is not None), key=lambda failure: failure.block)
 
 
+def newest_failures(task: BlockTask, most: int) -> tuple[int, list[BlockFailure]]:
+    """How many failed blocks left an error, and the newest of them, newest first; the others are not read.
+
+    Args:
+        task: whose blocks.
+        most: errors to give.
+    """
+    try:
+        entries = [entry for entry in os.scandir(failure_folder(task)) if entry.name[:1].isdigit()]
+    except FileNotFoundError:
+        return 0, []
+    newest = heapq.nlargest(most, entries, key=_written)
+    found = [_read_failure(Path(entry.path)) for entry in newest]
+    return len(entries), [failure for failure in found if failure is not None]
+
+
 def mark_success(task: BlockTask) -> None:
     """Note that a block of this run has succeeded."""
     _success_mark(task).touch()
@@ -160,6 +177,14 @@ def _read_failure(path: Path) -> BlockFailure | None:
 
 def _failure_path(task: BlockTask, block: int) -> Path:
     return failure_folder(task) / f"{block}.json"
+
+
+def _written(entry: os.DirEntry[str]) -> float:
+    """When; 0 if the block has succeeded just now."""
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _success_mark(task: BlockTask) -> Path:

@@ -64,6 +64,14 @@ def write_record(stage: Stage, complete: bool) -> None:
     )
 
 
+def record_time(stage: Stage) -> float:
+    """When the record of a stage was written last, in seconds since 1970; 0 if there is none."""
+    try:
+        return _record_path(stage).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def begin(stage: Stage) -> None:
     """Make a stage ready for its blocks: create the output if there is none, keep what is done otherwise."""
     if progress_of(stage) is Progress.ABSENT:
@@ -114,9 +122,14 @@ def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool) -> None:
 
 def why_stale(stage: Stage) -> str:
     """What changed since the output was made, in a few words."""
-    record = read_record(stage)
-    if record.get("key") != stage.stored_key():
+    if read_record(stage).get("key") != stage.stored_key():
         return "made with other settings"
+    return what_changed(stage)
+
+
+def what_changed(stage: Stage) -> str:
+    """What changed since the record of a stage was written, in a few words; the output is not looked at."""
+    record = read_record(stage)
     before, now = record.get("settings", {}), json.loads(json.dumps(stage.settings()))
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if changed:
