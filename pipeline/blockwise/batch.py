@@ -166,7 +166,7 @@ class Crew:
             logger.info("%s: worker %s: %s; another job takes its place", task.name, worker, reason)
 
     def dismiss(self) -> None:
-        """Cancel whatever is left: jobs that wait, and those that nobody knows of since their submission was not answered.
+        """Cancel whatever is left: jobs that wait, and those that nobody knows of, their submission not being answered.
 
         Those whose workers have said good-bye end by themselves.
         """

@@ -17,6 +17,8 @@ from .stage import BlockTask
 
 WORKER, PARENT, LOG = "EMDISTILL_WORKER", "EMDISTILL_PARENT", "EMDISTILL_LOG"
 """Environment variables: the worker's name, the process with which it dies if that is on this machine, and its log."""
+ORDER = "order"
+"""Name of the file in the tracking folder of a task."""
 ENDED_EARLY, UNREACHABLE = 3, 4
 """Statuses of a worker process."""
 
@@ -57,7 +59,7 @@ class Order:
 
 def order_path(task: BlockTask) -> Path:
     """Where the driver leaves the order for the workers of a task."""
-    return task.folder / "order"
+    return task.folder / ORDER
 
 
 def _search_path(file: BinaryIO) -> list[str]:

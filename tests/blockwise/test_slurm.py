@@ -17,7 +17,7 @@ import pytest
 from slurm_cluster import Job, SlurmCluster
 from toy_tasks import Doubled, Summed, expected_sums, make_run, visits, wait_until
 
-from pipeline.blockwise import run_stages
+from pipeline.blockwise import add_workers, run_stages
 from pipeline.blockwise.batch import job_prefix
 from pipeline.blockwise.roster import read_roster
 from pipeline.errors import UserError
@@ -57,6 +57,19 @@ def driver(run: Run) -> Iterator[SpawnProcess]:
     yield process
     process.kill()
     process.join()
+
+
+@contextmanager
+def crowded(cluster: SlurmCluster) -> Iterator[None]:
+    """Leave one processor of the cluster to others."""
+    job = cluster.call(
+        "sbatch", "--parsable", "--ntasks=7", "--nodes=2", "--output=/dev/null", "--wrap=sleep 600"
+    ).strip()
+    cluster.wait_until(lambda: cluster.job(int(job)).state == "RUNNING", "the other job to run")
+    try:
+        yield
+    finally:
+        cluster.call("scancel", job)
 
 
 def finish_and_exit(run: Run) -> None:
@@ -166,16 +179,17 @@ def test_a_block_that_kills_every_worker_fails_alone(
 def test_a_killed_driver_leaves_no_workers_and_the_next_one_cancels_what_waits(
     slurm: SlurmCluster, tmp_path: Path
 ) -> None:
-    run = slurm_run(tmp_path, workers=9, retries=0)  # more than the cluster has processors
+    run = slurm_run(tmp_path, retries=0)
     middle_of_block(run, 3)
-    with driver(run) as process:
-        job = job_at(slurm, run, 3)
-        slurm.wait_until(lambda: "PENDING" in {each.state for each in jobs_of(slurm, run)}, "jobs to wait")
-        process.kill()
-        process.join()
-    slurm.wait_until(lambda: slurm.job(job.id).ended, "the orphan to end")
-    (tmp_path / "go").touch()
-    assert finish(run)
+    with crowded(slurm):
+        with driver(run) as process:
+            job = job_at(slurm, run, 3)
+            slurm.wait_until(lambda: "PENDING" in {each.state for each in jobs_of(slurm, run)}, "a job to wait")
+            process.kill()
+            process.join()
+        slurm.wait_until(lambda: slurm.job(job.id).ended, "the orphan to end")
+        (tmp_path / "go").touch()
+        assert finish(run)
     assert_undisturbed(slurm, run)
 
 
@@ -191,15 +205,9 @@ def test_an_interrupted_driver_takes_its_jobs_along(slurm: SlurmCluster, tmp_pat
 
 
 def test_one_worker_is_enough_and_jobs_that_never_started_are_cancelled(slurm: SlurmCluster, tmp_path: Path) -> None:
-    blocker = slurm.call(
-        "sbatch", "--parsable", "--ntasks=7", "--nodes=2", "--output=/dev/null", "--wrap=sleep 600"
-    ).strip()
-    slurm.wait_until(lambda: slurm.job(int(blocker)).state == "RUNNING", "the other job to run")
-    try:
-        run = slurm_run(tmp_path, workers=3)
+    run = slurm_run(tmp_path, workers=3)
+    with crowded(slurm):
         assert finish(run)
-    finally:
-        slurm.call("scancel", blocker)
     assert_undisturbed(slurm, run)
     assert any(job.node == "" for job in jobs_of(slurm, run))
 
@@ -223,7 +231,7 @@ def test_the_controller_may_be_away_for_a_while(slurm: SlurmCluster, tmp_path: P
 
 def test_a_refused_job_is_one_line_before_anything_is_done(slurm: SlurmCluster, tmp_path: Path) -> None:
     run = slurm_run(tmp_path, {"stages": {"predict": {"memory": "1G"}}, "partition": "nowhere"})
-    with pytest.raises(UserError, match="SLURM refuses the jobs of doubled: .*nowhere") as caught:
+    with pytest.raises(UserError, match=r"SLURM refuses the jobs of doubled: .*nowhere") as caught:
         finish(run)
     assert caught.value.where == "cluster.slurm"
     assert not visits(tmp_path) and not jobs_of(slurm, run)
@@ -265,3 +273,19 @@ def test_workers_that_cannot_reach_the_driver_say_where_they_tried(
     assert "cannot reach the driver at 127.0.0.1:" in caplog.text
     assert "cluster.slurm.address" in caplog.text
     assert not visits(tmp_path)
+
+
+def test_jobs_can_join_while_a_run_goes_on(slurm: SlurmCluster, tmp_path: Path) -> None:
+    run = slurm_run(tmp_path, workers=1)
+    go = middle_of_block(run, 3)
+    with driver(run) as process:
+        job_at(slurm, run, 3)
+        assert add_workers(run, 1, "doubled")
+        wait_until(lambda: visits(tmp_path).keys() >= set(range(len(Doubled(run).grid))))
+        go.touch()
+        process.join()
+        assert process.exitcode == 0
+    assert_undisturbed(slurm, run)
+    done = {entry.worker: entry.done for entry in read_roster(Doubled(run))}
+    added = [worker for worker in done if worker.startswith("added-")]
+    assert len(added) == 1 and done[added[0]] + done["0"] == len(Doubled(run).grid)

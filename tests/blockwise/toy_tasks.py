@@ -122,8 +122,9 @@ def make_trouble(directory: Path, block: Block) -> None:
     """What the files in the run directory ask for, each of which lists blocks.
 
     `raise`: always an error of the data; `reset_twice`: a lost connection at the first two visits; `fail_twice`: an
-    error of no known kind instead; `die`, `die_once`: the worker dies; `hang_once`, `hang`: a minute of silence; `wait`: the
-    worker says where it is, and goes on when there is a file `go`; `hog`: it takes a gigabyte of memory; `fill_disk`: no room is left on the disk.
+    error of no known kind instead; `die`, `die_once`: the worker dies; `hang_once`, `hang`: a minute of silence;
+    `wait`: the worker says where it is, and goes on when there is a file `go`; `hog`: it takes a gigabyte of memory;
+    `fill_disk`: no room is left on the disk.
     """
     (directory / "visited").mkdir(exist_ok=True)
     with (directory / "visited" / str(block.index)).open("a") as visits:
