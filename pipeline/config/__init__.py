@@ -3,7 +3,6 @@
 from .base import NEAREST_NEIGHBOURS, Offset, Section, VoxelShape, VoxelVector
 from .blockwise import (
     AgglomerateConfig,
-    ClusterConfig,
     EvaluateConfig,
     FragmentsConfig,
     PredictConfig,
@@ -11,6 +10,7 @@ from .blockwise import (
     SegmentConfig,
     ViewConfig,
 )
+from .cluster import ClusterConfig, JobConfig, SlurmConfig, StageJobConfig
 from .load import apply_override, config_hash, dump_config, load_config, parse_config
 from .networks import MalaConfig, MalaTinyConfig, NetworkConfig, ResidualUnetConfig, SectionUnetConfig
 from .root import Config
@@ -37,6 +37,7 @@ __all__ = [
     "EvaluateConfig",
     "FileSource",
     "FragmentsConfig",
+    "JobConfig",
     "MalaConfig",
     "MalaTinyConfig",
     "NetworkConfig",
@@ -51,7 +52,9 @@ __all__ = [
     "Section",
     "SectionUnetConfig",
     "SegmentConfig",
+    "SlurmConfig",
     "Source",
+    "StageJobConfig",
     "StudentConfig",
     "TargetsConfig",
     "TeacherConfig",
