@@ -157,8 +157,7 @@ class SlurmCluster:
 
     def cancel_all(self) -> None:
         """Cancel all jobs, and wait until nothing of them runs."""
-        self.call("scancel", f"--user={os.geteuid()}")
-        self.wait_until(lambda: all(job.ended for job in self.jobs()), "jobs to end")
+        self.wait_until(self._all_cancelled, "jobs to end")
 
     def call(self, *command: str) -> str:
         """What one of SLURM's commands says."""
@@ -202,8 +201,8 @@ class SlurmCluster:
             "SlurmdUser=root",
             "AuthType=auth/munge",
             "CredType=cred/munge",
-            # A requeued job waits for cred_expire before it starts again: 120 s unless told.
-            f"AuthInfo=socket={folder}/munge.sock,cred_expire=10",
+            # A requeued job waits for cred_expire (seconds, 120 unless told) before it starts again.
+            f"AuthInfo=socket={folder}/munge.sock,cred_expire=5",
             f"StateSaveLocation={folder}/state",
             f"SlurmdSpoolDir={folder}/spool/%n",
             f"SlurmctldPidFile={folder}/slurmctld.pid",
@@ -268,6 +267,13 @@ class SlurmCluster:
     def _answers(self) -> bool:
         ping = subprocess.run(["scontrol", "ping"], env=self._environment(), capture_output=True, text=True)
         return "UP" in ping.stdout
+
+    def _all_cancelled(self) -> bool:
+        """Cancel what has not ended; again and again, for jobs may requeue themselves."""
+        if all(job.ended for job in self.jobs()):
+            return True
+        self.call("scancel", f"--user={os.geteuid()}")
+        return False
 
     def _node_state(self, name: str) -> str:
         return self.call("sinfo", "--noheader", f"--nodes={name}", "--partition=main", "--format=%T").strip()

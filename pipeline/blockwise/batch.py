@@ -11,7 +11,6 @@ after a driver that was killed, by the next one, before it begins; orphans have 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import logging
 import re
@@ -30,8 +29,6 @@ from ..slurm import (
     Rejected,
     address_for_workers,
     cancel,
-    job_options,
-    job_script,
     jobs_named,
     submit,
     test_submission,
@@ -39,9 +36,10 @@ from ..slurm import (
 from .failures import end_early
 from .lifeline import Line
 from .roster import DONE, read_entry
-from .served import ServedExecutor, Service, WorkerLost, last_words, worker_command, worker_environment
+from .served import ServedExecutor, Service, WorkerLost, last_words
 from .stage import BlockTask
 from .worker import TOLD_TO_STOP
+from .worker_jobs import job_prefix, sweep, worker_job_options, worker_job_script, worker_key
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +50,8 @@ STILLBORN = 3
 CLUSTERS_DOING = {"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "CANCELLED", "DEADLINE", "REVOKED", "GONE"}
 """States of jobs that did nothing wrong."""
 SIGNS_OF_MEMORY = re.compile(r"oom[-_ ]?kill|out[-_ ]of[-_ ]memory|exceeded (job|step|virtual)? ?memory limit", re.I)
-SWEEP_SECONDS = 60.0
-"""How long to wait until cancelled jobs of an earlier driver are gone."""
+LAST_SECONDS = 10.0
+"""How long to wait for the last jobs of a stage."""
 RETRY_SECONDS = 5.0
 """Between two attempts to submit while the controller is away; while it refuses more jobs, ten times that."""
 
@@ -78,35 +76,6 @@ class SlurmExecutor(ServedExecutor):
                 yield crew.live
             finally:
                 crew.dismiss()
-
-
-def job_prefix(run: Run) -> str:
-    """How the names of all jobs of a run begin: its directory's name, and a hash of where that lies."""
-    place = hashlib.sha256(str(run.directory.resolve()).encode()).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', run.directory.name)[:24]}-{place}."
-
-
-def sweep(prefix: str) -> None:
-    """Cancel the jobs that a killed driver left, and wait until they are gone.
-
-    Raises:
-        UserError: the controller does not answer, or jobs do not end.
-    """
-    deadline = time.monotonic() + SWEEP_SECONDS
-    try:
-        left = jobs_named(prefix)
-        if left:
-            logger.warning("cancelling %d jobs of an earlier driver of this run", len(left))
-        while left and time.monotonic() < deadline:
-            cancel(left)
-            time.sleep(0.5)
-            left = jobs_named(prefix)
-    except ControllerAway as error:
-        raise UserError(f"SLURM's controller does not answer: {error}", "cluster.executor") from error
-    if left:
-        raise UserError(
-            f"jobs {', '.join(left)} of an earlier driver do not end; cancel them first", "cluster.executor"
-        )
 
 
 @dataclass
@@ -168,10 +137,13 @@ class Crew:
     def dismiss(self) -> None:
         """Cancel whatever is left: jobs that wait, and those that nobody knows of, their submission not being answered.
 
-        Those whose workers have said good-bye end by themselves.
+        Those whose workers have said good-bye end by themselves; they are waited for, so that none is left.
         """
         with contextlib.suppress(ControllerAway):
             cancel(set(jobs_named(self.prefix)) - self._polite)
+            deadline = time.monotonic() + LAST_SECONDS
+            while jobs_named(self.prefix) and time.monotonic() < deadline:
+                time.sleep(0.2)
 
     def _live_once(self, task: BlockTask, worker: str, context: str) -> str | None:
         """One job of a worker, from submission to its end.
@@ -314,29 +286,3 @@ class Crew:
 
     def _log(self, task: BlockTask, worker: str) -> Path:
         return self.service.run.logs / task.name / f"worker_{worker}_%j.log"
-
-
-def worker_key(task: BlockTask, worker: str) -> str:
-    """Under which name a worker reports to the driver."""
-    return f"{task.name}/{worker}"
-
-
-def worker_job_options(run: Run, task: BlockTask, prefix: str, worker: str, log: Path) -> list[str]:
-    """The arguments of `sbatch` for a worker."""
-    cluster = run.config.cluster
-    return job_options(
-        cluster.slurm.job(task.stage),
-        name=f"{prefix}{task.name}.w{worker}",
-        log=log,
-        threads=cluster.threads_per_worker,
-        grace=cluster.slurm.grace,
-    )
-
-
-def worker_job_script(run: Run, task: BlockTask, worker: str, context: str, log: str) -> str:
-    """What a worker's job runs."""
-    return job_script(
-        run.config.cluster.slurm.job(task.stage).setup or (),
-        worker_environment(run, worker, context, log),
-        worker_command(task),
-    )

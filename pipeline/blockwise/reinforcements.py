@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from ..errors import UserError
 from ..run import Run
 from ..slurm import ControllerAway, Rejected, submit
-from .batch import job_prefix, worker_job_options, worker_job_script
 from .driver import DriverNotice, read_driver
 from .lifeline import is_loopback
 from .lock import lock_state
@@ -22,6 +21,7 @@ from .markers import marked_blocks
 from .order import ORDER, PARENT, Order
 from .served import worker_command, worker_environment
 from .stage import BlockTask
+from .worker_jobs import job_prefix, worker_job_options, worker_job_script
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from slurm_cluster import Job, SlurmCluster
 from toy_tasks import Doubled, Summed, expected_sums, make_run, visits, wait_until
 
 from pipeline.blockwise import add_workers, run_stages
-from pipeline.blockwise.batch import job_prefix
 from pipeline.blockwise.roster import read_roster
+from pipeline.blockwise.worker_jobs import job_prefix
 from pipeline.errors import UserError
 from pipeline.run import Run
 
