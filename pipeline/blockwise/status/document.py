@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from . import words
-from .facts import RunStatus, StageStatus
+from .facts import RunStatus
 
 
 def status_document(status: RunStatus) -> dict[str, Any]:
@@ -19,14 +19,8 @@ def status_document(status: RunStatus) -> dict[str, Any]:
     document = _plain(asdict(status))
     document |= {"headline": words.headline(status), "goes_on": status.goes_on, "is_done": status.is_done}
     for entry, stage in zip(document["stages"], status.stages, strict=True):
-        entry |= {"left": stage.left, "fraction": stage.fraction, "voxels_per_second": _voxels_per_second(stage)}
+        entry |= {"left": stage.left, "fraction": stage.fraction, "voxels_per_second": stage.voxels_per_second}
     return dict(document)
-
-
-def _voxels_per_second(stage: StageStatus) -> float | None:
-    if stage.pace is not None:
-        return stage.pace.blocks * stage.voxels_per_block
-    return None if stage.took is None else stage.voxels / max(stage.took, 1e-9)
 
 
 def _plain(value: Any) -> Any:

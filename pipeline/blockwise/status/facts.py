@@ -31,21 +31,20 @@ class Life(Enum):
     GONE = "is gone"
     UNKNOWN = "may live: this file system does not show the locks of other machines"
 
-    @property
-    def is_at_work(self) -> bool:
-        """Whether more may happen by itself."""
-        return self in (Life.WORKS, Life.BETWEEN, Life.UNKNOWN)
-
 
 class Standing(Enum):
     """How it stands with a worker, those that ask for a look first."""
 
-    DIED = "died without a word"
+    DIED = "died"
+    """Without a word."""
     LEFT = "left"
-    SLOW = "slow block"
+    SLOW = "slow"
+    """Its block takes much longer than any before."""
     BUSY = "busy"
-    IDLE = "waits for a block"
-    ORPHANED = "its driver is gone"
+    IDLE = "waiting"
+    """For a block."""
+    ORPHANED = "left behind"
+    """Its driver is gone, and so it is or will be."""
     REPLACED = "replaced"
     """Another job goes on in its place."""
     DONE = "done"
@@ -144,7 +143,8 @@ class StageStatus:
         voxels: of all blocks.
         began: when the driver at work began with it; None if none is.
         pace: of the driver at work; None if there is nothing to tell yet.
-        took: seconds it took when it was computed, of `summary.json`; None if that does not tell.
+        took: seconds that the driver needed which did the last of it, of `summary.json`; None if that does not tell.
+        took_voxels: how many it did in that time; 0 likewise.
         peak_memory: bytes of the worker that needed most; 0 if unknown.
         longest_block: seconds of the slowest block so far; 0 if unknown.
     """
@@ -164,6 +164,7 @@ class StageStatus:
     began: float | None = None
     pace: Pace | None = None
     took: float | None = None
+    took_voxels: int = 0
     peak_memory: int = 0
     longest_block: float = 0.0
 
@@ -181,6 +182,13 @@ class StageStatus:
     def voxels_per_block(self) -> float:
         """On average."""
         return self.voxels / self.blocks if self.blocks else 0.0
+
+    @property
+    def voxels_per_second(self) -> float | None:
+        """Of the driver at work, or of the one that did the last of it; None if unknown."""
+        if self.pace is not None:
+            return self.pace.blocks * self.voxels_per_block
+        return self.took_voxels / self.took if self.took else None
 
     @property
     def is_begun(self) -> bool:
@@ -227,7 +235,7 @@ class RunStatus:
         stages: upstream ones first.
         workers: of all stages, those that ask for a look first.
         failures: the newest failed blocks, newest first.
-        command: what to type to go on; empty while a driver works, or when all is done.
+        command: what to type to go on; empty while a driver works on blocks, or when all is done.
     """
 
     directory: str
@@ -241,8 +249,10 @@ class RunStatus:
 
     @property
     def goes_on(self) -> bool:
-        """Whether a driver works on it, as far as one can tell."""
-        return self.driver.life.is_at_work
+        """Whether a driver works on it, as far as one can tell; with a failure it is through."""
+        if self.driver.life is Life.BETWEEN:
+            return not any(stage.state in (State.FAILED, State.STOPPED) for stage in self.stages)
+        return self.driver.life in (Life.WORKS, Life.UNKNOWN)
 
     @property
     def is_done(self) -> bool:

@@ -15,7 +15,7 @@ from ..segment import SegmentTask, written_segmentations
 from ..stage import Stage
 from ..stages import agglomeration_stages, fragment_stages, prediction_stages, segmentation_stages
 from .driver_facts import CLOCK_SLACK, read_driver_status
-from .facts import DriverStatus, RunStatus, StageStatus, Standing, State
+from .facts import DriverStatus, Life, RunStatus, StageStatus, Standing, State
 from .pace import History
 from .stage_facts import Moment, StageFacts, stage_facts
 
@@ -124,9 +124,9 @@ def _segmentation_to_come(run: Run) -> StageStatus:
 
 
 def _command(stages: Sequence[StageStatus], driver: DriverStatus, config: Path) -> str:
-    """What to type to go on, unless a driver does or nothing is left."""
+    """What to type to go on, unless a driver works on blocks or nothing is left."""
     unfinished = [stage for stage in stages if stage.state is not State.DONE]
-    if driver.life.is_at_work or not unfinished:
+    if driver.life in (Life.WORKS, Life.UNKNOWN) or not unfinished:
         return ""
     first = unfinished[0]
     overwrite = " --overwrite" if first.state is State.STALE else ""

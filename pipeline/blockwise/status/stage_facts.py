@@ -206,4 +206,6 @@ def _with_costs(status: StageStatus, moment: Moment) -> StageStatus:
     if moment.tasks[status.stage] > 1:
         return status
     told = moment.summary.get(status.stage, {})
-    return replace(status, took=told.get("seconds"), peak_memory=told.get("peak_worker_memory", 0))
+    seconds, speed = told.get("seconds"), told.get("voxels_per_second", 0)
+    voxels = min(status.voxels, round(speed * seconds)) if seconds else 0
+    return replace(status, took=seconds, took_voxels=voxels, peak_memory=told.get("peak_worker_memory", 0))

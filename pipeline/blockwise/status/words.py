@@ -12,6 +12,9 @@ from .facts import DriverStatus, Life, RunStatus, StageStatus, Standing, State, 
 SHOWN_WORKERS = 20
 """Workers that are listed unless all are wanted."""
 
+NEARLY_ALL = 0.99
+"""Of the voxels: empty blocks and rounded numbers do not count."""
+
 
 def clock_time(time: float, now: float) -> str:
     """A moment as a clock shows it, with as much of the date as it needs."""
@@ -79,8 +82,10 @@ def end_words(stage: StageStatus, now: float) -> str:
 def cost_words(stage: StageStatus) -> str:
     """`took 2.1 min, 3.2 M voxels/s, peak memory 412 MiB`, as far as it is known."""
     parts = []
-    if stage.took is not None:
-        parts += [f"took {duration(stage.took)}", f"{short_number(stage.voxels / max(stage.took, 1e-9))} voxels/s"]
+    if stage.took is not None and stage.voxels_per_second is not None:
+        share = stage.took_voxels / stage.voxels
+        part = "" if share > NEARLY_ALL else f"the last {100 * share:.2g} % "
+        parts += [f"{part}took {duration(stage.took)}", f"{short_number(stage.voxels_per_second)} voxels/s"]
     if stage.peak_memory:
         parts.append(f"peak memory {memory_size(stage.peak_memory)}")
     return ", ".join(parts)
@@ -108,7 +113,7 @@ def place_words(worker: WorkerStatus) -> str:
 
 
 def worker_summary(workers: Sequence[WorkerStatus]) -> str:
-    """`98 busy, 2 slow block on 12 nodes`."""
+    """`2 slow, 98 busy, on 12 nodes`."""
     counts = Counter(worker.standing for worker in workers)
     told = ", ".join(f"{counts[standing]} {standing.value}" for standing in Standing if counts[standing])
     nodes = len({worker.host for worker in workers if worker.standing.is_present})
