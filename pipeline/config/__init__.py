@@ -11,12 +11,19 @@ from .blockwise import (
     SegmentConfig,
     ViewConfig,
 )
+from .distillation import (
+    AdversarialConfig,
+    DistillationConfig,
+    GraphFlowConfig,
+    LogitsConfig,
+    ParaphraserConfig,
+    UnlabelledConfig,
+)
 from .load import apply_override, config_hash, dump_config, load_config, parse_config
 from .networks import MalaConfig, MalaTinyConfig, NetworkConfig, ResidualUnetConfig, SectionUnetConfig
 from .root import Config
 from .training import (
     AugmentConfig,
-    DistillationConfig,
     ElasticConfig,
     ScheduleConfig,
     StudentConfig,
@@ -27,6 +34,7 @@ from .volumes import ChosenSections, FileSource, PhantomSource, PublicSource, Re
 
 __all__ = [
     "NEAREST_NEIGHBOURS",
+    "AdversarialConfig",
     "AgglomerateConfig",
     "AugmentConfig",
     "ChosenSections",
@@ -37,10 +45,13 @@ __all__ = [
     "EvaluateConfig",
     "FileSource",
     "FragmentsConfig",
+    "GraphFlowConfig",
+    "LogitsConfig",
     "MalaConfig",
     "MalaTinyConfig",
     "NetworkConfig",
     "Offset",
+    "ParaphraserConfig",
     "PhantomSource",
     "PredictConfig",
     "PublicSource",
@@ -55,6 +66,7 @@ __all__ = [
     "StudentConfig",
     "TargetsConfig",
     "TeacherConfig",
+    "UnlabelledConfig",
     "ViewConfig",
     "VolumesConfig",
     "VoxelShape",

@@ -2,7 +2,7 @@
 graph flow, predictions, and a critic."""
 
 from .adversarial import AdversarialLoss, gradient_penalty
-from .affinities import AffinityGraphLoss, cosine_to_affinity, embedding_affinities
+from .affinities import AffinityGraphLoss, cosine_to_affinity, embedding_affinities, padded_cosines
 from .critic import Critic
 from .graph_flow import GraphFlowLoss
 from .graph_relation import GraphRelationDistillation
@@ -34,4 +34,5 @@ __all__ = [
     "embedding_affinities",
     "gradient_penalty",
     "instance_nodes",
+    "padded_cosines",
 ]

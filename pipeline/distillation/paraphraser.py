@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import UserError
-
 SLOPE = 0.1
 """Of the leaky ReLU."""
 
@@ -46,10 +44,10 @@ class Paraphraser(nn.Module):
         """The teacher's features in the student's channels, (B, C, *spatial) to (B, c, *spatial).
 
         Raises:
-            UserError: it has not been trained, so that its output would mean nothing.
+            RuntimeError: it has not been trained, so that its output would mean nothing.
         """
         if not self.trained:
-            raise UserError("this paraphraser is untrained; train it to reconstruct the teacher's features first")
+            raise RuntimeError("this paraphraser is untrained; train it to reconstruct the teacher's features first")
         paraphrased: torch.Tensor = self.encoder(features)
         return paraphrased
 

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from pipeline.distillation import AdversarialLoss, Critic, LogitsLoss, Paraphraser, gradient_penalty
-from pipeline.errors import UserError
 
 
 def bernoulli_divergence(p: float, q: float) -> float:
@@ -159,5 +158,5 @@ def test_a_paraphraser_learns_to_reconstruct_and_then_changes_no_more() -> None:
 
 
 def test_an_untrained_paraphraser_is_refused() -> None:
-    with pytest.raises(UserError, match="untrained"):
+    with pytest.raises(RuntimeError, match="untrained"):
         Paraphraser(6, 3)(torch.rand(1, 6, 2, 4, 4))
