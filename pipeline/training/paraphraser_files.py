@@ -17,7 +17,7 @@ from ..run import Run, replaced_file
 
 WHERE = "student.distillation.graph_flow.paraphraser"
 FORMAT = 1
-KEYS = {"format", "settings", "channels", "dimensions", "iteration", "model", "optimizer", "seconds"}
+KEYS = {"format", "settings", "channels", "dimensions", "iteration", "model", "optimizer"}
 
 Channels = Mapping[str, tuple[int, int]]
 """Channels of teacher and student by layer."""

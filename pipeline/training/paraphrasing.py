@@ -130,12 +130,11 @@ class _Paraphrasing:
 
     def run(self, stored: dict[str, Any] | None) -> None:
         """Take all remaining steps, after those of a stored training of the same settings."""
-        self.iteration, seconds = 0, 0.0
+        self.iteration, self.began = 0, time.monotonic()
         if stored is not None:
-            self.iteration, seconds = stored["iteration"], stored["seconds"]
+            self.iteration = stored["iteration"]
             self.paraphrasers.load_state_dict(stored["model"])
             self.optimizer.load_state_dict(stored["optimizer"])
-        self.began = time.monotonic() - seconds
         self.training.run.save_config()
         directory, total = paraphraser_path(self.training.run).parent, self.config.iterations
         with (
@@ -206,6 +205,5 @@ class _Paraphrasing:
             "iteration": self.iteration,
             "model": self.paraphrasers.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "seconds": time.monotonic() - self.began,
         }
         write_paraphrasers(paraphraser_path(self.training.run), document)
