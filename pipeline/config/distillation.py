@@ -30,9 +30,9 @@ class GraphFlowConfig(Section):
     channels; a network lists its layers."""
     patch: Positive = 3
     """Extent of the patch around a channel's maximum in features; an odd number."""
-    vertex_weight: Weight = 1.0
+    vertex_weight: Weight = 0.1
     """Weight of the variation of vertices; on means of unit vectors, see docs/METHODS.md."""
-    edge_weight: Weight = 1.0
+    edge_weight: Weight = 0.1
     """Weight of the variation of edges."""
     variation: Literal["difference", "product"] = "difference"
     """What changes between the layers: the `difference` of layer 2 and layer 1, or their `product`, entry by entry."""
@@ -65,7 +65,7 @@ class AdversarialConfig(Section):
     """Adversarial distillation (WGAN-GP): a critic learns to tell the student's affinities from the teacher's, and the
     student to please it. Needs no labels."""
 
-    weight: PositiveFloat = 0.001
+    weight: PositiveFloat = 0.02
     """Weight of the critic's opinion in the student's loss."""
     critic_learning_rate: PositiveFloat = 1e-4
     """Step size of the critic's own Adam."""

@@ -69,6 +69,21 @@ class RegionSource(gp.BatchProvider):
             raise
 
 
+class RandomPlace(gp.RandomLocation):
+    """A random location that has voxels of the region in every array.
+
+    A region that was padded for its largest request has places for a small one where there is only padding, which
+    gunpowder's Pad cannot fill.
+    """
+
+    def __init__(self, region: RawRegion) -> None:
+        super().__init__()
+        self.region = Roi(region.box.begin, region.box.shape)
+
+    def accepts(self, request: gp.BatchRequest) -> bool:
+        return all(spec.roi.intersects(self.region) for spec in request.array_specs.values())
+
+
 class RejectUnlabelled(gp.BatchFilter):
     """Draws anew until enough voxels carry a label.
 

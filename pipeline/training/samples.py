@@ -28,6 +28,7 @@ from .nodes import (
     RAW,
     DegradeRaw,
     MakeTargets,
+    RandomPlace,
     RegionSource,
     RejectUnlabelled,
     ShiftSections,
@@ -156,7 +157,7 @@ def unlabelled_pipeline(sampling: Sampling, cache: ChunkCache, errors: list[User
     for region in regions:
         missing = _missing_voxels(largest_request(sampling.patch, augment), region.box.shape)
         place = RegionSource(region, cache, errors) + gp.Pad(RAW, missing, mode="reflect")
-        places.append(place + gp.RandomLocation())
+        places.append(place + RandomPlace(region))
     pipeline = _any_of(places, regions)
     for node in augmentation_nodes(augment):
         pipeline += node
@@ -185,7 +186,7 @@ def _random_place(
     place = RegionSource(region, cache, errors) + gp.Pad(RAW, missing + missing_raw + context * 2, mode="reflect")
     if max(missing) > 0:
         place = place + gp.Pad(LABELS, missing) + gp.Pad(ANNOTATED, missing)
-    return place + gp.RandomLocation()
+    return place + RandomPlace(region)
 
 
 def _missing_voxels(need: Coordinate, have: Coordinate) -> Coordinate:
