@@ -17,7 +17,7 @@ setup(
     license="MIT",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["pipeline", "pipeline.*"]),
-    package_data={"pipeline": ["viewer/templates/*.html"]},
+    package_data={"pipeline": ["viewer/templates/*.html", "blockwise/status/templates/*.html"]},
     install_requires=[
         "torch==2.13.0",
         "gunpowder==1.4.4",  # requires zarr<3 and funlib.persistence<=0.6
@@ -45,6 +45,7 @@ setup(
         "jinja2>=3.1",
         "neuroglancer>=2.40",
         "psutil>=6",
+        "cloudpickle>=3",  # tasks on their way to workers, as daisy sends them
         "pymongo==4.20.0",  # graphs in MongoDB
         "psycopg[binary]==3.3.9",  # graphs in PostgreSQL
     ],

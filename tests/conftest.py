@@ -1,4 +1,4 @@
-"""Where tests keep their files; graph stores of every kind, on real servers."""
+"""Where tests keep their files; graph stores of every kind on real servers; a real SLURM."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import TypeVar
 import pytest
 from database_servers import MongoServer, PostgresServer
 from graph_stores import STORES, Stores
+from node_memory import why_no_memory_limits
+from node_networks import why_no_networks
+from slurm_cluster import SlurmCluster, why_no_slurm
 
 AnyServer = TypeVar("AnyServer", PostgresServer, MongoServer)
 
@@ -66,3 +69,41 @@ def kind(request: pytest.FixtureRequest) -> str:
 def url(stores: Stores, kind: str) -> str:
     """The URL of a new graph in each kind of store."""
     return stores.url(kind)
+
+
+def running_cluster(cluster: SlurmCluster) -> Iterator[SlurmCluster]:
+    """Start a cluster that SLURM's commands find, and stop it in the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(cluster.configuration))
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+def need(missing: str | None) -> None:
+    """Skip the test and say what is missing, if anything."""
+    if missing is not None:
+        pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[SlurmCluster]:
+    """A SLURM of two nodes with four processors each, that runs."""
+    need(why_no_slurm())
+    yield from running_cluster(SlurmCluster())
+
+
+@pytest.fixture
+def slurm_namespaces() -> Iterator[SlurmCluster]:
+    """A SLURM whose nodes have networks of their own, for one test."""
+    need(why_no_slurm() or why_no_networks())
+    yield from running_cluster(SlurmCluster(namespaces=True))
+
+
+@pytest.fixture
+def slurm_memory_limits() -> Iterator[SlurmCluster]:
+    """A SLURM that kills jobs which use more memory than they asked for, for one test."""
+    need(why_no_slurm() or why_no_memory_limits())
+    yield from running_cluster(SlurmCluster(memory_limits=True))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import pymongo
 import pytest
+from daemons import free_ports
 
 PASSWORD = "Corre%3Actpferd-7"
 """As it is written in a URL."""
@@ -67,7 +67,7 @@ class PostgresServer(Server):
             self.url, self.owned = given, False
             return
         self._programs = _postgres_programs()
-        self._port = _free_port()
+        self._port = free_ports(1)[0]
         self._folder = Path(tempfile.mkdtemp(prefix="emdistill-postgres-"))
         self._user = "postgres" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
         if self._user:
@@ -115,7 +115,7 @@ class MongoServer(Server):
             self.url, self.owned = given, False
             return
         self._program = _secantusd()
-        self._port = _free_port()
+        self._port = free_ports(1)[0]
         self._folder = Path(tempfile.mkdtemp(prefix="emdistill-mongo-"))
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"mongodb://127.0.0.1:{self._port}/emdistill?serverSelectionTimeoutMS=3000"
@@ -143,12 +143,6 @@ class MongoServer(Server):
             self._process.kill()
             self._process.wait()
             shutil.rmtree(self._folder)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _postgres_programs() -> Path:

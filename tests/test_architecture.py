@@ -16,7 +16,7 @@ PIPELINE = ROOT / "pipeline"
 
 BASE = ["errors", "config", "volumes", "run", "cli"]
 """Modules and packages under everything; each may import those before it."""
-ALGORITHMS = {"distillation", "networks", "segmentation", "rag", "datasets"}
+ALGORITHMS = {"distillation", "networks", "segmentation", "rag", "datasets", "slurm"}
 USES = {"training", "blockwise", "evaluation", "viewer"}
 SIDEWAYS = {("blockwise", "evaluation"), ("training", "evaluation")}
 """Both choose or report a threshold by scoring; evaluation knows neither."""
@@ -26,6 +26,9 @@ PURE = {"segmentation", "distillation"}
 ONLY_IN = {"gunpowder": "training", "tensorboard": "training", "daisy": "blockwise", "neuroglancer": "viewer"}
 ONLY_IN |= {"psycopg": "rag", "pymongo": "rag"}
 """Heavy or old libraries, and the one package that may import each."""
+
+PROGRAMS = {"__main__.py", "job.py"}
+"""Modules that are run with `python -m`."""
 
 DISTRIBUTIONS = {"skimage": "scikit-image", "cc3d": "connected-components-3d", "bson": "pymongo"}
 """Distributions that are not called like the module that they bring."""
@@ -120,7 +123,7 @@ def test_nothing_below_the_workflows_sets_up_logging_or_evaluates_text() -> None
     calls = {
         f"{path.relative_to(ROOT)}: {ast.unparse(node.func)}"
         for package, path in modules()
-        if package != "cli" and path.name != "__main__.py"
+        if package != "cli" and path.name not in PROGRAMS
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("logging.basicConfig", "eval", "exec")
     }

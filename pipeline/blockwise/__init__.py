@@ -6,6 +6,7 @@ from .lock import only_driver
 from .plan import log_plan
 from .predict import PredictTask
 from .presence import require_chunks
+from .reinforcements import add_workers
 from .requeue import blocks_to_redo, requeue
 from .script import blockwise_script
 from .stage import BlockTask, DriverStep, Stage, VolumeTask
@@ -33,6 +34,7 @@ __all__ = [
     "Stage",
     "StageFindings",
     "VolumeTask",
+    "add_workers",
     "agglomerate",
     "agglomeration_stages",
     "audit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import re
@@ -29,12 +30,14 @@ class BlockFailure:
         error: type and message, one line.
         trace: the whole traceback; empty if the user can mend it, or the worker died without a word.
         trouble: what kind of error it is.
+        tries: how often it has failed in this run.
     """
 
     block: int
     error: str
     trace: str
     trouble: Trouble
+    tries: int = 1
 
 
 def clear_failures(task: BlockTask) -> None:
@@ -63,34 +66,67 @@ def failure_folder(task: BlockTask) -> Path:
 def record_failure(task: BlockTask, block: Block, error: Exception, trouble: Trouble) -> None:
     """Leave the error of a block for the driver, and have the stage end if going on is of no use."""
     known = isinstance(error, UserError)
-    document = {
-        "block": block.index,
-        "error": " ".join(f"{'' if known else f'{type(error).__name__}: '}{error}".split()),
-        "trace": "" if known else "".join(traceback.format_exception(error)),
-        "trouble": trouble.name,
-    }
+    text = " ".join(f"{'' if known else f'{type(error).__name__}: '}{error}".split())
     if trouble is Trouble.DISK_FULL:
-        end_early(task, f"block {block.index}: {document['error']}; make room and run the same command again")
+        end_early(task, f"block {block.index}: {text}; make room and run the same command again")
         return
-    write_json(failure_folder(task) / f"{block.index}.json", document)
-    _end_if_all_fail_alike(task, str(document["error"]))
+    _record(task, block.index, text, "" if known else "".join(traceback.format_exception(error)), trouble)
+
+
+def record_death(task: BlockTask, block: int, reason: str) -> None:
+    """Note that the worker of a block died, for which no worker can leave the error."""
+    _record(task, block, " ".join(reason.split()), "", Trouble.UNKNOWN)
+
+
+def _record(task: BlockTask, block: int, error: str, trace: str, trouble: Trouble) -> None:
+    """Two workers that fail with one block at the same moment count once; then it is tried once more than need be."""
+    former = _read_failure(_failure_path(task, block))
+    write_json(
+        _failure_path(task, block),
+        {
+            "block": block,
+            "error": error,
+            "trace": trace,
+            "trouble": trouble.name,
+            "tries": former.tries + 1 if former is not None else 1,
+        },
+    )
+    _end_if_all_fail_alike(task, error)
 
 
 def forget_failure(task: BlockTask, block: Block) -> None:
     """A block that failed before has succeeded."""
-    (failure_folder(task) / f"{block.index}.json").unlink(missing_ok=True)
+    _failure_path(task, block.index).unlink(missing_ok=True)
 
 
 def failed_for_good(task: BlockTask, block: Block) -> bool:
-    """Whether a block failed in this run in a way that would only repeat itself."""
-    failure = _read_failure(failure_folder(task) / f"{block.index}.json")
-    return failure is not None and failure.trouble is Trouble.LASTING
+    """Whether a block failed in this run in a way that would only repeat itself, or has no try left."""
+    failure = _read_failure(_failure_path(task, block.index))
+    if failure is None:
+        return False
+    return failure.trouble is Trouble.LASTING or failure.tries > task.run.config.cluster.retries
 
 
 def read_failures(task: BlockTask) -> list[BlockFailure]:
     """The failed blocks that left an error, by index."""
     found = [_read_failure(path) for path in failure_folder(task).glob("[0-9]*.json")]
     return sorted((failure for failure in found if failure is not None), key=lambda failure: failure.block)
+
+
+def newest_failures(task: BlockTask, most: int) -> tuple[int, list[BlockFailure]]:
+    """How many failed blocks left an error, and the newest of them, newest first; the others are not read.
+
+    Args:
+        task: whose blocks.
+        most: errors to give.
+    """
+    try:
+        entries = [entry for entry in os.scandir(failure_folder(task)) if entry.name[:1].isdigit()]
+    except FileNotFoundError:
+        return 0, []
+    newest = heapq.nlargest(most, entries, key=_written)
+    found = [_read_failure(Path(entry.path)) for entry in newest]
+    return len(entries), [failure for failure in found if failure is not None]
 
 
 def mark_success(task: BlockTask) -> None:
@@ -136,7 +172,19 @@ def _read_failure(path: Path) -> BlockFailure | None:
         document = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    return BlockFailure(document["block"], document["error"], document["trace"], Trouble[document["trouble"]])
+    return BlockFailure(**{**document, "trouble": Trouble[document["trouble"]]})
+
+
+def _failure_path(task: BlockTask, block: int) -> Path:
+    return failure_folder(task) / f"{block}.json"
+
+
+def _written(entry: os.DirEntry[str]) -> float:
+    """When; 0 if the block has succeeded just now."""
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _success_mark(task: BlockTask) -> Path:

@@ -42,6 +42,18 @@ def empty_blocks(run: Run, grid: BlockGrid) -> np.ndarray:
     return (known == EMPTY).reshape(grid.shape)
 
 
+def known_empty_blocks(run: Run, grid: BlockGrid) -> tuple[np.ndarray, bool]:
+    """What has been found out about empty blocks so far; raw is not read.
+
+    Returns:
+        (z, y, x) bool over the block grid, the blocks that are known to be empty; and whether all are known.
+    """
+    if not run.config.predict.skip_empty:
+        return np.zeros(grid.shape, dtype=bool), True
+    known = _read(_path(run, grid), len(grid))
+    return (known == EMPTY).reshape(grid.shape), bool((known != UNKNOWN).all())
+
+
 def _look(run: Run, grid: BlockGrid, known: np.ndarray) -> None:
     """Fill in what is unknown, and write it down."""
     source = run.config.volumes.segment.source

@@ -21,10 +21,11 @@ from tqdm import tqdm
 from ..run import Run
 from .lock import only_driver
 from .markers import done_blocks
+from .memory import peak_memory
 from .plan import read_voxels, reader
 from .stage import BlockTask, Stage
 from .summary import duration
-from .tracking import Progress, begin, peak_memory, progress_of, refuse_or_drop_stale
+from .tracking import Progress, begin, progress_of, refuse_or_drop_stale
 from .worker import limit_threads, thread_environment
 
 logger = logging.getLogger(__name__)

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from ..errors import UserError
 from ..run import Run
 from .agglomerate import agglomeration
-from .executors import Outcome, run_blocks
+from .executors import run_blocks
 from .fragments import FragmentsTask
 from .lock import only_driver
 from .predict import PredictTask
 from .rag_statistics import RagTask
+from .scheduling import Outcome
 from .segment import SegmentTask
 from .stage import BlockTask, DriverStep, Stage
 from .summary import log_next_command, record_outcomes, record_step

@@ -9,10 +9,10 @@ from typing import Any
 
 from ..errors import UserError
 from ..run import Run, read_json, update_summary
-from .executors import Outcome
 from .failures import BlockFailure, failure_folder
+from .memory import peak_memory
+from .scheduling import Outcome
 from .stage import BlockTask, Stage
-from .tracking import peak_memory
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +95,8 @@ def _log(outcome: Outcome) -> None:
             f", {outcome.empty} are empty" if outcome.empty else "",
             task.output,
             duration(outcome.seconds),
-            _short(outcome.voxels / max(outcome.seconds, 1e-9)),
-            _bytes(outcome.peak_memory),
+            short_number(outcome.voxels / max(outcome.seconds, 1e-9)),
+            memory_size(outcome.peak_memory),
         )
 
 
@@ -168,7 +168,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
 
 
-def _short(number: float) -> str:
+def short_number(number: float) -> str:
+    """Three digits and the unit that suits."""
     for unit in ("", " k", " M"):
         if number < 1000:
             return f"{number:.3g}{unit}"
@@ -176,7 +177,8 @@ def _short(number: float) -> str:
     return f"{number:.3g} G"
 
 
-def _bytes(number: float) -> str:
+def memory_size(number: float) -> str:
+    """Bytes in the unit that suits."""
     for unit in ("B", "KiB", "MiB"):
         if number < KIBI:
             return f"{number:.0f} {unit}"

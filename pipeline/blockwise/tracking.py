@@ -7,10 +7,7 @@ names an absolute path, so a run directory can be moved.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import resource
 import shutil
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -20,6 +17,7 @@ from typing import Any
 from ..errors import UserError
 from ..run import read_json, write_json
 from .failures import clear_failures
+from .roster import clear_roster
 from .stage import BlockTask, Stage
 
 
@@ -66,6 +64,14 @@ def write_record(stage: Stage, complete: bool) -> None:
     )
 
 
+def record_time(stage: Stage) -> float:
+    """When the record of a stage was written last, in seconds since 1970; 0 if there is none."""
+    try:
+        return _record_path(stage).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def begin(stage: Stage) -> None:
     """Make a stage ready for its blocks: create the output if there is none, keep what is done otherwise."""
     if progress_of(stage) is Progress.ABSENT:
@@ -76,7 +82,7 @@ def begin(stage: Stage) -> None:
     write_record(stage, complete=False)
     if isinstance(stage, BlockTask):
         clear_failures(stage)
-        shutil.rmtree(_memory_folder(stage), ignore_errors=True)
+        clear_roster(stage)
 
 
 def forget(stage: Stage) -> None:
@@ -88,31 +94,6 @@ def forget(stage: Stage) -> None:
 def marker_folder(task: BlockTask) -> Path:
     """Where daisy marks finished blocks."""
     return task.folder / "blocks"
-
-
-def record_memory(task: BlockTask) -> None:
-    """Note the peak memory of this worker.
-
-    daisy asks `getrusage`, whose answer starts at the size of the process that started the worker.
-    """
-    with contextlib.suppress(OSError):  # a measurement is no reason to fail
-        folder = _memory_folder(task)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / str(os.getpid())).write_text(str(peak_memory()))
-
-
-def read_memory(task: BlockTask) -> int:
-    """Bytes of the worker that needed most; 0 if none has noted it."""
-    return max((int(path.read_text() or 0) for path in _memory_folder(task).glob("*")), default=0)
-
-
-def peak_memory() -> int:
-    """Peak resident memory of this process in bytes."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool) -> None:
@@ -141,9 +122,14 @@ def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool) -> None:
 
 def why_stale(stage: Stage) -> str:
     """What changed since the output was made, in a few words."""
-    record = read_record(stage)
-    if record.get("key") != stage.stored_key():
+    if read_record(stage).get("key") != stage.stored_key():
         return "made with other settings"
+    return what_changed(stage)
+
+
+def what_changed(stage: Stage) -> str:
+    """What changed since the record of a stage was written, in a few words; the output is not looked at."""
+    record = read_record(stage)
     before, now = record.get("settings", {}), json.loads(json.dumps(stage.settings()))
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if changed:
@@ -170,10 +156,6 @@ def _check_foundations(stages: Sequence[Stage]) -> None:
                 raise UserError(
                     f"{stage.name} needs {upstream.name}, which is {state}; run workflows/{upstream.script} first"
                 )
-
-
-def _memory_folder(task: BlockTask) -> Path:
-    return task.folder / "memory"
 
 
 def _record_path(stage: Stage) -> Path:

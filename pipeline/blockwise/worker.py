@@ -3,54 +3,88 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 import daisy.v2 as daisy
 from numcodecs import blosc
 
 from .failures import failed_for_good, forget_failure, mark_success, reason_to_end, record_failure
 from .grid import Block
+from .roster import DONE, Attendance
 from .stage import BlockFunction, BlockTask
-from .tracking import record_memory
 from .trouble import Trouble, pauses, trouble_of
 
 logger = logging.getLogger(__name__)
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-ENDED_EARLY = 3
-"""Exit status of a worker that was told to stop; daisy gives the task up after `cluster.worker_restarts` of them."""
-PARENT_DEATH_SIGNAL = 1
-"""PR_SET_PDEATHSIG of Linux's prctl."""
+TOLD_TO_STOP = "the stage ends early"
 
 
-def work(task: BlockTask, driver: int) -> None:
-    """The life of a worker process. A block that raises is reported as failed; the worker goes on with the next one.
+class Leave(BaseException):
+    """The worker is to give back the block under way, untried, and end; its text says why.
+
+    Not an `Exception`: code that handles the errors of a block must not take it for one.
+    """
+
+
+class Attention(Protocol):
+    """Who tells a worker to leave."""
+
+    def before_block(self) -> None:
+        """Called when the worker is about to take a block, and again when it has one.
+
+        Raises:
+            Leave: it is not to take or to begin another one.
+        """
+
+
+class Undisturbed:
+    """Nobody does: workers on this machine."""
+
+    def before_block(self) -> None:
+        """Go on."""
+
+
+def compute_blocks(task: BlockTask, attendance: Attendance, attention: Attention) -> str:
+    """The life of a worker: blocks, until there are none or it is to leave. A block that raises is reported as failed.
 
     Args:
-        task: whose blocks it computes.
-        driver: process id of the driver, with which it dies.
+        task: whose blocks it computes; `DAISY_CONTEXT` says where the scheduler is.
+        attendance: its entry in the roster.
+        attention: who tells it to leave.
+
+    Returns:
+        What it says when it leaves.
     """
-    die_with(driver)
-    if reason_to_end(task) is not None:
-        sys.exit(ENDED_EARLY)
-    client = daisy.Client()
+    state = DONE
+    try:
+        _take_blocks(task, daisy.Client(), attendance, attention)
+    except Leave as leave:
+        state = str(leave)
+    attendance.leave(state)
+    return state
+
+
+def _take_blocks(task: BlockTask, client: daisy.Client, attendance: Attendance, attention: Attention) -> None:
     with contextlib.closing(OpenTask(task)) as opened:
         while True:
+            if reason_to_end(task) is not None:
+                raise Leave(TOLD_TO_STOP)
+            attention.before_block()
             with client.acquire_block() as block:
                 if block is None:
-                    record_memory(task)
                     return
-                if not attempt(opened, task.grid.block_of(block.write_roi)):
+                attention.before_block()
+                attendance.begin(index := task.grid.block_of(block.write_roi).index)
+                success = attempt(opened, task.grid.block(index))
+                attendance.end(success)
+                if not success:
                     block.status = daisy.BlockStatus.FAILED
-            if reason_to_end(task) is not None:
-                sys.exit(ENDED_EARLY)
 
 
 class OpenTask:
@@ -111,22 +145,6 @@ def attempt(opened: OpenTask, block: Block) -> bool:
             return True
 
 
-def die_with(parent: int) -> None:
-    """End this process when the driver ends, however it does: a worker alone would write where others write by then."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
 def limit_threads(threads: int) -> None:
     """Keep the numerical libraries of this process to a number of threads."""
     blosc.set_nthreads(threads)
@@ -134,11 +152,16 @@ def limit_threads(threads: int) -> None:
         sys.modules["torch"].set_num_threads(threads)
 
 
+def thread_variables(threads: int) -> dict[str, str]:
+    """Environment variables that keep the numerical libraries of a new process to a number of threads."""
+    return dict.fromkeys(THREAD_VARIABLES, str(threads))
+
+
 @contextlib.contextmanager
 def thread_environment(threads: int) -> Iterator[None]:
     """Let processes that are started inside inherit a number of threads."""
     former = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    os.environ.update(thread_variables(threads))
     try:
         yield
     finally:

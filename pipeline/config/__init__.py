@@ -3,7 +3,6 @@
 from .base import NEAREST_NEIGHBOURS, Offset, Section, VoxelShape, VoxelVector
 from .blockwise import (
     AgglomerateConfig,
-    ClusterConfig,
     EvaluateConfig,
     FragmentsConfig,
     PredictConfig,
@@ -11,6 +10,7 @@ from .blockwise import (
     SegmentConfig,
     ViewConfig,
 )
+from .cluster import ClusterConfig, JobConfig, SlurmConfig, StageJobConfig
 from .distillation import (
     AdversarialConfig,
     DistillationConfig,
@@ -46,6 +46,7 @@ __all__ = [
     "FileSource",
     "FragmentsConfig",
     "GraphFlowConfig",
+    "JobConfig",
     "LogitsConfig",
     "MalaConfig",
     "MalaTinyConfig",
@@ -62,7 +63,9 @@ __all__ = [
     "Section",
     "SectionUnetConfig",
     "SegmentConfig",
+    "SlurmConfig",
     "Source",
+    "StageJobConfig",
     "StudentConfig",
     "TargetsConfig",
     "TeacherConfig",

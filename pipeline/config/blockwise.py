@@ -8,36 +8,9 @@ from pydantic import Field, field_serializer
 
 from ..errors import without_password
 from .base import NEAREST_NEIGHBOURS, Fraction, NonNegative, Offset, Positive, Section, VoxelContext, VoxelShape
+from .cluster import ClusterConfig
 
-Seconds = Annotated[float, Field(gt=0)]
 Bias = Annotated[float, Field(ge=-1.0, le=0.0)]
-
-
-class ClusterConfig(Section):
-    """Where blocks are computed."""
-
-    executor: Literal["serial", "local"] = "local"
-    """`serial`: in this process, for debugging; `local`: worker processes on this machine."""
-    workers: Positive = 2
-    """Worker processes; stages that run at the same time may have one more each, which mostly waits."""
-    threads_per_worker: Positive = 1
-    """Threads that each worker's numerical libraries may use."""
-    block_timeout: Seconds = 3600.0
-    """Seconds after which a block counts as hung and its worker is replaced."""
-    retries: NonNegative = 2
-    """Times that another worker tries a block again whose worker died or hung, or that failed with an error that may
-    pass. Errors of the code or the data are not tried again: they would only repeat themselves."""
-    worker_restarts: NonNegative = 10
-    """Times that dead workers are replaced before a stage gives up."""
-    passing_retries: NonNegative = 8
-    """Times that a worker itself tries a block again after trouble that passes: a lost connection, a database that
-    restarts, a file server that does not answer. With these defaults it waits for about three minutes in all."""
-    passing_pause: Seconds = 1.0
-    """Seconds before the first of these attempts; each further one waits twice as long, give or take a half."""
-    longest_pause: Seconds = 60.0
-    """The longest of these pauses in seconds."""
-    identical_failures: Positive = 5
-    """When so many blocks have failed with the same error, and none has succeeded, the stage ends with that error."""
 
 
 class PredictConfig(Section):

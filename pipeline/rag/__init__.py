@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from .opening import open_rag, rag_exists
+from .opening import open_rag, rag_exists, rag_is_missing
 from .store import RagCounts, RagStore
 from .tables import EdgeTable, NodeTable
 from .trouble import is_connection_trouble
 
-__all__ = ["EdgeTable", "NodeTable", "RagCounts", "RagStore", "is_connection_trouble", "open_rag", "rag_exists"]
+__all__ = [
+    "EdgeTable",
+    "NodeTable",
+    "RagCounts",
+    "RagStore",
+    "is_connection_trouble",
+    "open_rag",
+    "rag_exists",
+    "rag_is_missing",
+]

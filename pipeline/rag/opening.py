@@ -61,6 +61,17 @@ def rag_exists(url: str | RagConfig, directory: Path | None = None) -> bool:
         return store.exists()
 
 
+def rag_is_missing(url: str | RagConfig, directory: Path | None = None) -> bool:
+    """Whether the file or folder of a graph store is not there; a store on a server is not asked, and counts as there.
+
+    Raises:
+        UserError: the URL names no graph store.
+    """
+    text = _text(url)
+    kind = _kind(text)
+    return kind in ("sqlite", "files") and not _place(text, kind, directory).exists()
+
+
 def _open_on_server(text: str, kind: str, directory: Path | None, create: bool) -> PostgresRag | MongoRag:
     try:
         if kind == "postgresql":

@@ -11,10 +11,10 @@ import os
 import queue
 import signal
 import sys
-import threading
 import traceback as tracebacks
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
@@ -70,7 +70,7 @@ class BatchLoader:
         context = mp.get_context("forkserver")
         context.set_forkserver_preload([f"{__package__}.samples"])
         ahead = max(1, self.sampling.schedule.loader_cache // workers)
-        with _interrupts_ignored(), _one_thread_each():
+        with _interrupts_held_back(), _one_thread_each():
             for index in range(workers):
                 batches = context.Queue(maxsize=ahead)
                 job = (self.sampling, self.iteration + index, workers, batches)
@@ -167,17 +167,17 @@ def _put(batches: Any, item: tuple[str, Any]) -> bool:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started here ignore Ctrl-C and SIGTERM: this process ends them after its checkpoint."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes started here never see Ctrl-C and SIGTERM: this process ends them after its checkpoint.
+
+    Here they are late, not lost: a job may be told to end just while its workers start.
+    """
+    resource_tracker.ensure_running()  # if it started below, it would let the signals through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -196,7 +196,8 @@ def _readable(scores: dict[str, float]) -> str:
 def polite_stop() -> Iterator[threading.Event]:
     """An event that Ctrl-C or SIGTERM sets, so that the step in progress ends before the training does.
 
-    A second Ctrl-C interrupts at once.
+    A second Ctrl-C interrupts at once. A second SIGTERM does not: batch systems send it to all processes of a job, and
+    the job's script passes its own on.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -204,10 +205,11 @@ def polite_stop() -> Iterator[threading.Event]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
+        if not stop.is_set():
+            logger.info("stopping after this iteration, with a checkpoint; Ctrl-C once more stops at once, without")
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
-        logger.info("stopping after this iteration, with a checkpoint; once more stops at once, without")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -122,8 +122,9 @@ def make_trouble(directory: Path, block: Block) -> None:
     """What the files in the run directory ask for, each of which lists blocks.
 
     `raise`: always an error of the data; `reset_twice`: a lost connection at the first two visits; `fail_twice`: an
-    error of no known kind instead; `die_once`: the worker dies; `hang_once`, `hang`: a minute of silence; `wait`: the
-    worker says where it is, and goes on when there is a file `go`; `fill_disk`: no room is left on the disk.
+    error of no known kind instead; `die`, `die_once`: the worker dies; `hang_once`, `hang`: a minute of silence;
+    `wait`: the worker says where it is, and goes on when there is a file `go`; `hog`: it takes a gigabyte of memory;
+    `fill_disk`: no room is left on the disk.
     """
     (directory / "visited").mkdir(exist_ok=True)
     with (directory / "visited" / str(block.index)).open("a") as visits:
@@ -140,13 +141,15 @@ def make_trouble(directory: Path, block: Block) -> None:
         raise ConnectionResetError(f"block {block.index} lost its connection")
     if listed("fail_twice") and visit <= 2:
         raise RuntimeError(f"block {block.index} was told to fail twice")
-    if listed("die_once") and visit == 1:
+    if listed("die") or (listed("die_once") and visit == 1):
         os.kill(os.getpid(), signal.SIGKILL)
     if listed("hang") or (listed("hang_once") and visit == 1):
         time.sleep(60)
     if listed("wait") and visit == 1:
         (directory / "waiting").write_text(str(os.getpid()))
         wait_until((directory / "go").exists)
+    if listed("hog"):
+        np.ones(1 << 30, dtype=np.uint8)
     if listed("fill_disk") and not (directory / "ballast").exists():
         fill_disk(directory / "ballast")
 

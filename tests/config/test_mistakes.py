@@ -107,7 +107,7 @@ MISTAKES = [
     ),
     # values out of range, and unions
     ("view.port", 99999, "view.port: expected whole number from 0 to 65535, got 99999"),
-    ("cluster.executor", "locl", 'cluster.executor: expected "serial" or "local", got "locl"'),
+    ("cluster.executor", "locl", 'cluster.executor: expected "serial" or "local" or "slurm", got "locl"'),
     (
         "segment.thresholds",
         "bset",

@@ -129,7 +129,9 @@ def test_a_resumed_training_equals_an_undisturbed_one_to_the_last_bit(make_run: 
     assert curves(whole, "student") == curves(resumed, "student")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["killed", "Ctrl-C", "told to end, twice"]
+)
 def test_a_training_that_is_stopped_anywhere_continues(make_run: MakeRun, tmp_path: Path, number: int) -> None:
     overrides = (ALONE, *STEADY, "student.training.checkpoint_every=4", "student.training.loader_workers=1")
     run = make_run(*overrides, "student.training.iterations=100000", name="stopped")
@@ -141,12 +143,12 @@ def test_a_training_that_is_stopped_anywhere_continues(make_run: MakeRun, tmp_pa
     directory = run.network_directory("student")
     while not list(directory.glob("checkpoint_*.pt")) and process.poll() is None:
         time.sleep(0.05)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # as a terminal does: to all processes
-    else:
-        process.send_signal(number)
+    if number != signal.SIGKILL:
+        os.killpg(process.pid, number)  # as terminals and batch systems do: to all processes
+    if number != signal.SIGINT:
+        process.send_signal(number)  # a job's script passes on what all have got
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == (130 if number == signal.SIGINT else -number), errors
+    assert process.returncode == (-number if number == signal.SIGKILL else 130), errors
     assert "Traceback" not in errors
     done = load_checkpoint(latest_checkpoint(directory))["iteration"]
     length = f"student.training.iterations={done + 2}"

@@ -1,0 +1,37 @@
+"""The status of a run as one JSON object, for scripts and monitoring."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import Enum
+from typing import Any
+
+from . import words
+from .facts import RunStatus, StageStatus
+
+
+def status_document(status: RunStatus) -> dict[str, Any]:
+    """The facts of a status under their names, as JSON values; `state`, `life` and `standing` in words.
+
+    Besides the fields of the dataclasses: `headline`, `goes_on` and `is_done` of the run, `left`, `fraction` and
+    `voxels_per_second` of each stage.
+    """
+    document = _plain(asdict(status))
+    document |= {"headline": words.headline(status), "goes_on": status.goes_on, "is_done": status.is_done}
+    for entry, stage in zip(document["stages"], status.stages, strict=True):
+        entry |= {"left": stage.left, "fraction": stage.fraction, "voxels_per_second": _voxels_per_second(stage)}
+    return dict(document)
+
+
+def _voxels_per_second(stage: StageStatus) -> float | None:
+    if stage.pace is not None:
+        return stage.pace.blocks * stage.voxels_per_block
+    return None if stage.took is None else stage.voxels / max(stage.took, 1e-9)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

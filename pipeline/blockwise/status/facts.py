@@ -1,0 +1,255 @@
+"""What can be said about a block-wise run at one moment, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class State(Enum):
+    """How it stands with a stage."""
+
+    NOT_BEGUN = "not begun"
+    WAITING = "waiting"
+    """Its blocks need blocks of an earlier stage that runs at the same time."""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    """No driver works on it, and blocks have failed or the stage ended early."""
+    STOPPED = "stopped"
+    """No driver works on it, it is not done, and nothing failed: its driver was stopped or killed."""
+    STALE = "stale"
+    """Its output was made with other settings or inputs than the config now gives."""
+
+
+class Life(Enum):
+    """How it stands with the driver."""
+
+    NONE = "none has begun"
+    WORKS = "works"
+    BETWEEN = "lives, between block-wise stages"
+    GONE = "is gone"
+    UNKNOWN = "may live: this file system does not show the locks of other machines"
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether more may happen by itself."""
+        return self in (Life.WORKS, Life.BETWEEN, Life.UNKNOWN)
+
+
+class Standing(Enum):
+    """How it stands with a worker, those that ask for a look first."""
+
+    DIED = "died without a word"
+    LEFT = "left"
+    SLOW = "slow block"
+    BUSY = "busy"
+    IDLE = "waits for a block"
+    ORPHANED = "its driver is gone"
+    REPLACED = "replaced"
+    """Another job goes on in its place."""
+    DONE = "done"
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether somebody should look at it."""
+        return self in (Standing.DIED, Standing.LEFT, Standing.SLOW)
+
+    @property
+    def is_present(self) -> bool:
+        """Whether it works, or could."""
+        return self in (Standing.SLOW, Standing.BUSY, Standing.IDLE)
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """A worker of a stage.
+
+    Attributes:
+        stage: name of the task that it works on.
+        worker, host, process, job, log: as in its `Entry`.
+        standing: how it stands.
+        reason: why it left, also if it was replaced; empty otherwise.
+        block: index of the block under way; None if there is none.
+        block_seconds: how long that one has been under way; 0 if there is none.
+        done, failed: blocks that it has finished.
+        memory: its peak in bytes.
+        heard: when it last said something, in seconds since 1970.
+    """
+
+    stage: str
+    worker: str
+    host: str
+    process: int
+    job: str | None
+    log: str
+    standing: Standing
+    reason: str
+    block: int | None
+    block_seconds: float
+    done: int
+    failed: int
+    memory: int
+    heard: float
+
+
+@dataclass(frozen=True)
+class FailureStatus:
+    """A failed block.
+
+    Attributes:
+        stage: name of the task.
+        block: its index.
+        error: type and message, one line.
+        description: place in nanometres and voxels, traceback, and the command that shows it, in several lines.
+        logs: where workers of the stage print.
+    """
+
+    stage: str
+    block: int
+    error: str
+    description: str
+    logs: str
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast blocks get done.
+
+    Attributes:
+        blocks: per second, since the driver began.
+        recent_blocks: per second, over the last minutes; None unless somebody watched.
+        seconds_left: until all blocks are done; None if that cannot be told.
+        end: when that will be, in seconds since 1970; None likewise.
+    """
+
+    blocks: float
+    recent_blocks: float | None
+    seconds_left: float | None
+    end: float | None
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """A block task, or a step of the driver, which counts as one block.
+
+    Attributes:
+        name: of the task.
+        stage: of the stage that it belongs to, as in `summary.json`.
+        script: workflow script that runs it.
+        output: where its output lies.
+        state: how it stands.
+        note: what else there is to say, or empty.
+        blocks, done, empty, running, failed: blocks; `empty` ones need no work and are not in `done`.
+        voxels: of all blocks.
+        began: when the driver at work began with it; None if none is.
+        pace: of the driver at work; None if there is nothing to tell yet.
+        took: seconds it took when it was computed, of `summary.json`; None if that does not tell.
+        peak_memory: bytes of the worker that needed most; 0 if unknown.
+        longest_block: seconds of the slowest block so far; 0 if unknown.
+    """
+
+    name: str
+    stage: str
+    script: str
+    output: str
+    state: State
+    note: str = ""
+    blocks: int = 0
+    done: int = 0
+    empty: int = 0
+    running: int = 0
+    failed: int = 0
+    voxels: int = 0
+    began: float | None = None
+    pace: Pace | None = None
+    took: float | None = None
+    peak_memory: int = 0
+    longest_block: float = 0.0
+
+    @property
+    def left(self) -> int:
+        """Blocks that nobody has begun, or that wait for another try."""
+        return max(0, self.blocks - self.done - self.empty - self.running - self.failed)
+
+    @property
+    def fraction(self) -> float:
+        """Of the blocks, those that are done or empty."""
+        return (self.done + self.empty) / self.blocks if self.blocks else 0.0
+
+    @property
+    def voxels_per_block(self) -> float:
+        """On average."""
+        return self.voxels / self.blocks if self.blocks else 0.0
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is any output."""
+        return self.state is not State.NOT_BEGUN
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a driver works on it."""
+        return self.state in (State.WAITING, State.RUNNING)
+
+
+@dataclass(frozen=True)
+class DriverStatus:
+    """The process that works on the run, or did.
+
+    Attributes:
+        life: how it stands.
+        host, process: where it runs or ran; empty and None if unknown.
+        job: its own batch job; None if it is none.
+        executor: where it has blocks computed; empty if unknown.
+        began: when it began with what it works on, in seconds since 1970; None if unknown.
+        ended: when it was through; None if it is not, or was killed.
+    """
+
+    life: Life
+    host: str = ""
+    process: int | None = None
+    job: str | None = None
+    executor: str = ""
+    began: float | None = None
+    ended: float | None = None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run at one moment.
+
+    Attributes:
+        directory: of the run.
+        config: path of the config as run.
+        time: the moment, in seconds since 1970.
+        driver: who works on it.
+        stages: upstream ones first.
+        workers: of all stages, those that ask for a look first.
+        failures: the newest failed blocks, newest first.
+        command: what to type to go on; empty while a driver works, or when all is done.
+    """
+
+    directory: str
+    config: str
+    time: float
+    driver: DriverStatus
+    stages: tuple[StageStatus, ...]
+    workers: tuple[WorkerStatus, ...]
+    failures: tuple[FailureStatus, ...]
+    command: str
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a driver works on it, as far as one can tell."""
+        return self.driver.life.is_at_work
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every stage is."""
+        return all(stage.state is State.DONE for stage in self.stages)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has begun, and its blocks will not get more by themselves."""
+        return self.is_done or (not self.goes_on and any(stage.is_begun for stage in self.stages))
