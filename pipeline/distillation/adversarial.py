@@ -90,7 +90,10 @@ class AdversarialLoss(nn.Module):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Continue where another module stood."""
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # torch would share its tensors
+        optimizer = copy.deepcopy(state["optimizer"])  # torch would share its tensors
+        for of_parameter in optimizer["state"].values():
+            of_parameter["step"] = of_parameter["step"].cpu()  # where Adam counts without waiting for the device
+        self.optimizer.load_state_dict(optimizer)
         self._generator.set_state(state["generator"].cpu())
 
 
