@@ -148,8 +148,15 @@ def describe(run: Run, role: str) -> str:
     return (
         f"{role}: {training.section.network.name} with {network.parameter_count():,} parameters, iterations {done} to "
         f"{schedule.iterations}, batches of {schedule.batch_size} patches of {tuple(schedule.patch_shape)} on "
-        f"{training.device}, into {training.directory}"
+        f"{training.device}, into {training.directory}{_what_comes_first(training)}"
     )
+
+
+def _what_comes_first(training: Training) -> str:
+    config = paraphraser_config(training)
+    if config is None or config.checkpoint is not None or paraphraser_path(training.run).exists():
+        return ""
+    return f"; its paraphraser comes first, with {config.iterations} iterations"
 
 
 def _train_if_unfinished(training: Training) -> Path:
