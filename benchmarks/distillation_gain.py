@@ -24,7 +24,7 @@ import argparse
 import json
 from pathlib import Path
 
-from gain.cells import DATASETS, VARIANTS, Plan, finished_results, planned_cells
+from gain.cells import ABLATION, DATASETS, Plan, finished_results, planned_cells
 from gain.running import finish_cells
 from gain.table import as_markdown, ratios
 from gain.timing import finish_timings
@@ -36,7 +36,7 @@ def main() -> None:
     plan = Plan(options.out / "quick" if options.quick else options.out, tuple(options.set), options.quick)
     datasets = ["phantom"] if options.quick else options.dataset or ["fib25", "nuclei2d", "vnc"]
     if not options.table:
-        variants = options.variant or (["recipe"] if options.quick else list(VARIANTS))
+        variants = options.variant or (["recipe"] if options.quick else list(ABLATION))
         cells = planned_cells(plan, datasets, variants, range(options.first_seed, options.first_seed + options.seeds))
         finish_cells(cells, options.jobs, options.threads)
         finish_timings(plan, datasets, 1 if options.quick else options.repeats)
@@ -52,7 +52,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--dataset", action="append", choices=sorted(DATASETS), help="repeatable; default: all real ones"
     )
-    parser.add_argument("--variant", action="append", choices=list(VARIANTS), help="repeatable; default: all")
+    parser.add_argument("--variant", action="append", choices=ABLATION, help="repeatable; default: all")
     parser.add_argument("--seeds", type=int, default=1, help="students per variant")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of these seeds")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time")

@@ -12,37 +12,13 @@ from typing import Any
 from pipeline.config import Config, dump_config, load_config
 from pipeline.run import Run, read_json, write_json
 
-ROOT = Path(__file__).resolve().parents[2]
+from .datasets import DATASETS, ROOT, labelled_volumes, unlabelled_volumes
+
+FLOW_CONFIG = ROOT / "configs" / "fib25_graph_flow.json"
+"""Holds the weights of graph flow, for all data sets."""
 TEACHER_SEED = 0
 """One teacher serves the students of all seeds."""
 
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set and how it is scored.
-
-    Attributes:
-        config: file in `configs/`; what `recipe` runs.
-        score: entry of a cell's scores.
-        larger_is_better: of the score.
-    """
-
-    config: str
-    score: str = "voi_sum"
-    larger_is_better: bool = False
-
-    @property
-    def images(self) -> bool:
-        """Whether it is a stack of images, which has no watershed settings to average over."""
-        return self.larger_is_better
-
-
-DATASETS = {
-    "fib25": Dataset("fib25.json"),
-    "nuclei2d": Dataset("nuclei2d.json", "panoptic_quality", larger_is_better=True),
-    "vnc": Dataset("vnc.json"),
-    "phantom": Dataset("demo.json"),
-}
 
 TERMS = ("node", "edge", "affinity", "inter_edge", "inter_affinity")
 
@@ -57,14 +33,27 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     **{TERMS[count - 1]: TERMS[:count] for count in range(1, len(TERMS))},
     "full": TERMS,
     "recipe": (),
+    "recipe_unlabelled": (),
+    "flow": (),
+    "flow_unlabelled": (),
+    "flow_full_unlabelled": (),
 }
-"""The distillation terms of each variant: one more from row to row. `recipe` is the config as it is."""
+"""The distillation terms of each variant: one more from row to row. `recipe` is the config as it is; `flow` is graph
+flow in its place, `flow_full` with logits and a critic, as published; `unlabelled` ones also see raw without labels."""
+
+ABLATION = ("teacher", "alone", "alone_near", *TERMS[:-1], "full", "recipe")
+"""The variants that tell what the terms of graph relation distillation do."""
+
+SEMI_SUPERVISED = ("teacher", "alone", "recipe", "recipe_unlabelled", "flow", "flow_unlabelled", "flow_full_unlabelled")
+"""The variants that tell what raw without labels is good for."""
 
 QUICK = {
     f"{role}.training.{key}": value
     for role in ("teacher", "student")
     for key, value in {"iterations": 15, "validate_every": 15, "warm_up": 5}.items()
 }
+QUICK_PARAPHRASER = 10
+"""Iterations."""
 
 
 @dataclass(frozen=True)
@@ -142,17 +131,32 @@ class Cell:
         else:
             changes["teacher.checkpoint"] = str(self.plan.teacher(self.dataset).checkpoint.resolve())
             changes |= self.term_weights()
+            changes |= self.flow_terms()
+        if self.variant.endswith("_unlabelled"):
+            changes |= unlabelled_volumes(self.dataset)
+        changes |= labelled_volumes(self.dataset)
         return [f"{key}={json.dumps(value)}" for key, value in changes.items()] + list(self.plan.overrides)
 
     def term_weights(self) -> dict[str, float]:
         """The weights of terms that the variant changes in the config."""
-        if self.variant == "recipe":
+        if not VARIANTS[self.variant]:
             return {}
         present = VARIANTS[self.variant]
         weights = {term: weight if term in present else 0.0 for term, weight in ABLATION_WEIGHTS.items()}
         if "affinity" not in present:
             weights["affinity"] = 0.0
         return {f"student.distillation.{term}_weight": weight for term, weight in weights.items()}
+
+    def flow_terms(self) -> dict[str, Any]:
+        """What the variant changes in the config to have graph flow in the place of graph relations."""
+        if not self.variant.startswith("flow"):
+            return {}
+        published = json.loads(FLOW_CONFIG.read_text())["student"]["distillation"]
+        if not self.variant.startswith("flow_full"):
+            published = {key: value for key, value in published.items() if key not in ("logits", "adversarial")}
+        if self.plan.quick:
+            published["graph_flow"]["paraphraser"]["iterations"] = QUICK_PARAPHRASER
+        return {"student.distillation": published}
 
     @cached_property
     def run(self) -> Run:

@@ -11,12 +11,19 @@ from .blockwise import (
     ViewConfig,
 )
 from .cluster import ClusterConfig, JobConfig, SlurmConfig, StageJobConfig
+from .distillation import (
+    AdversarialConfig,
+    DistillationConfig,
+    GraphFlowConfig,
+    LogitsConfig,
+    ParaphraserConfig,
+    UnlabelledConfig,
+)
 from .load import apply_override, config_hash, dump_config, load_config, parse_config
 from .networks import MalaConfig, MalaTinyConfig, NetworkConfig, ResidualUnetConfig, SectionUnetConfig
 from .root import Config
 from .training import (
     AugmentConfig,
-    DistillationConfig,
     ElasticConfig,
     ScheduleConfig,
     StudentConfig,
@@ -27,6 +34,7 @@ from .volumes import ChosenSections, FileSource, PhantomSource, PublicSource, Re
 
 __all__ = [
     "NEAREST_NEIGHBOURS",
+    "AdversarialConfig",
     "AgglomerateConfig",
     "AugmentConfig",
     "ChosenSections",
@@ -37,11 +45,14 @@ __all__ = [
     "EvaluateConfig",
     "FileSource",
     "FragmentsConfig",
+    "GraphFlowConfig",
     "JobConfig",
+    "LogitsConfig",
     "MalaConfig",
     "MalaTinyConfig",
     "NetworkConfig",
     "Offset",
+    "ParaphraserConfig",
     "PhantomSource",
     "PredictConfig",
     "PublicSource",
@@ -58,6 +69,7 @@ __all__ = [
     "StudentConfig",
     "TargetsConfig",
     "TeacherConfig",
+    "UnlabelledConfig",
     "ViewConfig",
     "VolumesConfig",
     "VoxelShape",

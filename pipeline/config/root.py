@@ -68,3 +68,25 @@ class Config(BlockwiseSections):
         if self.predict.network == "teacher" and self.teacher is None:
             raise ValueError("predict.network is teacher, but there is no teacher section")
         return self
+
+    @model_validator(mode="after")
+    def _unlabelled_volumes_are_distilled(self) -> Config:
+        distillation = self.student.distillation
+        if not self.volumes.unlabelled:
+            return self
+        if distillation is None:
+            raise ValueError(
+                "volumes.unlabelled needs student.distillation: without a teacher nothing can be learnt from raw alone"
+            )
+        samples, unlabelled = self.student.training.batch_size, self.student.unlabelled_samples
+        if not 0 < unlabelled < samples:
+            raise ValueError(
+                f"student.distillation.unlabelled.share: {distillation.unlabelled.share} of a batch_size of {samples} "
+                f"is {unlabelled} samples; of labelled and of unlabelled ones there must be one at least"
+            )
+        if distillation.unlabelled.instances != "off" and not distillation.has_instance_terms:
+            raise ValueError(
+                "student.distillation.unlabelled.instances is for the weights of node, edge and inter_edge, which are "
+                "all 0; set it to off"
+            )
+        return self

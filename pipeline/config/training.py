@@ -6,11 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import NEAREST_NEIGHBOURS, Fraction, NonNegative, Offset, Positive, Probability, Section, VoxelShape
+from .base import (
+    NEAREST_NEIGHBOURS,
+    Fraction,
+    NonNegative,
+    Offset,
+    Positive,
+    PositiveFloat,
+    Probability,
+    Section,
+    VoxelShape,
+    Weight,
+)
+from .distillation import DistillationConfig
 from .networks import NetworkConfig
-
-PositiveFloat = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
 
 
 class ElasticConfig(Section):
@@ -120,42 +129,6 @@ class ScheduleConfig(Section):
     """Iterations between TensorBoard pictures."""
 
 
-class DistillationConfig(Section):
-    """Graph relation distillation (arXiv 2401.06370): what the student copies from the teacher.
-
-    All terms are means, so that the weights do not depend on patch, batch or memory size; see docs/METHODS.md. The
-    defaults are the recipe that docs/BENCHMARKS.md found best: the affinity graph alone. The other terms are there to
-    be weighed in; `configs/mala_ac4.json` has them all as published.
-    """
-
-    node_weight: Weight = 0.0
-    """Weight of the instance nodes (intra-image instance graph); 0.1 as published."""
-    edge_weight: Weight = 0.0
-    """Weight of the instance edges (intra-image instance graph); 0.1 as published."""
-    affinity_weight: Weight = 2.0
-    """Weight of the affinity graph (intra-image); 10 as published, with `affinity_comparison: published`."""
-    affinity_comparison: Literal["balanced", "published"] = "balanced"
-    """`balanced`: affinities as a segmentation uses them, pairs across a boundary with as much weight as pairs within
-    a neurite; `published`: plain mean over all pairs and cosines."""
-    inter_edge_weight: Weight = 0.0
-    """Weight of the inter-image instance edges; 1 as published."""
-    inter_affinity_weight: Weight = 0.0
-    """Weight of the inter-image affinities; 1 as published, on sums."""
-    memory_size: Positive = 32
-    """Images in the memory bank."""
-    memory_sample: Positive = 12
-    """Memory images compared with each batch."""
-    offsets: tuple[Offset, ...] | None = None
-    """Offsets of the affinity graph. Default: those that the labels teach the student, see `student.offsets`."""
-    layers: tuple[str, ...] = ()
-    """Tapped decoder layers that are distilled beside the embedding; a network lists its own. Default: the embedding
-    only."""
-    warm_up: NonNegative = 0
-    """Iterations over which the distillation weights rise linearly to their values."""
-    supervised_weight: Weight = 0.5
-    """Weight of the supervised loss beside the distillation terms; 1 as published."""
-
-
 class TeacherConfig(Section):
     """The heavy network that segments well."""
 
@@ -179,3 +152,9 @@ class StudentConfig(Section):
     does not use. Default: all of them, as the teacher learns."""
     distillation: DistillationConfig | None = DistillationConfig()
     """What is distilled; `null` trains the student alone, for comparison."""
+
+    @property
+    def unlabelled_samples(self) -> int:
+        """Samples of each batch that come from `volumes.unlabelled`, if there are any."""
+        share = 0.0 if self.distillation is None else self.distillation.unlabelled.share
+        return round(share * self.training.batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -118,6 +119,23 @@ class Region(Section):
             raise ValueError("every component of end must be larger than that of begin")
         return self
 
+    def surely_overlaps(self, other: Region) -> bool:
+        """Whether two regions have voxels in common, as far as that can be known without the extent of the source."""
+        if self.source != other.source:
+            return False
+        if self._is_whole_source() or other._is_whole_source():
+            return True
+        if self.z_share is not None and other.z_share is not None:
+            return max(self.z_share[0], other.z_share[0]) < min(self.z_share[1], other.z_share[1])
+        if self.z_share is not None or other.z_share is not None:
+            return False  # only the extent of the source tells
+        begins = zip(self.begin or (0, 0, 0), other.begin or (0, 0, 0), strict=True)
+        ends = zip(self.end or (inf, inf, inf), other.end or (inf, inf, inf), strict=True)
+        return all(max(begin) < min(end) for begin, end in zip(begins, ends, strict=True))
+
+    def _is_whole_source(self) -> bool:
+        return self.z_share is None and self.begin is None and self.end is None
+
 
 class VolumesConfig(Section):
     """The volumes of a run: sources, and the regions that training, validation and segmentation use."""
@@ -126,6 +144,9 @@ class VolumesConfig(Section):
     """Every volume of the run, under a name of your choice."""
     train: tuple[Region, ...] = ()
     """Labelled regions that teacher and student learn from."""
+    unlabelled: tuple[Region, ...] = ()
+    """Regions of which the student sees raw only, as its teacher predicts it (`student.distillation.unlabelled`). Any
+    labels of theirs are never read; none may overlap `validate`."""
     validate_: Annotated[Region | None, Field(alias="validate")] = None
     """A labelled region that training never sees: validation during training, choice of the threshold, scores."""
     segment: Region
@@ -140,10 +161,18 @@ class VolumesConfig(Section):
     @model_validator(mode="after")
     def _sources_exist(self) -> VolumesConfig:
         regions = [("train", region) for region in self.train] + [("segment", self.segment)]
+        regions += [("unlabelled", region) for region in self.unlabelled]
         if self.validate_ is not None:
             regions.append(("validate", self.validate_))
         for name, region in regions:
             if region.source not in self.sources:
                 known = ", ".join(sorted(self.sources))
                 raise ValueError(f"{name} names the source {region.source!r}, which is not in sources ({known})")
+        return self
+
+    @model_validator(mode="after")
+    def _validation_is_held_out(self) -> VolumesConfig:
+        for region in self.unlabelled:
+            if self.validate_ is not None and region.surely_overlaps(self.validate_):
+                raise ValueError("unlabelled overlaps validate, which training must never see; give another region")
         return self

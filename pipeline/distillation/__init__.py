@@ -1,25 +1,38 @@
-"""Losses: supervision of voxel embeddings by affinities, and graph relation distillation from teacher to student."""
+"""Losses: supervision of voxel embeddings by affinities, and distillation from teacher to student by graph relations,
+graph flow, predictions, and a critic."""
 
-from .affinities import AffinityGraphLoss, cosine_to_affinity, embedding_affinities
+from .adversarial import AdversarialLoss, gradient_penalty
+from .affinities import AffinityGraphLoss, cosine_to_affinity, embedding_affinities, padded_cosines
+from .critic import Critic
+from .graph_flow import GraphFlowLoss
 from .graph_relation import GraphRelationDistillation
 from .instances import InstanceGraphLoss, instance_nodes
 from .inter_image import InterImageGraphLoss
 from .layers import LayerFeatures
+from .logits import LogitsLoss
 from .memory import MemoryBank, MemoryEntry
+from .paraphraser import Paraphraser
 from .patch import EmbeddedPatch
 from .supervised import SupervisedAffinityLoss
 
 __all__ = [
+    "AdversarialLoss",
     "AffinityGraphLoss",
+    "Critic",
     "EmbeddedPatch",
+    "GraphFlowLoss",
     "GraphRelationDistillation",
     "InstanceGraphLoss",
     "InterImageGraphLoss",
     "LayerFeatures",
+    "LogitsLoss",
     "MemoryBank",
     "MemoryEntry",
+    "Paraphraser",
     "SupervisedAffinityLoss",
     "cosine_to_affinity",
     "embedding_affinities",
+    "gradient_penalty",
     "instance_nodes",
+    "padded_cosines",
 ]

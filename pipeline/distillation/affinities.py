@@ -28,12 +28,17 @@ def embedding_affinities(
     Raises:
         ValueError: an offset has another number of axes than the embedding.
     """
-    spatial = embedding.shape[2:]
+    return padded_cosines(EmbeddedPatch(embedding, least_length), offsets)
+
+
+def padded_cosines(patch: EmbeddedPatch, offsets: Offsets) -> tuple[torch.Tensor, torch.Tensor]:
+    """`embedding_affinities` of a patch that other losses look at, too."""
+    spatial = patch.shape[2:]
     affinities, valid = [], []
-    for here, cosines in EmbeddedPatch(embedding, least_length).cosines(offsets):
+    for here, cosines in patch.cosines(offsets):
         margins = [(axis.start, extent - axis.stop) for axis, extent in zip(here, spatial, strict=True)]
         affinities.append(F.pad(cosines, [m for margin in reversed(margins) for m in margin]))
-        inside = torch.zeros(spatial, dtype=torch.bool, device=embedding.device)
+        inside = torch.zeros(spatial, dtype=torch.bool, device=cosines.device)
         inside[here] = True
         valid.append(inside)
     return torch.stack(affinities, dim=1), torch.stack(valid)

@@ -15,7 +15,7 @@ class Comparison:
 
     Args:
         student: (B, D, *spatial), or a patch that other losses look at, too.
-        teacher: (B, D', *spatial); no gradient goes there.
+        teacher: (B, D', *spatial), or a patch without gradient; no gradient goes there.
         labels: (B, *spatial) int64; values above 0 are instances.
         least_lengths: of both embeddings, see `embedding_affinities`.
 
@@ -26,14 +26,16 @@ class Comparison:
     def __init__(
         self,
         student: torch.Tensor | EmbeddedPatch,
-        teacher: torch.Tensor,
+        teacher: torch.Tensor | EmbeddedPatch,
         labels: torch.Tensor,
         least_lengths: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         check_extents(student.shape, labels)
         check_extents(teacher.shape, labels)
         self.student = EmbeddedPatch.of(student, least_lengths[0])
-        self.teacher = EmbeddedPatch(teacher.detach(), least_lengths[1])
+        self.teacher = EmbeddedPatch.of(
+            teacher.detach() if isinstance(teacher, torch.Tensor) else teacher, least_lengths[1]
+        )
         self.labels = labels
 
     @property

@@ -83,7 +83,7 @@ class GraphRelationDistillation(nn.Module):
     def forward(
         self,
         student: torch.Tensor | EmbeddedPatch,
-        teacher: torch.Tensor,
+        teacher: torch.Tensor | EmbeddedPatch,
         labels: torch.Tensor,
         *,
         student_layers: Mapping[str, LayerFeatures] | None = None,
@@ -93,8 +93,8 @@ class GraphRelationDistillation(nn.Module):
         """The weighted sum times `weight_scale`, and each term by name: unweighted, without gradient.
 
         Args:
-            student, teacher: (B, D, *spatial) embeddings of the same voxels. The student's may be a patch that other
-                losses look at, too; the teacher gets no gradient.
+            student, teacher: (B, D, *spatial) embeddings of the same voxels, or patches that other losses look at, too.
+                The teacher gets no gradient; a patch of the teacher's must not have any.
             labels: (B, *spatial) int64 of these voxels; values above 0 are instances.
             student_layers, teacher_layers: tapped layers by name, the same names in both.
             weight_scale: for example the share of a warm-up.

@@ -1,6 +1,14 @@
 """Training of teacher and student: gunpowder pipelines, the training step, checkpoints, validation."""
 
 from .targets import affinity_targets, erode_boundaries
-from .trainings import describe, train_student, train_teacher
+from .trainings import describe, describe_paraphraser, train_paraphraser, train_student, train_teacher
 
-__all__ = ["affinity_targets", "describe", "erode_boundaries", "train_student", "train_teacher"]
+__all__ = [
+    "affinity_targets",
+    "describe",
+    "describe_paraphraser",
+    "erode_boundaries",
+    "train_paraphraser",
+    "train_student",
+    "train_teacher",
+]

@@ -70,7 +70,7 @@ def train(training: Training, stored: StoredTraining | None) -> tuple[Path, Prog
         if stored is not None:
             stored.restore(step)
         progress = Progress() if stored is None else Progress(**stored.progress)
-        with TrainingLog(training.directory, start, schedule.iterations, training.role) as log, _polite_stop() as stop:
+        with TrainingLog(training.directory, start, schedule.iterations, training.role) as log, polite_stop() as stop:
             path = Loop(training, sampling, loader, step, held_out, log, progress, stop).run()
     return path, progress
 
@@ -193,7 +193,7 @@ def _readable(scores: dict[str, float]) -> str:
 
 
 @contextmanager
-def _polite_stop() -> Iterator[threading.Event]:
+def polite_stop() -> Iterator[threading.Event]:
     """An event that Ctrl-C or SIGTERM sets, so that the step in progress ends before the training does.
 
     A second Ctrl-C interrupts at once. A second SIGTERM does not: batch systems send it to all processes of a job, and

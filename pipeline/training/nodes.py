@@ -16,7 +16,7 @@ from scipy import ndimage
 from ..config import AugmentConfig, Offset, TargetsConfig
 from ..errors import UserError
 from ..volumes import Box
-from .regions import ChunkCache, LabelledRegion
+from .regions import ChunkCache, LabelledRegion, RawRegion
 from .targets import affinity_targets, erode_boundaries
 
 RAW = gp.ArrayKey("RAW")
@@ -34,9 +34,9 @@ LOW_CONTRAST = 0.1
 
 
 class RegionSource(gp.BatchProvider):
-    """Raw, labels and annotation mask of one region, read through a cache of decoded chunks."""
+    """Raw of one region, of a labelled one also labels and annotation mask, read through a cache of decoded chunks."""
 
-    def __init__(self, region: LabelledRegion, cache: ChunkCache, errors: list[UserError]) -> None:
+    def __init__(self, region: RawRegion, cache: ChunkCache, errors: list[UserError]) -> None:
         self.region = region
         self.cache = cache
         self.errors = errors
@@ -44,8 +44,9 @@ class RegionSource(gp.BatchProvider):
     def setup(self) -> None:
         roi = Roi(self.region.box.begin, self.region.box.shape)
         self.provides(RAW, gp.ArraySpec(roi, VOXEL, interpolatable=True, dtype=np.float32))
-        self.provides(LABELS, gp.ArraySpec(roi, VOXEL, interpolatable=False, dtype=np.uint64))
-        self.provides(ANNOTATED, gp.ArraySpec(roi, VOXEL, interpolatable=False, dtype=np.uint8))
+        if isinstance(self.region, LabelledRegion):
+            self.provides(LABELS, gp.ArraySpec(roi, VOXEL, interpolatable=False, dtype=np.uint64))
+            self.provides(ANNOTATED, gp.ArraySpec(roi, VOXEL, interpolatable=False, dtype=np.uint8))
 
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
         batch = gp.Batch()
@@ -59,12 +60,28 @@ class RegionSource(gp.BatchProvider):
         try:
             if key == RAW:
                 return self.region.read_raw(box, self.cache)
+            assert isinstance(self.region, LabelledRegion)
             if key == LABELS:
                 return self.region.read_labels(box, self.cache)
             return self.region.read_annotated(box, self.cache).astype(np.uint8)
         except UserError as error:
             self.errors.append(error)
             raise
+
+
+class RandomPlace(gp.RandomLocation):
+    """A random location that has voxels of the region in every array.
+
+    A region that was padded for its largest request has places for a small one where there is only padding, which
+    gunpowder's Pad cannot fill.
+    """
+
+    def __init__(self, region: RawRegion) -> None:
+        super().__init__()
+        self.region = Roi(region.box.begin, region.box.shape)
+
+    def accepts(self, request: gp.BatchRequest) -> bool:
+        return all(spec.roi.intersects(self.region) for spec in request.array_specs.values())
 
 
 class RejectUnlabelled(gp.BatchFilter):

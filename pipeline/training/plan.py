@@ -9,16 +9,21 @@ from pathlib import Path
 import torch
 from funlib.geometry import Coordinate
 
-from ..config import DistillationConfig, StudentConfig, TeacherConfig
+from ..config import DistillationConfig, Offset, StudentConfig, TeacherConfig
 from ..errors import UserError
 from ..networks import EmbeddingNetwork, build_network, choose_autocast, choose_device, load_network
 from ..run import Run
+from .distiller import Distiller
 from .embedding import embedded_part
-from .objective import Distiller, Objective, View
-from .regions import check_regions, training_regions
+from .flow import flow_channels
+from .objective import Objective
+from .paraphraser_files import load_paraphrasers
+from .regions import check_regions, training_regions, unlabelled_regions
 from .samples import Sampling
 from .settings import training_settings
 from .state import newest_checkpoint
+from .teacher_instances import TeacherInstances
+from .views import View, in_sections
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,13 @@ class Training:
         run: the run directory and its config.
         role: `teacher` or `student`.
         teacher: checkpoint that a student is distilled from; None trains on labels alone.
+        paraphraser: file of the trained paraphrasers, for graph flow.
     """
 
     run: Run
     role: str
     teacher: Path | None = None
+    paraphraser: Path | None = None
 
     @property
     def section(self) -> TeacherConfig | StudentConfig:
@@ -60,7 +67,7 @@ class Training:
     @cached_property
     def settings(self) -> dict[str, str]:
         """What decides the weights; see `training_settings`."""
-        return training_settings(self.run.config, self.role, self.teacher)
+        return training_settings(self.run.config, self.role, self.teacher, self.paraphraser)
 
     @cached_property
     def device(self) -> torch.device:
@@ -72,6 +79,20 @@ class Training:
         """Reduced precision, or None."""
         return choose_autocast(self.section.training.autocast, self.device)
 
+    @property
+    def unlabelled_samples(self) -> int:
+        """Samples of each batch that carry no labels; a teacher learns from labels alone."""
+        if self.role == "teacher" or not self.run.config.volumes.unlabelled:
+            return 0
+        return self.run.config.student.unlabelled_samples
+
+    @property
+    def graph_offsets(self) -> tuple[Offset, ...]:
+        """Offsets of the affinities in which a student is compared with its teacher."""
+        run = self.run.config
+        chosen = None if self.distillation is None else self.distillation.offsets
+        return chosen or run.student.offsets or run.targets.offsets
+
     def sampling(self, network: EmbeddingNetwork) -> Sampling:
         """How batches for a network are made.
 
@@ -81,8 +102,9 @@ class Training:
         schedule = self.section.training
         patch = Coordinate(schedule.patch_shape)
         output = embedded_part(network, patch, f"{self.role}.training.patch_shape")
-        check_regions(training_regions(self.run), output.shape, self.run.config.augment.transpose_all)
-        return Sampling(self.run, schedule, patch, output)
+        unlabelled = unlabelled_regions(self.run) if self.unlabelled_samples else []
+        check_regions(training_regions(self.run), unlabelled, output.shape, self.run.config.augment.transpose_all)
+        return Sampling(self.run, schedule, patch, output, self.unlabelled_samples)
 
     def build_network(self) -> EmbeddingNetwork:
         """A fresh network on the CPU, from the config's seed."""
@@ -99,18 +121,54 @@ class Training:
         offsets = self.run.config.student.offsets if self.role == "student" else None
         return Objective(self.run.config.targets, network.least_length, distiller, offsets).to(self.device)
 
-    def _distiller(self, network: EmbeddingNetwork, config: DistillationConfig) -> Distiller:
+    def views(self, network: EmbeddingNetwork) -> tuple[View, View]:
+        """The student and its trained teacher, which is moved to the training's device.
+
+        Raises:
+            UserError: the teacher's checkpoint cannot be used, or it takes other patches than the student.
+        """
         assert self.teacher is not None and self.run.config.teacher is not None
         teacher, _ = load_network(self.teacher, self.run.config.teacher.network)
         patch = Coordinate(self.section.training.patch_shape)
         student_view, teacher_view = (
             View(one, embedded_part(one, patch, "student.training.patch_shape")) for one in (network, teacher)
         )
-        teacher.to(self.device)
-        run = self.run.config
-        views = (student_view, teacher_view)
-        offsets = run.student.offsets or run.targets.offsets
-        return Distiller(config, offsets, *views, self.autocast, run.seed, run.volumes.images)
+        teacher.eval().requires_grad_(False).to(self.device)
+        return student_view, teacher_view
+
+    def check_layers(self) -> None:
+        """Refuse layers that cannot be compared by graph flow, before anything is trained for it.
+
+        Raises:
+            UserError: see `flow_channels`.
+        """
+        run, flow = self.run.config, None if self.distillation is None else self.distillation.graph_flow
+        if flow is not None and run.teacher is not None:
+            flow_channels(flow, build_network(run.student.network), build_network(run.teacher.network))
+
+    def _distiller(self, network: EmbeddingNetwork, config: DistillationConfig) -> Distiller:
+        run, views = self.run.config, self.views(network)
+        images = run.volumes.images or in_sections(self.graph_offsets, *views)
+        paraphrasers, instances = None, None
+        if config.graph_flow is not None:
+            channels = flow_channels(config.graph_flow, network, views[1].network)
+            if self.paraphraser is not None:
+                paraphrasers = load_paraphrasers(self.paraphraser, channels, 2 if images else 3, self.settings)
+                paraphrasers.to(self.device)
+        if self.unlabelled_samples and config.unlabelled.instances != "off":
+            voxel_size = training_regions(self.run)[0].raw.voxel_size
+            least_length = views[1].network.least_length
+            instances = TeacherInstances(run, self.unlabelled_samples, least_length, voxel_size)
+        return Distiller(
+            config,
+            self.graph_offsets,
+            *views,
+            self.autocast,
+            run.seed,
+            images,
+            paraphrasers=paraphrasers,
+            instances=instances,
+        )
 
 
 def teacher_checkpoint(run: Run) -> Path | None:

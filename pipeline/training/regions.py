@@ -1,4 +1,4 @@
-"""The labelled regions that training samples come from, and whether they can serve."""
+"""The regions that training samples come from, labelled or not, and whether they can serve."""
 
 from __future__ import annotations
 
@@ -60,28 +60,37 @@ class ChunkCache:
 
 
 @dataclass(frozen=True)
-class LabelledRegion:
-    """A region of an imported source with its labels.
+class RawRegion:
+    """A region of an imported source, of which only raw is known.
 
     Attributes:
         raw: intensities.
-        labels: object ids; 0 is background.
-        mask: non-zero where the volume is to be used, or None for everywhere.
         box: the region's voxels.
-        unlabelled_id: the label value of voxels that are not annotated.
         where: dotted config path, for messages.
     """
 
     raw: Volume
-    labels: Volume
-    mask: Volume | None
     box: Box
-    unlabelled_id: int | None
     where: str
 
     def read_raw(self, box: Box, cache: ChunkCache) -> np.ndarray:
         """Intensities of a box, (z, y, x) float32 in [-1, 1]."""
         return normalise_raw(cache.read(self.raw, box))
+
+
+@dataclass(frozen=True)
+class LabelledRegion(RawRegion):
+    """A region of an imported source with its labels.
+
+    Attributes:
+        labels: object ids; 0 is background.
+        mask: non-zero where the volume is to be used, or None for everywhere.
+        unlabelled_id: the label value of voxels that are not annotated.
+    """
+
+    labels: Volume
+    mask: Volume | None
+    unlabelled_id: int | None
 
     def read_labels(self, box: Box, cache: ChunkCache) -> np.ndarray:
         """Object ids of a box, (z, y, x) uint64; 0 where it is background or not annotated."""
@@ -120,6 +129,30 @@ def validation_region(run: Run) -> LabelledRegion | None:
     return None if run.config.volumes.validate_ is None else _open_region(run, None)
 
 
+def unlabelled_regions(run: Run) -> list[RawRegion]:
+    """The regions of `volumes.unlabelled`.
+
+    Raises:
+        UserError: one reaches beyond its source, or has voxels in common with the validation region.
+    """
+    volumes, regions = run.config.volumes, []
+    for index, region in enumerate(volumes.unlabelled):
+        where = f"volumes.unlabelled.{index}"
+        raw = run.open_raw(region.source)
+        box = region_box(region, raw.shape, where)
+        held_out = volumes.validate_
+        if held_out is not None and held_out.source == region.source:
+            common = box.intersect(region_box(held_out, raw.shape, "volumes.validate"))
+            if common.size > 0:
+                raise UserError(
+                    f"the voxels from {tuple(common.begin)} to {tuple(common.end)} belong to volumes.validate, too, "
+                    "which training must never see; give another region",
+                    where,
+                )
+        regions.append(RawRegion(raw, box, where))
+    return regions
+
+
 def _open_region(run: Run, index: int | None) -> LabelledRegion:
     volumes = run.config.volumes
     region = volumes.validate_ if index is None else volumes.train[index]
@@ -131,43 +164,51 @@ def _open_region(run: Run, index: int | None) -> LabelledRegion:
     container = run.container(region.source)
     mask = open_volume(container, "mask") if volume_exists(container, "mask") else None
     box = region_box(region, raw.shape, where)
-    return LabelledRegion(raw, run.open_labels(region.source), mask, box, run.config.targets.unlabelled_id, where)
+    labels = run.open_labels(region.source)
+    return LabelledRegion(raw, box, where, labels, mask, run.config.targets.unlabelled_id)
 
 
-def check_regions(regions: list[LabelledRegion], output_shape: Coordinate, isotropic: bool) -> None:
+def check_regions(
+    regions: list[LabelledRegion], unlabelled: list[RawRegion], output_shape: Coordinate, isotropic: bool
+) -> None:
     """Refuse regions that cannot fill one sample.
 
     Args:
         regions: the training regions.
-        output_shape: voxels that the network predicts from one patch, all of which must have labels.
+        unlabelled: those without labels.
+        output_shape: voxels that the network predicts from one patch, all of which must have labels, if there are any.
         isotropic: whether samples may exchange z with y and x.
 
     Raises:
-        UserError: a region is smaller than a sample, carries no label, has another voxel size than the others, or is
-            anisotropic where it must not be.
+        UserError: a region is smaller than a sample, carries no label though it should, has another voxel size than the
+            others, or is anisotropic where it must not be.
     """
-    voxel_size = regions[0].raw.voxel_size
+    for region in (*regions, *unlabelled):
+        _check_geometry(region, regions[0], output_shape, isotropic)
     for region in regions:
-        shape = region.box.shape
-        if region.raw.voxel_size != voxel_size:
-            raise UserError(
-                f"voxels of {tuple(region.raw.voxel_size)} nm, but {regions[0].where} has {tuple(voxel_size)}; "
-                "all training regions need the same voxel size",
-                region.where,
-            )
-        if any(have < need for have, need in zip(shape, output_shape, strict=True)):
-            raise UserError(
-                f"the region has {tuple(shape)} voxels, but one patch needs labels of {tuple(output_shape)}; "
-                "give a larger region or a smaller training.patch_shape",
-                region.where,
-            )
-        if isotropic and len(set(region.raw.voxel_size)) > 1:
-            raise UserError(
-                f"voxels of {tuple(region.raw.voxel_size)} nm are not isotropic, z cannot be exchanged with y and x",
-                "augment.transpose_all",
-            )
         if not _has_labels(region):
             raise UserError("no voxel of the region carries a label", region.where)
+
+
+def _check_geometry(region: RawRegion, first: RawRegion, output_shape: Coordinate, isotropic: bool) -> None:
+    shape = region.box.shape
+    if region.raw.voxel_size != first.raw.voxel_size:
+        raise UserError(
+            f"voxels of {tuple(region.raw.voxel_size)} nm, but {first.where} has {tuple(first.raw.voxel_size)}; "
+            "all training regions need the same voxel size",
+            region.where,
+        )
+    if any(have < need for have, need in zip(shape, output_shape, strict=True)):
+        raise UserError(
+            f"the region has {tuple(shape)} voxels, but one patch needs {tuple(output_shape)} of it; give a larger "
+            "region or a smaller training.patch_shape",
+            region.where,
+        )
+    if isotropic and len(set(region.raw.voxel_size)) > 1:
+        raise UserError(
+            f"voxels of {tuple(region.raw.voxel_size)} nm are not isotropic, z cannot be exchanged with y and x",
+            "augment.transpose_all",
+        )
 
 
 def _has_labels(region: LabelledRegion) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -28,15 +28,17 @@ from .nodes import (
     RAW,
     DegradeRaw,
     MakeTargets,
+    RandomPlace,
     RegionSource,
     RejectUnlabelled,
     ShiftSections,
     erosion_margin,
 )
-from .regions import ChunkCache, LabelledRegion, training_regions
+from .regions import ChunkCache, LabelledRegion, RawRegion, training_regions, unlabelled_regions
 
 Arrays = dict[str, np.ndarray]
-"""A batch: `raw` (b, 1, z, y, x) float32, `labels` (b, z, y, x) int64, `affinities`, `mask` (b, k, z, y, x) uint8."""
+"""A batch: `raw` (b, 1, z, y, x) float32, `labels` (b, z, y, x) int64, `affinities`, `mask` (b, k, z, y, x) uint8. In
+unlabelled samples, which come last, all but raw is 0."""
 
 BATCH_KEYS = {"raw": RAW, "labels": LABELS, "affinities": AFFINITIES, "mask": AFFINITY_MASK}
 
@@ -50,12 +52,14 @@ class Sampling:
         schedule: batch size and least share of labelled voxels.
         patch: voxels of raw in a sample.
         output: the part of the patch that the network predicts, counted from the patch's first voxel.
+        unlabelled: how many samples of a batch, the last ones, come from the regions without labels.
     """
 
     run: Run
     schedule: ScheduleConfig
     patch: Coordinate
     output: Box
+    unlabelled: int = 0
 
 
 class SampleMaker:
@@ -64,18 +68,24 @@ class SampleMaker:
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
         self.errors: list[UserError] = []
-        self._pipeline = sample_pipeline(sampling, self.errors)
-        self._build = gp.build(self._pipeline)
+        self._cache = ChunkCache()
+        self._labelled = labelled_pipeline(sampling, self._cache, self.errors)
+        self._unlabelled = unlabelled_pipeline(sampling, self._cache, self.errors) if sampling.unlabelled else None
+        self._built = ExitStack()
 
     def __enter__(self) -> SampleMaker:
         logging.getLogger("gunpowder").setLevel(logging.ERROR)
-        self._build.__enter__()
+        with ExitStack() as built:
+            for pipeline in (self._labelled, self._unlabelled):
+                if pipeline is not None:
+                    built.enter_context(gp.build(pipeline))
+            self._built = built.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._build.__exit__(kind, error, traceback)
+        self._built.__exit__(kind, error, traceback)
 
     def batch(self, iteration: int) -> Arrays:
         """The batch of an iteration.
@@ -83,20 +93,33 @@ class SampleMaker:
         Raises:
             UserError: no place has enough labels, or a chunk cannot be read.
         """
+        size = self.sampling.schedule.batch_size
+        labelled = size - self.sampling.unlabelled
         with _global_randomness_untouched():
-            samples = [self._sample(iteration, index) for index in range(self.sampling.schedule.batch_size)]
+            samples = [self._sample(self._labelled, iteration, index) for index in range(labelled)]
+            raws = [self._raw_sample(iteration, index) for index in range(labelled, size)]
         arrays = {name: np.stack([sample[key].data for sample in samples]) for name, key in BATCH_KEYS.items()}
+        for name, array in arrays.items():
+            if raws:
+                rest = np.stack(raws) if name == "raw" else np.zeros((len(raws), *array.shape[1:]), array.dtype)
+                arrays[name] = np.concatenate([array, rest])
         arrays["raw"] = arrays["raw"][:, None]
         return arrays
 
-    def _sample(self, iteration: int, index: int) -> gp.Batch:
+    def _raw_sample(self, iteration: int, index: int) -> np.ndarray:
+        assert self._unlabelled is not None
+        raw: np.ndarray = self._sample(self._unlabelled, iteration, index)[RAW].data
+        return raw
+
+    def _sample(self, pipeline: gp.Pipeline, iteration: int, index: int) -> gp.Batch:
         seed = np.random.SeedSequence([self.sampling.run.config.seed, iteration, index]).generate_state(1)[0]
         request = gp.BatchRequest(random_seed=int(seed))
         request[RAW] = gp.ArraySpec(Roi((0, 0, 0), self.sampling.patch))
-        for key in (LABELS, AFFINITIES, AFFINITY_MASK):
-            request[key] = gp.ArraySpec(Roi(self.sampling.output.begin, self.sampling.output.shape))
+        if pipeline is self._labelled:
+            for key in (LABELS, AFFINITIES, AFFINITY_MASK):
+                request[key] = gp.ArraySpec(Roi(self.sampling.output.begin, self.sampling.output.shape))
         try:
-            return self._pipeline.request_batch(request)
+            return pipeline.request_batch(request)
         except gp.PipelineRequestError:
             if self.errors:
                 raise self.errors[0] from None
@@ -114,18 +137,38 @@ def _global_randomness_untouched() -> Iterator[None]:
         np.random.set_state(numpy_state)  # noqa: NPY002
 
 
-def sample_pipeline(sampling: Sampling, errors: list[UserError]) -> gp.Pipeline:
-    """The pipeline that makes single samples; users' errors inside it are also appended to `errors`."""
+def labelled_pipeline(sampling: Sampling, cache: ChunkCache, errors: list[UserError]) -> gp.Pipeline:
+    """The pipeline that makes single labelled samples; users' errors inside it are also appended to `errors`."""
     config = sampling.run.config
-    cache = ChunkCache()
     regions = training_regions(sampling.run)
-    places = tuple(_random_place(region, sampling, cache, errors) for region in regions)
-    pipeline = places[0] if len(places) == 1 else places + gp.RandomProvider([region.box.size for region in regions])
+    pipeline = _any_of([_random_place(region, sampling, cache, errors) for region in regions], regions)
     if sampling.schedule.minimum_labelled > 0:
         pipeline += RejectUnlabelled(sampling.schedule.minimum_labelled, errors)
     for node in augmentation_nodes(config.augment):
         pipeline += node
     return pipeline + MakeTargets(config.targets)
+
+
+def unlabelled_pipeline(sampling: Sampling, cache: ChunkCache, errors: list[UserError]) -> gp.Pipeline:
+    """The same without labels: raw from the regions without labels, augmented alike."""
+    regions = unlabelled_regions(sampling.run)
+    augment = sampling.run.config.augment
+    places = []
+    for region in regions:
+        missing = _missing_voxels(largest_request(sampling.patch, augment), region.box.shape)
+        place = RegionSource(region, cache, errors) + gp.Pad(RAW, missing, mode="reflect")
+        places.append(place + RandomPlace(region))
+    pipeline = _any_of(places, regions)
+    for node in augmentation_nodes(augment):
+        pipeline += node
+    return pipeline
+
+
+def _any_of(places: Sequence[gp.Pipeline], regions: Sequence[RawRegion]) -> gp.Pipeline:
+    """One of several places, drawn by the size of its region."""
+    if len(places) == 1:
+        return places[0]
+    return tuple(places) + gp.RandomProvider([region.box.size for region in regions])
 
 
 def _random_place(
@@ -143,7 +186,7 @@ def _random_place(
     place = RegionSource(region, cache, errors) + gp.Pad(RAW, missing + missing_raw + context * 2, mode="reflect")
     if max(missing) > 0:
         place = place + gp.Pad(LABELS, missing) + gp.Pad(ANNOTATED, missing)
-    return place + gp.RandomLocation()
+    return place + RandomPlace(region)
 
 
 def _missing_voxels(need: Coordinate, have: Coordinate) -> Coordinate:

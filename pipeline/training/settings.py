@@ -30,22 +30,31 @@ NEWER = {
     "teacher.network.background": "false",
     "student.network.background": "false",
     "student.offsets": "null",
+    "volumes.unlabelled": "{}",
 }
 """Keys that came later, with the value that stands for what was before: then they are left out, so that trainings of
 older versions continue."""
 
 
-def training_settings(config: Config, role: str, teacher: Path | None) -> dict[str, str]:
+FILES = {"teacher.checkpoint", "paraphraser.checkpoint"}
+"""Settings that are files which a student learns from; a finished student does not need them any more."""
+
+
+def training_settings(
+    config: Config, role: str, teacher: Path | None, paraphraser: Path | None = None
+) -> dict[str, str]:
     """Dotted config paths and their values as JSON: all that decides the weights of a network.
 
     Args:
         config: the run's config.
         role: `teacher` or `student`.
         teacher: checkpoint of the teacher that the student learns from.
+        paraphraser: file of the paraphrasers that stand between them.
     """
     document = dump_config(config)
     volumes = document["volumes"]
-    sources = {region["source"] for region in volumes["train"]}
+    unlabelled = volumes["unlabelled"] if role == "student" else []
+    sources = {region["source"] for region in (*volumes["train"], *unlabelled)}
     parts: dict[str, Any] = {
         "seed": document["seed"],
         "augment": document["augment"],
@@ -58,10 +67,11 @@ def training_settings(config: Config, role: str, teacher: Path | None) -> dict[s
     }
     if role == "student":
         parts["student.offsets"] = document["student"]["offsets"]
-        parts["student.distillation"] = document["student"]["distillation"]
-        if teacher is not None:
-            with teacher.open("rb") as file:
-                parts["teacher.checkpoint"] = hashlib.file_digest(file, "sha256").hexdigest()
+        parts["volumes.unlabelled"] = {str(index): region for index, region in enumerate(unlabelled)}
+        parts["student.distillation"] = _distillation_settings(document["student"]["distillation"], bool(unlabelled))
+        for path, file in (("teacher.checkpoint", teacher), ("paraphraser.checkpoint", paraphraser)):
+            if file is not None:
+                parts[path] = _digest(file)
     settings: dict[str, str] = {}
     for path, value in parts.items():
         _flatten(path, value, settings)
@@ -77,16 +87,33 @@ def refuse_changes(trained: dict[str, str], wanted: dict[str, str], checkpoint: 
     role = "student" if any(path.startswith("student.") for path in wanted) else "teacher"
     for path in sorted(trained.keys() | wanted.keys()):
         before, now = trained.get(path, NOTHING), wanted.get(path, NOTHING)
-        teacher_is_gone = path == "teacher.checkpoint" and path not in wanted
-        if before == now or teacher_is_gone:
+        file_is_gone = path in FILES and path not in wanted
+        if before == now or file_is_gone:
             continue
-        change = "is another file now" if path == "teacher.checkpoint" else f"was {before}, is {now}"
+        change = "is another file now" if path in FILES else f"was {before}, is {now}"
         use = ", or set teacher.checkpoint to it to use it as it is" if role == "teacher" else ""
         raise UserError(
             f"{change}, since {checkpoint} was trained; put it back, or train anew in another run_directory or after "
             f"deleting {checkpoint.parent}{use}",
             path,
         )
+
+
+def _distillation_settings(distillation: dict[str, Any] | None, unlabelled: bool) -> dict[str, Any] | None:
+    """Without what has no effect: how unlabelled regions are used where there are none, and where a file lies."""
+    if distillation is None:
+        return None
+    kept = {key: value for key, value in distillation.items() if unlabelled or key != "unlabelled"}
+    flow = distillation["graph_flow"]
+    if flow is not None and flow["paraphraser"] is not None:
+        settings = {key: value for key, value in flow["paraphraser"].items() if key != "checkpoint"}
+        kept["graph_flow"] = {**flow, "paraphraser": settings}
+    return kept
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flatten(path: str, value: Any, settings: dict[str, str]) -> None:

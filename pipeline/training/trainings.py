@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from ..config import ParaphraserConfig
+from ..errors import UserError
 from ..networks import load_network
 from ..run import Run, update_summary
 from .loop import Progress, train
+from .paraphraser_files import paraphraser_path, read_paraphrasers
+from .paraphrasing import ensure_paraphraser, paraphraser_config
 from .plan import Training, teacher_checkpoint
 from .settings import refuse_changes
 from .state import StoredTraining, newest_training
@@ -48,7 +52,7 @@ def train_student(run: Run) -> Path:
     """Train the student, or continue its training; a finished one is left alone.
 
     It is distilled from the teacher unless `student.distillation` is null. A teacher that is missing or unfinished is
-    trained first.
+    trained first, and so is the paraphraser that graph flow needs.
 
     Args:
         run: the run directory; the sources of its training regions are imported.
@@ -60,14 +64,72 @@ def train_student(run: Run) -> Path:
         UserError: the config, the data or the environment does not allow it.
         KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
-    if run.config.student.distillation is None:
-        return _train_if_unfinished(Training(run, "student"))
-    if teacher_checkpoint(run) is None:
-        student = Training(run, "student")
-        if _is_finished(student):  # its teacher may be gone
-            return _train_if_unfinished(student)
+    student = Training(run, "student", teacher_checkpoint(run) if run.config.student.distillation is not None else None)
+    if student.distillation is None:
+        return _train_if_unfinished(student)
+    student.check_layers()
+    if _lacks_files(student) and _is_finished(student):  # what it learnt from may be gone
+        return _train_if_unfinished(student)
+    if student.teacher is None:
         logger.info("student: there is no teacher yet, training it first")
-    return _train_if_unfinished(Training(run, "student", train_teacher(run)))
+    student = Training(run, "student", train_teacher(run))
+    return _train_if_unfinished(replace(student, paraphraser=ensure_paraphraser(student)))
+
+
+def train_paraphraser(run: Run) -> Path:
+    """Train the paraphraser that graph flow needs, or continue its training; a finished one is left alone.
+
+    A teacher that is missing or unfinished is trained first.
+
+    Args:
+        run: the run directory; the sources of its training regions are imported.
+
+    Returns:
+        The paraphraser's file.
+
+    Raises:
+        UserError: the config, the data or the environment does not allow it, or no paraphraser is configured.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; what was learnt is saved.
+    """
+    student = Training(run, "student")
+    _require_paraphraser(student)
+    student.check_layers()
+    path = ensure_paraphraser(Training(run, "student", train_teacher(run)))
+    assert path is not None
+    return path
+
+
+def _require_paraphraser(student: Training) -> ParaphraserConfig:
+    config = paraphraser_config(student)
+    if config is None:
+        raise UserError(
+            "graph flow is not configured with a paraphraser, so there is none to train; {} takes the defaults",
+            "student.distillation.graph_flow",
+        )
+    return config
+
+
+def _lacks_files(student: Training) -> bool:
+    """Whether something that the student learns from is not there."""
+    config = paraphraser_config(student)
+    trained_here = config is not None and config.checkpoint is None
+    return student.teacher is None or (trained_here and not paraphraser_path(student.run).exists())
+
+
+def describe_paraphraser(run: Run) -> str:
+    """What training the paraphraser would do, in one line, after all checks that need no imported data.
+
+    Raises:
+        UserError: the config does not allow it.
+    """
+    student = Training(run, "student")
+    config = _require_paraphraser(student)
+    student.check_layers()
+    if config.checkpoint is not None:
+        return f"paraphraser: {config.checkpoint} is there to be used, nothing to train"
+    path = paraphraser_path(run)
+    done = read_paraphrasers(path)["iteration"] if path.exists() else 0
+    return f"paraphraser: iterations {done} to {config.iterations}, on {student.device}, into {path.parent}"
 
 
 def describe(run: Run, role: str) -> str:
@@ -78,6 +140,7 @@ def describe(run: Run, role: str) -> str:
     """
     teacher = teacher_checkpoint(run) if role == "student" and run.config.student.distillation is not None else None
     training = Training(run, role, teacher)
+    training.check_layers()
     network = training.build_network()
     schedule = training.section.training
     stored = _stored(training)
@@ -85,8 +148,15 @@ def describe(run: Run, role: str) -> str:
     return (
         f"{role}: {training.section.network.name} with {network.parameter_count():,} parameters, iterations {done} to "
         f"{schedule.iterations}, batches of {schedule.batch_size} patches of {tuple(schedule.patch_shape)} on "
-        f"{training.device}, into {training.directory}"
+        f"{training.device}, into {training.directory}{_what_comes_first(training)}"
     )
+
+
+def _what_comes_first(training: Training) -> str:
+    config = paraphraser_config(training)
+    if config is None or config.checkpoint is not None or paraphraser_path(training.run).exists():
+        return ""
+    return f"; its paraphraser comes first, with {config.iterations} iterations"
 
 
 def _train_if_unfinished(training: Training) -> Path:

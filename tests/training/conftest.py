@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -81,5 +82,31 @@ def make_run(imported: Path, tmp_path: Path) -> MakeRun:
         if not directory.exists():
             shutil.copytree(imported, directory)
         return run_of(directory, overrides)
+
+    return make
+
+
+EXTRA = {"kind": "phantom", "shape": [8, 64, 64], "voxel_size": [40, 8, 8], "seed": 2}
+UNLABELLED = (f"volumes.sources.u={json.dumps(EXTRA)}", 'volumes.unlabelled=[{"source": "u"}]')
+
+
+@pytest.fixture(scope="session")
+def unlabelled_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A container from which all labels were taken away."""
+    run = run_of(tmp_path_factory.mktemp("unlabelled"), UNLABELLED)
+    ensure_imported(run, ["u"])
+    shutil.rmtree(run.container("u") / "labels")
+    return run.container("u")
+
+
+@pytest.fixture
+def make_unlabelled(make_run: MakeRun, unlabelled_source: Path) -> MakeRun:
+    """`make_run` with a second source, which has no labels, in `volumes.unlabelled`."""
+
+    def make(*overrides: str, name: str = "run") -> Run:
+        run = make_run(*UNLABELLED, *overrides, name=name)
+        if not run.container("u").exists():
+            shutil.copytree(unlabelled_source, run.container("u"))
+        return run
 
     return make

@@ -9,8 +9,10 @@ from funlib.geometry import Coordinate
 from pipeline.config import DistillationConfig, Offset, TargetsConfig
 from pipeline.distillation import EmbeddedPatch
 from pipeline.networks import build_network
+from pipeline.training.distiller import Distiller
 from pipeline.training.embedding import embed_with_layers
-from pipeline.training.objective import Distiller, Objective, View
+from pipeline.training.objective import Objective
+from pipeline.training.views import View
 from pipeline.volumes import Box
 
 IN_PLANE: tuple[Offset, ...] = ((0, -1, 0), (0, 0, -3))

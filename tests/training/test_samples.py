@@ -178,3 +178,13 @@ def test_unannotated_voxels_are_background_and_masked(make_run: MakeRun) -> None
     known = [batch["mask"].mean() for batch in batches(run, 4)]
     fewer = [batch["mask"].mean() for batch in batches(make_run(f"targets.unlabelled_id={largest}"), 4)]
     assert np.mean(fewer) < np.mean(known) - 0.01
+
+
+def test_a_region_thinner_than_a_turned_patch_is_sampled_where_it_has_voxels(make_run: MakeRun) -> None:
+    """Padded for a patch that stands on end, it has places where a lying one sees nothing of it."""
+    thin = ('volumes.train=[{"source": "p", "z_share": [0.0, 0.25]}]', "teacher.training.minimum_labelled=0.0")
+    flat = sampling_of(make_run(*thin))
+    turned = make_run(*thin, "augment.transpose_all=true")
+    with SampleMaker(Sampling(turned, flat.schedule, flat.patch, flat.output)) as maker:
+        for iteration in range(12):
+            assert maker.batch(iteration)["mask"].any(axis=(1, 2, 3, 4)).all()
