@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from gain.cells import ABLATION, DATASETS, Plan, finished_results, planned_cells
+from gain.command import cells_parser
 from gain.running import finish_cells
 from gain.table import as_markdown, ratios
 from gain.timing import finish_timings
@@ -47,20 +47,8 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/gain"))
-    parser.add_argument(
-        "--dataset", action="append", choices=sorted(DATASETS), help="repeatable; default: all real ones"
-    )
-    parser.add_argument("--variant", action="append", choices=ABLATION, help="repeatable; default: all")
-    parser.add_argument("--seeds", type=int, default=1, help="students per variant")
-    parser.add_argument("--first-seed", type=int, default=0, help="the first of these seeds")
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each cell")
+    parser = cells_parser(str(__doc__), sorted(DATASETS), ABLATION)
     parser.add_argument("--repeats", type=int, default=3, help="predictions per network for the ratio of times")
-    parser.add_argument("--table", action="store_true", help="only print the table of the finished cells")
-    parser.add_argument("--quick", action="store_true", help="a few iterations on a phantom: checks the harness only")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="config override for all cells")
     return parser.parse_args()
 
 

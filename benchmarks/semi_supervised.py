@@ -18,11 +18,10 @@ closes.
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 
 from gain.cells import SEMI_SUPERVISED, Plan, finished_results, planned_cells
+from gain.command import cells_parser
 from gain.datasets import SEMI_SUPERVISED_DATASETS
 from gain.running import finish_cells
 from gain.table import as_markdown, ratios
@@ -30,7 +29,7 @@ from gain.table import as_markdown, ratios
 
 def main() -> None:
     """Finish what is missing of the chosen cells, then print the table of all finished ones."""
-    options = parse()
+    options = cells_parser(str(__doc__), list(SEMI_SUPERVISED_DATASETS), SEMI_SUPERVISED).parse_args()
     plan = Plan(options.out / "quick" if options.quick else options.out, tuple(options.set), options.quick)
     real = [name for name in SEMI_SUPERVISED_DATASETS if name.startswith("fib25")]
     datasets = ["phantom_50"] if options.quick else options.dataset or real
@@ -46,24 +45,6 @@ def main() -> None:
     print(as_markdown(plan.out, finished))
     closures = {name: facts["gap_closure"] for name, facts in ratios(plan.out, finished).items()}
     print(json.dumps({"quick": options.quick, "gap_closure": closures}))
-
-
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/gain"))
-    parser.add_argument(
-        "--dataset", action="append", choices=SEMI_SUPERVISED_DATASETS, help="repeatable; default: all of FIB-25"
-    )
-    parser.add_argument("--variant", action="append", choices=SEMI_SUPERVISED, help="repeatable; default: all")
-    parser.add_argument("--seeds", type=int, default=1, help="students per variant")
-    parser.add_argument("--first-seed", type=int, default=0, help="the first of these seeds")
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each cell")
-    parser.add_argument("--table", action="store_true", help="only print the table of the finished cells")
-    parser.add_argument("--quick", action="store_true", help="a few iterations on a phantom: checks the harness only")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="config override for all cells")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

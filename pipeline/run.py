@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -137,6 +138,17 @@ def package_versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in RESULTS_DEPEND_ON},
     }
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """Hash of a file's content in hexadecimal digits; the file is read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def place_hash(directory: Path) -> str:
+    """Eight digits that tell a directory from all others, its copies included."""
+    return hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:8]
 
 
 def read_json(path: Path) -> dict[str, Any]:

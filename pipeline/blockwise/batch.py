@@ -16,7 +16,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,16 +30,16 @@ from ..slurm import (
     address_for_workers,
     cancel,
     jobs_named,
-    submit,
     test_submission,
 )
 from .failures import end_early
 from .lifeline import Line
+from .order import worker_key
 from .roster import DONE, read_entry
 from .served import ServedExecutor, Service, WorkerLost, last_words
 from .stage import BlockTask
 from .worker import TOLD_TO_STOP
-from .worker_jobs import job_prefix, sweep, worker_job_options, worker_job_script, worker_key
+from .worker_jobs import WorkerJob, job_prefix, sweep
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +92,8 @@ class Crew:
     watch: JobWatch
     prefix: str
     _stillborn: int = 0
-    _arrivals: int = 0
-    _accepted: int = 0
+    _any_arrived: bool = False
+    _any_accepted: bool = False
     _polite: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -103,9 +103,11 @@ class Crew:
         Raises:
             UserError: it would not, or its controller does not answer.
         """
-        where = f"cluster.slurm.stages.{task.stage}" if self._has_own_settings(task) else "cluster.slurm"
+        own = self.service.run.config.cluster.slurm.stage(task.stage)
+        where = "cluster.slurm" if own is None else f"cluster.slurm.stages.{task.stage}"
+        job = WorkerJob(self.service.run, task, "0", "")
         try:
-            test_submission(self._options(task, "0", self._log(task, "0")), self._script(task, "0", "", ""))
+            test_submission(job.options, job.script)
         except Rejected as error:
             raise UserError(f"SLURM refuses the jobs of {task.stage}: {error}", where) from error
         except ControllerAway as error:
@@ -118,12 +120,13 @@ class Crew:
             WorkerLost: it died, or the cluster lets it do nothing.
         """
         slurm = self.service.run.config.cluster.slurm
+        news = self.service.news_for(task)
         fruitless = 0
         for attempt in itertools.count():
             if self.service.needs_no_worker(task):
                 return
             name = worker if attempt == 0 else f"{worker}.{attempt}"
-            reason = self._live_once(task, name, context)
+            reason = self._live_once(task, name, context, news)
             if reason is None:
                 return
             entry = read_entry(task, name)
@@ -145,7 +148,7 @@ class Crew:
             while jobs_named(self.prefix) and time.monotonic() < deadline:
                 time.sleep(0.2)
 
-    def _live_once(self, task: BlockTask, worker: str, context: str) -> str | None:
+    def _live_once(self, task: BlockTask, worker: str, context: str, news: threading.Event) -> str | None:
         """One job of a worker, from submission to its end.
 
         Returns:
@@ -154,37 +157,35 @@ class Crew:
         Raises:
             WorkerLost: it died of itself.
         """
-        news = self.service.news_for(task)
 
         def tell() -> None:
             news.set()
             self.watch.ask_soon()
 
         line = self.service.lifeline.expect(worker_key(task, worker), tell)
-        job = self._submit(task, worker, context, news)
+        worker_job = WorkerJob(self.service.run, task, worker, context)
+        job = self._submit(task, worker, worker_job, news)
         if job is None:
             return None
         self.watch.follow(job, news.set)
         try:
-            return self._accompany(task, worker, job, line, news)
+            return self._accompany(task, worker, job, worker_job.log(job), line, news)
         finally:
             self.watch.forget(job)
 
-    def _accompany(self, task: BlockTask, worker: str, job: str, line: Line, news: threading.Event) -> str | None:
-        counted = False
+    def _accompany(
+        self, task: BlockTask, worker: str, job: str, log: Path, line: Line, news: threading.Event
+    ) -> str | None:
         while True:
             news.wait(self.service.run.config.cluster.slurm.poll)
             news.clear()
-            if line.arrived and not counted:
-                counted = True
-                with self._lock:
-                    self._arrivals += 1
+            self._any_arrived |= line.arrived
             if line.goodbye is not None:
                 self._polite.add(job)
                 return self._left(line.goodbye)
             state = self.watch.state(job)
             if state is not None and state.ended:
-                return self._ended(task, worker, job, line, state)
+                return self._ended(task, worker, job, log, line, state)
             if self.service.stopping.is_set() or (not line.arrived and self.service.needs_no_worker(task)):
                 with contextlib.suppress(ControllerAway):
                     cancel([job])
@@ -196,17 +197,16 @@ class Crew:
             raise WorkerLost("the stage ends early")
         return None if goodbye == DONE else goodbye
 
-    def _ended(self, task: BlockTask, worker: str, job: str, line: Line, state: JobState) -> str | None:
+    def _ended(self, task: BlockTask, worker: str, job: str, log: Path, line: Line, state: JobState) -> str | None:
         """Judge a job whose worker did not say good-bye."""
         if self.service.stopping.is_set():
             return None
-        log = Path(str(self._log(task, worker)).replace("%j", job))
         place = f" on {state.node}" if state.node else ""
         if state.name in CLUSTERS_DOING and not self._took_all_its_time(task, worker, state):
             return f"job {job}{place} ended as {state.name}"
         reason = self._what_went_wrong(task, job, place, state, log)
         if not line.arrived:
-            self._count_stillborn(task, reason, log)
+            self._count_stillborn(task, reason)
         self.service.died(task, worker, f"its worker, {reason}")
         raise WorkerLost(f"worker {worker}, {reason}")
 
@@ -233,38 +233,35 @@ class Crew:
             state.name == "TIMEOUT" and entry is not None and entry.block is not None and entry.done + entry.failed == 0
         )
 
-    def _count_stillborn(self, task: BlockTask, reason: str, log: Path) -> None:
+    def _count_stillborn(self, task: BlockTask, reason: str) -> None:
         with self._lock:
             self._stillborn += 1
-            hopeless = self._stillborn >= STILLBORN and self._arrivals == 0
+            hopeless = self._stillborn >= STILLBORN and not self._any_arrived
         if hopeless:
             end_early(task, f"no worker could begin: {reason}")
 
-    def _submit(self, task: BlockTask, worker: str, context: str, news: threading.Event) -> str | None:
+    def _submit(self, task: BlockTask, worker: str, worker_job: WorkerJob, news: threading.Event) -> str | None:
         """Submit a job, waiting for the controller where it must; its id, or None if it is not needed any more.
 
         Raises:
             WorkerLost: the cluster refuses it, while no other job runs.
         """
-        log = self._log(task, worker)
-        log.parent.mkdir(parents=True, exist_ok=True)
         since = time.monotonic()
         while not self.service.needs_no_worker(task):
             try:
-                job = submit(self._options(task, worker, log), self._script(task, worker, context, str(log)))
+                job = worker_job.submit()
             except ControllerAway as error:
                 if time.monotonic() - since > self.service.run.config.cluster.slurm.patience:
                     raise WorkerLost(f"SLURM's controller does not answer: {error}") from error
                 pause = RETRY_SECONDS
             except Rejected as error:
-                if self._accepted == 0:
+                if not self._any_accepted:
                     end_early(task, f"SLURM refuses the jobs of {task.stage}: {error}")
                     raise WorkerLost(str(error)) from error
                 logger.warning("%s: no job for worker %s now: %s", task.name, worker, error)
                 pause = 10 * RETRY_SECONDS
             else:
-                with self._lock:
-                    self._accepted += 1
+                self._any_accepted = True
                 return job
             news.wait(pause)
             news.clear()
@@ -274,15 +271,3 @@ class Crew:
         patience = self.service.run.config.cluster.slurm.patience
         if self.watch.away_for > patience:
             raise WorkerLost(f"worker {worker}: SLURM's controller has not answered for {patience:.0f} s")
-
-    def _has_own_settings(self, task: BlockTask) -> bool:
-        return task.stage in self.service.run.config.cluster.slurm.stages
-
-    def _options(self, task: BlockTask, worker: str, log: Path) -> Sequence[str]:
-        return worker_job_options(self.service.run, task, self.prefix, worker, log)
-
-    def _script(self, task: BlockTask, worker: str, context: str, log: str) -> str:
-        return worker_job_script(self.service.run, task, worker, context, log)
-
-    def _log(self, task: BlockTask, worker: str) -> Path:
-        return self.service.run.logs / task.name / f"worker_{worker}_%j.log"

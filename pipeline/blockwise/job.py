@@ -19,7 +19,7 @@ from types import FrameType
 
 from ..slurm import end_of_this_job
 from .lifeline import Unreachable, WorkerLine, dial
-from .order import ENDED_EARLY, LOG, PARENT, UNREACHABLE, WORKER, Order
+from .order import ENDED_EARLY, LOG, PARENT, UNREACHABLE, WORKER, Order, worker_key
 from .roster import Attendance, attend, longest_block
 from .stage import BlockTask
 from .worker import TOLD_TO_STOP, Leave, compute_blocks
@@ -28,6 +28,7 @@ PARENT_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
 SPARE = 1.25
 """A block is begun when this many times the longest one so far fits before the time limit."""
+TOLD_BY_CLUSTER = "left: told to end by the cluster"
 PATIENCE_WITH_BLOCK = 20.0
 """Seconds that a worker which is told to leave gives the block under way to notice; less than SLURM's `KillWait`."""
 
@@ -46,9 +47,19 @@ class JobAttention:
         self._attendance, self._line, self._end = attendance, line, end
         self._longest = longest_block(task)
         self._reason = ""
+        self._waiting = threading.Event()
+
+    def before_waiting(self) -> None:
+        """Leave if told to, or if a block as long as the longest so far does not fit before the time limit."""
+        self._leave_if_told_or_late()
+        self._waiting.set()
 
     def before_block(self) -> None:
-        """Leave if told to, or if a block as long as the longest so far does not fit before the time limit."""
+        """The same: waiting may have taken long."""
+        self._waiting.clear()
+        self._leave_if_told_or_late()
+
+    def _leave_if_told_or_late(self) -> None:
         if self._reason:
             raise Leave(self._reason)
         if self._end is None:
@@ -61,8 +72,8 @@ class JobAttention:
         """Heed SIGTERM, which announces the time limit, preemption and cancellation.
 
         The handler ends a block between two steps of Python. While the worker waits for a block, or computes in a
-        library, no handler runs; so a thread, which the signal wakes, ends the process where that does not lose a
-        block, or after some patience.
+        library, no handler runs; so a thread, which the signal wakes, ends the process when it waits, or after some
+        patience.
         """
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
@@ -71,20 +82,17 @@ class JobAttention:
         threading.Thread(target=self._await_signal, args=(reading,), daemon=True).start()
 
     def _leave_block(self, number: int, frame: FrameType | None) -> None:
-        first, self._reason = not self._reason, "left: told to end by the cluster"
+        first, self._reason = not self._reason, TOLD_BY_CLUSTER
         if first and self._attendance.entry.block is not None:
             raise Leave(self._reason)
 
     def _await_signal(self, reading: int) -> None:
         while os.read(reading, 1) != bytes([signal.SIGTERM]):
             pass
-        deadline = time.monotonic() + PATIENCE_WITH_BLOCK
-        while self._attendance.entry.block is not None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(0.2)  # the main thread leaves by itself, unless it waits for a block
+        self._waiting.wait(PATIENCE_WITH_BLOCK)
         with contextlib.suppress(OSError):
-            self._attendance.leave("left: told to end by the cluster")
-        self._line.leave("left: told to end by the cluster")
+            self._attendance.leave(TOLD_BY_CLUSTER)
+        self._line.leave(TOLD_BY_CLUSTER)
         os._exit(0)
 
 
@@ -98,7 +106,7 @@ def main(path: Path) -> int:
     job = os.environ.get("SLURM_JOB_ID")
     attendance = attend(order.task, worker, job, os.environ.get(LOG, "").replace("%j", job or "%j"))
     try:
-        line = dial(order.address, order.port, order.secret, f"{order.task.name}/{worker}")
+        line = dial(order.address, order.port, order.secret, worker_key(order.task, worker))
     except Unreachable as error:
         attendance.leave(str(error))
         sys.stderr.write(f"{error}\n")

@@ -13,7 +13,7 @@ from daisy._daisy import EXIT_BLOCK_TIMEOUT
 
 from ..run import Run
 from .order import ENDED_EARLY, PARENT
-from .served import ServedExecutor, Service, WorkerLost, last_words, worker_command
+from .served import ServedExecutor, Service, WorkerLost, last_words, worker_command, worker_environment
 from .stage import BlockTask
 
 LOOPBACK = "127.0.0.1"
@@ -30,6 +30,25 @@ class LocalExecutor(ServedExecutor):
         yield _Processes(service).live
 
 
+def start_process(run: Run, task: BlockTask, worker: str, context: str) -> tuple[subprocess.Popen[bytes], Path]:
+    """Start a worker that dies with this process; and what it prints.
+
+    Args:
+        run: whose config says how.
+        task: whose blocks it computes.
+        worker: its name.
+        context: of daisy.
+    """
+    log = run.logs / task.name / f"worker_{worker}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, **worker_environment(run, worker, context, str(log)), PARENT: str(os.getpid())}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            worker_command(task), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+        )
+    return process, log
+
+
 @dataclass
 class _Processes:
     """Starts worker processes and sees them end."""
@@ -38,17 +57,7 @@ class _Processes:
 
     def live(self, task: BlockTask, worker: str, context: str) -> None:
         """The life of one worker."""
-        log = self.service.run.logs / task.name / f"worker_{worker}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {
-            **os.environ,
-            **self.service.environment(task, worker, context, str(log)),
-            PARENT: str(os.getpid()),
-        }
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                worker_command(task), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
-            )
+        process, log = start_process(self.service.run, task, worker, context)
         with self.service.ended_by(process.kill):
             status = process.wait()
         self._judge(task, worker, status, log)

@@ -62,5 +62,10 @@ def order_path(task: BlockTask) -> Path:
     return task.folder / ORDER
 
 
+def worker_key(task: BlockTask, worker: str) -> str:
+    """Under which name a worker reports to its driver."""
+    return f"{task.name}/{worker}"
+
+
 def _search_path(file: BinaryIO) -> list[str]:
     return [str(entry) for entry in json.loads(file.readline())]

@@ -5,7 +5,6 @@ torch and the networks are imported where they are needed: workers of the other 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..errors import UserError
-from ..run import Run
+from ..run import Run, file_digest
 from ..volumes import Box
 from .grid import Block
 from .raw import open_raw, raw_identity
@@ -110,7 +109,7 @@ class PredictTask(VolumeTask):
     def checkpoint_hash(self) -> str:
         """SHA-256 of the checkpoint; of the one that was used, when the affinities exist and the file is gone."""
         try:
-            return hashlib.sha256(self.checkpoint.read_bytes()).hexdigest()
+            return file_digest(self.checkpoint)
         except UserError:
             used = read_record(self).get("settings", {}).get("predict.checkpoint")
             if used is None:

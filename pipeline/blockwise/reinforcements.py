@@ -13,15 +13,15 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from ..run import Run
-from ..slurm import ControllerAway, Rejected, submit
+from ..slurm import ControllerAway, Rejected
 from .driver import DriverNotice, read_driver
 from .lifeline import is_loopback
+from .local import start_process
 from .lock import lock_state
 from .markers import marked_blocks
-from .order import ORDER, PARENT, Order
-from .served import worker_command, worker_environment
+from .order import ORDER, Order
 from .stage import BlockTask
-from .worker_jobs import job_prefix, worker_job_options, worker_job_script
+from .worker_jobs import WorkerJob
 
 logger = logging.getLogger(__name__)
 
@@ -102,15 +102,12 @@ def _vacancy(run: Run, driver: DriverNotice, stage: str | None) -> Vacancy:
 
 
 def _submit(run: Run, vacancy: Vacancy, names: Sequence[str]) -> None:
-    task = vacancy.task
     for name in names:
-        log = run.logs / task.name / f"worker_{name}_%j.log"
-        options = worker_job_options(run, task, job_prefix(run), name, log)
         try:
-            job = submit(options, worker_job_script(run, task, name, vacancy.context, str(log)))
+            job = WorkerJob(run, vacancy.task, name, vacancy.context).submit()
         except (Rejected, ControllerAway) as error:
             raise UserError(f"SLURM refuses the job: {error}", "cluster.slurm") from error
-        logger.info("%s: job %s submitted", task.name, job)
+        logger.info("%s: job %s submitted", vacancy.task.name, job)
 
 
 def _start(run: Run, vacancy: Vacancy, names: Sequence[str]) -> bool:
@@ -128,16 +125,7 @@ def _start(run: Run, vacancy: Vacancy, names: Sequence[str]) -> bool:
 
 @contextlib.contextmanager
 def _process(run: Run, vacancy: Vacancy, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    log = run.logs / vacancy.task.name / f"worker_{name}.log"
-    environment = worker_environment(run, name, vacancy.context, str(log))
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            worker_command(vacancy.task),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, **environment, PARENT: str(os.getpid())},
-        )
+    process, _ = start_process(run, vacancy.task, name, vacancy.context)
     try:
         yield process
     finally:

@@ -26,7 +26,7 @@ from daisy._progress import _TqdmObserver
 
 from ..run import Run
 from .driver import DriverNotice
-from .executors import Executor
+from .executor import Executor
 from .failures import reason_to_end, record_death
 from .lifeline import Lifeline, listening
 from .markers import marked_blocks
@@ -111,10 +111,6 @@ class Service:
                 return
             self.notice = self.notice.with_context(task.name, context)
             self.notice.save(self.run)
-
-    def environment(self, task: BlockTask, worker: str, context: str, log: str) -> dict[str, str]:
-        """The variables of a worker process."""
-        return worker_environment(self.run, worker, context, log)
 
     def died(self, task: BlockTask, worker: str, reason: str) -> None:
         """A worker died of itself: the block that it had has been tried once more."""

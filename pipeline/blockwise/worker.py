@@ -35,19 +35,19 @@ class Leave(BaseException):
 class Attention(Protocol):
     """Who tells a worker to leave."""
 
-    def before_block(self) -> None:
-        """Called when the worker is about to take a block, and again when it has one.
+    def before_waiting(self) -> None:
+        """Called when the worker is about to ask for a block, which may take long.
 
         Raises:
-            Leave: it is not to take or to begin another one.
+            Leave: it is not to take another one.
         """
 
-
-class Undisturbed:
-    """Nobody does: workers on this machine."""
-
     def before_block(self) -> None:
-        """Go on."""
+        """Called when it has one.
+
+        Raises:
+            Leave: it is not to begin it.
+        """
 
 
 def compute_blocks(task: BlockTask, attendance: Attendance, attention: Attention) -> str:
@@ -75,7 +75,7 @@ def _take_blocks(task: BlockTask, client: daisy.Client, attendance: Attendance, 
         while True:
             if reason_to_end(task) is not None:
                 raise Leave(TOLD_TO_STOP)
-            attention.before_block()
+            attention.before_waiting()
             with client.acquire_block() as block:
                 if block is None:
                     return

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import time
 from pathlib import Path
 
 from ..errors import UserError
-from ..run import Run
-from ..slurm import ControllerAway, cancel, job_options, job_script, jobs_named
+from ..run import Run, place_hash
+from ..slurm import ControllerAway, cancel, job_options, job_script, jobs_named, submit
 from .served import worker_command, worker_environment
 from .stage import BlockTask
 
@@ -22,8 +21,7 @@ SWEEP_SECONDS = 60.0
 
 def job_prefix(run: Run) -> str:
     """How the names of all jobs of a run begin: its directory's name, and a hash of where that lies."""
-    place = hashlib.sha256(str(run.directory.resolve()).encode()).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', run.directory.name)[:24]}-{place}."
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', run.directory.name)[:24]}-{place_hash(run.directory)}."
 
 
 def sweep(prefix: str) -> None:
@@ -49,27 +47,39 @@ def sweep(prefix: str) -> None:
         )
 
 
-def worker_key(task: BlockTask, worker: str) -> str:
-    """Under which name a worker reports to the driver."""
-    return f"{task.name}/{worker}"
+class WorkerJob:
+    """The batch job of one worker, not submitted yet.
 
+    Args:
+        run: whose config says what it asks for.
+        task: whose blocks it computes.
+        worker: its name.
+        context: of daisy.
+    """
 
-def worker_job_options(run: Run, task: BlockTask, prefix: str, worker: str, log: Path) -> list[str]:
-    """The arguments of `sbatch` for a worker."""
-    cluster = run.config.cluster
-    return job_options(
-        cluster.slurm.job(task.stage),
-        name=f"{prefix}{task.name}.w{worker}",
-        log=log,
-        threads=cluster.threads_per_worker,
-        grace=cluster.slurm.grace,
-    )
+    def __init__(self, run: Run, task: BlockTask, worker: str, context: str) -> None:
+        cluster = run.config.cluster
+        asked = cluster.slurm.job(task.stage)
+        self._log = run.logs / task.name / f"worker_{worker}_%j.log"
+        self.options = job_options(
+            asked,
+            name=f"{job_prefix(run)}{task.name}.w{worker}",
+            log=self._log,
+            threads=cluster.threads_per_worker,
+            grace=cluster.slurm.grace,
+        )
+        environment = worker_environment(run, worker, context, str(self._log))
+        self.script = job_script(asked.setup or (), environment, worker_command(task))
 
+    def submit(self) -> str:
+        """Submit it; its id.
 
-def worker_job_script(run: Run, task: BlockTask, worker: str, context: str, log: str) -> str:
-    """What a worker's job runs."""
-    return job_script(
-        run.config.cluster.slurm.job(task.stage).setup or (),
-        worker_environment(run, worker, context, log),
-        worker_command(task),
-    )
+        Raises:
+            Rejected, ControllerAway, UserError: see `pipeline.slurm.submit`.
+        """
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        return submit(self.options, self.script)
+
+    def log(self, job: str) -> Path:
+        """What it prints, once it has an id."""
+        return self._log.with_name(self._log.name.replace("%j", job))

@@ -76,9 +76,13 @@ class SlurmConfig(JobConfig):
 
     def job(self, stage: str) -> JobConfig:
         """What a job of a stage asks for."""
-        mine = self.model_dump(include=set(JobConfig.model_fields))
-        other = {name: value for name, value in dict(self.stages.get(stage, ())).items() if value is not None}  # type: ignore[call-overload]
-        return JobConfig(**{**mine, **{name: value for name, value in other.items() if name in mine}})
+        asked, own = set(JobConfig.model_fields), self.stage(stage)
+        changes = {} if own is None else own.model_dump(include=asked, exclude_none=True)
+        return JobConfig(**{**self.model_dump(include=asked), **changes})
+
+    def stage(self, name: str) -> StageJobConfig | None:
+        """What a stage has of its own."""
+        return next((own for stage, own in self.stages.items() if stage == name), None)
 
 
 class ClusterConfig(Section):
@@ -112,5 +116,6 @@ class ClusterConfig(Section):
 
     def workers_of(self, stage: str) -> int:
         """Most workers of a stage at a time."""
-        chosen = self.slurm.stages.get(stage) if self.executor == "slurm" else None  # type: ignore[call-overload]
-        return min(self.workers, chosen.workers or self.workers) if chosen is not None else self.workers
+        own = self.slurm.stage(stage) if self.executor == "slurm" else None
+        most = own.workers if own is not None else None
+        return self.workers if most is None else min(self.workers, most)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ import pooch
 
 from pipeline.config import FileSource, PublicSource
 from pipeline.errors import UserError
-from pipeline.run import read_json, write_json
+from pipeline.run import file_digest, read_json, write_json
 
 from .files import FileOpener
 from .registry import DATASETS, PublicDataset, PublicFile
@@ -137,7 +136,7 @@ def _download(file: PublicFile, path: Path, dataset: PublicDataset, where: str) 
 
 def _verify(file: PublicFile, path: Path, where: str) -> None:
     algorithm, expected = (file.checksum or "sha256:").split(":")
-    actual = _hash(path, algorithm)
+    actual = file_digest(path, algorithm)
     record = path.parent / CHECKSUMS
     known = read_json(record)
     if not expected:
@@ -151,11 +150,6 @@ def _verify(file: PublicFile, path: Path, where: str) -> None:
             " version: delete it and run again",
             where,
         )
-
-
-def _hash(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _unpack(file: PublicFile, archive: Path, where: str) -> Path:

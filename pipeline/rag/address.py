@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 
 from ..errors import HIDDEN, UserError
+from ..run import place_hash
 
 PASSWORD_VARIABLE = "EMDISTILL_RAG_PASSWORD"
 GRAPH_OPTION = "schema"
@@ -101,8 +101,7 @@ def _default_graph(directory: Path | None) -> str:
     if directory is None:
         return DEFAULT_GRAPH
     name = re.sub(r"[^a-z0-9]+", "_", directory.name.lower()).strip("_")[:40]
-    place = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:8]
-    return f"{DEFAULT_GRAPH}_{name}_{place}"
+    return f"{DEFAULT_GRAPH}_{name}_{place_hash(directory)}"
 
 
 def _password(given: str | None) -> str | None:

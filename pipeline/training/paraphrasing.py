@@ -7,13 +7,14 @@ import math
 import threading
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from ..config import ParaphraserConfig
+from ..config import ParaphraserConfig, ScheduleConfig
 from ..distillation import Paraphraser
 from ..errors import UserError
 from .embedding import embed_with_layers
@@ -32,7 +33,7 @@ from .plan import Training
 from .samples import Sampling
 from .schedule import learning_rate
 from .settings import refuse_changes
-from .views import View, as_sections, in_sections
+from .views import View, as_sections
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class _Paraphrasing:
         sampling, views = student.sampling(network), student.views(network)
         assert student.distillation is not None and student.distillation.graph_flow is not None
         channels = flow_channels(student.distillation.graph_flow, network, views[1].network)
-        sections = student.run.config.volumes.images or in_sections(student.graph_offsets, *views)
+        sections = student.compares_sections(*views)
         torch.manual_seed(student.run.config.seed)
         paraphrasers = build_paraphrasers(channels, 2 if sections else 3).to(student.device)
         optimizer = torch.optim.Adam(paraphrasers.parameters(), lr=config.learning_rate)
@@ -173,15 +174,18 @@ class _Paraphrasing:
                 self._save(finished=last)
         return unexplained
 
+    @cached_property
+    def schedule(self) -> ScheduleConfig:
+        """That of the student with steps and learning rate of its own."""
+        own = self.config.model_dump(include={"iterations", "learning_rate"})
+        return self.training.section.training.model_copy(update={**own, "schedule": "cosine"})
+
     def _step(self, raw: torch.Tensor) -> tuple[float, dict[str, float]]:
         """The loss of a step, and by layer the share of the features' variance that stays unexplained."""
         with torch.no_grad():
             _, features = embed_with_layers(self.teacher.network, raw, self.training.autocast, tuple(self.channels))
-        schedule = self.training.section.training.model_copy(
-            update={**self.config.model_dump(include={"iterations", "learning_rate"}), "schedule": "cosine"}
-        )
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(schedule, self.iteration)
+            group["lr"] = learning_rate(self.schedule, self.iteration)
         self.optimizer.zero_grad(set_to_none=True)
         losses, unexplained = [], {}
         for layer, paraphraser in self.paraphrasers.items():

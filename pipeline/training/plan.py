@@ -136,6 +136,10 @@ class Training:
         teacher.eval().requires_grad_(False).to(self.device)
         return student_view, teacher_view
 
+    def compares_sections(self, student: View, teacher: View) -> bool:
+        """Whether student and teacher are compared section by section."""
+        return self.run.config.volumes.images or in_sections(self.graph_offsets, student, teacher)
+
     def check_layers(self) -> None:
         """Refuse layers that cannot be compared by graph flow, before anything is trained for it.
 
@@ -148,7 +152,7 @@ class Training:
 
     def _distiller(self, network: EmbeddingNetwork, config: DistillationConfig) -> Distiller:
         run, views = self.run.config, self.views(network)
-        images = run.volumes.images or in_sections(self.graph_offsets, *views)
+        images = self.compares_sections(*views)
         paraphrasers, instances = None, None
         if config.graph_flow is not None:
             channels = flow_channels(config.graph_flow, network, views[1].network)

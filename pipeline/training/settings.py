@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from ..config import Config, dump_config
 from ..errors import UserError
+from ..run import file_digest
 
 FREE = {
     "iterations",
@@ -71,7 +71,7 @@ def training_settings(
         parts["student.distillation"] = _distillation_settings(document["student"]["distillation"], bool(unlabelled))
         for path, file in (("teacher.checkpoint", teacher), ("paraphraser.checkpoint", paraphraser)):
             if file is not None:
-                parts[path] = _digest(file)
+                parts[path] = file_digest(file)
     settings: dict[str, str] = {}
     for path, value in parts.items():
         _flatten(path, value, settings)
@@ -109,11 +109,6 @@ def _distillation_settings(distillation: dict[str, Any] | None, unlabelled: bool
         settings = {key: value for key, value in flow["paraphraser"].items() if key != "checkpoint"}
         kept["graph_flow"] = {**flow, "paraphraser": settings}
     return kept
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flatten(path: str, value: Any, settings: dict[str, str]) -> None:

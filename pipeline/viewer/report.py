@@ -17,6 +17,7 @@ import torch
 from ..config import NetworkConfig, dump_config
 from ..errors import UserError
 from ..networks import build_network
+from ..pages import html_environment
 from ..run import Run, package_versions, read_summary
 from ..volumes import volume_exists
 from .curves import read_curves
@@ -194,13 +195,7 @@ def _picture(caption: str, png: bytes) -> Picture:
 
 
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.viewer"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = html_environment("pipeline.viewer")
     environment.filters |= {
         "count": _count,
         "duration": _duration,

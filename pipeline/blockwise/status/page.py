@@ -5,8 +5,7 @@ from __future__ import annotations
 import time as clock
 from pathlib import Path
 
-import jinja2
-
+from ...pages import html_environment
 from ...run import replaced_file
 from ..summary import duration, memory_size
 from . import words
@@ -33,7 +32,8 @@ def render_page(status: RunStatus, seconds: float, everyone: bool = False) -> st
     """The page; all text from outside is escaped."""
     shown = words.workers_to_show(status.workers, everyone)
     present = sum(worker.standing.is_trouble or worker.standing.is_present for worker in status.workers)
-    return _template().render(
+    template = html_environment("pipeline.blockwise.status").get_template("status.html")
+    return template.render(
         status=status,
         title=Path(status.directory).name,
         refresh=None if status.is_over else max(1, round(seconds)),
@@ -44,14 +44,3 @@ def render_page(status: RunStatus, seconds: float, everyone: bool = False) -> st
         duration=duration,
         memory_size=memory_size,
     )
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipeline.blockwise.status"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("status.html")

@@ -1,0 +1,65 @@
+"""This process, one block after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+
+import daisy.v2 as daisy
+
+from ..run import Run
+from .driver import DriverNotice
+from .executor import Executor
+from .roster import DONE, attend
+from .scheduling import Cost, Outcome, daisy_tasks_of, outcomes_of, pipeline_of
+from .stage import BlockTask
+from .worker import OpenTask, attempt
+
+
+class SerialExecutor(Executor):
+    """This process, one block after the other."""
+
+    def run(self, run: Run, tasks: Sequence[BlockTask], notice: DriverNotice) -> list[Outcome]:
+        cluster = run.config.cluster
+        started = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            functions = [_InProcess(task, stack) for task in tasks]
+            daisy_tasks = daisy_tasks_of(tasks, functions, cluster)
+            states = daisy.run_blockwise(
+                pipeline_of(tasks, daisy_tasks),
+                multiprocessing=False,
+                progress=False,
+                return_states=True,
+                summary=False,
+            )
+        costs = {function.__name__: function.cost for function in functions}
+        return outcomes_of(daisy_tasks, tasks, states, costs, time.monotonic() - started)
+
+
+class _InProcess:
+    """The block function of the serial executor, the only worker of its task: opens it at its first block."""
+
+    def __init__(self, task: BlockTask, stack: contextlib.ExitStack) -> None:
+        self._task = task
+        self._attendance = attend(task, "0")
+        stack.callback(self._leave)
+        self._opened = stack.enter_context(contextlib.closing(OpenTask(task)))
+        self.__name__ = task.name
+
+    def __call__(self, block: daisy.Block) -> None:
+        index = self._task.grid.block_of(block.write_roi).index
+        self._attendance.begin(index)
+        success = attempt(self._opened, self._task.grid.block(index))
+        self._attendance.end(success)
+        if not success:
+            block.status = daisy.BlockStatus.FAILED
+
+    @property
+    def cost(self) -> Cost:
+        """What its blocks took."""
+        return Cost(self._attendance.entry.busy, self._attendance.entry.memory)
+
+    def _leave(self) -> None:
+        with contextlib.suppress(OSError):
+            self._attendance.leave(DONE)
