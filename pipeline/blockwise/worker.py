@@ -71,20 +71,25 @@ def compute_blocks(task: BlockTask, attendance: Attendance, attention: Attention
 
 
 def _take_blocks(task: BlockTask, client: daisy.Client, attendance: Attendance, attention: Attention) -> None:
+    leave: Leave | None = None
     with contextlib.closing(OpenTask(task)) as opened:
-        while True:
+        while leave is None:
             if reason_to_end(task) is not None:
                 raise Leave(TOLD_TO_STOP)
             attention.before_waiting()
             with client.acquire_block() as block:
                 if block is None:
                     return
-                attention.before_block()
-                attendance.begin(index := task.grid.block_of(block.write_roi).index)
-                success = attempt(opened, task.grid.block(index))
-                attendance.end(success)
+                try:
+                    attention.before_block()
+                    attendance.begin(index := task.grid.block_of(block.write_roi).index)
+                    success = attempt(opened, task.grid.block(index))
+                    attendance.end(success)
+                except Leave as told:  # seen by daisy, it would become the error of the block
+                    success, leave = False, told
                 if not success:
                     block.status = daisy.BlockStatus.FAILED
+        raise leave
 
 
 class OpenTask:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -89,6 +91,17 @@ def job_at(cluster: SlurmCluster, run: Run, block: int) -> Job:
     return cluster.job(int(str(entry.job)))
 
 
+def cancel_busy_jobs(cluster: SlurmCluster, run: Run, count: int) -> None:
+    """Cancel job after job of a run, each in the middle of a block."""
+    cancelled: set[str | None] = set()
+    while len(cancelled) < count:
+        busy = {entry.job for entry in read_roster(Doubled(run)) if entry.block is not None} - cancelled
+        for job in busy:
+            cluster.call("scancel", str(job))
+        cancelled |= busy
+        time.sleep(0.05)
+
+
 def assert_undisturbed(cluster: SlurmCluster, run: Run) -> None:
     """The result is right, and no job is left."""
     np.testing.assert_array_equal(result(run), expected_sums(run))
@@ -153,6 +166,20 @@ def test_a_preempted_worker_comes_back(slurm: SlurmCluster, tmp_path: Path) -> N
         assert process.exitcode == 0
     assert slurm.job(job.id).state in ("PREEMPTED", "COMPLETED")
     assert_undisturbed(slurm, run)
+
+
+def test_a_worker_whose_jobs_the_cluster_ends_again_and_again_is_given_up(
+    slurm: SlurmCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = slurm_run(tmp_path, {"resubmissions": 1}, workers=1, worker_restarts=0)
+    (tmp_path / "hang").write_text(" ".join(str(block.index) for block in Doubled(run).grid))
+    canceller = threading.Thread(target=cancel_busy_jobs, args=(slurm, run, 2))
+    canceller.start()
+    with caplog.at_level(logging.ERROR):
+        assert not finish(run)
+    canceller.join()
+    assert "worker 0 is given up: 2 jobs in a row did no block, the last: left: told to end" in caplog.text
+    wait_until(lambda: nothing_is_left(slurm, run))
 
 
 def test_a_crash_costs_its_block_one_try_and_no_more(slurm: SlurmCluster, tmp_path: Path) -> None:
