@@ -33,7 +33,7 @@ class Entry:
 
     Attributes:
         worker: its name within the task: daisy's number, or another one if it was added by hand.
-        host: machine it runs on.
+        host: machine it runs on, by its name in the cluster if it is a job.
         process: its process id there.
         job: its batch job; None if it is no job.
         log: path of what it prints; empty if that is the driver's output.
@@ -127,8 +127,13 @@ def attend(task: BlockTask, worker: str, job: str | None = None, log: str = "") 
     now = time.time()
     return Attendance(
         roster_folder(task) / f"{worker}.json",
-        Entry(worker, socket.gethostname(), os.getpid(), job, log, began=now, heard=now),
+        Entry(worker, _this_machine(), os.getpid(), job, log, began=now, heard=now),
     )
+
+
+def _this_machine() -> str:
+    """The name that `sinfo` has for a node, so that users find it there; elsewhere what the machine calls itself."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def read_roster(task: BlockTask) -> list[Entry]:

@@ -115,6 +115,7 @@ def test_jobs_give_what_an_undisturbed_run_gives(slurm: SlurmCluster, tmp_path: 
     assert set(visits(tmp_path).values()) == {1}
     assert "doubled.w0" in {job.name.removeprefix(job_prefix(run)) for job in jobs_of(slurm, run)}
     entries = read_roster(Doubled(run))
+    assert {entry.host for entry in entries} <= set(slurm.nodes)
     assert sum(entry.done for entry in entries) == len(Doubled(run).grid)
     assert all(
         entry.job is not None and Path(entry.log).name == f"worker_{entry.worker}_{entry.job}.log" for entry in entries
@@ -166,6 +167,21 @@ def test_a_preempted_worker_comes_back(slurm: SlurmCluster, tmp_path: Path) -> N
         assert process.exitcode == 0
     assert slurm.job(job.id).state in ("PREEMPTED", "COMPLETED")
     assert_undisturbed(slurm, run)
+
+
+@pytest.mark.slow
+def test_workers_end_before_the_time_limit_and_no_block_is_computed_twice(slurm: SlurmCluster, tmp_path: Path) -> None:
+    settings = {"poll": 0.5, "time": "2", "grace": 1}  # SLURM knows limits in minutes only
+    cluster = {"executor": "slurm", "workers": 1, "retries": 0, "slurm": settings}
+    run = make_run(tmp_path, shape=(5, 10, 9), cluster=cluster)
+    blocks = [block.index for block in Doubled(run).grid]
+    assert len(blocks) == 4  # of 40 s each: two fit into a job
+    (tmp_path / "slow").write_text(" ".join(map(str, blocks)))
+    assert finish(run)
+    assert_undisturbed(slurm, run)
+    assert visits(tmp_path) == dict.fromkeys(blocks, 1)
+    jobs = [job for job in jobs_of(slurm, run) if "doubled" in job.name and job.node]  # one may wait at the end
+    assert [job.state for job in jobs] == ["COMPLETED", "COMPLETED"]
 
 
 def test_a_worker_whose_jobs_the_cluster_ends_again_and_again_is_given_up(

@@ -107,6 +107,7 @@ def test_stages_that_run_together_are_told_apart_by_who_waits(tmp_path: Path) ->
         assert status.driver.life is Life.WORKS
         assert not status.is_over and status.command == ""
         assert [stage.state for stage in status.stages[:3]] == [State.RUNNING, State.WAITING, State.NOT_BEGUN]
+        assert status.stages[1].note == ""  # it needs no worker yet
         running = status.stages[0]
         assert (running.done, running.running, running.left) == (6, 1, BLOCKS - 7)
         assert running.pace is not None

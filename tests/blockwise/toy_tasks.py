@@ -22,6 +22,8 @@ from pipeline.config import parse_config
 from pipeline.run import Run
 from pipeline.volumes import create_volume
 
+SLOW_SECONDS = 40.0
+
 
 def make_run(directory: Path, shape: tuple[int, int, int] = (9, 10, 11), **sections: Any) -> Run:
     """A run with random raw voxels, a shifted region and small blocks."""
@@ -123,8 +125,8 @@ def make_trouble(directory: Path, block: Block) -> None:
 
     `raise`: always an error of the data; `reset_twice`: a lost connection at the first two visits; `fail_twice`: an
     error of no known kind instead; `die`, `die_once`: the worker dies; `hang_once`, `hang`: a minute of silence;
-    `wait`: the worker says where it is, and goes on when there is a file `go`; `hog`: it takes a gigabyte of memory;
-    `fill_disk`: no room is left on the disk.
+    `slow`: it takes `SLOW_SECONDS`; `wait`: the worker says where it is, and goes on when there is a file `go`;
+    `hog`: it takes a gigabyte of memory; `fill_disk`: no room is left on the disk.
     """
     (directory / "visited").mkdir(exist_ok=True)
     with (directory / "visited" / str(block.index)).open("a") as visits:
@@ -145,6 +147,8 @@ def make_trouble(directory: Path, block: Block) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if listed("hang") or (listed("hang_once") and visit == 1):
         time.sleep(60)
+    if listed("slow"):
+        time.sleep(SLOW_SECONDS)
     if listed("wait") and visit == 1:
         (directory / "waiting").write_text(str(os.getpid()))
         wait_until((directory / "go").exists)

@@ -139,7 +139,7 @@ def _task_facts(task: BlockTask, moment: Moment, status: StageStatus, before: Se
     status = replace(status, failed=failed, note=reason_to_end(task) or "")
     if status.state is State.RUNNING:
         status = _at_work(status, task, moment, before)
-        staffed = any(worker.standing.is_present for worker in workers)
+        staffed = status.state is State.WAITING or any(worker.standing.is_present for worker in workers)
         status = replace(status, note=status.note or _why_nothing_runs(task, moment, staffed, empty_is_known))
     else:
         status = _at_rest(status, moment)
@@ -152,7 +152,7 @@ def _task_facts(task: BlockTask, moment: Moment, status: StageStatus, before: Se
 
 
 def _why_nothing_runs(task: BlockTask, moment: Moment, staffed: bool, empty_is_known: bool) -> str:
-    """Of a stage that its driver has begun."""
+    """Of a stage that its driver has begun; `staffed`: it has workers, or needs none yet."""
     if not empty_is_known:
         return "looks for empty blocks"
     if moment.notice_of(task) is None:
