@@ -180,8 +180,9 @@ def test_workers_end_before_the_time_limit_and_no_block_is_computed_twice(slurm:
     assert finish(run)
     assert_undisturbed(slurm, run)
     assert visits(tmp_path) == dict.fromkeys(blocks, 1)
-    jobs = [job for job in jobs_of(slurm, run) if "doubled" in job.name and job.node]  # one may wait at the end
-    assert [job.state for job in jobs] == ["COMPLETED", "COMPLETED"]
+    states = [job.state for job in jobs_of(slurm, run) if "doubled" in job.name]
+    assert states.count("COMPLETED") == 2
+    assert set(states) <= {"COMPLETED", "CANCELLED"}  # of the last worker's successor, which found nothing left to do
 
 
 def test_a_worker_whose_jobs_the_cluster_ends_again_and_again_is_given_up(
