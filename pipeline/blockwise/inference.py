@@ -1,76 +1,144 @@
-"""From raw to affinities with a network: arrays in, arrays out. Only this needs torch."""
+"""From raw to affinities with a network: arrays in, arrays out. Only this needs torch.
+
+A network that embeds section by section passes through a box a few sections at a time, whatever the box's depth; of the
+embeddings, only as many sections are kept as offsets reach back. So memory follows the extent in the plane alone, and
+no section is embedded twice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from funlib.geometry import Coordinate
 
-from ..distillation import cosine_to_affinity, embedding_affinities
-from ..networks import EmbeddingNetwork, normalise_raw
+from ..distillation import SMALLEST_NORM, cosine_to_affinity
+from ..networks import EmbeddingNetwork, Engine, TorchEngine, normalise_raw, sections_at_once
 from ..volumes import Box
 
+Offsets = Sequence[Sequence[int]]
+Embed = Callable[[torch.Tensor], torch.Tensor]
 
-def predict_affinities(
-    network: EmbeddingNetwork,
-    raw: np.ndarray,
-    raw_box: Box,
-    box: Box,
-    offsets: Sequence[Sequence[int]],
-    autocast: torch.dtype | None = None,
-) -> np.ndarray:
-    """Affinities of a box of voxels: the cosine between the embeddings at p and at p + offset, negative ones as 0.
+
+class Predictor:
+    """Predicts the affinities of boxes: the cosine between the embeddings at p and at p + offset, negative ones as 0.
 
     Args:
         network: in evaluation mode, on the device that computes.
-        raw: (z, y, x) uint8 or uint16 intensities of `raw_box`.
-        raw_box: what `read_box` gives for `box`.
-        box: the voxels whose affinities are wanted, in the same frame as `raw_box`.
         offsets: affinity offsets in voxels.
-        autocast: reduced precision for the network; cosines are float32 all the same.
-
-    Returns:
-        (k, z, y, x) float32 in [0, 1].
+        engine: embeds for the network; default: torch in float32.
     """
-    embedded = embedded_box(box, offsets)
-    inner = embedded.relative_to(_on_volume(network, raw_box, network.output_box))
-    wanted = box.relative_to(embedded)
-    with torch.inference_mode():
-        embedding = _crop(_embed(network, normalise_raw(raw), autocast), inner)
-        cosines, _ = embedding_affinities(embedding, offsets, network.least_length)  # (1, k, z, y, x)
-        affinities = cosine_to_affinity(_crop(cosines[0], wanted))
-    return affinities.cpu().numpy()
+
+    def __init__(self, network: EmbeddingNetwork, offsets: Offsets, engine: Engine | None = None) -> None:
+        self.network = network
+        self.offsets = [tuple(offset) for offset in offsets]
+        self._engine = engine if engine is not None else TorchEngine(network, None)
+        self._device = next(network.parameters()).device
+
+    def read_box(self, box: Box) -> Box:
+        """The raw voxels that exact affinities of a box need; they may reach beyond the volume, which is mirrored there."""
+        return read_box(self.network, box, self.offsets)
+
+    @torch.inference_mode()
+    def affinities(self, raw: np.ndarray, box: Box) -> np.ndarray:
+        """Affinities of a box.
+
+        Args:
+            raw: (z, y, x) uint8 or uint16 intensities of `read_box(box)`.
+            box: the voxels whose affinities are wanted.
+
+        Returns:
+            (k, z, y, x) float32 in [0, 1].
+        """
+        affinities = np.empty((len(self.offsets), *box.shape), np.float32)
+        for sections, part in self._parts(raw, box):
+            affinities[:, sections] = part.cpu().numpy()
+        return affinities
+
+    @torch.inference_mode()
+    def quantised(self, raw: np.ndarray, box: Box) -> np.ndarray:
+        """The same as (k, z, y, x) uint8, 255 = certain."""
+        affinities = np.empty((len(self.offsets), *box.shape), np.uint8)
+        for sections, part in self._parts(raw, box):
+            affinities[:, sections] = part.mul_(255).round_().to(torch.uint8).cpu().numpy()
+        return affinities
+
+    def _parts(self, raw: np.ndarray, box: Box) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Affinities (k, n, y, x) of n sections of a box after another, with the slice of sections that they are."""
+        embedded = embedded_box(box, self.offsets)
+        wanted = box.relative_to(embedded)
+        low, high = wanted.begin[0], embedded.shape[0] - wanted.end[0]
+        vectors, first, ready = torch.empty(0), 0, 0
+        for new in self._unit_vectors(raw, embedded):  # (n, D, y, x)
+            vectors = torch.cat((vectors, new)) if len(vectors) else new
+            end = min(first + len(vectors) - high - low, box.shape[0])
+            if end > ready:
+                yield slice(ready, end), self._compare(vectors, slice(ready + low - first, end + low - first), wanted)
+                ready = end
+                vectors, first = vectors[ready - first :], ready
+
+    def _unit_vectors(self, raw: np.ndarray, embedded: Box) -> Iterator[torch.Tensor]:
+        """The embeddings of a box as vectors of length 1, or shorter where they are short: (n, D, y, x) each."""
+        read = _on_volume(self.network, embedded, self.network.input_box)
+        inner = embedded.relative_to(_on_volume(self.network, read, self.network.output_box))
+        _, y, x = inner.slices
+        shortest = max(SMALLEST_NORM, self.network.least_length)
+        for sections in self._embedded_sections(raw, inner):
+            embedding = sections[..., y, x]
+            vectors = torch.empty(embedding.shape, device=self._device).copy_(embedding)  # channel after channel
+            yield vectors.div_(torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp_(min=shortest))
+
+    def _embedded_sections(self, raw: np.ndarray, inner: Box) -> Iterator[torch.Tensor]:
+        """The embeddings (n, D, y, x) of the sections of `inner`, a box of what the network gives for `raw`."""
+        reach = self.network.section_reach
+        if reach is None:
+            volume = self._normalised(raw)[None, None]
+            z, _, _ = inner.slices
+            yield self._engine(self.network.windows(volume))[0].movedim(0, 1)[z]
+            return
+        step = sections_at_once(raw.shape[1:], self._device)
+        for begin in range(inner.begin[0], inner.end[0], step):
+            end = min(begin + step, inner.end[0])
+            sections = self._normalised(raw[begin : end + 2 * reach])
+            volume = sections[:, None] if self.network.dimensions == 2 else sections[None, None]
+            yield self._engine(self.network.windows(volume))
+
+    def _normalised(self, raw: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(normalise_raw(raw)).to(self._device)
+
+    def _compare(self, vectors: torch.Tensor, sections: slice, wanted: Box) -> torch.Tensor:
+        """Affinities (k, n, y, x) of some sections.
+
+        Args:
+            vectors: (m, D, y, x) unit vectors.
+            sections: those of the vectors.
+            wanted: box of the vectors' plane, and of no sections in particular.
+        """
+        affinities = []
+        for offset in self.offsets:
+            begin = (sections.start, *wanted.begin[1:])
+            end = (sections.stop, *wanted.end[1:])
+            here = [slice(b, e) for b, e in zip(begin, end, strict=True)]
+            there = [slice(b + step, e + step) for b, e, step in zip(begin, end, offset, strict=True)]
+            first, second = (vectors[z, :, y, x] for z, y, x in (here, there))
+            cosine = first[:, 0] * second[:, 0]
+            for channel in range(1, vectors.shape[1]):
+                cosine.addcmul_(first[:, channel], second[:, channel])
+            affinities.append(cosine_to_affinity(cosine))
+        return torch.stack(affinities)
 
 
-def read_box(network: EmbeddingNetwork, box: Box, offsets: Sequence[Sequence[int]]) -> Box:
+def read_box(network: EmbeddingNetwork, box: Box, offsets: Offsets) -> Box:
     """The raw voxels that exact affinities of a box need; they may reach beyond the volume, which is mirrored there."""
     return _on_volume(network, embedded_box(box, offsets), network.input_box)
 
 
-def embedded_box(box: Box, offsets: Sequence[Sequence[int]]) -> Box:
+def embedded_box(box: Box, offsets: Offsets) -> Box:
     """The voxels whose embeddings the affinities of a box compare."""
     low = Coordinate(max(0, *(-offset[axis] for offset in offsets)) for axis in range(3))
     high = Coordinate(max(0, *(offset[axis] for offset in offsets)) for axis in range(3))
     return box.grow(low, high)
-
-
-def _embed(network: EmbeddingNetwork, raw: np.ndarray, autocast: torch.dtype | None) -> torch.Tensor:
-    """(z, y, x) to (1, d, z, y, x) float32; a network for images takes the sections one by one."""
-    device = next(network.parameters()).device
-    reduced = nullcontext() if autocast is None else torch.autocast(device.type, dtype=autocast)
-    volume = torch.from_numpy(raw).to(device)
-    with reduced:
-        if network.dimensions == 2:
-            return network(volume[:, None]).float().movedim(0, 1)[None]
-        return network(volume[None, None]).float()
-
-
-def _crop(values: torch.Tensor, box: Box) -> torch.Tensor:
-    z, y, x = box.slices
-    return values[..., z, y, x]
 
 
 def _on_volume(network: EmbeddingNetwork, box: Box, transform: Callable[[Box], Box]) -> Box:
@@ -79,8 +147,3 @@ def _on_volume(network: EmbeddingNetwork, box: Box, transform: Callable[[Box], B
         return transform(box)
     plane = transform(Box(Coordinate(box.begin[1:]), Coordinate(box.end[1:])))
     return Box(Coordinate(box.begin[0], *plane.begin), Coordinate(box.end[0], *plane.end))
-
-
-def quantise(affinities: np.ndarray) -> np.ndarray:
-    """Affinities in [0, 1] as uint8, 255 = certain."""
-    return np.rint(affinities * 255).astype(np.uint8)

@@ -129,18 +129,17 @@ class PredictTask(VolumeTask):
 
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
-        from ..networks import choose_autocast
-        from .inference import predict_affinities, quantise, read_box
+        from ..networks import build_engine, choose_autocast, compact
+        from .inference import Predictor
 
         predict = self.run.config.predict
         raw, output = open_raw(self.run), self.open_output()
         network = self.load_network()
         autocast = choose_autocast(predict.autocast, next(network.parameters()).device)
+        predictor = Predictor(compact(network), predict.offsets, build_engine("torch", compact(network), autocast, 1))
 
         def affinities_of(box: Box) -> np.ndarray:
-            raw_box = read_box(network, box, predict.offsets)
-            intensities = raw.read_mirrored(raw_box)
-            return quantise(predict_affinities(network, intensities, raw_box, box, predict.offsets, autocast))
+            return predictor.quantised(raw.read_mirrored(predictor.read_box(box)), box)
 
         in_parts = PartByPart(affinities_of)
 

@@ -13,9 +13,11 @@ from .logits import LogitsLoss
 from .memory import MemoryBank, MemoryEntry
 from .paraphraser import Paraphraser
 from .patch import EmbeddedPatch
+from .precision import SMALLEST_NORM
 from .supervised import SupervisedAffinityLoss
 
 __all__ = [
+    "SMALLEST_NORM",
     "AdversarialLoss",
     "AffinityGraphLoss",
     "Critic",

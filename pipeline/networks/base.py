@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from funlib.geometry import Coordinate
@@ -45,7 +46,10 @@ class EmbeddingNetwork(nn.Module, ABC):
         config: the config that builds it.
         dimensions: 2 for images, 3 for volumes.
         taps: inner layers that can be distilled.
+        head: the 1x1 convolution from which the embeddings come.
     """
+
+    head: Any
 
     def __init__(self, config: NetworkConfig, geometry: Geometry, taps: Sequence[Tap]) -> None:
         super().__init__()
@@ -68,6 +72,26 @@ class EmbeddingNetwork(nn.Module, ABC):
     def grid(self) -> Coordinate:
         """Shifting the input by multiples of this many voxels shifts the output; other shifts change it."""
         return self._geometry.grid
+
+    @property
+    def section_reach(self) -> int | None:
+        """Of networks that embed a volume section by section, how many sections on each side an embedding sees; None
+        for those that can only embed a volume as a whole."""
+        return 0 if self.dimensions == 2 else None
+
+    @property
+    def embedded_axes(self) -> int:
+        """Spatial axes of the windows that `embed_windows` takes."""
+        return 3 if self.section_reach is None else 2
+
+    def windows(self, raw: torch.Tensor) -> torch.Tensor:
+        """What `embed_windows` takes for an input (B, 1, *input)."""
+        self.output_shape(raw.shape[2:])
+        return raw
+
+    def embed_windows(self, windows: torch.Tensor) -> torch.Tensor:
+        """The embedding of windows, (N, D, *output): one row per section of networks with a `section_reach`."""
+        return self.forward_with_taps(windows)[0]
 
     @abstractmethod
     def forward_with_taps(self, raw: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from funlib.geometry import Coordinate
 
@@ -30,6 +32,10 @@ class ResidualUnetNetwork(EmbeddingNetwork):
         taps = unet_taps(factors, config.widths, config.widths[:-1], valid=False)
         super().__init__(config, unet_geometry(factors, valid=False), taps)
         self.unet = ResidualUnet(config.dimensions, 1, config.widths, factors, config.embedding_channels)
+
+    @property
+    def head(self) -> Any:
+        return self.unet.head
 
     def forward_with_taps(self, raw: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         self.output_shape(raw.shape[2:])

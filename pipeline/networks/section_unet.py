@@ -6,7 +6,10 @@ tell which voxels of two sections belong together.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from funlib.geometry import Coordinate
@@ -39,20 +42,35 @@ class SectionUnetNetwork(EmbeddingNetwork):
         """Embed: (B, 1, Z, Y, X) normalised intensities to (B, D, Z - sections + 1, Y, X)."""
         if torch.is_grad_enabled():
             return self.forward_with_taps(raw)[0]
-        windows = self._windows(raw)
-        at_once = max(1, PIXELS_AT_ONCE.get(raw.device.type, PIXELS_ON_ACCELERATOR) // (raw.shape[-2] * raw.shape[-1]))
-        embedded = [self.unet(part)[0].contiguous() for part in windows.split(at_once)]
+        windows = self.windows(raw)
+        embedded = [self.embed_windows(part).contiguous() for part in windows.split(sections_at_once(raw.shape[-2:], raw.device))]
         return _stack_sections(torch.cat(embedded), raw.shape[0])
 
     def forward_with_taps(self, raw: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        embedding, features = self.unet(self._windows(raw))
+        embedding, features = self.unet(self.windows(raw))
         batch = raw.shape[0]
         return _stack_sections(embedding, batch), {name: _stack_sections(f, batch) for name, f in features.items()}
 
-    def _windows(self, raw: torch.Tensor) -> torch.Tensor:
+    @property
+    def head(self) -> Any:
+        return self.unet.head
+
+    @property
+    def section_reach(self) -> int:
+        return self.sections // 2
+
+    def windows(self, raw: torch.Tensor) -> torch.Tensor:
         """(B, 1, Z, Y, X) to (B * (Z - sections + 1), sections, Y, X)."""
         self.output_shape(raw.shape[2:])
         return raw[:, 0].unfold(1, self.sections, 1).movedim(-1, 2).flatten(0, 1)
+
+    def embed_windows(self, windows: torch.Tensor) -> torch.Tensor:
+        return self.unet(windows)[0]
+
+
+def sections_at_once(plane: Sequence[int], device: torch.device) -> int:
+    """How many sections of (y, x) pixels pass a network at a time without gradients."""
+    return max(1, PIXELS_AT_ONCE.get(device.type, PIXELS_ON_ACCELERATOR) // math.prod(plane))
 
 
 def _plane_taps(config: SectionUnetConfig, factors: list[Coordinate]) -> list[Tap]:

@@ -10,7 +10,7 @@ import torch
 from funlib.geometry import Coordinate
 
 from pipeline.blockwise import BlockGrid, predict
-from pipeline.blockwise.inference import predict_affinities, quantise, read_box
+from pipeline.blockwise.inference import Predictor
 from pipeline.config import MalaConfig, ResidualUnetConfig, SectionUnetConfig, dump_config, parse_config
 from pipeline.errors import UserError
 from pipeline.networks import EmbeddingNetwork, build_network, save_checkpoint
@@ -32,8 +32,13 @@ def make_network(config: SectionUnetConfig | MalaConfig | ResidualUnetConfig) ->
 
 
 def affinities_of(network: EmbeddingNetwork, raw: Volume, box: Box) -> np.ndarray:
-    raw_box = read_box(network, box, OFFSETS)
-    return predict_affinities(network, raw.read_mirrored(raw_box), raw_box, box, OFFSETS)
+    predictor = Predictor(network, OFFSETS)
+    return predictor.affinities(raw.read_mirrored(predictor.read_box(box)), box)
+
+
+def quantised(network: EmbeddingNetwork, raw: Volume, box: Box) -> np.ndarray:
+    predictor = Predictor(network, OFFSETS)
+    return predictor.quantised(raw.read_mirrored(predictor.read_box(box)), box)
 
 
 SECTION = SectionUnetConfig(sections=3, widths=(4, 6, 8), embedding_channels=4)
@@ -90,8 +95,11 @@ def test_affinities_are_cosines_between_the_right_voxels(tmp_path: Path) -> None
         assert affinities[(channel, *(p - box.begin))] == pytest.approx(max(0.0, cosine), abs=1e-5)
 
 
-def test_quantised_affinities_use_the_whole_range() -> None:
-    np.testing.assert_array_equal(quantise(np.array([0.0, 1.0, 0.5, 0.0019, 0.0021])), [0, 255, 128, 0, 1])
+def test_stored_affinities_are_rounded_to_the_nearest_of_256_levels(tmp_path: Path) -> None:
+    raw, network = make_raw(tmp_path, (6, 20, 20)), make_network(SECTION)
+    exact = affinities_of(network, raw, raw.box)
+    assert len(np.unique(exact)) > 100
+    np.testing.assert_array_equal(quantised(network, raw, raw.box), np.rint(exact * np.float32(255)))
 
 
 def make_run(directory: Path, shape: tuple[int, int, int] = (10, 40, 38), **predict_section: object) -> Run:
@@ -120,7 +128,7 @@ def test_the_stage_stores_what_the_whole_volume_gives(tmp_path: Path) -> None:
     stored = open_volume(run.volume, "affinities")
     raw = run.open_raw("a")
     region = Box(Coordinate(1, 3, 5), raw.shape)
-    whole = quantise(affinities_of(make_network(SECTION), raw, raw.box))[(..., *region.slices)]
+    whole = quantised(make_network(SECTION), raw, raw.box)[(..., *region.slices)]
     levels = np.abs(stored.read(stored.box).astype(int) - whole.astype(int))
     assert levels.max() <= 1
     assert (levels > 0).mean() < 1e-3  # only where rounding decides

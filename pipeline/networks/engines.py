@@ -1,0 +1,194 @@
+"""What runs a network that is only asked for embeddings: torch, or on CPUs a compiler of graphs, which is an optional
+dependency (`pip install "emdistill[cpu]"`). All give the same embeddings within float rounding."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import time
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from contextlib import nullcontext
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import UserError
+from .base import EmbeddingNetwork
+from .unet import CHANNELS_LAST
+
+SHAPES_KEPT = 4
+"""Compiled graphs of a network, one per shape of its input: inner and cut tiles are few shapes."""
+TRIALS = 3
+MODULES = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
+
+
+class Engine(ABC):
+    """Embeds windows, which `EmbeddingNetwork.windows` gives; for one thread at a time."""
+
+    @abstractmethod
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        """Windows (N, C, *input) float32 to embeddings (N, D, *output) float32, on the device of the windows."""
+
+
+class TorchEngine(Engine):
+    """torch itself, on any device, with channels last, which convolutions like best everywhere.
+
+    Args:
+        network: in evaluation mode, on its device.
+        autocast: reduced precision; None: float32.
+    """
+
+    def __init__(self, network: EmbeddingNetwork, autocast: torch.dtype | None) -> None:
+        self._network, self._autocast = network, autocast
+        self._layout = CHANNELS_LAST[network.embedded_axes]
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        reduced = torch.autocast(windows.device.type, self._autocast) if self._autocast is not None else nullcontext()
+        with torch.inference_mode(), reduced:
+            return self._network.embed_windows(windows.contiguous(memory_format=self._layout)).float()
+
+
+class CompiledEngine(Engine):
+    """A graph compiled for each shape of input that comes along; the last few are kept."""
+
+    def __init__(self, network: EmbeddingNetwork) -> None:
+        self._graph = _EmbeddingOnly(network).eval()
+        self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        shape = tuple(windows.shape)
+        if shape not in self._compiled:
+            if len(self._compiled) == SHAPES_KEPT:
+                self._compiled.popitem(last=False)
+            with torch.no_grad():
+                self._compiled[shape] = self._compile(torch.zeros(shape))
+        self._compiled.move_to_end(shape)
+        return self._run(self._compiled[shape], windows.contiguous())
+
+    @abstractmethod
+    def _compile(self, example: torch.Tensor) -> Any:
+        """The graph for inputs like the example."""
+
+    @abstractmethod
+    def _run(self, compiled: Any, windows: torch.Tensor) -> torch.Tensor:
+        """Embed with a graph of the right shape."""
+
+
+class OpenVinoEngine(CompiledEngine):
+    """OpenVINO on the CPU.
+
+    Args:
+        network: on the CPU, in evaluation mode.
+        autocast: `torch.bfloat16`, or None for float32.
+        threads: of the CPU.
+    """
+
+    def __init__(self, network: EmbeddingNetwork, autocast: torch.dtype | None, threads: int) -> None:
+        import openvino
+
+        super().__init__(network)
+        precision = "bf16" if autocast is torch.bfloat16 else "f32"
+        self._settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
+        self._core = openvino.Core()
+
+    def _compile(self, example: torch.Tensor) -> Any:
+        import openvino
+
+        model = openvino.convert_model(self._graph, example_input=example)
+        model.reshape(list(example.shape))
+        return self._core.compile_model(model, "CPU", self._settings)
+
+    def _run(self, compiled: Any, windows: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(compiled(windows.numpy(), share_inputs=True, share_outputs=False)[0])
+
+
+class OnnxRuntimeEngine(CompiledEngine):
+    """ONNX Runtime on the CPU, float32.
+
+    Args:
+        network: on the CPU, in evaluation mode.
+        threads: of the CPU.
+    """
+
+    def __init__(self, network: EmbeddingNetwork, threads: int) -> None:
+        super().__init__(network)
+        self._threads = threads
+
+    def _compile(self, example: torch.Tensor) -> Any:
+        import onnxruntime
+
+        file = io.BytesIO()
+        torch.onnx.export(self._graph, (example,), file, input_names=["windows"], dynamo=False)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
+        return onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+
+    def _run(self, compiled: Any, windows: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(compiled.run(None, {"windows": windows.numpy()})[0])
+
+
+def build_engine(name: str, network: EmbeddingNetwork, autocast: torch.dtype | None, threads: int) -> Engine:
+    """An engine by name.
+
+    Args:
+        name: `torch`, `openvino` or `onnxruntime`.
+        network: on its device, in evaluation mode.
+        autocast: reduced precision; None: float32.
+        threads: of the CPU, for all but torch, which has its own setting.
+
+    Raises:
+        UserError: it is not installed, or cannot do what is asked of it.
+    """
+    if name == "torch":
+        return TorchEngine(network, autocast)
+    why_not = why_unusable(name, network, autocast)
+    if why_not:
+        raise UserError(f"{name} {why_not}", "predict.engine")
+    return OpenVinoEngine(network, autocast, threads) if name == "openvino" else OnnxRuntimeEngine(network, threads)
+
+
+def why_unusable(name: str, network: EmbeddingNetwork, autocast: torch.dtype | None) -> str:
+    """Why an engine besides torch cannot run a network; empty if it can."""
+    if importlib.util.find_spec(MODULES[name]) is None:
+        return 'is not installed; pip install "emdistill[cpu]"'
+    if next(network.parameters()).device.type != "cpu":
+        return "runs on CPUs only; set predict.device to cpu, or predict.engine to torch"
+    if autocast is not None and (name, autocast) != ("openvino", torch.bfloat16):
+        return f"does not compute in {str(autocast).removeprefix('torch.')}; set predict.autocast to off"
+    return ""
+
+
+def fastest_engine(network: EmbeddingNetwork, autocast: torch.dtype | None, threads: int, windows: torch.Tensor) -> str:
+    """The engine that embeds windows in the least time here, among those that are installed.
+
+    Args:
+        network, autocast, threads: as of `build_engine`.
+        windows: to try, as large as those to come.
+    """
+    usable = [name for name in MODULES if not why_unusable(name, network, autocast)]
+    if not usable:
+        return "torch"
+    engines = {name: build_engine(name, network, autocast, threads) for name in ("torch", *usable)}
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    for trial in range(TRIALS + 1):
+        for name, engine in engines.items():
+            started = time.perf_counter()
+            engine(windows)
+            if trial:  # the first one compiles
+                seconds[name].append(time.perf_counter() - started)
+    return min(seconds, key=lambda name: median(seconds[name]))
+
+
+class _EmbeddingOnly(nn.Module):
+    """What is exported: a network without its taps."""
+
+    def __init__(self, network: EmbeddingNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """Windows to embeddings."""
+        return self.network.embed_windows(windows)
