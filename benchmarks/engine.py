@@ -25,7 +25,7 @@ from pipeline.blockwise import BlockTask, run_stages
 from pipeline.blockwise.fragments import FragmentsTask
 from pipeline.blockwise.markers import unmark_blocks
 from pipeline.blockwise.stage import BlockFunction, Stage
-from pipeline.blockwise.storage import chunk_name
+from pipeline.blockwise.storage import chunks_of
 from pipeline.blockwise.tracking import begin, write_record
 from pipeline.config import parse_config
 from pipeline.run import Run, read_json, write_json
@@ -121,7 +121,7 @@ def writing(directory: Path) -> dict[str, float]:
     for _ in range(REPEATS * 2):
         times["zarr"].append(seconds(lambda: plain.write(block.box, data.astype(np.uint64))))
         times["committed"].append(seconds(lambda: output.write(block, data)))
-    size = (run.volume / task.dataset / chunk_name(plain, block)).stat().st_size
+    size = (run.volume / task.dataset / next(chunks_of(plain, block.box))[0]).stat().st_size
     return {**{name: statistics.median(values) for name, values in times.items()}, "chunk_bytes": float(size)}
 
 

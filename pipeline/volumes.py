@@ -69,6 +69,12 @@ class Box:
         return self.intersect(other) == other
 
 
+def crop(data: np.ndarray, box: Box) -> np.ndarray:
+    """The voxels of a box of an array whose last axes are z, y, x; a view."""
+    z, y, x = box.slices
+    return data[..., z, y, x]
+
+
 @dataclass(frozen=True)
 class Volume:
     """An open zarr array with its place in the world.

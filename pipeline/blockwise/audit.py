@@ -27,7 +27,7 @@ from .raw import open_raw
 from .records import RecordTable, array_checksum
 from .segment import SegmentTask, written_segmentations
 from .stage import BlockTask, Stage, VolumeTask
-from .storage import chunk_name
+from .storage import chunks_of
 from .tracking import Progress, progress_of, read_record
 
 
@@ -127,7 +127,7 @@ def _check_array(task: VolumeTask, found: StageFindings, before: dict[str, Stage
     store = CheckedStore(str(task.run.volume))
 
     def check(block: Block) -> tuple[int, Damage | None, int]:
-        if f"{task.dataset}/{chunk_name(volume, block)}" not in store:
+        if any(f"{task.dataset}/{name}" not in store for name, _ in chunks_of(volume, block.box)):
             return block.index, Damage.MISSING, -1
         try:
             data = volume.read(block.box)
@@ -167,9 +167,15 @@ def _input_holds(task: VolumeTask) -> Callable[[Block], bool]:
             return bool(intensities.min() != intensities.max())
 
         return raw_varies
-    upstream = next(stage for stage in task.reads if isinstance(stage, VolumeTask))
-    records = upstream.records.read()
-    return lambda block: bool(records.filled[block.index] > 0)
+    upstream = next(stage for stage in task.reads if isinstance(stage, VolumeTask)).open()
+
+    def upstream_holds(block: Block) -> bool:
+        try:
+            return bool(upstream.read(block.box).any())
+        except UserError:
+            return True  # it held something that could be damaged
+
+    return upstream_holds
 
 
 def _count_pieces(task: VolumeTask, block: Block, data: np.ndarray) -> int:

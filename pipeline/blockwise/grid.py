@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -45,7 +46,7 @@ class BlockGrid:
 
     @staticmethod
     def of_run(run: Run) -> BlockGrid:
-        """The grid of a run's segmented region.
+        """The grid of a run's segmented region: what its arrays have as chunks.
 
         Raises:
             UserError: the source is not imported, or the region is empty or too large.
@@ -53,10 +54,15 @@ class BlockGrid:
         segment = run.config.volumes.segment
         raw = run.open_raw(segment.source)
         region = region_box(segment, raw.shape, "volumes.segment")
-        block_size = Coordinate(min(b, e) for b, e in zip(run.config.predict.block_size, region.shape, strict=True))
+        block_size = Coordinate(min(b, e) for b, e in zip(run.config.predict.write_block, region.shape, strict=True))
         grid = BlockGrid(region, block_size, raw.voxel_size, raw.to_roi(region).begin)
         grid.check_ids()
         return grid
+
+    def merged(self, blocks: Coordinate) -> BlockGrid:
+        """The grid of which each block is so many of this one's along z, y, x."""
+        size = Coordinate(min(b * n, e) for b, n, e in zip(self.block_size, blocks, self.region.shape, strict=True))
+        return replace(self, block_size=size)
 
     @cached_property
     def shape(self) -> Coordinate:
@@ -95,6 +101,15 @@ class BlockGrid:
     def to_roi(self, box: Box) -> Roi:
         """A box of stored voxels as a region in nanometres."""
         return Roi(self.offset + box.begin * self.voxel_size, box.shape * self.voxel_size)
+
+    def blocks_in(self, box: Box) -> Iterator[Block]:
+        """The blocks that share voxels with a box, in C order."""
+        ranges = [
+            range(begin // size, -(-end // size))
+            for begin, end, size in zip(box.begin, box.end, self.block_size, strict=True)
+        ]
+        for position in itertools.product(*ranges):
+            yield self.block(int(np.ravel_multi_index(position, tuple(self.shape))))
 
     def block_of(self, roi: Roi) -> Block:
         """The block that writes a region in nanometres."""

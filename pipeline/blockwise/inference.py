@@ -14,7 +14,7 @@ import torch
 from funlib.geometry import Coordinate
 
 from ..distillation import SMALLEST_NORM, cosine_to_affinity
-from ..networks import EmbeddingNetwork, Engine, TorchEngine, normalise_raw, sections_at_once
+from ..networks import EmbeddingNetwork, Engine, TorchEngine, normalise_raw, peak_bytes, sections_at_once
 from ..volumes import Box
 
 Offsets = Sequence[Sequence[int]]
@@ -37,7 +37,7 @@ class Predictor:
         self._device = next(network.parameters()).device
 
     def read_box(self, box: Box) -> Box:
-        """The raw voxels that exact affinities of a box need; they may reach beyond the volume, which is mirrored there."""
+        """The raw voxels that exact affinities of a box need, see `read_box`."""
         return read_box(self.network, box, self.offsets)
 
     @torch.inference_mode()
@@ -147,3 +147,29 @@ def _on_volume(network: EmbeddingNetwork, box: Box, transform: Callable[[Box], B
         return transform(box)
     plane = transform(Box(Coordinate(box.begin[1:]), Coordinate(box.end[1:])))
     return Box(Coordinate(box.begin[0], *plane.begin), Coordinate(box.end[0], *plane.end))
+
+
+LIBRARY_FACTOR = 2
+"""Convolutions copy what they take into layouts of their own: up to twice of what tensors hold was measured."""
+
+
+def working_bytes(network: EmbeddingNetwork, read: Coordinate, box: Coordinate, offsets: Offsets, device: str) -> int:
+    """About how much memory the affinities of a box need on the device, weights left out.
+
+    Args:
+        network: any.
+        read: shape of what it reads, in voxels.
+        box: shape of the box, in voxels.
+        offsets: affinity offsets in voxels.
+        device: `cpu` or `cuda`.
+    """
+    reach, plane = network.section_reach, read[1:]
+    if reach is None:
+        shape, sections = (1, 1, *read), read[0]
+    else:
+        sections = min(sections_at_once(plane, torch.device(device)), box[0])
+        shape = (sections, 1 if network.dimensions == 2 else 2 * reach + 1, *plane)
+    kept = box[1] * box[2] * (sections + embedded_box(Box.of_shape(box), offsets).shape[0] - box[0])
+    vectors = 2 * 4 * network.head.out_channels * kept
+    affinities = 2 * 4 * len(offsets) * box[1] * box[2] * sections
+    return LIBRARY_FACTOR * peak_bytes(network, shape) + vectors + affinities

@@ -1,9 +1,20 @@
-"""The memory of a process."""
+"""The memory of a process, and what there is for it."""
 
 from __future__ import annotations
 
+import re
 import resource
 from pathlib import Path
+
+import psutil
+
+from ..config import ClusterConfig
+
+GIGABYTE = 1 << 30
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+UNKNOWN_JOB = 4 * GIGABYTE
+"""What a job is taken to get that asks for no memory: what many clusters give per processor."""
 
 
 def peak_memory() -> int:
@@ -16,3 +27,28 @@ def peak_memory() -> int:
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
     except (OSError, IndexError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def memory_per_worker(cluster: ClusterConfig, stage: str) -> int:
+    """Bytes that a worker of a stage can count on: what its job asks for, or its share of what is free here."""
+    if cluster.executor == "slurm":
+        asked = cluster.slurm.job(stage).memory
+        return job_memory(asked) if asked is not None else UNKNOWN_JOB
+    workers = 1 if cluster.executor == "serial" else cluster.workers_of(stage)
+    return free_memory() // workers
+
+
+def job_memory(text: str) -> int:
+    """Bytes of a memory request as SLURM reads it: megabytes, or with a unit."""
+    amount, unit = re.fullmatch(r"(\d+)([KMGT]?)B?", text.upper()).groups()  # type: ignore[union-attr]
+    return int(amount) * UNITS[unit or "M"]
+
+
+def free_memory() -> int:
+    """Bytes that can be had on this machine, or in the control group that this process is confined to."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = ((CONTROL_GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return free
+    return free if limit == "max" else max(0, min(free, int(limit) - int(used)))

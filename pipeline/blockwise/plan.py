@@ -70,7 +70,9 @@ def _details(task: BlockTask) -> list[tuple[str, str]]:
                         f"{_times(raw.array.chunks)}"))  # fmt: skip
     if isinstance(task, VolumeTask):
         details.append(("write", _written(task)))
-        details.append(("files", f"{len(task.grid)} chunks, one per block, no two blocks share one"))
+        chunks = len(task.chunk_grid)
+        share = "one per block" if chunks == len(task.grid) else f"of {_times(task.chunk_grid.block_size)} voxels"
+        details.append(("files", f"{chunks} chunks, {share}, no two blocks share one"))
     return details
 
 
@@ -80,7 +82,7 @@ def _written(task: VolumeTask) -> str:
     per_chunk = mean_chunk_bytes(task.run.volume / task.dataset)
     if per_chunk is None:
         return text
-    return text + f", about {_size(per_chunk * len(task.grid))} on disk (as the chunks that are there)"
+    return text + f", about {_size(per_chunk * len(task.chunk_grid))} on disk (as the chunks that are there)"
 
 
 def disk_bytes(stage: Stage) -> int:

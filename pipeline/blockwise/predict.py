@@ -17,9 +17,10 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..errors import UserError
-from ..run import Run, file_digest
-from ..volumes import Box
-from .grid import Block
+from ..run import Run, file_digest, read_json, write_json
+from ..volumes import Box, crop
+from .grid import Block, BlockGrid
+from .occupancy import empty_blocks
 from .raw import open_raw, raw_identity
 from .stage import BlockFunction, VolumeTask
 from .tracking import Progress, progress_of, read_record
@@ -36,7 +37,7 @@ class PredictTask(VolumeTask):
     """Raw to affinities, block by block."""
 
     stage = "predict"
-    version = 1
+    version = 2
     script = "02_predict_blockwise.py"
     next_script = "03_extract_fragments.py"
 
@@ -54,6 +55,38 @@ class PredictTask(VolumeTask):
 
     def attributes(self) -> dict[str, Any]:
         return {"offsets": [list(offset) for offset in self.run.config.predict.offsets]}
+
+    @cached_property
+    def grid(self) -> BlockGrid:
+        """The region in tiles, see `tiles`; markers count in those with which the affinities were begun."""
+        begun = read_json(self._tile_file).get("blocks")
+        if begun is not None:
+            return self.chunk_grid.merged(Coordinate(begun))
+        from .fitting import choose_tile
+
+        return self.chunk_grid.merged(choose_tile(self.run, self.chunk_grid))
+
+    @property
+    def empty_chunks(self) -> np.ndarray:
+        return empty_blocks(self.run, self.chunk_grid)
+
+    @cached_property
+    def empty(self) -> np.ndarray:
+        """(z, y, x) bool over the grid of tiles: those of which every chunk is empty."""
+        empty = self.empty_chunks
+        for axis, size in enumerate(self.grid.block_size):
+            first = np.arange(0, self.chunk_grid.shape[axis], -(-size // self.chunk_grid.block_size[axis]))
+            empty = np.logical_and.reduceat(empty, first, axis=axis)
+        return empty
+
+    @property
+    def _tile_file(self) -> Path:
+        return self.folder / "tile.json"
+
+    def prepare(self) -> None:
+        super().prepare()
+        blocks = [-(-t // b) for t, b in zip(self.grid.block_size, self.chunk_grid.block_size, strict=True)]
+        write_json(self._tile_file, {"blocks": blocks})
 
     @cached_property
     def checkpoint(self) -> Path:
@@ -85,7 +118,10 @@ class PredictTask(VolumeTask):
         config = self.run.config
         role = config.teacher if config.predict.network == "teacher" else config.student
         network, _ = load_network(self.checkpoint, role.network if role is not None else None)
-        return network.to(choose_device(config.predict.device, "predict.device")).eval()
+        on_cpu = (
+            config.predict.device == "auto" and self.engine != "torch"
+        )  # a choice of the engine is one of the device
+        return network.to(choose_device("cpu" if on_cpu else config.predict.device, "predict.device")).eval()
 
     def reader(self) -> Callable[[Block], Box]:
         """A function that gives the raw voxels that a block reads; they may reach beyond the volume."""
@@ -95,16 +131,28 @@ class PredictTask(VolumeTask):
         return lambda block: read_box(network, self.grid.to_source(block.box), offsets)
 
     def settings(self) -> dict[str, Any]:
-        predict = self.run.config.predict
+        predict, region = self.run.config.predict, self.chunk_grid.region
         return {
             "predict.checkpoint": self.checkpoint_hash(),
             "predict.offsets": [list(offset) for offset in predict.offsets],
-            "predict.block_size": list(predict.block_size),
+            "predict.block_size": list(predict.write_block),
+            "predict.engine": self.engine,
             "predict.autocast": predict.autocast,
-            "volumes.segment": [list(self.grid.region.begin), list(self.grid.region.end)],
+            "volumes.segment": [list(region.begin), list(region.end)],
             "predict.skip_empty": predict.skip_empty,
             "raw": raw_identity(self.run),
         }
+
+    @cached_property
+    def engine(self) -> str:
+        """What runs the network. With `auto`, what was used before in this run: engines round differently."""
+        if self.run.config.predict.engine == "auto":
+            used = read_record(self).get("settings", {}).get("predict.engine")
+            if used is not None:
+                return str(used)
+        from .fitting import choose_engine
+
+        return choose_engine(self.run, self.chunk_grid)
 
     def checkpoint_hash(self) -> str:
         """SHA-256 of the checkpoint; of the one that was used, when the affinities exist and the file is gone."""
@@ -133,10 +181,11 @@ class PredictTask(VolumeTask):
         from .inference import Predictor
 
         predict = self.run.config.predict
-        raw, output = open_raw(self.run), self.open_output()
-        network = self.load_network()
+        raw, output, empty = open_raw(self.run), self.open_output(), self.empty_chunks
+        network = compact(self.load_network())
         autocast = choose_autocast(predict.autocast, next(network.parameters()).device)
-        predictor = Predictor(compact(network), predict.offsets, build_engine("torch", compact(network), autocast, 1))
+        engine = build_engine(self.engine, network, autocast, self.run.config.cluster.threads_per_worker)
+        predictor = Predictor(network, predict.offsets, engine)
 
         def affinities_of(box: Box) -> np.ndarray:
             return predictor.quantised(raw.read_mirrored(predictor.read_box(box)), box)
@@ -144,7 +193,11 @@ class PredictTask(VolumeTask):
         in_parts = PartByPart(affinities_of)
 
         def process_block(block: Block) -> None:
-            output.write(block, in_parts(self.grid.to_source(block.box)))
+            affinities = in_parts(self.grid.to_source(block.box))
+            for chunk in self.chunk_grid.blocks_in(block.box):
+                if empty.flat[chunk.index]:
+                    crop(affinities, chunk.box.relative_to(block.box))[:] = 0
+            output.write(block, affinities)
 
         yield process_block
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from .audit import StageFindings
 from .markers import done_blocks, unmark_blocks
 from .segment import SegmentTask, lut_path
-from .stage import BlockTask, DriverStep, Stage
+from .stage import BlockTask, Stage
 from .tracking import write_record
 
 
@@ -30,8 +29,8 @@ def blocks_to_redo(findings: Sequence[StageFindings]) -> dict[str, np.ndarray]:
         blocks = found.blocks()
         if isinstance(stage, BlockTask):
             for upstream in stage.reads:
-                if upstream.name in redo and not isinstance(upstream, DriverStep):
-                    blocks |= readers(redo[upstream.name], stage)
+                if upstream.name in redo and isinstance(upstream, BlockTask):
+                    blocks |= readers(redo[upstream.name], upstream, stage)
             blocks &= done_blocks(stage)
         elif found.unsound or any(upstream.name in redo for upstream in stage.upstream):
             blocks[:] = True
@@ -48,18 +47,27 @@ def needs_table(found: StageFindings, redo: dict[str, np.ndarray]) -> bool:
     return bool(found.unsound) or any(upstream.name in redo for upstream in stage.upstream)
 
 
-def readers(blocks: np.ndarray, task: BlockTask) -> np.ndarray:
-    """(z, y, x) bool over the block grid: the blocks of a task that read one of some blocks of an earlier stage."""
-    low, high = (
-        [-(-context // size) for context, size in zip(contexts, task.grid.block_size, strict=True)]
-        for contexts in (task.context, task.high_context)
-    )
-    reach = [max(steps) for steps in zip(low, high, strict=True)]
-    structure = np.zeros([2 * steps + 1 for steps in reach], dtype=bool)
-    structure[
-        tuple(slice(most - after, most + before + 1) for most, before, after in zip(reach, low, high, strict=True))
-    ] = True
-    return np.asarray(ndimage.binary_dilation(blocks, structure))
+def readers(blocks: np.ndarray, upstream: BlockTask, task: BlockTask) -> np.ndarray:
+    """The blocks of a task that read one of some blocks of an earlier stage.
+
+    Args:
+        blocks: (z, y, x) bool over the block grid of the earlier stage.
+        upstream: the earlier stage.
+        task: the later one.
+
+    Returns:
+        (z, y, x) bool over the block grid of the task.
+    """
+    for axis, count in enumerate(task.grid.shape):
+        size, read = task.grid.block_size[axis], upstream.grid.block_size[axis]
+        low, high = task.context[axis], task.high_context[axis]
+        spans = [
+            slice(max(0, position * size - low) // read, -(-((position + 1) * size + high) // read))
+            for position in range(count)
+        ]
+        along = np.moveaxis(blocks, axis, 0)
+        blocks = np.moveaxis(np.array([along[span].any(axis=0) for span in spans]), 0, axis)
+    return blocks
 
 
 def requeue(findings: Sequence[StageFindings]) -> dict[str, np.ndarray]:

@@ -108,9 +108,14 @@ class Stage(ABC):
         return self.run.tracking / self.name / self.key
 
     @cached_property
-    def grid(self) -> BlockGrid:
-        """The blocks of the segmented region."""
+    def chunk_grid(self) -> BlockGrid:
+        """The segmented region in blocks of `predict.block_size`: the chunks of its arrays."""
         return BlockGrid.of_run(self.run)
+
+    @cached_property
+    def grid(self) -> BlockGrid:
+        """The segmented region in the blocks that the stage computes, each of one chunk or of several."""
+        return self.chunk_grid
 
     @cached_property
     def key(self) -> str:
@@ -167,7 +172,7 @@ class BlockTask(Stage):
 
 @dataclass(frozen=True)
 class VolumeTask(BlockTask):
-    """A block task that writes one array of the run's volume, one chunk per block."""
+    """A block task that writes one array of the run's volume, whole chunks per block."""
 
     @property
     @abstractmethod
@@ -188,6 +193,11 @@ class VolumeTask(BlockTask):
     def bytes_per_voxel(self) -> int:
         """Bytes of all channels of a voxel."""
         return math.prod(self.channels) * np.dtype(self.dtype).itemsize
+
+    @property
+    def empty_chunks(self) -> np.ndarray:
+        """(z, y, x) bool over the chunk grid: chunks of blocks that are not computed."""
+        return self.empty
 
     def attributes(self) -> dict[str, Any]:
         """Further attributes of the array."""
@@ -213,7 +223,7 @@ class VolumeTask(BlockTask):
             self.dtype,
             voxel_size=self.grid.voxel_size,
             offset=self.grid.offset,
-            chunks=self.grid.block_size,
+            chunks=self.chunk_grid.block_size,
             attributes={**self.attributes(), "key": self.key},
         )
 
@@ -227,7 +237,7 @@ class VolumeTask(BlockTask):
     def open_complete(self) -> UpstreamVolume:
         """The array for a stage that comes later: every chunk must be there, except those of empty blocks."""
         cure = f"python workflows/audit.py {self.run.directory / 'config.json'} --requeue has it made again"
-        return open_upstream(self.run.volume, self.dataset, self.empty, cure)
+        return open_upstream(self.run.volume, self.dataset, self.empty_chunks, cure)
 
     def open_output(self) -> BlockOutput:
         """The array for writing blocks."""

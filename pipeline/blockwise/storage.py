@@ -8,18 +8,20 @@ error, where zarr alone would give zeros.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from funlib.geometry import Coordinate
 from numcodecs.compat import ensure_contiguous_ndarray_like
 
 from ..errors import UserError
 from ..run import sync_folder
-from ..volumes import Box, CheckedStore, Volume, open_volume
+from ..volumes import Box, CheckedStore, Volume, crop, open_volume
 from .grid import Block
 from .records import BlockRecords, array_checksum
 
@@ -96,7 +98,7 @@ def open_upstream(container: Path, dataset: str, empty: np.ndarray | None, cure:
 
 
 class BlockOutput:
-    """Writes blocks, one chunk each, so that they survive.
+    """Writes blocks, whole chunks each, so that they survive.
 
     Args:
         container, dataset: the array, as of `open_volume`.
@@ -112,24 +114,29 @@ class BlockOutput:
         """Store a block, check that it can be read, and note its checksum.
 
         Raises:
-            UserError: the disk is full or not writable, or the chunk cannot be read.
+            UserError: the disk is full or not writable, or a chunk cannot be read.
             OSError: what is read back is not what was written.
         """
         data = np.ascontiguousarray(data, dtype=self.volume.array.dtype)
-        self._discard(block)
-        self.volume.write(block.box, data)
-        checksum = array_checksum(data)
-        if array_checksum(self.volume.read(block.box)) != checksum:
+        for name, box in chunks_of(self.volume, block.box):
+            self._write_chunk(name, box, crop(data, box.relative_to(block.box)))
+        self._records.write(block.index, array_checksum(data), int(np.count_nonzero(data)))
+
+    def _write_chunk(self, name: str, box: Box, data: np.ndarray) -> None:
+        (self._folder / name).unlink(
+            missing_ok=True
+        )  # zarr would read it before it writes a chunk that the region cuts
+        self.volume.write(box, data)
+        if not np.array_equal(self.volume.read(box), data):
             raise OSError(errno.EIO, "what was written reads back differently", self.volume.name)
-        self._records.write(block.index, checksum, int(np.count_nonzero(data)))
-
-    def _discard(self, block: Block) -> None:
-        """Remove what an earlier attempt left: zarr would read it before it writes a chunk that the region cuts."""
-        (self._folder / chunk_name(self.volume, block)).unlink(missing_ok=True)
 
 
-def chunk_name(volume: Volume, block: Block) -> str:
-    """The file name of the chunk that holds a block."""
-    array = volume.array
-    position = [begin // extent for begin, extent in zip(block.box.begin, array.chunks[-3:], strict=True)]
-    return ".".join(str(index) for index in [*[0] * (array.ndim - 3), *position])
+def chunks_of(volume: Volume, box: Box) -> Iterator[tuple[str, Box]]:
+    """The file names of the chunks of a box of whole chunks, and which voxels each holds."""
+    chunk = Coordinate(volume.array.chunks[-3:])
+    channels = [0] * (volume.array.ndim - 3)
+    ranges = [range(b // c, -(-e // c)) for b, e, c in zip(box.begin, box.end, chunk, strict=True)]
+    for position in itertools.product(*ranges):
+        begin = Coordinate(position) * chunk
+        name = ".".join(str(index) for index in [*channels, *position])
+        yield name, Box(begin, begin + chunk).intersect(box)

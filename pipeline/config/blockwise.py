@@ -7,9 +7,20 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_serializer
 
 from ..errors import without_password
-from .base import NEAREST_NEIGHBOURS, Fraction, NonNegative, Offset, Positive, Section, VoxelContext, VoxelShape
+from .base import (
+    NEAREST_NEIGHBOURS,
+    Fraction,
+    NonNegative,
+    Offset,
+    Positive,
+    PositiveFloat,
+    Section,
+    VoxelContext,
+    VoxelShape,
+)
 from .cluster import ClusterConfig
 
+DEFAULT_BLOCK = (32, 256, 256)
 Bias = Annotated[float, Field(ge=-1.0, le=0.0)]
 
 
@@ -20,8 +31,19 @@ class PredictConfig(Section):
     """Whose checkpoint predicts."""
     checkpoint: str | None = None
     """Checkpoint file. Default: the newest of the run's student or teacher."""
-    block_size: VoxelShape = (32, 256, 256)
-    """Voxels that one block writes, also the chunk shape of the block-wise arrays."""
+    block_size: VoxelShape | Literal["auto"] = DEFAULT_BLOCK
+    """Voxels that one block writes, also the chunk shape of the block-wise arrays. `auto`: the default."""
+    tile_size: VoxelShape | Literal["auto"] = "auto"
+    """Voxels that prediction computes at a time, rounded up to whole blocks; the margin that a network reads around
+    them is computed for nothing. `auto`: what is computed fastest and fits into the memory. Results do not depend on
+    it, and a run goes on with the tiles that it was begun with."""
+    memory: PositiveFloat | None = None
+    """Gigabytes that a tile may need. Default: half of what is free for each worker, or of what its job asks for; on a
+    GPU, half of what is free there (of 8 if only the workers have one)."""
+    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"
+    """What runs the network; the last two on CPUs only, `pip install "emdistill[cpu]"`. They agree within rounding: an
+    affinity may differ by one of its 256 levels. `auto`: OpenVINO where it is installed, there is no GPU, and the
+    region has more than 16 million voxels; else torch."""
     offsets: tuple[Offset, ...] = NEAREST_NEIGHBOURS
     """Offsets of the stored affinities in voxels."""
     device: str = "auto"
@@ -31,6 +53,11 @@ class PredictConfig(Section):
     skip_empty: bool = True
     """Leave out blocks that hold nothing: no voxel of the source's mask, or raw voxels that are all the same. No stage
     computes them, and their outputs are 0."""
+
+    @property
+    def write_block(self) -> VoxelShape:
+        """Voxels that one block writes."""
+        return DEFAULT_BLOCK if self.block_size == "auto" else self.block_size
 
 
 WATERSHED_SETTINGS = {

@@ -4,7 +4,8 @@ from .base import EmbeddingNetwork, Tap
 from .checkpoint import latest_checkpoint, load_network, save_checkpoint
 from .compact import compact
 from .device import choose_autocast, choose_device
-from .engines import Engine, TorchEngine, build_engine, fastest_engine
+from .engines import Engine, TorchEngine, best_engine, build_engine
+from .footprint import peak_bytes
 from .intensity import normalise_raw
 from .registry import build_network, network_names
 from .section_unet import sections_at_once
@@ -14,16 +15,17 @@ __all__ = [
     "Engine",
     "Tap",
     "TorchEngine",
+    "best_engine",
     "build_engine",
     "build_network",
     "choose_autocast",
     "choose_device",
     "compact",
-    "fastest_engine",
     "latest_checkpoint",
     "load_network",
     "network_names",
     "normalise_raw",
+    "peak_bytes",
     "save_checkpoint",
     "sections_at_once",
 ]

@@ -12,9 +12,9 @@ from .base import EmbeddingNetwork
 def compact(network: EmbeddingNetwork) -> EmbeddingNetwork:
     """A copy whose head gives no more channels than its input can fill; the network itself if there is nothing to gain.
 
-    The head is a 1x1 convolution, so with `C` features f it gives D-dimensional embeddings W (f, 1), which all lie in a
-    space of C + 1 dimensions. With W = QR the embeddings R (f, 1) are those, rotated by Q: affinities, which only know
-    lengths and inner products, are the same, from fewer numbers. A student of 4 features and 16 embedding channels needs 5.
+    The head is a 1x1 convolution: from C features f it makes D-dimensional embeddings W (f, 1), which all lie in a
+    space of C + 1 dimensions. With W = QR the embeddings R (f, 1) are the same but for the rotation Q, and affinities,
+    which only know lengths and inner products, are equal. A student of 4 features and 16 channels needs 5.
 
     Args:
         network: any; its gradients are lost.

@@ -4,12 +4,10 @@ dependency (`pip install "emdistill[cpu]"`). All give the same embeddings within
 from __future__ import annotations
 
 import importlib.util
-import io
-import time
+import tempfile
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from contextlib import nullcontext
-from statistics import median
 from typing import Any
 
 import torch
@@ -21,8 +19,6 @@ from .unet import CHANNELS_LAST
 
 SHAPES_KEPT = 4
 """Compiled graphs of a network, one per shape of its input: inner and cut tiles are few shapes."""
-TRIALS = 3
-MODULES = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
 
 
 class Engine(ABC):
@@ -120,11 +116,11 @@ class OnnxRuntimeEngine(CompiledEngine):
     def _compile(self, example: torch.Tensor) -> Any:
         import onnxruntime
 
-        file = io.BytesIO()
-        torch.onnx.export(self._graph, (example,), file, input_names=["windows"], dynamo=False)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
-        return onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+        with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+            torch.onnx.export(self._graph, (example,), file.name, input_names=["windows"], dynamo=False)
+            return onnxruntime.InferenceSession(file.name, options, providers=["CPUExecutionProvider"])
 
     def _run(self, compiled: Any, windows: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(compiled.run(None, {"windows": windows.numpy()})[0])
@@ -152,7 +148,7 @@ def build_engine(name: str, network: EmbeddingNetwork, autocast: torch.dtype | N
 
 def why_unusable(name: str, network: EmbeddingNetwork, autocast: torch.dtype | None) -> str:
     """Why an engine besides torch cannot run a network; empty if it can."""
-    if importlib.util.find_spec(MODULES[name]) is None:
+    if importlib.util.find_spec(name) is None:
         return 'is not installed; pip install "emdistill[cpu]"'
     if next(network.parameters()).device.type != "cpu":
         return "runs on CPUs only; set predict.device to cpu, or predict.engine to torch"
@@ -161,25 +157,9 @@ def why_unusable(name: str, network: EmbeddingNetwork, autocast: torch.dtype | N
     return ""
 
 
-def fastest_engine(network: EmbeddingNetwork, autocast: torch.dtype | None, threads: int, windows: torch.Tensor) -> str:
-    """The engine that embeds windows in the least time here, among those that are installed.
-
-    Args:
-        network, autocast, threads: as of `build_engine`.
-        windows: to try, as large as those to come.
-    """
-    usable = [name for name in MODULES if not why_unusable(name, network, autocast)]
-    if not usable:
-        return "torch"
-    engines = {name: build_engine(name, network, autocast, threads) for name in ("torch", *usable)}
-    seconds: dict[str, list[float]] = {name: [] for name in engines}
-    for trial in range(TRIALS + 1):
-        for name, engine in engines.items():
-            started = time.perf_counter()
-            engine(windows)
-            if trial:  # the first one compiles
-                seconds[name].append(time.perf_counter() - started)
-    return min(seconds, key=lambda name: median(seconds[name]))
+def best_engine(device: torch.device) -> str:
+    """What is fastest on a device of what is installed, as docs/BENCHMARKS.md has it: OpenVINO on CPUs, else torch."""
+    return "openvino" if device.type == "cpu" and importlib.util.find_spec("openvino") is not None else "torch"
 
 
 class _EmbeddingOnly(nn.Module):

@@ -43,7 +43,10 @@ class SectionUnetNetwork(EmbeddingNetwork):
         if torch.is_grad_enabled():
             return self.forward_with_taps(raw)[0]
         windows = self.windows(raw)
-        embedded = [self.embed_windows(part).contiguous() for part in windows.split(sections_at_once(raw.shape[-2:], raw.device))]
+        embedded = [
+            self.embed_windows(part).contiguous()
+            for part in windows.split(sections_at_once(raw.shape[-2:], raw.device))
+        ]
         return _stack_sections(torch.cat(embedded), raw.shape[0])
 
     def forward_with_taps(self, raw: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

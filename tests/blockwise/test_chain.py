@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from voronoi_run import assert_same, everything, make_run
 
 from pipeline.blockwise import (
     BlockTask,
+    PredictTask,
     agglomeration_stages,
     fragment_stages,
     prediction_stages,
@@ -24,9 +26,10 @@ from pipeline.run import Run, read_json
 FRAGMENTS = {"context": [1, 6, 6], "seed_distance": 3, "boundary_threshold": 0.98}
 
 
-def make_chain_run(directory: Path, executor: str = "serial", workers: int = 1, **sections: object) -> Run:
+def make_chain_run(directory: Path, executor: str = "serial", workers: int = 1, **sections: Any) -> Run:
     cluster = {"executor": executor, "workers": workers}
-    return make_run(directory, cluster=cluster, fragments=FRAGMENTS, **sections)
+    predict = {"tile_size": "auto", **sections.pop("predict", {})}
+    return make_run(directory, cluster=cluster, fragments=FRAGMENTS, predict=predict, **sections)
 
 
 def run_everything(run: Run, overwrite: bool = False) -> bool:
@@ -52,7 +55,8 @@ def test_one_and_four_workers_give_the_same_answer_as_none(tmp_path: Path, undis
         assert list(stages) == ["predict", "fragments", "rag", "agglomerate", "segment"]
         assert all(stage["blocks_failed"] == 0 for stage in stages.values())
         assert all(stage["peak_worker_memory"] > 1_000_000 for stage in stages.values())
-        assert stages["segment"]["blocks_done"] == 2 * stages["predict"]["blocks_done"]
+        assert stages["segment"]["blocks_done"] == 2 * stages["fragments"]["blocks_done"]
+        assert stages["predict"]["blocks_done"] == len(PredictTask(run).grid)
 
 
 def test_any_order_of_blocks_interrupted_or_not_gives_the_same_answer(tmp_path: Path, undisturbed: Run) -> None:

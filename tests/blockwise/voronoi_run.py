@@ -27,7 +27,7 @@ def make_run(directory: Path, **sections: Any) -> Run:
         "run_directory": str(directory),
         "volumes": {"sources": {"a": {"kind": "phantom"}}, "segment": {"source": "a", "begin": [1, 2, 3]}},
         "student": {"network": dump_config(NETWORK), "distillation": None},
-        "predict": {"block_size": [4, 16, 16]},
+        "predict": {"block_size": [4, 16, 16], "tile_size": [4, 16, 16]},
         "fragments": {"context": [1, 6, 6], "seed_distance": 3},
         "agglomerate": {"context": [1, 6, 6]},
         "segment": {"thresholds": [0.3, 0.6]},

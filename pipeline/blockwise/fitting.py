@@ -1,0 +1,79 @@
+"""What prediction makes of the machine: the device, what runs the network there, and the tile that fits."""
+
+from __future__ import annotations
+
+import torch
+from funlib.geometry import Coordinate
+
+from ..networks import EmbeddingNetwork, best_engine, build_network, choose_device
+from ..run import Run
+from .grid import BlockGrid
+from .inference import read_box, working_bytes
+from .memory import GIGABYTE, memory_per_worker
+from .tiles import tile_blocks
+
+SHARE = 2
+"""A tile may need one of so many parts of the memory: the rest is for what libraries keep, and for blocks under way."""
+UNKNOWN_DEVICE = 8 * GIGABYTE
+"""What a GPU is taken to have that only the workers see."""
+WORTH_COMPILING = 1 << 24
+"""Voxels from which on compiled graphs pay: for each shape of input they take a second or two to compile."""
+
+
+def device_of_workers(run: Run) -> torch.device:
+    """The device that workers will use; of jobs that ask for GPUs one of those, whatever this machine has.
+
+    Raises:
+        UserError: the configured device is not here.
+    """
+    cluster, name = run.config.cluster, run.config.predict.device
+    if name == "auto" and cluster.executor == "slurm" and cluster.slurm.job("predict").gpus is not None:
+        return torch.device("cuda")
+    return choose_device(name, "predict.device")
+
+
+def choose_engine(run: Run, grid: BlockGrid) -> str:
+    """What runs the network: as configured, or for `auto` what is best for this region."""
+    chosen = run.config.predict.engine
+    if chosen != "auto":
+        return chosen
+    return best_engine(device_of_workers(run)) if grid.box.size > WORTH_COMPILING else "torch"
+
+
+def choose_tile(run: Run, grid: BlockGrid) -> Coordinate:
+    """Blocks along z, y, x that make up a tile: as configured, or for `auto` what the memory allows.
+
+    Args:
+        run: the run; of the network, only the config is looked at.
+        grid: of the blocks, which are chunks.
+    """
+    predict = run.config.predict
+    if predict.tile_size != "auto":
+        return Coordinate(-(-t // b) for t, b in zip(predict.tile_size, grid.block_size, strict=True))
+    network, device = _hollow_network(run), device_of_workers(run)
+    return tile_blocks(
+        grid,
+        read=lambda box: read_box(network, box, predict.offsets),
+        bytes_of=lambda read, shape: working_bytes(network, read, shape, predict.offsets, device.type),
+        room=_room(run, device),
+        workers=run.config.cluster.workers_of("predict"),
+    )
+
+
+def _hollow_network(run: Run) -> EmbeddingNetwork:
+    """The network that predicts, without weights."""
+    config = run.config
+    role = config.teacher if config.predict.network == "teacher" else config.student
+    assert role is not None, "the config names a network that predicts"
+    with torch.device("meta"):
+        return build_network(role.network)
+
+
+def _room(run: Run, device: torch.device) -> int:
+    """Bytes that a tile may need."""
+    config = run.config
+    if config.predict.memory is not None:
+        return int(config.predict.memory * GIGABYTE)
+    if device.type == "cpu":
+        return memory_per_worker(config.cluster, "predict") // SHARE
+    return (torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else UNKNOWN_DEVICE) // SHARE
