@@ -7,6 +7,7 @@ no section is embedded twice.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -18,7 +19,8 @@ from ..networks import EmbeddingNetwork, Engine, TorchEngine, normalise_raw, pea
 from ..volumes import Box
 
 Offsets = Sequence[Sequence[int]]
-Embed = Callable[[torch.Tensor], torch.Tensor]
+NORMALISED_AT_ONCE = 16
+"""Sections, more or less: each is normalised once, but for those that two such portions share."""
 
 
 class Predictor:
@@ -52,81 +54,82 @@ class Predictor:
             (k, z, y, x) float32 in [0, 1].
         """
         affinities = np.empty((len(self.offsets), *box.shape), np.float32)
-        for sections, part in self._parts(raw, box):
-            affinities[:, sections] = part.cpu().numpy()
+        for section, part in enumerate(self._sections(raw, box)):
+            affinities[:, section] = part.cpu().numpy()
         return affinities
 
     @torch.inference_mode()
     def quantised(self, raw: np.ndarray, box: Box) -> np.ndarray:
         """The same as (k, z, y, x) uint8, 255 = certain."""
         affinities = np.empty((len(self.offsets), *box.shape), np.uint8)
-        for sections, part in self._parts(raw, box):
-            affinities[:, sections] = part.mul_(255).round_().to(torch.uint8).cpu().numpy()
+        for section, part in enumerate(self._sections(raw, box)):
+            affinities[:, section] = part.mul_(255).round_().to(torch.uint8).cpu().numpy()
         return affinities
 
-    def _parts(self, raw: np.ndarray, box: Box) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Affinities (k, n, y, x) of n sections of a box after another, with the slice of sections that they are."""
+    def _sections(self, raw: np.ndarray, box: Box) -> Iterator[torch.Tensor]:
+        """The affinities (k, y, x) of one section of a box after another."""
         embedded = embedded_box(box, self.offsets)
         wanted = box.relative_to(embedded)
         low, high = wanted.begin[0], embedded.shape[0] - wanted.end[0]
-        vectors, first, ready = torch.empty(0), 0, 0
-        for new in self._unit_vectors(raw, embedded):  # (n, D, y, x)
-            vectors = torch.cat((vectors, new)) if len(vectors) else new
-            end = min(first + len(vectors) - high - low, box.shape[0])
-            if end > ready:
-                yield slice(ready, end), self._compare(vectors, slice(ready + low - first, end + low - first), wanted)
-                ready = end
-                vectors, first = vectors[ready - first :], ready
+        around: deque[torch.Tensor] = deque(maxlen=low + 1 + high)
+        for vectors in self._unit_vectors(raw, embedded):
+            around.append(vectors)
+            if len(around) == around.maxlen:
+                yield self._compare(around, low, wanted)
 
     def _unit_vectors(self, raw: np.ndarray, embedded: Box) -> Iterator[torch.Tensor]:
-        """The embeddings of a box as vectors of length 1, or shorter where they are short: (n, D, y, x) each."""
+        """The embeddings (D, y, x) of the sections of a box, of length 1, or shorter where they are short."""
         read = _on_volume(self.network, embedded, self.network.input_box)
         inner = embedded.relative_to(_on_volume(self.network, read, self.network.output_box))
         _, y, x = inner.slices
         shortest = max(SMALLEST_NORM, self.network.least_length)
-        for sections in self._embedded_sections(raw, inner):
-            embedding = sections[..., y, x]
-            vectors = torch.empty(embedding.shape, device=self._device).copy_(embedding)  # channel after channel
-            yield vectors.div_(torch.linalg.vector_norm(vectors, dim=1, keepdim=True).clamp_(min=shortest))
+        for batch in self._embedded_sections(raw, inner):
+            for embedding in batch[..., y, x]:
+                vectors = torch.empty(embedding.shape, device=self._device).copy_(embedding)  # channel after channel
+                yield vectors.div_(_inner_product(vectors, vectors).sqrt_().clamp_(min=shortest))
 
     def _embedded_sections(self, raw: np.ndarray, inner: Box) -> Iterator[torch.Tensor]:
         """The embeddings (n, D, y, x) of the sections of `inner`, a box of what the network gives for `raw`."""
         reach = self.network.section_reach
         if reach is None:
-            volume = self._normalised(raw)[None, None]
             z, _, _ = inner.slices
-            yield self._engine(self.network.windows(volume))[0].movedim(0, 1)[z]
+            yield self._engine(self.network.windows(self._normalised(raw)[None, None]))[0].movedim(0, 1)[z]
             return
         step = sections_at_once(raw.shape[1:], self._device)
-        for begin in range(inner.begin[0], inner.end[0], step):
-            end = min(begin + step, inner.end[0])
-            sections = self._normalised(raw[begin : end + 2 * reach])
-            volume = sections[:, None] if self.network.dimensions == 2 else sections[None, None]
-            yield self._engine(self.network.windows(volume))
+        at_once = step * -(-NORMALISED_AT_ONCE // step)
+        for first in range(inner.begin[0], inner.end[0], at_once):
+            sections = self._normalised(raw[first : min(first + at_once, inner.end[0]) + 2 * reach])
+            for begin in range(0, len(sections) - 2 * reach, step):
+                part = sections[begin : begin + step + 2 * reach]
+                volume = part[:, None] if self.network.dimensions == 2 else part[None, None]
+                yield self._engine(self.network.windows(volume))
 
     def _normalised(self, raw: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(normalise_raw(raw)).to(self._device)
 
-    def _compare(self, vectors: torch.Tensor, sections: slice, wanted: Box) -> torch.Tensor:
-        """Affinities (k, n, y, x) of some sections.
+    def _compare(self, around: Sequence[torch.Tensor], section: int, wanted: Box) -> torch.Tensor:
+        """Affinities (k, y, x) of a section.
 
         Args:
-            vectors: (m, D, y, x) unit vectors.
-            sections: those of the vectors.
-            wanted: box of the vectors' plane, and of no sections in particular.
+            around: (D, y, x) unit vectors of the sections around it.
+            section: which of them it is.
+            wanted: box of their plane, whatever its sections.
         """
+        _, y, x = wanted.slices
         affinities = []
-        for offset in self.offsets:
-            begin = (sections.start, *wanted.begin[1:])
-            end = (sections.stop, *wanted.end[1:])
-            here = [slice(b, e) for b, e in zip(begin, end, strict=True)]
-            there = [slice(b + step, e + step) for b, e, step in zip(begin, end, offset, strict=True)]
-            first, second = (vectors[z, :, y, x] for z, y, x in (here, there))
-            cosine = first[:, 0] * second[:, 0]
-            for channel in range(1, vectors.shape[1]):
-                cosine.addcmul_(first[:, channel], second[:, channel])
-            affinities.append(cosine_to_affinity(cosine))
+        for dz, dy, dx in self.offsets:
+            there = (slice(y.start + dy, y.stop + dy), slice(x.start + dx, x.stop + dx))
+            cosines = _inner_product(around[section][:, y, x], around[section + dz][:, *there])
+            affinities.append(cosine_to_affinity(cosines))
         return torch.stack(affinities)
+
+
+def _inner_product(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Of vectors (D, y, x) at each place (y, x); channel by channel, without a temporary of the size of the vectors."""
+    product = first[0] * second[0]
+    for one, other in zip(first[1:], second[1:], strict=True):
+        product.addcmul_(one, other)
+    return product
 
 
 def read_box(network: EmbeddingNetwork, box: Box, offsets: Offsets) -> Box:
