@@ -17,6 +17,7 @@ from ..config import AugmentConfig, Offset, TargetsConfig
 from ..errors import UserError
 from ..volumes import Box
 from .regions import ChunkCache, LabelledRegion, RawRegion
+from .requests import Request, Spec
 from .targets import affinity_targets, erode_boundaries
 
 RAW = gp.ArrayKey("RAW")
@@ -43,10 +44,10 @@ class RegionSource(gp.BatchProvider):
 
     def setup(self) -> None:
         roi = Roi(self.region.box.begin, self.region.box.shape)
-        self.provides(RAW, gp.ArraySpec(roi, VOXEL, interpolatable=True, dtype=np.float32))
+        self.provides(RAW, Spec(roi, VOXEL, interpolatable=True, dtype=np.float32))
         if isinstance(self.region, LabelledRegion):
-            self.provides(LABELS, gp.ArraySpec(roi, VOXEL, interpolatable=False, dtype=np.uint64))
-            self.provides(ANNOTATED, gp.ArraySpec(roi, VOXEL, interpolatable=False, dtype=np.uint8))
+            self.provides(LABELS, Spec(roi, VOXEL, interpolatable=False, dtype=np.uint64))
+            self.provides(ANNOTATED, Spec(roi, VOXEL, interpolatable=False, dtype=np.uint8))
 
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
         batch = gp.Batch()
@@ -99,7 +100,7 @@ class RejectUnlabelled(gp.BatchFilter):
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
         seeds = np.random.SeedSequence(request.random_seed).generate_state(self.attempts)
         for seed in seeds:
-            attempt = gp.BatchRequest(random_seed=int(seed))
+            attempt = Request(random_seed=int(seed))
             for key, spec in request.items():
                 attempt[key] = spec.copy()
             batch = self.get_upstream_provider().request_batch(attempt)
@@ -128,7 +129,7 @@ class ShiftSections(gp.BatchFilter):
         self.first = request.get_total_roi().begin[0]
         self.slips = self._draw(request)
         margin = Coordinate(0, self.largest, self.largest)
-        dependencies = gp.BatchRequest()
+        dependencies = Request()
         for key, spec in request.items():
             dependencies[key] = spec.copy()
             dependencies[key].roi = spec.roi.grow(margin, margin)
@@ -167,7 +168,7 @@ class DegradeRaw(gp.BatchFilter):
         self.updates(RAW, self.spec[RAW])
 
     def prepare(self, request: gp.BatchRequest) -> gp.BatchRequest:
-        dependencies = gp.BatchRequest()
+        dependencies = Request()
         dependencies[RAW] = request[RAW].copy()
         return dependencies
 
@@ -214,7 +215,7 @@ class MakeTargets(gp.BatchFilter):
         labels.dtype = np.int64
         self.updates(LABELS, labels)
         for key in (AFFINITIES, AFFINITY_MASK):
-            self.provides(key, gp.ArraySpec(self.spec[LABELS].roi, VOXEL, interpolatable=False, dtype=np.uint8))
+            self.provides(key, Spec(self.spec[LABELS].roi, VOXEL, interpolatable=False, dtype=np.uint8))
 
     def prepare(self, request: gp.BatchRequest) -> gp.BatchRequest:
         margin = erosion_margin(self.config)
@@ -223,7 +224,7 @@ class MakeTargets(gp.BatchFilter):
         labels.dtype = None
         annotated = request[LABELS].copy()
         annotated.dtype = None
-        dependencies = gp.BatchRequest()
+        dependencies = Request()
         dependencies[LABELS] = labels
         dependencies[ANNOTATED] = annotated
         return dependencies

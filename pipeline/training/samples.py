@@ -35,6 +35,7 @@ from .nodes import (
     erosion_margin,
 )
 from .regions import ChunkCache, LabelledRegion, RawRegion, training_regions, unlabelled_regions
+from .requests import Request, Spec
 
 Arrays = dict[str, np.ndarray]
 """A batch: `raw` (b, 1, z, y, x) float32, `labels` (b, z, y, x) int64, `affinities`, `mask` (b, k, z, y, x) uint8. In
@@ -113,11 +114,11 @@ class SampleMaker:
 
     def _sample(self, pipeline: gp.Pipeline, iteration: int, index: int) -> gp.Batch:
         seed = np.random.SeedSequence([self.sampling.run.config.seed, iteration, index]).generate_state(1)[0]
-        request = gp.BatchRequest(random_seed=int(seed))
-        request[RAW] = gp.ArraySpec(Roi((0, 0, 0), self.sampling.patch))
+        request = Request(random_seed=int(seed))
+        request[RAW] = Spec(Roi((0, 0, 0), self.sampling.patch))
         if pipeline is self._labelled:
             for key in (LABELS, AFFINITIES, AFFINITY_MASK):
-                request[key] = gp.ArraySpec(Roi(self.sampling.output.begin, self.sampling.output.shape))
+                request[key] = Spec(Roi(self.sampling.output.begin, self.sampling.output.shape))
         try:
             return pipeline.request_batch(request)
         except gp.PipelineRequestError:
