@@ -1,0 +1,83 @@
+"""How long a training waits for its batches, and how many processes would spare it that."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections import deque
+
+WINDOW = 40
+"""Batches that are looked at; the loader may be behind for some of them without being too slow."""
+SETTLING = 10
+"""Batches that count for nothing after workers have started."""
+STARVED = 0.05
+"""Share of the time in which a training may wait for data before something should be done about it."""
+MOST_WORKERS = 16
+"""Each keeps chunks of its own in memory, so `auto` stops here."""
+
+
+class Supply:
+    """Watches the hand-over of batches."""
+
+    def __init__(self) -> None:
+        self._waits: deque[float] = deque(maxlen=WINDOW)
+        self._steps: deque[float] = deque(maxlen=WINDOW)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was seen: other workers prepare the batches from now on."""
+        self._waits.clear()
+        self._steps.clear()
+        self._unsettled = SETTLING
+        self._last: float | None = None
+
+    def handed_over(self, asked: float, was_ready: bool) -> None:
+        """A batch has just been handed over.
+
+        Args:
+            asked: when it was asked for, on the clock of `time.perf_counter`.
+            was_ready: whether it lay there then. Taking it also costs something, but no worker could spare that.
+        """
+        now = time.perf_counter()
+        if self._unsettled > 0:
+            self._unsettled -= 1
+        elif self._last is not None:
+            self._waits.append(0.0 if was_ready else now - asked)
+            self._steps.append(asked - self._last)
+        self._last = now
+
+    @property
+    def waiting(self) -> float | None:
+        """Share of the time that goes into waiting; None until enough was seen."""
+        if len(self._waits) < WINDOW:
+            return None
+        wait = statistics.fmean(self._waits)
+        return wait / max(wait + self._step, 1e-9)
+
+    @property
+    def is_too_slow(self) -> bool:
+        """Whether something should be done."""
+        return (self.waiting or 0.0) > STARVED
+
+    @property
+    def _step(self) -> float:
+        """Seconds between two batches without waiting. Validations and checkpoints lie between some; the median leaves
+        them out."""
+        return statistics.median(self._steps)
+
+    def enough(self, workers: int) -> int:
+        """How many workers prepare a batch in the time of a step, as far as `workers` have shown.
+
+        Args:
+            workers: those at work now; 0 stands for the training process itself.
+        """
+        wait = statistics.fmean(self._waits)
+        making = wait if workers == 0 else workers * (wait + self._step)
+        return max(1, math.ceil(making / max(self._step, 1e-9)))
+
+
+def room_for_workers() -> int:
+    """Worker processes that this process's cores have room for beside the training."""
+    return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) - 1))
