@@ -193,12 +193,18 @@ def degrade(raw: np.ndarray, config: AugmentConfig, rng: np.random.Generator) ->
         raw = ndimage.gaussian_filter(raw, (0, width, width))
     if config.noise > 0:
         deviation = np.float32(rng.uniform(0, config.noise) * INTENSITY_RANGE)
-        raw = raw + deviation * rng.standard_normal(raw.shape, dtype=np.float32)
+        noise = rng.standard_normal(raw.shape, dtype=np.float32)
+        noise *= deviation
+        noise += raw
+        raw = noise
+    else:
+        raw = raw.copy()
     low_contrast = rng.random(len(raw)) < config.low_contrast_sections
     missing = rng.random(len(raw)) < config.missing_sections
-    raw = raw.copy()
-    mean = raw.mean(axis=(1, 2), keepdims=True)
-    raw[low_contrast] = (mean + LOW_CONTRAST * (raw - mean))[low_contrast]
+    if low_contrast.any():
+        sections = raw[low_contrast]
+        mean = sections.mean(axis=(1, 2), keepdims=True)
+        raw[low_contrast] = mean + LOW_CONTRAST * (sections - mean)
     raw[missing] = BLANK
     return raw
 
@@ -252,7 +258,8 @@ def erosion_margin(config: TargetsConfig) -> Coordinate:
 
 def _instance_numbers(labels: np.ndarray) -> np.ndarray:
     """Ids as small int64 numbers: 0 stays 0, the others count from 1 in the order of their size as numbers."""
-    differs = np.ones(labels.shape, dtype=bool)
-    differs[..., 1:] = labels[..., 1:] != labels[..., :-1]
-    ids = np.unique(np.append(labels[differs], np.uint64(0)))
-    return np.searchsorted(ids, labels).astype(np.int64)
+    flat = labels.ravel()
+    first = np.flatnonzero(np.append(True, flat[1:] != flat[:-1]))  # of each run of equal ids
+    ids, numbers = np.unique(np.append(flat[first], np.uint64(0)), return_inverse=True)
+    assert ids[0] == 0
+    return np.repeat(numbers[:-1], np.diff(first, append=flat.size)).reshape(labels.shape)
