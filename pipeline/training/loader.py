@@ -1,8 +1,8 @@
 """Batches prepared ahead by worker processes, handed out in the order of the iterations.
 
-Worker k of n makes the batches k, k + n, k + 2n, … and puts them into its own slots of shared memory, so that reading the
-workers' in turn restores the order. Since a batch is a pure function of its iteration, the number of workers changes
-nothing, and may change while a training runs.
+Worker k of n makes the batches k, k + n, k + 2n, … and puts them into its own slots of shared memory, so that reading
+the workers' in turn restores the order. Since a batch is a pure function of its iteration, the number of workers
+changes nothing, and may change while a training runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from ..errors import UserError
 from .samples import Arrays, SampleMaker, Sampling, batch_layout
 from .slots import BatchSlots
-from .supply import Supply, room_for_workers
+from .supply import STARVED, Supply, room_for_workers
 
 logger = logging.getLogger(__name__)
 
@@ -161,12 +161,11 @@ class BatchLoader:
         return batch
 
     def _use_more_workers_if_needed(self) -> None:
-        room = room_for_workers()
-        if self.workers >= room or not self.supply.is_too_slow:
-            return
-        workers = min(room, self.supply.enough(self.workers))
-        logger.info("waiting for data %.0f %% of the time: %d workers load now", 100 * self.supply.waiting, workers)
-        self.use_workers(workers)
+        room, waiting = room_for_workers(), self.supply.waiting
+        if self.workers < room and waiting is not None and waiting > STARVED:
+            workers = min(room, self.supply.enough(self.workers))
+            logger.info("waiting for data takes %.0f %% of the time; %d processes load it now", 100 * waiting, workers)
+            self.use_workers(workers)
 
     def _receive(self, worker: Any, outbox: Outbox) -> Arrays:
         while True:

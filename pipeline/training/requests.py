@@ -1,9 +1,9 @@
 """Requests and specs that are cheap to copy.
 
 gunpowder copies every request several times on its way up through each node, by `copy.deepcopy`, which also takes apart
-the keys and coordinates that never change; for small patches that took more time than reading and augmenting them. These
-are the same classes, only that their copies share what is immutable. Every node sees the same values, and draws the same
-random numbers, as with gunpowder's own.
+the keys and coordinates that never change; for small patches that took more time than reading and augmenting them.
+These are the same classes, only that their copies share what is immutable. Every node sees the same values, and draws
+the same random numbers, as with gunpowder's own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import gunpowder as gp
-from funlib.geometry import Roi
 
 Thing = TypeVar("Thing")
 

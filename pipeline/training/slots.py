@@ -1,4 +1,4 @@
-"""Batches in memory that processes share: a pipe would take longer to carry one than a light network to learn from it."""
+"""Batches in memory that processes share: reading one from a pipe would make each step of a light network wait."""
 
 from __future__ import annotations
 
@@ -76,6 +76,6 @@ def _memory_file(size: int) -> int:
 
 def _opened_elsewhere(layout: Layout, slot: int, descriptor: Any) -> BatchSlots:
     slots = BatchSlots.__new__(BatchSlots)
-    slots._layout, slots._slot = layout, slot  # noqa: SLF001
-    slots._open(descriptor.detach())  # noqa: SLF001
+    slots._layout, slots._slot = layout, slot
+    slots._open(descriptor.detach())
     return slots

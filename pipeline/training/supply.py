@@ -57,11 +57,6 @@ class Supply:
         return wait / max(wait + self._step, 1e-9)
 
     @property
-    def is_too_slow(self) -> bool:
-        """Whether something should be done."""
-        return (self.waiting or 0.0) > STARVED
-
-    @property
     def _step(self) -> float:
         """Seconds between two batches without waiting. Validations and checkpoints lie between some; the median leaves
         them out."""
@@ -81,3 +76,21 @@ class Supply:
 def room_for_workers() -> int:
     """Worker processes that this process's cores have room for beside the training."""
     return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) - 1))
+
+
+def advice(section: str, waiting: float, workers: int, enough: int) -> str:
+    """What to do about a training that waits for data.
+
+    Args:
+        section: dotted config path of the training.
+        waiting: share of the time.
+        workers: that load now; 0 stands for the training process.
+        enough: workers that would do.
+    """
+    told, room = f"{waiting:.0%} of the time goes into waiting for data", room_for_workers()
+    if workers < room:
+        return f"{told}; raise {section}.loader_workers from {workers} to {min(enough, room)}, or set it to auto"
+    return (
+        f"{told}; {enough} processes would load it fast enough, but this machine has cores for no more than {room} "
+        f"({section}.loader_workers): use more cores, or augment less (augment.elastic costs most)"
+    )
