@@ -14,7 +14,6 @@ import os
 import queue
 import signal
 import sys
-import time
 import traceback as tracebacks
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,7 +146,7 @@ class BatchLoader:
             UserError: the data cannot serve.
             LoaderError: a worker died or failed.
         """
-        asked, ready = time.perf_counter(), False
+        asked, ready = self.supply.now(), False
         if self._maker is not None:
             batch = self._maker.batch(self.iteration)
         else:

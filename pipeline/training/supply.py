@@ -7,6 +7,7 @@ import os
 import statistics
 import time
 from collections import deque
+from collections.abc import Callable
 
 WINDOW = 40
 """Batches that are looked at; the loader may be behind for some of them without being too slow."""
@@ -19,9 +20,14 @@ MOST_WORKERS = 16
 
 
 class Supply:
-    """Watches the hand-over of batches."""
+    """Watches the hand-over of batches.
 
-    def __init__(self) -> None:
+    Args:
+        now: seconds of the clock on the wall.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self.now = now
         self._waits: deque[float] = deque(maxlen=WINDOW)
         self._steps: deque[float] = deque(maxlen=WINDOW)
         self.restart()
@@ -37,10 +43,10 @@ class Supply:
         """A batch has just been handed over.
 
         Args:
-            asked: when it was asked for, on the clock of `time.perf_counter`.
+            asked: when it was asked for, by the same clock.
             was_ready: whether it lay there then. Taking it also costs something, but no worker could spare that.
         """
-        now = time.perf_counter()
+        now = self.now()
         if self._unsettled > 0:
             self._unsettled -= 1
         elif self._last is not None:
