@@ -9,8 +9,9 @@ CPU time is user and system time of the driver and all its workers, which other 
 wall time is that of this machine with so many workers, and other load does lengthen it.
 
 Agglomeration (`global`) is one process that sorts the edges of the whole graph. Its CPU time per n log n edges is taken
-from the larger box and extrapolated to the edges of a teravoxel, and so is its memory, which tells whether one machine
-can do that; `waterz` is measured beside it as what works block by block instead.
+from the larger box and extrapolated to the edges of a teravoxel; how far the two boxes differ in it is told, and where
+it still grows, the extrapolation is a lower bound. Its memory is extrapolated, too, which tells whether one machine can
+do that; `waterz` is measured beside it as what works block by block instead.
 
 The last line of the output is one JSON object: by network `cpu_hours_per_teravoxel` (of all stages, with the
 agglomeration that works block by block) and `stages`; `student_over_teacher`.
@@ -223,7 +224,8 @@ def main() -> None:
     for network in results:
         print(
             f"{network}: {document[network]['edges_per_voxel']:.4f} edges per voxel; `global` would take about "
-            f"{document[network]['global_terabytes']:.1f} TB of memory on a teravoxel"
+            f"{document[network]['global_terabytes']:.1f} TB of memory on a teravoxel; its time per n log n edges is "
+            f"{document[network]['global_growth_over_n_log_n']:.2f} times as long in the larger box"
         )
     if len(results) == len(checkpoints):
         document["student_over_teacher"] = {
