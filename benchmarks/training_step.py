@@ -74,20 +74,20 @@ class Kept(BatchLoader):
         return self.batches[self.iteration % len(self.batches)]
 
 
-def make_trainee(directory: Path, config: Path, name: str, autocast: str, threads: int, device: str) -> Trainee:
+def make_trainee(directory: Path, name: str, autocast: str, options: argparse.Namespace) -> Trainee:
     """A network of the config, on its data."""
     role = name.split()[0]
     settings: dict[str, Any] = {
         "run_directory": str(directory),
         "teacher.checkpoint": str(directory / "untrained_teacher.pt"),
         f"{role}.training.autocast": autocast,
-        f"{role}.training.device": device,
+        f"{role}.training.device": options.device,
         "student.distillation.warm_up": 0,
     }
+    overrides = [*options.overrides, *(f"{key}={json.dumps(value)}" for key, value in settings.items())]
     if name == "student alone":
-        settings.pop("student.distillation.warm_up")
-        settings["student.distillation"] = None
-    run = Run(load_config(config, [f"{key}={json.dumps(value)}" for key, value in settings.items()]))
+        overrides.append("student.distillation=null")
+    run = Run(load_config(options.config, overrides))
     ensure_imported(run)
     checkpoint = directory / "untrained_teacher.pt"
     if not checkpoint.exists():
@@ -186,6 +186,9 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="in the config"
+    )
     parser.add_argument("--quick", action="store_true", help="10 steps of each")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -193,9 +196,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as directory:
         trainees = [
-            make_trainee(Path(directory), options.config, name, autocast, options.threads, options.device)
-            for autocast in ("off", "auto")
-            for name in NETWORKS
+            make_trainee(Path(directory), name, autocast, options) for autocast in ("off", "auto") for name in NETWORKS
         ]
         if trainees[0].precision == trainees[-1].precision:  # this device has no reduced precision
             trainees = trainees[: len(NETWORKS)]
