@@ -47,7 +47,7 @@ BYTES_PER_EDGE = 465
 STAGES = ("predict", "fragments", "rag", "agglomerate, global", "agglomerate, waterz", "segment")
 SUMMED = tuple(name for name in STAGES if name != "agglomerate, global")
 BOXES = {
-    "teacher": ((50, 125, 250), (100, 250, 250)),
+    "teacher": ((50, 250, 250), (100, 375, 500)),
     "student": ((50, 250, 250), (200, 500, 500)),
 }
 """The smaller and the larger box of each network, whole blocks of configs/fib25.json."""
