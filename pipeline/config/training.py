@@ -111,8 +111,9 @@ class ScheduleConfig(Section):
     """`auto` takes the first GPU if there is one; otherwise `cpu`, `cuda` or `cuda:1`."""
     minimum_labelled: Fraction = 0.1
     """A random location is rejected if a smaller share of its voxels carries a label."""
-    loader_workers: NonNegative = 1
-    """Processes that prepare batches ahead. Never changes a result; 0 prepares them in the training process."""
+    loader_workers: NonNegative | Literal["auto"] = "auto"
+    """Processes that prepare batches ahead. Never changes a result; 0 prepares them in the training process. `auto`
+    begins with one and takes more while the training waits for data, as far as the cores go."""
     loader_cache: Positive = 8
     """Batches prepared ahead at most."""
     checkpoint_every: Positive = 500

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from ..config import ElasticConfig
 from ..volumes import Box
+from .requests import Request
 
 
 class Deform(gp.BatchFilter):
@@ -30,7 +31,7 @@ class Deform(gp.BatchFilter):
         total = request.get_total_roi()
         self.begin = Coordinate(total.begin)
         self.sources = source_positions(total.shape, self.config, np.random.default_rng(request.random_seed))
-        dependencies = gp.BatchRequest()
+        dependencies = Request()
         for key, spec in request.items():
             sources = self._sources_of(spec.roi)
             low = Coordinate(math.floor(axis.min()) for axis in sources)

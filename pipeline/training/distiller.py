@@ -9,6 +9,7 @@ from torch import nn
 
 from ..config import DistillationConfig, Offset
 from ..distillation import EmbeddedPatch, GraphRelationDistillation, LayerFeatures
+from .clock import FLOW, PREDICTIONS, RELATIONS, TEACHER, Part, unwatched
 from .embedding import embed_with_layers, spatial
 from .flow import FlowTerms
 from .predictions import PredictionTerms
@@ -93,7 +94,13 @@ class Distiller(nn.Module):
         return {name: weight * share for part in parts for name, weight in part.items() if weight}
 
     def forward(
-        self, embedded: EmbeddedPatch, layers: Layers, raw: torch.Tensor, labels: torch.Tensor, iteration: int
+        self,
+        embedded: EmbeddedPatch,
+        layers: Layers,
+        raw: torch.Tensor,
+        labels: torch.Tensor,
+        iteration: int,
+        part: Part = unwatched,
     ) -> tuple[torch.Tensor, Terms]:
         """The weighted sum of the terms, and each term.
 
@@ -103,9 +110,10 @@ class Distiller(nn.Module):
             raw: (b, 1, z, y, x) that it saw.
             labels: (b, z, y, x) int64 of the voxels that it embedded.
             iteration: counted from 0.
+            part: in whose contexts the parts of the step run.
         """
         student, teacher = self._student[0], self._teacher[0]
-        with torch.no_grad():
+        with torch.no_grad(), part(TEACHER):
             taught, taught_layers = embed_with_layers(teacher.network, raw, self.autocast, self.layers)
         in_student, in_teacher = (spatial(self.common.relative_to(view.part)) for view in (student, teacher))
         if self.common != student.part:
@@ -118,10 +126,11 @@ class Distiller(nn.Module):
             taught, labels = as_sections(taught), labels.flatten(0, 1)
         of_teacher = EmbeddedPatch(taught, teacher.network.least_length)
         scale = warm_up_share(iteration, self.config.warm_up)
-        total, terms = self._relations(embedded, of_teacher, labels, (layers, taught_layers), scale)
-        for part, named in self._label_free(embedded, of_teacher, (layers, taught_layers)):
-            total = total + scale * sum(part.weights[name] * value for name, value in named.items())
-            terms |= {name: value.detach() for name, value in named.items()} | part.told
+        with part(RELATIONS):
+            total, terms = self._relations(embedded, of_teacher, labels, (layers, taught_layers), scale)
+        for losses, named in self._label_free(embedded, of_teacher, (layers, taught_layers), part):
+            total = total + scale * sum(losses.weights[name] * value for name, value in named.items())
+            terms |= {name: value.detach() for name, value in named.items()} | losses.told
         return total, terms
 
     def _relations(
@@ -142,16 +151,20 @@ class Distiller(nn.Module):
         )
 
     def _label_free(
-        self, embedded: EmbeddedPatch, taught: EmbeddedPatch, layers: tuple[Layers, Layers]
+        self, embedded: EmbeddedPatch, taught: EmbeddedPatch, layers: tuple[Layers, Layers], part: Part
     ) -> Iterator[tuple[FlowTerms | PredictionTerms, Terms]]:
         """The configured parts that look at no label, and the unweighted terms of each."""
         if self.flow is not None:
             learnt, shown = (
                 {name: as_sections(f) if self.images else f for name, f in features.items()} for features in layers
             )
-            yield self.flow, self.flow(learnt, shown)
+            with part(FLOW):
+                flow = self.flow(learnt, shown)
+            yield self.flow, flow
         if self.predictions is not None:
-            yield self.predictions, self.predictions(embedded, taught)
+            with part(PREDICTIONS):
+                predictions = self.predictions(embedded, taught)
+            yield self.predictions, predictions
 
 
 def _layer_sections(layers: dict[str, LayerFeatures]) -> dict[str, LayerFeatures]:

@@ -1,11 +1,14 @@
 """Batches prepared ahead by worker processes, handed out in the order of the iterations.
 
-Worker k of n makes the batches k, k + n, k + 2n, … and puts them into its own bounded queue, so that reading the queues
-in turn restores the order. Since a batch is a pure function of its iteration, the number of workers changes nothing.
+Worker k of n makes the batches k, k + n, k + 2n, … and puts them into its own slots of shared memory, so that reading
+the workers' in turn restores the order. Since a batch is a pure function of its iteration, the number of workers
+changes nothing, and may change while a training runs.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
 import multiprocessing as mp
 import os
 import queue
@@ -14,12 +17,17 @@ import sys
 import traceback as tracebacks
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from ..errors import UserError
-from .samples import Arrays, SampleMaker, Sampling
+from .samples import Arrays, SampleMaker, Sampling, batch_layout
+from .slots import BatchSlots
+from .supply import STARVED, Supply, room_for_workers
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
 """How often a waiting process looks whether the one it waits for still lives."""
@@ -35,12 +43,32 @@ class LoaderError(RuntimeError):
     """A worker failed; the message holds its traceback."""
 
 
+@dataclass(frozen=True)
+class Outbox:
+    """Where a worker puts its batches.
+
+    Attributes:
+        slots: the batches.
+        count: slots.
+        told: a queue of `("batch", slot)` in the order of the batches, and of errors.
+        free: a semaphore, the number of slots that may be written.
+    """
+
+    slots: BatchSlots
+    count: int
+    told: Any
+    free: Any
+
+
 class BatchLoader:
     """Yields the batches of consecutive iterations; a context manager that owns its worker processes.
 
     Args:
         sampling: what batches look like; also says how many workers and how many batches ahead.
         start: the first iteration.
+
+    Attributes:
+        supply: how long the batches have been waited for.
 
     Workers are forked from a server process that has only imported what they need: they share neither CUDA nor threads
     with this process.
@@ -50,33 +78,47 @@ class BatchLoader:
         self.sampling = sampling
         self.start = start
         self.iteration = start
+        self.supply = Supply()
         self._maker: SampleMaker | None = None
         self._workers: list[Any] = []
-        self._queues: list[Any] = []
+        self._outboxes: list[Outbox] = []
+
+    @property
+    def workers(self) -> int:
+        """Processes that prepare batches now; 0 where this one does."""
+        return len(self._workers)
 
     def __enter__(self) -> BatchLoader:
         workers = self.sampling.schedule.loader_workers
         if workers == 0:
             self._maker = SampleMaker(self.sampling).__enter__()
-            return self
+        else:
+            self.use_workers(1 if workers == "auto" else workers)
+        return self
+
+    def use_workers(self, workers: int) -> None:
+        """Let so many processes prepare the batches from here on; those that were prepared ahead are made again."""
+        self.__exit__(None, None, None)
+        self.start = self.iteration
+        self.supply.restart()
         try:
             self._start(workers)
         except BaseException:
             self.__exit__(None, None, None)
             raise
-        return self
 
     def _start(self, workers: int) -> None:
         context = mp.get_context("forkserver")
         context.set_forkserver_preload([f"{__package__}.samples"])
         ahead = max(1, self.sampling.schedule.loader_cache // workers)
+        layout = batch_layout(self.sampling)
         with _interrupts_held_back(), _one_thread_each():
             for index in range(workers):
-                batches = context.Queue(maxsize=ahead)
-                job = (self.sampling, self.iteration + index, workers, batches)
+                outbox = Outbox(BatchSlots(layout, ahead), ahead, context.Queue(), context.Semaphore(ahead))
+                job = (self.sampling, self.iteration + index, workers, outbox)
                 worker = context.Process(target=_prepare_batches, args=job, daemon=True, name=f"loader-{index}")
                 worker.start()
-                self._queues.append(batches)
+                self._outboxes.append(outbox)
                 self._workers.append(worker)
 
     def __exit__(
@@ -88,13 +130,14 @@ class BatchLoader:
         for worker in self._workers:
             if worker.is_alive():
                 os.kill(worker.pid, LEAVE)
-        for worker, batches in zip(self._workers, self._queues, strict=True):
+        for worker, outbox in zip(self._workers, self._outboxes, strict=True):
             worker.join(timeout=LAST_WORDS_SECONDS)
             worker.kill()
             worker.join()
-            batches.close()
-            batches.cancel_join_thread()
-        self._workers, self._queues = [], []
+            outbox.told.close()
+            outbox.told.cancel_join_thread()
+            outbox.slots.close()
+        self._workers, self._outboxes = [], []
 
     def next(self) -> Arrays:
         """The batch of the next iteration.
@@ -103,21 +146,33 @@ class BatchLoader:
             UserError: the data cannot serve.
             LoaderError: a worker died or failed.
         """
+        asked, ready = self.supply.now(), False
         if self._maker is not None:
             batch = self._maker.batch(self.iteration)
         else:
-            batch = self._receive((self.iteration - self.start) % len(self._workers))
+            index = (self.iteration - self.start) % len(self._workers)
+            ready = not self._outboxes[index].told.empty()
+            batch = self._receive(self._workers[index], self._outboxes[index])
         self.iteration += 1
+        self.supply.handed_over(asked, ready)
+        if self.sampling.schedule.loader_workers == "auto":
+            self._use_more_workers_if_needed()
         return batch
 
-    def _receive(self, index: int) -> Arrays:
-        worker, batches = self._workers[index], self._queues[index]
+    def _use_more_workers_if_needed(self) -> None:
+        room, waiting = room_for_workers(), self.supply.waiting
+        if self.workers < room and waiting is not None and waiting > STARVED:
+            workers = min(room, self.supply.enough(self.workers))
+            logger.info("waiting for data takes %.0f %% of the time; %d processes load it now", 100 * waiting, workers)
+            self.use_workers(workers)
+
+    def _receive(self, worker: Any, outbox: Outbox) -> Arrays:
         while True:
             try:
-                kind, content = batches.get(timeout=POLL_SECONDS)
+                kind, content = outbox.told.get(timeout=POLL_SECONDS)
                 break
             except queue.Empty:
-                if not worker.is_alive() and batches.empty():
+                if not worker.is_alive() and outbox.told.empty():
                     raise LoaderError(
                         f"{worker.name} died with exit code {worker.exitcode}; if that is -9, the machine ran out of "
                         "memory: lower training.loader_workers"
@@ -126,26 +181,31 @@ class BatchLoader:
             raise UserError(*content)
         if kind == "error":
             raise LoaderError(f"{worker.name} failed:\n{content}")
-        return dict(content)
+        batch = outbox.slots.read(content)
+        outbox.free.release()
+        return batch
 
 
-def _prepare_batches(sampling: Sampling, start: int, step: int, batches: Any) -> None:
+def _prepare_batches(sampling: Sampling, start: int, step: int, outbox: Outbox) -> None:
     """A worker's life: batches start, start + step, … until it is killed, fails, or has no parent any more."""
-    iteration = start
     signal.signal(LEAVE, _leave)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     try:
         with SampleMaker(sampling) as maker:
-            while _put(batches, ("batch", maker.batch(iteration))):
-                iteration += step
+            for made in itertools.count():
+                batch = maker.batch(start + made * step)
+                if not _has_room(outbox):
+                    break
+                outbox.slots.write(made % outbox.count, batch)
+                outbox.told.put(("batch", made % outbox.count))
     except SystemExit:
-        batches.cancel_join_thread()
+        outbox.told.cancel_join_thread()
         raise
     except UserError as error:
-        _put(batches, ("user error", (error.what, error.where)))
+        outbox.told.put(("user error", (error.what, error.where)))
     except Exception:
-        _put(batches, ("error", tracebacks.format_exc()))
+        outbox.told.put(("error", tracebacks.format_exc()))
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
@@ -153,16 +213,13 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(0)
 
 
-def _put(batches: Any, item: tuple[str, Any]) -> bool:
-    """Whether the item was handed over; False if the parent died."""
+def _has_room(outbox: Outbox) -> bool:
+    """Wait for a free slot; False if the parent died."""
     parent = mp.parent_process()
     while parent is not None and parent.is_alive():
-        try:
-            batches.put(item, timeout=POLL_SECONDS)
-        except queue.Full:
-            continue
-        return True
-    batches.cancel_join_thread()
+        if outbox.free.acquire(timeout=POLL_SECONDS):
+            return True
+    outbox.told.cancel_join_thread()
     return False
 
 

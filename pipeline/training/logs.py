@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ..errors import UserError
+from .clock import Split
 
 
 class TrainingLog:
@@ -42,9 +43,10 @@ class TrainingLog:
         self.progress.close()
         self.writer.close()
 
-    def advance(self, loss: float) -> None:
-        """One more iteration is done."""
-        self.progress.set_postfix(loss=f"{loss:.4f}", refresh=False)
+    def advance(self, loss: float, waiting: float | None = None) -> None:
+        """One more iteration is done; lately training has waited for data for a share of the time."""
+        told = {} if waiting is None else {"data": f"{waiting:.0%}"}
+        self.progress.set_postfix(loss=f"{loss:.4f}", **told, refresh=False)
         self.progress.update()
 
     def scalars(
@@ -55,6 +57,12 @@ class TrainingLog:
             for name, value in numbers.items():
                 self.writer.add_scalar(f"{group}/{name}", value, iteration)
         self._append({"iteration": iteration, **values, "weights": dict(weights), "seconds": round(seconds, 3)})
+
+    def split(self, iteration: int, split: Split) -> None:
+        """Log milliseconds of a step and of its parts, and the share of waiting for data."""
+        self.writer.add_scalar("time/waiting for data (share)", split.waiting, iteration)
+        for name, seconds in (("a step", split.seconds), *split.parts.items()):
+            self.writer.add_scalar(f"time/{name} (ms)", 1e3 * seconds, iteration)
 
     def validation(self, iteration: int, values: Mapping[str, float]) -> None:
         """Log the scores of a validation."""

@@ -19,6 +19,7 @@ from funlib.geometry import Coordinate
 
 from ..distillation import cosine_to_affinity, embedding_affinities
 from ..errors import UserError
+from .clock import STEP, Split
 from .loader import BatchLoader
 from .logs import TrainingLog
 from .pictures import sample_picture
@@ -27,6 +28,7 @@ from .regions import LabelledRegion, validation_region
 from .samples import Sampling
 from .state import StoredTraining, newest_checkpoint, save_best, save_state
 from .step import LoaderSource, TrainStep, whole_batch_request
+from .supply import STARVED, advice
 from .validation import ValidationStopped, validate
 
 logger = logging.getLogger(__name__)
@@ -39,10 +41,13 @@ class Progress:
     Attributes:
         seconds: time spent in all runs of this training.
         best: scores of the best validation so far, and its `iteration`.
+        step: where the time of a step went in the last run: `steps` measured, `milliseconds` of a step and of each
+            part, `waiting_for_data` as a share.
     """
 
     seconds: float = 0.0
     best: dict[str, float] = field(default_factory=dict)
+    step: dict[str, Any] = field(default_factory=dict)
 
 
 def train(training: Training, stored: StoredTraining | None) -> tuple[Path, Progress]:
@@ -91,10 +96,12 @@ class Loop:
     def run(self) -> Path:
         """Take all remaining steps."""
         schedule = self.training.section.training
-        source = LoaderSource(self.loader)
+        source = LoaderSource(self.loader, self.step.clock)
         request = whole_batch_request(self.sampling)
         saved = self.step.iteration
         self.began = time.monotonic() - self.progress.seconds
+        self.recent: Split | None = None
+        self.advised = False
         with gp.build(source + self.step) as pipeline:
             if saved > 0 and self._due(schedule.validate_every) and not self.log.has_validation(saved):
                 self._validate()  # stopped in an earlier run
@@ -105,6 +112,7 @@ class Loop:
                 if self._due(schedule.checkpoint_every) or self.stop.is_set():
                     self._save()
                     saved = self.step.iteration
+        self._tell_split()
         if saved != self.step.iteration:
             self._save()
         if self.stop.is_set() and self.step.iteration < schedule.iterations:
@@ -114,8 +122,10 @@ class Loop:
         return path
 
     def _step(self, pipeline: gp.Pipeline, source: LoaderSource, request: gp.BatchRequest) -> None:
+        clock = self.step.clock
         try:
-            pipeline.request_batch(request)
+            with clock.step():
+                pipeline.request_batch(request)
         except gp.PipelineRequestError:
             if source.errors:
                 raise source.errors[0] from None
@@ -128,11 +138,38 @@ class Loop:
                 f"{self.training.role}.training.learning_rate",
             )
         schedule = self.training.section.training
-        self.log.advance(terms["loss"])
+        self.log.advance(terms["loss"], None if self.recent is None else self.recent.waiting)
         if self._due(schedule.log_every) or iteration == 1:
             self.log.scalars(iteration, terms, self.step.result.weights, self._seconds())
+            self._look_at_the_clock(iteration)
         if self._due(schedule.picture_every):
             self._draw()
+
+    def _look_at_the_clock(self, iteration: int) -> None:
+        """Log where the time goes, and say once if too much of it goes into waiting for data."""
+        self.recent = self.step.clock.recent()
+        if self.recent is not None:
+            self.log.split(iteration, self.recent)
+        waiting = self.loader.supply.waiting
+        if not self.advised and waiting is not None and waiting > STARVED:
+            self.advised = True
+            workers, enough = self.loader.workers, self.loader.supply.enough(self.loader.workers)
+            logger.warning(
+                "%s: %s", self.training.role, advice(f"{self.training.role}.training", waiting, workers, enough)
+            )
+
+    def _tell_split(self) -> None:
+        split = self.step.clock.total()
+        if split is None:
+            return
+        self.progress.step = {
+            "steps": split.steps,
+            "milliseconds": {name: round(1e3 * s, 3) for name, s in ((STEP, split.seconds), *split.parts.items())},
+            "waiting_for_data": round(split.waiting, 4),
+        }
+        logger.info(
+            "%s: where the time of a step went, mean of %d:\n%s", self.training.role, split.steps, split.table()
+        )
 
     def _due(self, every: int) -> bool:
         """Whether the iteration just done is a multiple, or the last."""

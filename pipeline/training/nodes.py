@@ -17,6 +17,7 @@ from ..config import AugmentConfig, Offset, TargetsConfig
 from ..errors import UserError
 from ..volumes import Box
 from .regions import ChunkCache, LabelledRegion, RawRegion
+from .requests import Request, Spec
 from .targets import affinity_targets, erode_boundaries
 
 RAW = gp.ArrayKey("RAW")
@@ -43,10 +44,10 @@ class RegionSource(gp.BatchProvider):
 
     def setup(self) -> None:
         roi = Roi(self.region.box.begin, self.region.box.shape)
-        self.provides(RAW, gp.ArraySpec(roi, VOXEL, interpolatable=True, dtype=np.float32))
+        self.provides(RAW, Spec(roi, VOXEL, interpolatable=True, dtype=np.float32))
         if isinstance(self.region, LabelledRegion):
-            self.provides(LABELS, gp.ArraySpec(roi, VOXEL, interpolatable=False, dtype=np.uint64))
-            self.provides(ANNOTATED, gp.ArraySpec(roi, VOXEL, interpolatable=False, dtype=np.uint8))
+            self.provides(LABELS, Spec(roi, VOXEL, interpolatable=False, dtype=np.uint64))
+            self.provides(ANNOTATED, Spec(roi, VOXEL, interpolatable=False, dtype=np.uint8))
 
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
         batch = gp.Batch()
@@ -99,7 +100,7 @@ class RejectUnlabelled(gp.BatchFilter):
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
         seeds = np.random.SeedSequence(request.random_seed).generate_state(self.attempts)
         for seed in seeds:
-            attempt = gp.BatchRequest(random_seed=int(seed))
+            attempt = Request(random_seed=int(seed))
             for key, spec in request.items():
                 attempt[key] = spec.copy()
             batch = self.get_upstream_provider().request_batch(attempt)
@@ -128,7 +129,7 @@ class ShiftSections(gp.BatchFilter):
         self.first = request.get_total_roi().begin[0]
         self.slips = self._draw(request)
         margin = Coordinate(0, self.largest, self.largest)
-        dependencies = gp.BatchRequest()
+        dependencies = Request()
         for key, spec in request.items():
             dependencies[key] = spec.copy()
             dependencies[key].roi = spec.roi.grow(margin, margin)
@@ -167,7 +168,7 @@ class DegradeRaw(gp.BatchFilter):
         self.updates(RAW, self.spec[RAW])
 
     def prepare(self, request: gp.BatchRequest) -> gp.BatchRequest:
-        dependencies = gp.BatchRequest()
+        dependencies = Request()
         dependencies[RAW] = request[RAW].copy()
         return dependencies
 
@@ -192,12 +193,18 @@ def degrade(raw: np.ndarray, config: AugmentConfig, rng: np.random.Generator) ->
         raw = ndimage.gaussian_filter(raw, (0, width, width))
     if config.noise > 0:
         deviation = np.float32(rng.uniform(0, config.noise) * INTENSITY_RANGE)
-        raw = raw + deviation * rng.standard_normal(raw.shape, dtype=np.float32)
+        noise = rng.standard_normal(raw.shape, dtype=np.float32)
+        noise *= deviation
+        noise += raw
+        raw = noise
+    else:
+        raw = raw.copy()
     low_contrast = rng.random(len(raw)) < config.low_contrast_sections
     missing = rng.random(len(raw)) < config.missing_sections
-    raw = raw.copy()
-    mean = raw.mean(axis=(1, 2), keepdims=True)
-    raw[low_contrast] = (mean + LOW_CONTRAST * (raw - mean))[low_contrast]
+    if low_contrast.any():
+        sections = raw[low_contrast]
+        mean = sections.mean(axis=(1, 2), keepdims=True)
+        raw[low_contrast] = mean + LOW_CONTRAST * (sections - mean)
     raw[missing] = BLANK
     return raw
 
@@ -214,7 +221,7 @@ class MakeTargets(gp.BatchFilter):
         labels.dtype = np.int64
         self.updates(LABELS, labels)
         for key in (AFFINITIES, AFFINITY_MASK):
-            self.provides(key, gp.ArraySpec(self.spec[LABELS].roi, VOXEL, interpolatable=False, dtype=np.uint8))
+            self.provides(key, Spec(self.spec[LABELS].roi, VOXEL, interpolatable=False, dtype=np.uint8))
 
     def prepare(self, request: gp.BatchRequest) -> gp.BatchRequest:
         margin = erosion_margin(self.config)
@@ -223,7 +230,7 @@ class MakeTargets(gp.BatchFilter):
         labels.dtype = None
         annotated = request[LABELS].copy()
         annotated.dtype = None
-        dependencies = gp.BatchRequest()
+        dependencies = Request()
         dependencies[LABELS] = labels
         dependencies[ANNOTATED] = annotated
         return dependencies
@@ -251,7 +258,8 @@ def erosion_margin(config: TargetsConfig) -> Coordinate:
 
 def _instance_numbers(labels: np.ndarray) -> np.ndarray:
     """Ids as small int64 numbers: 0 stays 0, the others count from 1 in the order of their size as numbers."""
-    differs = np.ones(labels.shape, dtype=bool)
-    differs[..., 1:] = labels[..., 1:] != labels[..., :-1]
-    ids = np.unique(np.append(labels[differs], np.uint64(0)))
-    return np.searchsorted(ids, labels).astype(np.int64)
+    flat = labels.ravel()
+    first = np.flatnonzero(np.append(True, flat[1:] != flat[:-1]))  # of each run of equal ids
+    ids, numbers = np.unique(np.append(flat[first], np.uint64(0)), return_inverse=True)
+    assert ids[0] == 0
+    return np.repeat(numbers[:-1], np.diff(first, append=flat.size)).reshape(labels.shape)

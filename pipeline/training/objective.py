@@ -7,6 +7,7 @@ from torch import nn
 
 from ..config import Offset, TargetsConfig
 from ..distillation import EmbeddedPatch, SupervisedAffinityLoss
+from .clock import SUPERVISED, Part, unwatched
 from .distiller import Distiller, Terms
 from .views import Layers
 
@@ -46,7 +47,12 @@ class Objective(nn.Module):
         return {"supervised": self.distiller.config.supervised_weight, **self.distiller.weights(iteration)}
 
     def forward(
-        self, embedding: torch.Tensor, layers: Layers, batch: dict[str, torch.Tensor], iteration: int
+        self,
+        embedding: torch.Tensor,
+        layers: Layers,
+        batch: dict[str, torch.Tensor],
+        iteration: int,
+        part: Part = unwatched,
     ) -> tuple[torch.Tensor, Terms]:
         """The loss and its named, unweighted terms.
 
@@ -56,13 +62,15 @@ class Objective(nn.Module):
             batch: `raw` (b, 1, z, y, x), `labels` (b, z, y, x), `affinities` and `mask` (b, k, z, y, x). The mask is 0
                 in unlabelled samples, which leaves them out of the supervised loss.
             iteration: counted from 0.
+            part: in whose contexts the parts of the step run.
         """
-        targets, known = batch["affinities"][:, self.channels], batch["mask"][:, self.channels]
-        embedded = EmbeddedPatch(embedding, self.supervised.least_length)
-        total = self.supervised(embedded, targets, known, batch["labels"])
+        with part(SUPERVISED):
+            targets, known = batch["affinities"][:, self.channels], batch["mask"][:, self.channels]
+            embedded = EmbeddedPatch(embedding, self.supervised.least_length)
+            total = self.supervised(embedded, targets, known, batch["labels"])
         terms = {"supervised": total.detach()}
         if self.distiller is not None:
-            distilled, named = self.distiller(embedded, layers, batch["raw"], batch["labels"], iteration)
+            distilled, named = self.distiller(embedded, layers, batch["raw"], batch["labels"], iteration, part)
             terms.update(named)
             total = self.distiller.config.supervised_weight * total + distilled
         return total, terms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -38,20 +39,23 @@ class ChunkCache:
         first = box.begin // chunk
         last = Coordinate(-(-end // size) for end, size in zip(box.end, chunk, strict=True))
         data = np.empty(box.shape, dtype=volume.array.dtype)
-        for index in np.ndindex(*(last - first)):
-            position = first + Coordinate(index)
-            chunk_box = Box(position * chunk, (position + Coordinate(1, 1, 1)) * chunk).intersect(volume.box)
-            part = chunk_box.intersect(box)
-            voxels = self._chunk(volume, tuple(position), chunk_box)
-            data[part.relative_to(box).slices] = voxels[part.relative_to(chunk_box).slices]
+        for position in itertools.product(*map(range, first, last)):
+            voxels = self._chunk(volume, position)
+            to_data, of_chunk = [], []
+            for index, size, begin, end in zip(position, chunk, box.begin, box.end, strict=True):
+                low, high = max(index * size, begin), min((index + 1) * size, end)
+                to_data.append(slice(low - begin, high - begin))
+                of_chunk.append(slice(low - index * size, high - index * size))
+            data[tuple(to_data)] = voxels[tuple(of_chunk)]
         return data
 
-    def _chunk(self, volume: Volume, position: tuple[int, ...], box: Box) -> np.ndarray:
+    def _chunk(self, volume: Volume, position: tuple[int, ...]) -> np.ndarray:
         key = (volume.name, position)
         if key in self._chunks:
             self._chunks.move_to_end(key)
             return self._chunks[key]
-        voxels = volume.read(box)
+        begin = Coordinate(position) * Coordinate(volume.array.chunks)
+        voxels = volume.read(Box(begin, begin + Coordinate(volume.array.chunks)).intersect(volume.box))
         self._chunks[key] = voxels
         self._bytes += voxels.nbytes
         while self._bytes > self.limit and len(self._chunks) > 1:
@@ -95,7 +99,8 @@ class LabelledRegion(RawRegion):
     def read_labels(self, box: Box, cache: ChunkCache) -> np.ndarray:
         """Object ids of a box, (z, y, x) uint64; 0 where it is background or not annotated."""
         labels = cache.read(self.labels, box)
-        labels[~self.read_annotated(box, cache)] = 0
+        if self.unlabelled_id is not None or self.mask is not None:
+            labels[~self.read_annotated(box, cache)] = 0
         return labels
 
     def read_annotated(self, box: Box, cache: ChunkCache) -> np.ndarray:

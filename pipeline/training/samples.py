@@ -35,6 +35,8 @@ from .nodes import (
     erosion_margin,
 )
 from .regions import ChunkCache, LabelledRegion, RawRegion, training_regions, unlabelled_regions
+from .requests import Request, Spec
+from .slots import Layout
 
 Arrays = dict[str, np.ndarray]
 """A batch: `raw` (b, 1, z, y, x) float32, `labels` (b, z, y, x) int64, `affinities`, `mask` (b, k, z, y, x) uint8. In
@@ -60,6 +62,18 @@ class Sampling:
     patch: Coordinate
     output: Box
     unlabelled: int = 0
+
+
+def batch_layout(sampling: Sampling) -> Layout:
+    """Shape and data type of each array of a batch."""
+    samples, offsets = sampling.schedule.batch_size, len(sampling.run.config.targets.offsets)
+    output = tuple(sampling.output.shape)
+    return {
+        "raw": ((samples, 1, *sampling.patch), np.float32),
+        "labels": ((samples, *output), np.int64),
+        "affinities": ((samples, offsets, *output), np.uint8),
+        "mask": ((samples, offsets, *output), np.uint8),
+    }
 
 
 class SampleMaker:
@@ -113,11 +127,11 @@ class SampleMaker:
 
     def _sample(self, pipeline: gp.Pipeline, iteration: int, index: int) -> gp.Batch:
         seed = np.random.SeedSequence([self.sampling.run.config.seed, iteration, index]).generate_state(1)[0]
-        request = gp.BatchRequest(random_seed=int(seed))
-        request[RAW] = gp.ArraySpec(Roi((0, 0, 0), self.sampling.patch))
+        request = Request(random_seed=int(seed))
+        request[RAW] = Spec(Roi((0, 0, 0), self.sampling.patch))
         if pipeline is self._labelled:
             for key in (LABELS, AFFINITIES, AFFINITY_MASK):
-                request[key] = gp.ArraySpec(Roi(self.sampling.output.begin, self.sampling.output.shape))
+                request[key] = Spec(Roi(self.sampling.output.begin, self.sampling.output.shape))
         try:
             return pipeline.request_batch(request)
         except gp.PipelineRequestError:

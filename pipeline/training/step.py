@@ -13,6 +13,7 @@ from torch import nn
 
 from ..config import ScheduleConfig
 from ..networks import EmbeddingNetwork
+from .clock import BACKWARD, COPY, OPTIMIZER, STUDENT, StepClock
 from .embedding import embed_with_layers
 from .loader import BatchLoader
 from .nodes import VOXEL
@@ -24,8 +25,9 @@ from .schedule import learning_rate
 class LoaderSource(gp.BatchProvider):
     """Hands the loader's batches to gunpowder, in the order of the iterations."""
 
-    def __init__(self, loader: BatchLoader) -> None:
+    def __init__(self, loader: BatchLoader, clock: StepClock) -> None:
         self.loader = loader
+        self.clock = clock
         self.errors: list[Exception] = []
 
     def setup(self) -> None:
@@ -34,7 +36,8 @@ class LoaderSource(gp.BatchProvider):
 
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
         try:
-            arrays = self.loader.next()
+            with self.clock.data():
+                arrays = self.loader.next()
         except Exception as error:
             self.errors.append(error)
             raise
@@ -97,24 +100,30 @@ class TrainStep(GenericTrain):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=autocast == torch.float16)
         self.iteration = 0
         self.result = StepResult()
+        self.clock = StepClock(self.device)
 
     def train_step(self, batch: gp.Batch, request: gp.BatchRequest) -> None:
         """One step on a batch; gunpowder calls it."""
-        tensors = {name: torch.from_numpy(batch[key].data).to(self.device) for name, key in BATCH_KEYS.items()}
+        part = self.clock.part
+        with part(COPY):
+            tensors = {name: torch.from_numpy(batch[key].data).to(self.device) for name, key in BATCH_KEYS.items()}
         rate = learning_rate(self.schedule, self.iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        embedding, layers = embed_with_layers(self.network, tensors["raw"], self.autocast, self.objective.layers)
-        loss, terms = self.objective(embedding, layers, tensors, self.iteration)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.gradient_clip or math.inf)
-        batch.loss = float(loss.detach())
-        if math.isfinite(batch.loss):
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+        with part(STUDENT):
+            embedding, layers = embed_with_layers(self.network, tensors["raw"], self.autocast, self.objective.layers)
+        loss, terms = self.objective(embedding, layers, tensors, self.iteration, part)
+        with part(BACKWARD):
+            self.scaler.scale(loss).backward()
+        with part(OPTIMIZER):
+            self.scaler.unscale_(self.optimizer)
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.gradient_clip or math.inf)
+            batch.loss = float(loss.detach())
+            if math.isfinite(batch.loss):
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
         weights = self.objective.weights(self.iteration)
         self.iteration += 1
         batch.iteration = self.iteration

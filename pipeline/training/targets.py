@@ -55,13 +55,18 @@ def affinity_targets(
         affinities: (k, z, y, x) uint8, 1 where voxel p and p + offset k belong together.
         mask: (k, z, y, x) uint8, 1 where both p and p + offset k lie inside the array and are annotated.
     """
-    affinities = np.zeros((len(offsets), *labels.shape), dtype=np.uint8)
-    mask = np.zeros_like(affinities)
+    together = np.zeros((len(offsets), *labels.shape), dtype=bool)
+    known = np.zeros_like(together)
+    neurite = labels != 0
+    neurite &= annotated
     for channel, offset in enumerate(offsets):
         here, there = pair_slices(offset, labels.shape)
-        affinities[channel][here] = (labels[here] == labels[there]) & (labels[here] != 0)
-        mask[channel][here] = annotated[here] & annotated[there]
-    return affinities * mask, mask
+        np.logical_and(annotated[here], annotated[there], out=known[channel][here])
+        inside = together[channel][here]
+        np.equal(labels[here], labels[there], out=inside)
+        inside &= neurite[here]
+        inside &= annotated[there]
+    return together.view(np.uint8), known.view(np.uint8)
 
 
 def pair_slices(offset: Sequence[int], shape: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

@@ -6,12 +6,14 @@ import json
 import random
 from collections.abc import Callable
 
+import gunpowder as gp
 import numpy as np
 import pytest
 from funlib.geometry import Coordinate
 
 from pipeline.errors import UserError
 from pipeline.run import Run
+from pipeline.training import deform, nodes, samples
 from pipeline.training.loader import BatchLoader
 from pipeline.training.plan import Training
 from pipeline.training.samples import Arrays, SampleMaker, Sampling
@@ -60,6 +62,29 @@ def test_worker_processes_change_no_bit_of_any_batch(make_run: MakeRun) -> None:
     for one, other in zip(alone, two, strict=True):
         assert_same(one, other)
     assert not np.array_equal(alone[0]["raw"], alone[1]["raw"])
+
+
+def test_requests_that_are_cheap_to_copy_draw_the_same_batches_as_those_of_gunpowder(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(f"augment={json.dumps(EVERYTHING)}", "augment.transpose_yx=true")
+    ours = batches(run, 6)
+    for module in (deform, nodes, samples):
+        monkeypatch.setattr(module, "Request", gp.BatchRequest)
+    for module in (nodes, samples):
+        monkeypatch.setattr(module, "Spec", gp.ArraySpec)
+    for one, other in zip(ours, batches(run, 6), strict=True):
+        assert_same(one, other)
+
+
+def test_instances_are_numbered_in_the_order_of_their_ids() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.choice(np.array([0, 3, 7, 2**40, 2**63 + 1], dtype=np.uint64), size=(3, 5, 6))
+    np.testing.assert_array_equal(nodes._instance_numbers(labels), np.unique(labels, return_inverse=True)[1])
+    without_background = nodes._instance_numbers(labels[labels > 0][None, None])
+    np.testing.assert_array_equal(
+        without_background, np.unique(labels[labels > 0], return_inverse=True)[1][None, None] + 1
+    )
 
 
 def test_a_batch_depends_on_its_iteration_only_not_on_those_before(make_run: MakeRun) -> None:
