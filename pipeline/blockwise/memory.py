@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import re
 import resource
 from pathlib import Path
@@ -13,6 +15,8 @@ from ..config import ClusterConfig
 GIGABYTE = 1 << 30
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 CONTROL_GROUP = Path("/sys/fs/cgroup")
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""Names of settings in GNU's `mallopt`."""
 UNKNOWN_JOB = 4 * GIGABYTE
 """What a job is taken to get that asks for no memory: what many clusters give per processor."""
 
@@ -52,3 +56,15 @@ def free_memory() -> int:
     except OSError:
         return free
     return free if limit == "max" else max(0, min(free, int(limit) - int(used)))
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed for what is asked for next.
+
+    By default large pieces go back to the kernel at once, which hands them out again page by page, each set to zero:
+    a fifth of the time of a network on a CPU. Only GNU's library has this setting; others are left alone.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt(MMAP_THRESHOLD, GIGABYTE)
+        library.mallopt(TRIM_THRESHOLD, GIGABYTE)

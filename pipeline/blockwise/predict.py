@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..run import Run, file_digest, read_json, write_json
 from ..volumes import Box, crop
 from .grid import Block, BlockGrid
+from .memory import keep_freed_memory
 from .occupancy import empty_blocks
 from .raw import open_raw, raw_identity
 from .stage import BlockFunction, VolumeTask
@@ -180,6 +181,7 @@ class PredictTask(VolumeTask):
         from ..networks import build_engine, choose_autocast, compact
         from .inference import Predictor
 
+        keep_freed_memory()
         predict = self.run.config.predict
         raw, output, empty = open_raw(self.run), self.open_output(), self.empty_chunks
         network = compact(self.load_network())

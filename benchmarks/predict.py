@@ -1,0 +1,297 @@
+"""How much of what a network can do prediction gets out of it, and what the choice of tiles and engines is worth.
+
+    python benchmarks/predict.py --quick
+    PYTHONPATH=<folder with openvino and onnxruntime> python benchmarks/predict.py
+
+Three tables, each measured side by side in one run, in alternation, medians:
+
+- pipeline: stage 02 with `--workers` processes (reading, network, affinities, encoding, flush, read-back), against as many
+  processes that pass the same windows through the same engine and do nothing else. The start of workers is left out: two
+  regions are predicted, and the difference of their voxels and times counts.
+- tiles: the published tiling of the published network (84 x 268 x 268 voxels in, 56 x 56 x 56 out) against the tile that is
+  chosen for this machine's memory, same weights, one thread.
+- engines: seconds per million voxels, one thread, and how far their affinities lie from torch's in float32, in levels.
+
+Weights are random: speed does not depend on them. The last line of the output is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import json
+import math
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from funlib.geometry import Coordinate
+
+from pipeline.blockwise import BlockGrid, PredictTask, predict
+from pipeline.blockwise.inference import Predictor, read_box, working_bytes
+from pipeline.blockwise.memory import free_memory, keep_freed_memory
+from pipeline.blockwise.tiles import tile_blocks
+from pipeline.config import NEAREST_NEIGHBOURS, NetworkConfig, dump_config, load_config, parse_config
+from pipeline.networks import EmbeddingNetwork, build_engine, build_network, compact, save_checkpoint, sections_at_once
+from pipeline.run import Run
+from pipeline.volumes import Box, create_volume, crop, mirror_indices
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = Coordinate(32, 256, 256)
+PUBLISHED = Coordinate(56, 56, 56)
+PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the measurements are."""
+
+    repeats: int
+    small: tuple[int, int, int]
+    large: tuple[int, int, int]
+    tiled: tuple[int, int, int]
+    engine: tuple[int, int, int]
+
+
+FULL = Scale(3, (32, 1024, 1024), (128, 1024, 1024), (56, 448, 448), (8, 768, 768))
+QUICK = Scale(1, (32, 256, 256), (64, 256, 512), (56, 112, 112), (4, 128, 128))
+
+
+def texture(shape: Sequence[int]) -> np.ndarray:
+    """(z, y, x) uint8, as smooth as EM."""
+    coarse = np.random.default_rng(0).integers(0, 200, [-(-extent // 4) for extent in shape], dtype=np.uint8)
+    noise = np.random.default_rng(1).integers(0, 56, shape, dtype=np.uint8)
+    fine = coarse.repeat(4, 0).repeat(4, 1).repeat(4, 2)
+    return fine[tuple(slice(extent) for extent in shape)] + noise
+
+
+def make_run(folder: Path, network: NetworkConfig, shape: Sequence[int], engine: str, **cluster: Any) -> Run:
+    """A run over a whole raw volume, with random weights."""
+    document = {
+        "run_directory": str(folder),
+        "volumes": {"sources": {"a": {"kind": "phantom"}}, "segment": {"source": "a"}},
+        "student": {"network": dump_config(network), "distillation": None},
+        "predict": {"block_size": list(BLOCK), "skip_empty": False, "engine": engine},
+        "cluster": cluster,
+    }
+    run = Run(parse_config(document))
+    raw = create_volume(run.volume, "raw", shape, "uint8", voxel_size=(8, 8, 8), chunks=(64, 128, 128))
+    raw.write(raw.box, texture(shape))
+    torch.manual_seed(0)
+    save_checkpoint(run.network_directory("student") / "checkpoint_0000001.pt", build_network(network), 1, {})
+    return run
+
+
+def stage_seconds(folder: Path, network: NetworkConfig, shape: Sequence[int], engine: str, workers: int) -> float:
+    """Of stage 02 from an empty directory."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        run = make_run(Path(place), network, shape, engine, executor="local", workers=workers)
+        started = time.perf_counter()
+        assert predict(run)
+        return time.perf_counter() - started
+
+
+def stage_rate(folder: Path, network: NetworkConfig, scale: Scale, engine: str, workers: int) -> float:
+    """Voxels per second of stage 02, the start of its workers left out."""
+    small, large = (stage_seconds(folder, network, shape, engine, workers) for shape in (scale.small, scale.large))
+    return (math.prod(scale.large) - math.prod(scale.small)) / (large - small)
+
+
+def forward_rate(folder: Path, network: NetworkConfig, scale: Scale, engine: str, workers: int) -> float:
+    """Voxels per second of as many processes that do nothing but pass the windows of the same tiles to the engine."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        task = PredictTask(make_run(Path(place), network, scale.large, engine, executor="local", workers=workers))
+        tiles = len(task.grid) // workers
+        context = multiprocessing.get_context("spawn")
+        begin = context.Barrier(workers + 1)
+        processes = [context.Process(target=only_forward, args=(task, engine, tiles, begin)) for _ in range(workers)]
+        for process in processes:
+            process.start()
+        begin.wait()
+        started = time.perf_counter()
+        for process in processes:
+            process.join()
+        taken = time.perf_counter() - started
+    return tiles * workers * task.grid.block(0).box.size / taken
+
+
+def only_forward(task: PredictTask, engine_name: str, tiles: int, begin: Barrier) -> None:
+    """The engine's part of so many tiles."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    network = task.load_network()
+    engine = build_engine(engine_name, network, None, 1)
+    box = task.grid.block(0).box
+    read = read_box(network, box, NEAREST_NEIGHBOURS)
+    windows = [part for part in parts_of(network, read.shape, box)]
+    engine(windows[0])
+    begin.wait()
+    for _ in range(tiles):
+        for part in windows:
+            engine(part)
+
+
+def parts_of(network: EmbeddingNetwork, read: Coordinate, box: Box) -> list[torch.Tensor]:
+    """Windows of the passes that a tile takes."""
+    reach = network.section_reach
+    if reach is None:
+        return [torch.rand(1, 1, *read)]
+    step = sections_at_once(read[1:], torch.device("cpu"))
+    sections = read[0] - 2 * reach
+    part = torch.rand(step, 2 * reach + 1, *read[1:])
+    return [part[: min(step, sections - first)] for first in range(0, sections, step)]
+
+
+def pipeline_table(folder: Path, scale: Scale, engines: Sequence[str], workers: int) -> dict[str, dict[str, float]]:
+    """Voxels per second of teacher and student through the stage and through the engine alone."""
+    config = load_config(ROOT / "configs" / "fib25.json", [])
+    networks = {"student": config.student.network}
+    rates: dict[str, dict[str, float]] = {}
+    for name, network in networks.items():
+        for engine in engines:
+            stage, forward = [], []
+            for _ in range(scale.repeats):
+                stage.append(stage_rate(folder, network, scale, engine, workers))
+                forward.append(forward_rate(folder, network, scale, engine, workers))
+            rates[f"{name}, {engine}"] = {"stage": median(stage), "forward": median(forward)}
+    return rates
+
+
+def tiling_table(scale: Scale, engine_name: str) -> dict[str, Any]:
+    """The published tiling against ours: voxels per second, and how far the results lie apart."""
+    torch.manual_seed(0)
+    network = compact(build_network("mala_tiny").eval())
+    predictor = Predictor(network, NEAREST_NEIGHBOURS, build_engine(engine_name, network, None, 1))
+    grid = BlockGrid(Box.of_shape(scale.tiled), PUBLISHED, Coordinate(8, 8, 8), Coordinate(0, 0, 0))
+    tile = grid.merged(
+        tile_blocks(
+            grid,
+            predictor.read_box,
+            lambda read, box: working_bytes(network, read, box, NEAREST_NEIGHBOURS, "cpu"),
+            free_memory() // 2,
+            workers=1,
+            enough=1,
+        )
+    )
+    raw = texture(scale.tiled)
+    ours, our_rate = predicted(predictor, raw, tile)
+    published, published_rate = predicted(predictor, raw, grid, most=4)
+    done = published >= 0
+    levels = np.abs(ours.astype(int) - published)[done]
+    return {
+        "tile": list(tile.block_size),
+        "voxels_per_second": our_rate,
+        "published_voxels_per_second": published_rate,
+        "tiling_speedup": our_rate / published_rate,
+        "most_levels_apart": int(levels.max()),
+        "share_apart": float((levels > 0).mean()),
+    }
+
+
+def predicted(predictor: Predictor, raw: np.ndarray, grid: BlockGrid, most: int = 1 << 30) -> tuple[np.ndarray, float]:
+    """Affinities (k, z, y, x) int16 of the first blocks, -1 elsewhere, and voxels per second of one thread."""
+    affinities = np.full((len(predictor.offsets), *raw.shape), -1, np.int16)
+    seconds, voxels = 0.0, 0
+    for block in itertools.islice(grid, most):
+        indices = [mirror_indices(b, e, n) for b, e, n in zip(*bounds(predictor.read_box(block.box)), raw.shape, strict=True)]
+        seen = raw[np.ix_(*indices)]
+        predictor.quantised(seen, block.box) if not voxels else None  # compiles
+        started = time.perf_counter()
+        crop(affinities, block.box)[:] = predictor.quantised(seen, block.box)
+        seconds += time.perf_counter() - started
+        voxels += block.box.size
+    return affinities, voxels / seconds
+
+
+def bounds(box: Box) -> tuple[Coordinate, Coordinate]:
+    """Where a box begins and ends."""
+    return box.begin, box.end
+
+
+def engine_table(scale: Scale, engines: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """Seconds per million voxels of one thread, margins included in what is computed but not in what counts."""
+    config = load_config(ROOT / "configs" / "fib25.json", [])
+    assert config.teacher is not None
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for name, settings in {"teacher": config.teacher.network, "student": config.student.network}.items():
+        torch.manual_seed(0)
+        network = compact(build_network(settings).eval())
+        box = Box.of_shape(scale.engine)
+        raw = texture(read_box(network, box, NEAREST_NEIGHBOURS).shape)
+        predictors = {
+            f"{engine}, {precision}": Predictor(network, NEAREST_NEIGHBOURS, build_engine(engine, network, dtype, 1))
+            for engine in engines
+            for precision, dtype in PRECISIONS.items()
+            if not (engine == "onnxruntime" and dtype is not None)
+        }
+        table[name] = compared(predictors, raw, box, scale.repeats)
+    return table
+
+
+def compared(predictors: dict[str, Predictor], raw: np.ndarray, box: Box, repeats: int) -> dict[str, dict[str, float]]:
+    """Seconds per million voxels, and the levels between the results and the first one's."""
+    results = {name: predictor.quantised(raw, box).astype(int) for name, predictor in predictors.items()}
+    first = next(iter(results.values()))
+    seconds: dict[str, list[float]] = {name: [] for name in predictors}
+    for _ in range(repeats):
+        for name, predictor in predictors.items():
+            started = time.perf_counter()
+            predictor.quantised(raw, box)
+            seconds[name].append(time.perf_counter() - started)
+    return {
+        name: {
+            "seconds_per_megavoxel": median(seconds[name]) / box.size * 1e6,
+            "most_levels_apart": float(np.abs(result - first).max()),
+            "share_apart": float((result != first).mean()),
+        }
+        for name, result in results.items()
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    options = parse()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    scale = QUICK if options.quick else FULL
+    engines = ["torch", *(name for name in ("openvino", "onnxruntime") if importlib.util.find_spec(name))]
+    best = "openvino" if "openvino" in engines else "torch"
+    result: dict[str, Any] = {"quick": options.quick}
+    if "engines" in options.table:
+        result["engines"] = engine_table(scale, engines)
+    if "tiles" in options.table:
+        result["tiles"] = tiling_table(scale, best)
+        result["tiling_speedup"] = result["tiles"]["tiling_speedup"]
+    if "pipeline" in options.table:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            result["pipeline"] = pipeline_table(Path(folder), scale, [name for name in engines if name != "onnxruntime"], options.workers)
+        result["pipeline_over_forward"] = {
+            name: rates["stage"] / rates["forward"] for name, rates in result["pipeline"].items()
+        }
+    print(json.dumps(result, indent=1))
+    print(json.dumps(result))
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small volumes, one repeat")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--folder", help="where volumes are put; default: the system's temporary folder")
+    parser.add_argument("--table", action="append", choices=["pipeline", "tiles", "engines"], help="repeatable; default: all")
+    options = parser.parse_args()
+    options.table = options.table or ["engines", "tiles", "pipeline"]
+    return options
+
+
+if __name__ == "__main__":
+    main()
