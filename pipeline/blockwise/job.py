@@ -83,7 +83,7 @@ class JobAttention:
 
     def _leave_block(self, number: int, frame: FrameType | None) -> None:
         first, self._reason = not self._reason, TOLD_BY_CLUSTER
-        if first and self._attendance.entry.block is not None:
+        if first and self._attendance.entry.blocks:
             raise Leave(self._reason)
 
     def _await_signal(self, reading: int) -> None:

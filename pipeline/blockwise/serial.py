@@ -51,7 +51,7 @@ class _InProcess:
         index = self._task.grid.block_of(block.write_roi).index
         self._attendance.begin(index)
         success = attempt(self._opened, self._task.grid.block(index))
-        self._attendance.end(success)
+        self._attendance.end(index, success)
         if not success:
             block.status = daisy.BlockStatus.FAILED
 

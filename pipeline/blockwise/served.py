@@ -113,10 +113,14 @@ class Service:
             self.notice.save(self.run)
 
     def died(self, task: BlockTask, worker: str, reason: str) -> None:
-        """A worker died of itself: the block that it had has been tried once more."""
+        """A worker died of itself: the blocks that it had have been tried once more."""
         entry = read_entry(task, worker)
-        if entry is not None and entry.block is not None and not marked_blocks(task).ravel()[entry.block]:
-            record_death(task, entry.block, reason)
+        if entry is None or not entry.blocks:
+            return
+        done = marked_blocks(task).ravel()
+        for block in entry.blocks:
+            if not done[block]:
+                record_death(task, block, reason)
 
     @staticmethod
     def _wake(events: Sequence[threading.Event]) -> None:

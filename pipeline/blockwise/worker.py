@@ -84,7 +84,7 @@ def _take_blocks(task: BlockTask, client: daisy.Client, attendance: Attendance, 
                     attention.before_block()
                     attendance.begin(index := task.grid.block_of(block.write_roi).index)
                     success = attempt(opened, task.grid.block(index))
-                    attendance.end(success)
+                    attendance.end(index, success)
                 except Leave as told:  # seen by daisy, it would become the error of the block
                     success, leave = False, told
                 if not success:
