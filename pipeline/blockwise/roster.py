@@ -33,7 +33,6 @@ __all__ = [
     "attend",
     "clear_roster",
     "longest_block",
-    "most_memory",
     "read_entry",
     "read_roster",
     "roster_folder",
@@ -127,11 +126,6 @@ def clear_roster(task: BlockTask) -> None:
 def roster_folder(task: BlockTask) -> Path:
     """Where the workers of a task keep their entries."""
     return task.folder / "workers"
-
-
-def most_memory(task: BlockTask) -> int:
-    """Bytes of the worker that needed most; 0 if none has finished a block."""
-    return max((entry.memory for entry in _entries(task)), default=0)
 
 
 def longest_block(task: BlockTask) -> float:
