@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -107,7 +107,7 @@ class BlockGrid:
             end[axis] = min(begin[axis] + size, extent)
         if rest:
             raise ValueError(f"there is no block {index} in a grid of {len(self)}")
-        return Block(index, Box(Coordinate(begin), Coordinate(end)))
+        return Block(index, Box(_coordinate(begin), _coordinate(end)))
 
     def to_roi(self, box: Box) -> Roi:
         """A box of stored voxels as a region in nanometres."""
@@ -148,3 +148,8 @@ class BlockGrid:
         """
         if len(self) * self.voxels_per_block >= 2**63:
             raise UserError("the region has more voxels than there are fragment ids", "volumes.segment")
+
+
+def _coordinate(values: Sequence[int]) -> Coordinate:
+    """Of numbers that are integers: its own constructor looks at each, which takes longer than all else of a block."""
+    return tuple.__new__(Coordinate, values)
