@@ -102,9 +102,10 @@ class BlockGrid:
         """
         rest, begin, end = index, [0, 0, 0], [0, 0, 0]
         for axis, blocks, size, extent in self._axes_from_last:
-            rest, position = divmod(rest, blocks)
-            begin[axis] = position * size
-            end[axis] = min(begin[axis] + size, extent)
+            first = rest % blocks * size
+            begin[axis] = first
+            end[axis] = first + size if first + size < extent else extent
+            rest //= blocks
         if rest:
             raise ValueError(f"there is no block {index} in a grid of {len(self)}")
         return Block(index, Box(_coordinate(begin), _coordinate(end)))
@@ -121,8 +122,9 @@ class BlockGrid:
         """
         index = 0
         for begin, (offset, step, blocks) in zip(roi.begin, self._axes_in_nanometres, strict=True):
-            position, rest = divmod(begin - offset, step)
-            if rest or not 0 <= position < blocks:
+            distance = begin - offset
+            position = distance // step
+            if distance % step or not 0 <= position < blocks:
                 raise ValueError(f"no block begins at {tuple(roi.begin)} nm")
             index = index * blocks + position
         return index

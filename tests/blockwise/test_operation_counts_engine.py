@@ -130,7 +130,8 @@ def count_system_calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def test_a_block_opens_no_file_and_asks_the_system_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     global counting
     task = task_of(tmp_path)
-    blocks = len(task.grid) - WARM
+    last = len(task.grid)
+    blocks = last - WARM
     events: Counter[str] = Counter()
     calls = count_system_calls(monkeypatch)
 
@@ -139,7 +140,7 @@ def test_a_block_opens_no_file_and_asks_the_system_little(tmp_path: Path, monkey
         if number == WARM:
             calls.clear()
             counting = events
-        if number == len(task.grid):
+        if number == last:
             counting = None
             monkeypatch.undo()
 
@@ -153,7 +154,8 @@ def test_a_block_opens_no_file_and_asks_the_system_little(tmp_path: Path, monkey
 
 def test_a_block_takes_few_steps_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = task_of(tmp_path)
-    blocks = len(task.grid) - WARM
+    last = len(task.grid)
+    blocks = last - WARM
     steps: Counter[str] = Counter()
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
@@ -163,11 +165,11 @@ def test_a_block_takes_few_steps_of_python(tmp_path: Path, monkeypatch: pytest.M
     def from_block(number: int) -> None:
         if number == WARM:
             sys.setprofile(profile)
-        if number == len(task.grid):
+        if number == last:
             sys.setprofile(None)
 
     worker_through(task, monkeypatch, from_block)
-    assert sum(steps.values()) <= 90 * blocks, f"{sum(steps.values()) / blocks:.0f} calls per block"
+    assert sum(steps.values()) <= 75 * blocks, f"{sum(steps.values()) / blocks:.0f} calls per block"
 
 
 def test_the_roster_record_of_a_block_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
