@@ -4,9 +4,11 @@
     python benchmarks/cluster.py --workers 1 --workers 8 --workers 32 --executor local --executor slurm
 
 Compared are daisy by itself (its own worker loop, with its tracking), and this project's workers as processes and,
-where `sbatch` is found, as jobs. The clock runs from the moment when all workers have come. Scheduler and workers share
-the machine here, so that with many workers on few processors the figures are lower bounds. The last line of the output
-is one JSON object: blocks per second, and the shares of daisy's rate.
+where `sbatch` is found, as jobs. The clock runs from the moment when all workers have come until the last one is told
+that there are no more blocks: how long processes take to start and to end is another question. Scheduler and workers
+share the machine here, so that with many workers on few processors the figures are lower bounds. `--milliseconds` has
+each block take that long, without using the processor. The last line of the output is one JSON object: blocks per
+second, and the shares of daisy's rate.
 """
 
 from __future__ import annotations
@@ -38,12 +40,14 @@ BARE = "daisy"
 
 @dataclass(frozen=True)
 class Gated(Nothing):
-    """Blocks that do nothing, once a file says that all workers are there."""
+    """Blocks that do nothing for a while, once a file says that all workers are there."""
+
+    seconds: float = 0.0
 
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
         pass_gate(self.run.directory)
-        yield lambda block: None
+        yield lambda block: work(self.seconds)
 
 
 def pass_gate(folder: Path) -> None:
@@ -52,7 +56,13 @@ def pass_gate(folder: Path) -> None:
         time.sleep(PATIENCE)
 
 
-def work_for_daisy(folder: Path) -> None:
+def work(seconds: float) -> None:
+    """Compute a block: nothing, or wait as if for an accelerator."""
+    if seconds:
+        time.sleep(seconds)
+
+
+def work_for_daisy(folder: Path, seconds: float) -> None:
     """daisy's own worker loop."""
     client = daisy.Client()
     (folder / f"here_{client.worker_id}").touch()
@@ -60,7 +70,9 @@ def work_for_daisy(folder: Path) -> None:
     while True:
         with client.acquire_block() as block:
             if block is None:
-                return
+                break
+            work(seconds)
+    (folder / f"gone_{client.worker_id}").touch()
 
 
 class Gate:
@@ -75,19 +87,20 @@ class Gate:
     def _run(self) -> None:
         while self._come() < self._workers:
             time.sleep(PATIENCE)
-        self.opened = time.perf_counter()
+        self.opened = time.time()
         (self._folder / "go").touch()
 
 
-def ours(folder: Path, executor: str, workers: int, side: int) -> float:
+def ours(folder: Path, executor: str, workers: int, side: int, seconds: float) -> float:
     """Blocks per second of this project's workers."""
     run = cube(folder, side, executor, workers)
-    gate = Gate(folder, lambda: len(read_roster(Gated(run))), workers)
-    assert run_stages(run, [Gated(run)], False)
-    return side**3 / (time.perf_counter() - gate.opened)
+    task = Gated(run, seconds)
+    gate = Gate(folder, lambda: len(read_roster(task)), workers)
+    assert run_stages(run, [task], False)
+    return side**3 / (max(entry.heard for entry in read_roster(task)) - gate.opened)
 
 
-def daisys(folder: Path, workers: int, side: int) -> float:
+def daisys(folder: Path, workers: int, side: int, seconds: float) -> float:
     """Blocks per second of daisy by itself."""
     folder.mkdir(parents=True)
     gate = Gate(folder, lambda: len(list(folder.glob("here_*"))), workers)
@@ -97,13 +110,13 @@ def daisys(folder: Path, workers: int, side: int) -> float:
         total_roi=daisy.Roi((0, 0, 0), shape),
         read_roi=daisy.Roi((0, 0, 0), block),
         write_roi=daisy.Roi((0, 0, 0), block),
-        process_function=functools.partial(work_for_daisy, folder),
+        process_function=functools.partial(work_for_daisy, folder, seconds),
         read_write_conflict=False,
         max_workers=workers,
         tracking_path=str(folder / "tracking"),
     )
     assert daisy.run_blockwise(task, progress=False, host="127.0.0.1", summary=False)
-    return side**3 / (time.perf_counter() - gate.opened)
+    return side**3 / (max(path.stat().st_mtime for path in folder.glob("gone_*")) - gate.opened)
 
 
 def cube(folder: Path, side: int, executor: str, workers: int) -> Run:
@@ -115,27 +128,34 @@ def cube(folder: Path, side: int, executor: str, workers: int) -> Run:
 def main() -> None:
     """Measure every combination in turn, `--repeats` times, and print medians."""
     options = parse()
-    side = 22 if options.quick else 46
+    side = options.side or (22 if options.quick else 46)
     counts = options.workers or ([1, 4] if options.quick else [1, 8, 32])
     executors = options.executor or ["local", *(["slurm"] if shutil.which("sbatch") else [])]
     rates: dict[str, dict[int, list[float]]] = {name: {n: [] for n in counts} for name in [BARE, *executors]}
-    for repeat in range(1 if options.quick else options.repeats):
+    for repeat in range(options.repeats or (1 if options.quick else 3)):
         for workers in counts:
             for name, measured in rates.items():
                 with tempfile.TemporaryDirectory(prefix="emdistill-", dir=options.folder) as place:
                     folder = Path(place) / f"{name}-{workers}-{repeat}"
-                    rate = daisys(folder, workers, side) if name == BARE else ours(folder, name, workers, side)
+                    pause = options.milliseconds / 1000
+                    rate = (
+                        daisys(folder, workers, side, pause)
+                        if name == BARE
+                        else ours(folder, name, workers, side, pause)
+                    )
                     measured[workers].append(rate)
     medians = {name: {n: sorted(values)[len(values) // 2] for n, values in by.items()} for name, by in rates.items()}
-    print("| workers | " + " | ".join(f"{name}: blocks/s" for name in medians) + " |")
-    print("|---|" + "---|" * len(medians))
-    for workers in counts:
-        print(f"| {workers} | " + " | ".join(f"{by[workers]:,.0f}" for by in medians.values()) + " |")
     shares = {
         name: {str(n): round(by[n] / medians[BARE][n], 3) for n in counts}
         for name, by in medians.items()
         if name != BARE
     }
+    print("| workers | " + " | ".join(f"{name}: blocks/s" for name in medians) + " |" + " share |" * len(shares))
+    print("|---|" + "---|" * (len(medians) + len(shares)))
+    for workers in counts:
+        cells = [f"{by[workers]:,.0f}" for by in medians.values()]
+        cells += [f"{by[str(workers)]:.0%}" for by in shares.values()]
+        print(f"| {workers} | {' | '.join(cells)} |")
     print(json.dumps({"quick": options.quick, "blocks_per_second": medians, "share_of_daisy": shares}))
 
 
@@ -144,7 +164,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, action="append", help="repeatable; default: 1, 8 and 32")
     parser.add_argument("--executor", action="append", choices=["local", "slurm"], help="repeatable; default: all")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, help="default: 3; 1 with --quick")
+    parser.add_argument("--milliseconds", type=float, default=0.0, help="that each block takes; default: none")
+    parser.add_argument("--side", type=int, help="blocks along each axis; default: 46; 22 with --quick")
     parser.add_argument("--folder", help="where runs are put; a folder that all nodes see")
     parser.add_argument("--quick", action="store_true", help="few blocks, few workers")
     return parser.parse_args()

@@ -132,7 +132,7 @@ def only_forward(task: PredictTask, engine_name: str, tiles: int, begin: Barrier
     engine = build_engine(engine_name, network, None, 1)
     box = task.grid.block(0).box
     read = read_box(network, box, NEAREST_NEIGHBOURS)
-    windows = [part for part in parts_of(network, read.shape, box)]
+    windows = parts_of(network, read.shape, box)
     engine(windows[0])
     begin.wait()
     for _ in range(tiles):
@@ -202,7 +202,9 @@ def predicted(predictor: Predictor, raw: np.ndarray, grid: BlockGrid, most: int 
     affinities = np.full((len(predictor.offsets), *raw.shape), -1, np.int16)
     seconds, voxels = 0.0, 0
     for block in itertools.islice(grid, most):
-        indices = [mirror_indices(b, e, n) for b, e, n in zip(*bounds(predictor.read_box(block.box)), raw.shape, strict=True)]
+        indices = [
+            mirror_indices(b, e, n) for b, e, n in zip(*bounds(predictor.read_box(block.box)), raw.shape, strict=True)
+        ]
         seen = raw[np.ix_(*indices)]
         predictor.quantised(seen, block.box) if not voxels else None  # compiles
         started = time.perf_counter()
@@ -273,7 +275,9 @@ def main() -> None:
         result["tiling_speedup"] = result["tiles"]["tiling_speedup"]
     if "pipeline" in options.table:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            result["pipeline"] = pipeline_table(Path(folder), scale, [name for name in engines if name != "onnxruntime"], options.workers)
+            result["pipeline"] = pipeline_table(
+                Path(folder), scale, [name for name in engines if name != "onnxruntime"], options.workers
+            )
         result["pipeline_over_forward"] = {
             name: rates["stage"] / rates["forward"] for name, rates in result["pipeline"].items()
         }
@@ -287,7 +291,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small volumes, one repeat")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", help="where volumes are put; default: the system's temporary folder")
-    parser.add_argument("--table", action="append", choices=["pipeline", "tiles", "engines"], help="repeatable; default: all")
+    parser.add_argument(
+        "--table", action="append", choices=["pipeline", "tiles", "engines"], help="repeatable; default: all"
+    )
     options = parser.parse_args()
     options.table = options.table or ["engines", "tiles", "pipeline"]
     return options

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import os
 import re
 import shutil
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ from .grid import Block
 from .stage import BlockTask
 from .trouble import Trouble
 
+LOOK_SECONDS = 0.2
+"""How often a worker with short blocks looks whether it is to end; after a longer one it always does."""
 ENDING_BYTES = 4096
 """The reason to stop fits in here. The room is taken when a stage begins: a full disk must still let it be written."""
 
@@ -94,17 +98,52 @@ def _record(task: BlockTask, block: int, error: str, trace: str, trouble: Troubl
     _end_if_all_fail_alike(task, error)
 
 
-def forget_failure(task: BlockTask, block: Block) -> None:
-    """A block that failed before has succeeded."""
-    _failure_path(task, block.index).unlink(missing_ok=True)
+class KnownFailures:
+    """What failed before, for a worker that asks at every block: where nothing failed, the answer is one system call.
+
+    Args:
+        task: whose blocks.
+    """
+
+    def __init__(self, task: BlockTask) -> None:
+        self._task, self._folder = task, str(failure_folder(task))
+
+    def are_for_good(self, block: Block) -> bool:
+        """Whether a block failed in this run in a way that would only repeat itself, or has no try left."""
+        if not os.access(self._folder, os.F_OK):
+            return False
+        failure = _read_failure(_failure_path(self._task, block.index))
+        if failure is None:
+            return False
+        return failure.trouble is Trouble.LASTING or failure.tries > self._task.run.config.cluster.retries
+
+    def forget(self, block: Block) -> None:
+        """A block has succeeded. It may have failed before; also meanwhile, with a worker that was given up."""
+        if os.access(self._folder, os.F_OK):
+            _failure_path(self._task, block.index).unlink(missing_ok=True)
 
 
-def failed_for_good(task: BlockTask, block: Block) -> bool:
-    """Whether a block failed in this run in a way that would only repeat itself, or has no try left."""
-    failure = _read_failure(_failure_path(task, block.index))
-    if failure is None:
-        return False
-    return failure.trouble is Trouble.LASTING or failure.tries > task.run.config.cluster.retries
+class Ending:
+    """The reason to end, for a worker that asks for every block: it is looked at every `LOOK_SECONDS`.
+
+    Args:
+        task: that may end early.
+    """
+
+    def __init__(self, task: BlockTask) -> None:
+        self._task, self._next_look = task, -math.inf
+        self._reason: str | None = None
+
+    def reason(self) -> str | None:
+        """Why the task is to stop; None while it is not, or was not a moment ago."""
+        if self._reason is None and (now := time.monotonic()) >= self._next_look:
+            self._reason = reason_to_end(self._task)
+            self._next_look = now + LOOK_SECONDS
+        return self._reason
+
+    def look_again(self) -> None:
+        """Look at the next question: something has happened that may be a reason."""
+        self._next_look = -math.inf
 
 
 def read_failures(task: BlockTask) -> list[BlockFailure]:

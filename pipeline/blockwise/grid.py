@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -74,6 +74,21 @@ class BlockGrid:
         """Voxels of a full block, and so the fragment ids that a block may give out."""
         return int(np.prod(self.block_size))
 
+    @cached_property
+    def _axes_from_last(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Of x, y, z: which axis it is, its blocks, voxels of a full block, and voxels of the region."""
+        shape, region = self.shape, self.region.shape
+        return tuple((axis, int(shape[axis]), int(self.block_size[axis]), int(region[axis])) for axis in (2, 1, 0))
+
+    @cached_property
+    def _axes_in_nanometres(self) -> tuple[tuple[int, int, int], ...]:
+        """Of z, y, x: where the first block begins, length of a full block, and the number of blocks."""
+        steps = self.block_size * self.voxel_size
+        return tuple(
+            (int(offset), int(step), int(blocks))
+            for offset, step, blocks in zip(self.offset, steps, self.shape, strict=True)
+        )
+
     @property
     def box(self) -> Box:
         """All voxels of the stored arrays."""
@@ -86,17 +101,20 @@ class BlockGrid:
         return (self.block(index) for index in range(len(self)))
 
     def block(self, index: int) -> Block:
-        """The block at a position in the grid."""
-        position = Coordinate(int(i) for i in np.unravel_index(index, self.shape))
-        begin = position * self.block_size
-        return Block(index, Box(begin, begin + self.block_size).intersect(self.box))
+        """The block at a position in the grid.
 
-    def block_at(self, begin: Coordinate) -> Block:
-        """The block whose first stored voxel is `begin`."""
-        position = begin / self.block_size
-        if position * self.block_size != begin:
-            raise ValueError(f"no block begins at voxel {tuple(begin)}")
-        return self.block(int(np.ravel_multi_index(tuple(position), tuple(self.shape))))
+        Raises:
+            ValueError: the grid has no such position.
+        """
+        rest, begin, end = index, [0, 0, 0], [0, 0, 0]
+        for axis, blocks, size, extent in self._axes_from_last:
+            first = rest % blocks * size
+            begin[axis] = first
+            end[axis] = first + size if first + size < extent else extent
+            rest //= blocks
+        if rest:
+            raise ValueError(f"there is no block {index} in a grid of {len(self)}")
+        return Block(index, Box(_coordinate(begin), _coordinate(end)))
 
     def to_roi(self, box: Box) -> Roi:
         """A box of stored voxels as a region in nanometres."""
@@ -111,9 +129,20 @@ class BlockGrid:
         for position in itertools.product(*ranges):
             yield self.block(int(np.ravel_multi_index(position, tuple(self.shape))))
 
-    def block_of(self, roi: Roi) -> Block:
-        """The block that writes a region in nanometres."""
-        return self.block_at((roi.begin - self.offset) / self.voxel_size)
+    def index_of(self, roi: Roi) -> int:
+        """The index of the block that writes a region in nanometres; no objects are made on the way.
+
+        Raises:
+            ValueError: no block begins where the region does.
+        """
+        index = 0
+        for begin, (offset, step, blocks) in zip(roi.begin, self._axes_in_nanometres, strict=True):
+            distance = begin - offset
+            position = distance // step
+            if distance % step or not 0 <= position < blocks:
+                raise ValueError(f"no block begins at {tuple(roi.begin)} nm")
+            index = index * blocks + position
+        return index
 
     def to_source(self, box: Box) -> Box:
         """A box of stored voxels, counted from the first voxel of the source."""
@@ -136,3 +165,8 @@ class BlockGrid:
         """
         if len(self) * self.voxels_per_block >= 2**63:
             raise UserError("the region has more voxels than there are fragment ids", "volumes.segment")
+
+
+def _coordinate(values: Sequence[int]) -> Coordinate:
+    """Of numbers that are integers: its own constructor looks at each, which takes longer than all else of a block."""
+    return tuple.__new__(Coordinate, values)

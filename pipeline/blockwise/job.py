@@ -47,16 +47,17 @@ class JobAttention:
         self._attendance, self._line, self._end = attendance, line, end
         self._longest = longest_block(task)
         self._reason = ""
-        self._waiting = threading.Event()
+        self._waits = False
+        self._waits_although_told = threading.Event()
 
     def before_waiting(self) -> None:
         """Leave if told to, or if a block as long as the longest so far does not fit before the time limit."""
+        self._waits = True  # before it asks whether it was told: a signal is seen by the one or by the other
         self._leave_if_told_or_late()
-        self._waiting.set()
 
     def before_block(self) -> None:
         """The same: waiting may have taken long."""
-        self._waiting.clear()
+        self._waits = False
         self._leave_if_told_or_late()
 
     def _leave_if_told_or_late(self) -> None:
@@ -83,13 +84,16 @@ class JobAttention:
 
     def _leave_block(self, number: int, frame: FrameType | None) -> None:
         first, self._reason = not self._reason, TOLD_BY_CLUSTER
-        if first and self._attendance.entry.block is not None:
+        if first and self._waits:
+            self._waits_although_told.set()
+        if first and self._attendance.entry.blocks:
             raise Leave(self._reason)
 
     def _await_signal(self, reading: int) -> None:
         while os.read(reading, 1) != bytes([signal.SIGTERM]):
             pass
-        self._waiting.wait(PATIENCE_WITH_BLOCK)
+        if not self._waits:
+            self._waits_although_told.wait(PATIENCE_WITH_BLOCK)
         with contextlib.suppress(OSError):
             self._attendance.leave(TOLD_BY_CLUSTER)
         self._line.leave(TOLD_BY_CLUSTER)
@@ -130,5 +134,12 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def leave_at_once(status: int) -> None:
+    """End this process; all of its files are closed by now, and to take Python and its libraries apart takes long."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    leave_at_once(main(Path(sys.argv[1])))

@@ -7,76 +7,51 @@ after the loss of a whole machine; nothing but messages and the count of tries d
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import UserError
+from .entries import AT_WORK, DONE, MOST_UNDER_WAY, Entry
 from .memory import peak_memory
 from .stage import BlockTask
 
-ENTRY_BYTES = 2048
-"""Entries are padded to this length, so that a shorter one leaves nothing of a longer one."""
+MEMORY_SECONDS = 0.5
+"""How often a worker looks how much memory it has taken: that takes as long as a dozen writes of its entry."""
+READ_TRIES = 3
+"""Reading an entry again helps if its worker was just writing it."""
 
-AT_WORK = "at work"
-DONE = "done"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What a worker last said about itself.
-
-    Attributes:
-        worker: its name within the task: daisy's number, or another one if it was added by hand.
-        host: machine it runs on, by its name in the cluster if it is a job.
-        process: its process id there.
-        job: its batch job; None if it is no job.
-        log: path of what it prints; empty if that is the driver's output.
-        began: when it began, in seconds since 1970; so are the other times.
-        heard: when it wrote this.
-        block: index of the block under way; None between blocks.
-        block_began: when that one began; 0 between blocks.
-        done, failed: blocks that it has finished.
-        busy: seconds that these took.
-        longest: seconds of the one that took longest.
-        memory: its peak resident memory in bytes.
-        state: `at work`, `done`, or why it left.
-    """
-
-    worker: str
-    host: str
-    process: int
-    job: str | None
-    log: str
-    began: float
-    heard: float
-    block: int | None = None
-    block_began: float = 0.0
-    done: int = 0
-    failed: int = 0
-    busy: float = 0.0
-    longest: float = 0.0
-    memory: int = 0
-    state: str = AT_WORK
-
-    @property
-    def at_work(self) -> bool:
-        """Whether it has not said that it left; it may have died since."""
-        return self.state == AT_WORK
+__all__ = [
+    "AT_WORK",
+    "DONE",
+    "Attendance",
+    "Entry",
+    "attend",
+    "clear_roster",
+    "longest_block",
+    "read_entry",
+    "read_roster",
+    "roster_folder",
+]
 
 
 @dataclass
 class Attendance:
-    """A worker's own entry, kept up to date by itself."""
+    """A worker's own entry, kept up to date by itself.
+
+    Attributes:
+        path: where it lies.
+        entry: what it says.
+    """
 
     path: Path
     entry: Entry
     _file: int = field(init=False)
+    _look_at_memory: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         try:
@@ -84,38 +59,40 @@ class Attendance:
             self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
         except OSError as error:
             raise UserError(f"cannot be written: {error.strerror}", str(self.path)) from error
-        self._write()
+        os.pwrite(self._file, self.entry.pack(), 0)
 
     def begin(self, block: int) -> None:
-        """A block is under way."""
-        self.entry = replace(self.entry, block=block, block_began=time.time())
-        self._write()
+        """A block is under way, beside those that are.
 
-    def end(self, success: bool) -> None:
-        """The block under way is finished."""
-        entry = self.entry
-        seconds = time.time() - entry.block_began
-        self.entry = replace(
-            entry,
-            block=None,
-            block_began=0.0,
-            done=entry.done + success,
-            failed=entry.failed + (not success),
-            busy=entry.busy + seconds,
-            longest=max(entry.longest, seconds),
-            memory=peak_memory(),
-        )
-        self._write()
+        Raises:
+            ValueError: more than `MOST_UNDER_WAY` would be.
+        """
+        entry, now = self.entry, time.time()
+        if len(entry.blocks) == MOST_UNDER_WAY:
+            raise ValueError(f"a worker can have {MOST_UNDER_WAY} blocks under way, not more")
+        entry.blocks[block] = entry.heard = now
+        os.pwrite(self._file, entry.pack_record(), 0)
+
+    def end(self, block: int, success: bool) -> None:
+        """A block under way is finished."""
+        entry, now = self.entry, time.time()
+        seconds = now - entry.blocks.pop(block)
+        entry.heard = now
+        if success:
+            entry.done += 1
+        else:
+            entry.failed += 1
+        entry.busy += seconds
+        entry.longest = max(entry.longest, seconds)
+        if time.monotonic() >= self._look_at_memory:
+            entry.memory = peak_memory()
+            self._look_at_memory = time.monotonic() + MEMORY_SECONDS
+        os.pwrite(self._file, entry.pack_record(), 0)
 
     def leave(self, state: str) -> None:
-        """The worker ends; a block still under way goes back."""
-        self.entry = replace(self.entry, block=None, block_began=0.0, state=state, memory=peak_memory())
-        self._write()
-
-    def _write(self) -> None:
-        self.entry = replace(self.entry, heard=time.time())
-        text = json.dumps(asdict(self.entry)).encode()
-        os.pwrite(self._file, text.ljust(ENTRY_BYTES), 0)
+        """The worker ends; blocks still under way go back."""
+        self.entry = replace(self.entry, heard=time.time(), blocks={}, state=state, memory=peak_memory())
+        os.pwrite(self._file, self.entry.pack(), 0)
 
 
 def attend(task: BlockTask, worker: str, job: str | None = None, log: str = "") -> Attendance:
@@ -126,7 +103,7 @@ def attend(task: BlockTask, worker: str, job: str | None = None, log: str = "") 
     """
     now = time.time()
     return Attendance(
-        roster_folder(task) / f"{worker}.json",
+        _entry_path(task, worker),
         Entry(worker, _this_machine(), os.getpid(), job, log, began=now, heard=now),
     )
 
@@ -143,7 +120,7 @@ def read_roster(task: BlockTask) -> list[Entry]:
 
 def read_entry(task: BlockTask, worker: str) -> Entry | None:
     """The entry of one worker; None if it has not begun, or is writing just now."""
-    return _read(roster_folder(task) / f"{worker}.json")
+    return _read(_entry_path(task, worker))
 
 
 def clear_roster(task: BlockTask) -> None:
@@ -156,23 +133,26 @@ def roster_folder(task: BlockTask) -> Path:
     return task.folder / "workers"
 
 
-def most_memory(task: BlockTask) -> int:
-    """Bytes of the worker that needed most; 0 if none has finished a block."""
-    return max((entry.memory for entry in _entries(task)), default=0)
-
-
 def longest_block(task: BlockTask) -> float:
     """Seconds that the slowest block has taken so far; 0 if none is finished."""
     return max((entry.longest for entry in _entries(task)), default=0.0)
 
 
 def _entries(task: BlockTask) -> Iterator[Entry]:
-    entries = (_read(path) for path in roster_folder(task).glob("*.json"))
+    entries = (_read(path) for path in roster_folder(task).glob("*.entry"))
     return (entry for entry in entries if entry is not None)
 
 
+def _entry_path(task: BlockTask, worker: str) -> Path:
+    return roster_folder(task) / f"{worker}.entry"
+
+
 def _read(path: Path) -> Entry | None:
-    try:
-        return Entry(**json.loads(path.read_text()))
-    except (OSError, ValueError):
-        return None
+    for _ in range(READ_TRIES):
+        try:
+            return Entry.unpack(path.read_bytes())
+        except OSError:
+            return None
+        except ValueError:
+            continue
+    return None

@@ -19,7 +19,7 @@ from ..config import ClusterConfig
 from ..errors import UserError
 from .failures import BlockFailure, read_failures, reason_to_end
 from .markers import marked_blocks
-from .roster import most_memory
+from .roster import read_roster
 from .stage import BlockTask
 from .tracking import marker_folder
 from .trouble import Trouble
@@ -72,13 +72,10 @@ class Cost:
     memory: int = 0
 
 
-def costs_of(tasks: Sequence[BlockTask], summary: dict[str, Any]) -> dict[str, Cost]:
-    """What daisy and the workers measured."""
-    measured = summary.get("per_task", {})
-    return {
-        task.name: Cost(float(measured.get(task.name, {}).get("total_block_secs", 0.0)), most_memory(task))
-        for task in tasks
-    }
+def cost_of(task: BlockTask) -> Cost:
+    """What the workers of a task measured."""
+    entries = read_roster(task)
+    return Cost(sum(entry.busy for entry in entries), max((entry.memory for entry in entries), default=0))
 
 
 def daisy_tasks_of(
@@ -184,7 +181,6 @@ def _daisy_task(
         max_workers=cluster.workers_of(task.stage),
         tracking_path=str(marker_folder(task)),
         skip_mask=task.empty if skip is None else skip,
-        resource_tracking=True,
         requires={_slot(above): 1 for above in range(depth + 1)},
     )
 
@@ -230,7 +226,7 @@ def _failures(task: BlockTask, daisy_task: daisy.Task, state: daisy.TaskState) -
     told = {failure.block: failure for failure in read_failures(task) if not done[failure.block]}
     if reason_to_end(task) is not None or state.failed_count == len(told):
         return tuple(told.values())
-    silent = {task.grid.block_of(block.write_roi).index for block in daisy_task.failed_blocks()} - told.keys()
+    silent = {task.grid.index_of(block.write_roi) for block in daisy_task.failed_blocks()} - told.keys()
     reason = f"its worker died, or it took longer than cluster.block_timeout ({state.timeout_secs} s)"
     return (*told.values(), *(BlockFailure(block, reason, "", Trouble.UNKNOWN) for block in sorted(silent)))
 

@@ -14,7 +14,7 @@ from .executor import Executor
 from .roster import DONE, attend
 from .scheduling import Cost, Outcome, daisy_tasks_of, outcomes_of, pipeline_of
 from .stage import BlockTask
-from .worker import OpenTask, attempt
+from .worker import Books, OpenTask, attempt
 
 
 class SerialExecutor(Executor):
@@ -41,19 +41,18 @@ class _InProcess:
     """The block function of the serial executor, the only worker of its task: opens it at its first block."""
 
     def __init__(self, task: BlockTask, stack: contextlib.ExitStack) -> None:
-        self._task = task
         self._attendance = attend(task, "0")
         stack.callback(self._leave)
+        self._books = Books(task, self._attendance)
         self._opened = stack.enter_context(contextlib.closing(OpenTask(task)))
         self.__name__ = task.name
 
-    def __call__(self, block: daisy.Block) -> None:
-        index = self._task.grid.block_of(block.write_roi).index
-        self._attendance.begin(index)
-        success = attempt(self._opened, self._task.grid.block(index))
-        self._attendance.end(success)
+    def __call__(self, given: daisy.Block) -> None:
+        block = self._books.begin(given)
+        success = attempt(self._opened, self._books, block)
+        self._books.end(block, success)
         if not success:
-            block.status = daisy.BlockStatus.FAILED
+            given.status = daisy.BlockStatus.FAILED
 
     @property
     def cost(self) -> Cost:

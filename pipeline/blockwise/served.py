@@ -32,7 +32,7 @@ from .lifeline import Lifeline, listening
 from .markers import marked_blocks
 from .order import LOG, WORKER, Order, order_path
 from .roster import read_entry
-from .scheduling import Outcome, costs_of, daisy_tasks_of, outcomes_of, pipeline_of, slots
+from .scheduling import Outcome, cost_of, daisy_tasks_of, outcomes_of, pipeline_of, slots
 from .stage import BlockTask
 from .worker import thread_variables
 
@@ -113,10 +113,14 @@ class Service:
             self.notice.save(self.run)
 
     def died(self, task: BlockTask, worker: str, reason: str) -> None:
-        """A worker died of itself: the block that it had has been tried once more."""
+        """A worker died of itself: the blocks that it had have been tried once more."""
         entry = read_entry(task, worker)
-        if entry is not None and entry.block is not None and not marked_blocks(task).ravel()[entry.block]:
-            record_death(task, entry.block, reason)
+        if entry is None or not entry.blocks:
+            return
+        done = marked_blocks(task).ravel()
+        for block in entry.blocks:
+            if not done[block]:
+                record_death(task, block, reason)
 
     @staticmethod
     def _wake(events: Sequence[threading.Event]) -> None:
@@ -157,14 +161,14 @@ class ServedExecutor(Executor):
             with self.staff(service) as start_worker, _stopped_by_signals(service):
                 functions = [_starter(service, task, start_worker) for task in tasks]
                 daisy_tasks = daisy_tasks_of(tasks, functions, cluster, self.returns)
-                states, summary = daisy_core._run_distributed_server(
+                states, _ = daisy_core._run_distributed_server(
                     pipeline_of(tasks, daisy_tasks),
                     slots(tasks, cluster),
                     _Observer(service),
                     host=address,
                     block_tracking=True,
                 )
-        costs = costs_of(tasks, summary or {})
+        costs = {task.name: cost_of(task) for task in tasks}
         return outcomes_of(daisy_tasks, tasks, states, costs, time.monotonic() - started)
 
 
@@ -227,9 +231,9 @@ class _Observer:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        names = [task.name for task in service.tasks]
-        self._bars = _TqdmObserver(task_order=names) if sys.stderr.isatty() else None
-        self._open = set(names)
+        names = tuple(task.name for task in service.tasks)
+        self._bars = _TqdmObserver(task_order=list(names)) if sys.stderr.isatty() else None
+        self._open = names
 
     def on_start(self, states: Mapping[str, Any]) -> None:
         """Before the first block."""
@@ -237,10 +241,11 @@ class _Observer:
             self._bars.on_start(states)
 
     def on_progress(self, states: Mapping[str, Any]) -> None:
-        """After a block."""
-        for task in [task for task in self._open if states[task].is_done()]:
-            self._open.discard(task)
-            self._service.finish(task)
+        """After a block; daisy's server waits for it, so that it asks no more than each open task."""
+        for task in self._open:
+            if states[task].is_done():
+                self._open = tuple(other for other in self._open if other != task)
+                self._service.finish(task)
         if self._bars is not None:
             self._bars.on_progress(states)
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import daisy.v2 as daisy
 from numcodecs import blosc
 
-from .failures import failed_for_good, forget_failure, mark_success, reason_to_end, record_failure
+from .failures import Ending, KnownFailures, mark_success, record_failure
 from .grid import Block
 from .roster import DONE, Attendance
 from .stage import BlockFunction, BlockTask
@@ -72,24 +72,72 @@ def compute_blocks(task: BlockTask, attendance: Attendance, attention: Attention
 
 def _take_blocks(task: BlockTask, client: daisy.Client, attendance: Attendance, attention: Attention) -> None:
     leave: Leave | None = None
+    books = Books(task, attendance)
     with contextlib.closing(OpenTask(task)) as opened:
         while leave is None:
-            if reason_to_end(task) is not None:
+            if books.task_ends():
                 raise Leave(TOLD_TO_STOP)
             attention.before_waiting()
-            with client.acquire_block() as block:
-                if block is None:
+            with client.acquire_block() as given:
+                if given is None:
                     return
                 try:
+                    block = books.begin(given)  # first: a signal from here on finds the block under way
                     attention.before_block()
-                    attendance.begin(index := task.grid.block_of(block.write_roi).index)
-                    success = attempt(opened, task.grid.block(index))
-                    attendance.end(success)
+                    success = attempt(opened, books, block)
+                    books.end(block, success)
                 except Leave as told:  # seen by daisy, it would become the error of the block
                     success, leave = False, told
                 if not success:
-                    block.status = daisy.BlockStatus.FAILED
+                    given.status = daisy.BlockStatus.FAILED
         raise leave
+
+
+class Books:
+    """What is noted of each block of a worker, from when it is given until it goes back; several may be under way.
+
+    All of it costs some microseconds per block while nothing fails: a block may be that short.
+
+    Args:
+        task: whose blocks.
+        attendance: the worker's entry in the roster.
+    """
+
+    def __init__(self, task: BlockTask, attendance: Attendance) -> None:
+        self.task = task
+        self._grid, self._attendance = task.grid, attendance
+        self._ending, self._failures = Ending(task), KnownFailures(task)
+        self._told_of_success = False
+
+    def task_ends(self) -> bool:
+        """Whether the task was told to end early."""
+        return self._ending.reason() is not None
+
+    def begin(self, given: daisy.Block) -> Block:
+        """A block is under way, from now on in the roster: the one that daisy gave."""
+        index = self._grid.index_of(given.write_roi)
+        self._attendance.begin(index)
+        return self._grid.block(index)
+
+    def may_be_tried(self, block: Block) -> bool:
+        """Whether a block is worth a try: its task goes on, and it has not failed for good."""
+        return not self.task_ends() and not self._failures.are_for_good(block)
+
+    def note_failure(self, block: Block, error: Exception, trouble: Trouble) -> None:
+        """A block failed: leave the error for the driver, and have the stage end if going on is of no use."""
+        record_failure(self.task, block, error, trouble)
+        self._ending.look_again()
+
+    def note_success(self, block: Block) -> None:
+        """A block is stored; once is enough to tell all workers that blocks succeed."""
+        self._failures.forget(block)
+        if not self._told_of_success:
+            mark_success(self.task)
+            self._told_of_success = True
+
+    def end(self, block: Block, success: bool) -> None:
+        """A block is not under way any more, and goes back to daisy."""
+        self._attendance.end(block.index, success)
 
 
 class OpenTask:
@@ -99,7 +147,6 @@ class OpenTask:
         self.task = task
         self._stack = contextlib.ExitStack()
         self._process_block: BlockFunction | None = None
-        self._succeeded = False
 
     def process(self, block: Block) -> None:
         """Compute and store a block."""
@@ -107,12 +154,6 @@ class OpenTask:
             self._process_block = self._stack.enter_context(self.task.process())
             limit_threads(self.task.run.config.cluster.threads_per_worker)
         self._process_block(block)
-
-    def note_success(self) -> None:
-        """Tell all workers that blocks succeed; once is enough."""
-        if not self._succeeded:
-            mark_success(self.task)
-            self._succeeded = True
 
     def close(self) -> None:
         """Close files and connections."""
@@ -126,28 +167,32 @@ class OpenTask:
         self._stack, self._process_block = contextlib.ExitStack(), None
 
 
-def attempt(opened: OpenTask, block: Block) -> bool:
+def attempt(opened: OpenTask, books: Books, block: Block) -> bool:
     """Compute one block, waiting for trouble to pass; whether it succeeded. The error is left for the driver."""
-    task = opened.task
-    if reason_to_end(task) is not None or failed_for_good(task, block):
+    if not books.may_be_tried(block):
         return False
-    waits = pauses(task.run.config.cluster, f"{task.run.config.seed} {task.name} {block.index}")
+    waits: Iterator[float] | None = None
     while True:
         try:
             opened.process(block)
         except Exception as error:
             trouble = trouble_of(error)
+            waits = waits or _waits(opened.task, block)
             pause = next(waits, None) if trouble is Trouble.PASSING else None
             if pause is None:
-                record_failure(task, block, error, trouble)
+                books.note_failure(block, error, trouble)
                 return False
             logger.warning("block %d: %s; once more in %.1f s", block.index, error, pause)
             opened.abandon()
             time.sleep(pause)
         else:
-            forget_failure(task, block)
-            opened.note_success()
+            books.note_success(block)
             return True
+
+
+def _waits(task: BlockTask, block: Block) -> Iterator[float]:
+    """Seconds before each further try of a block in trouble that passes."""
+    return pauses(task.run.config.cluster, f"{task.run.config.seed} {task.name} {block.index}")
 
 
 def limit_threads(threads: int) -> None:

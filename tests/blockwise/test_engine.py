@@ -171,7 +171,7 @@ def test_a_resumed_run_asks_the_driver_nothing_block_by_block(tmp_path: Path, mo
     assert toy_chain(run)
     calls: list[int] = []
     monkeypatch.setattr(BlockGrid, "block", lambda grid, index: calls.append(index))
-    monkeypatch.setattr(BlockGrid, "block_of", lambda grid, roi: calls.append(roi))
+    monkeypatch.setattr(BlockGrid, "index_of", lambda grid, roi: calls.append(roi))
     assert toy_chain(run)
     assert not calls, "a run of 100,000 finished blocks would take minutes to find out that nothing is to be done"
 

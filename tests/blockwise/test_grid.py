@@ -28,7 +28,7 @@ def test_every_voxel_belongs_to_exactly_one_block(
     covered = np.zeros(shape, dtype=int)
     for block in grid:
         covered[block.box.slices] += 1
-        assert grid.block_of(grid.to_roi(block.box)) == block
+        assert grid.block(grid.index_of(grid.to_roi(block.box))) == block
     assert (covered == 1).all()
 
 
@@ -41,8 +41,13 @@ def test_fragment_ids_of_blocks_do_not_overlap_even_if_every_voxel_is_a_fragment
 
 def test_a_region_that_is_no_block_is_refused() -> None:
     grid = make_grid((8, 8, 8), (4, 4, 4))
-    with pytest.raises(ValueError, match="no block"):
-        grid.block_at(Coordinate(1, 0, 0))
+    for begin in [(1, 0, 0), (8, 0, 0), (-4, 0, 0), (0, 0, 8)]:
+        box = Box(Coordinate(begin), Coordinate(begin) + 4)
+        with pytest.raises(ValueError, match="no block"):
+            grid.index_of(grid.to_roi(box))
+    for index in (-1, 8):
+        with pytest.raises(ValueError, match=f"no block {index}"):
+            grid.block(index)
 
 
 def test_more_voxels_than_ids_are_refused() -> None:

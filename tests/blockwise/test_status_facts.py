@@ -158,6 +158,16 @@ def test_a_killed_worker_is_seen_while_its_driver_works(tmp_path: Path) -> None:
         assert stage_of(look(run), "predict").running == 1
 
 
+def test_every_block_that_a_worker_has_under_way_counts(tmp_path: Path) -> None:
+    with driver_at_work(run := make_run(tmp_path)) as (predict, _):
+        worker = attend(predict, "0")
+        for block in (6, 8, 7):
+            worker.begin(block)
+        status = look(run)
+        assert stage_of(status, "predict").running == 3
+        assert [(w.block, w.blocks) for w in status.workers] == [(6, (6, 8, 7))]
+
+
 def test_another_process_in_the_run_directory_is_not_taken_for_the_driver_of_old(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     with driver_at_work(run):

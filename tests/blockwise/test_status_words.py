@@ -53,21 +53,21 @@ def standings(*entries: Entry, time: float = 1000.0) -> dict[str, Standing]:
 
 def test_a_block_that_takes_much_longer_than_any_before_is_flagged() -> None:
     assert standings(
-        entry("0", block=1, block_began=900.0, longest=20.0),
-        entry("1", block=2, block_began=970.0),
+        entry("0", blocks={1: 900.0}, longest=20.0),
+        entry("1", blocks={2: 970.0}),
         entry("2"),
     ) == {"0": Standing.SLOW, "1": Standing.BUSY, "2": Standing.IDLE}
 
 
 def test_short_blocks_are_not_called_slow_for_a_few_seconds() -> None:
-    assert standings(entry("0", block=1, block_began=995.0, longest=0.1)) == {"0": Standing.BUSY}
+    assert standings(entry("0", blocks={1: 995.0}, longest=0.1)) == {"0": Standing.BUSY}
 
 
 def test_a_job_that_goes_on_in_the_place_of_another_settles_that_one() -> None:
     assert standings(
         entry("0", state="left: 12 s to the time limit"),
-        entry("0.1", began=20.0, block=4, block_began=15.0),
-        entry("0.2", began=30.0, block=5, block_began=990.0),
+        entry("0.1", began=20.0, blocks={4: 15.0}),
+        entry("0.2", began=30.0, blocks={5: 990.0}),
         entry("1", state="left: told to end by the cluster"),
         entry("2", state=DONE),
     ) == {
@@ -80,8 +80,8 @@ def test_a_job_that_goes_on_in_the_place_of_another_settles_that_one() -> None:
 
 
 def many_workers() -> tuple[WorkerStatus, ...]:
-    busy = [entry(str(worker), block=worker, block_began=999.0, longest=1.0) for worker in range(300)]
-    slow = entry("300", block=7, block_began=100.0)
+    busy = [entry(str(worker), blocks={worker: 999.0}, longest=1.0) for worker in range(300)]
+    slow = entry("300", blocks={7: 100.0})
     left = entry("301", state="cannot reach the driver")
     return tuple(worker_statuses("predict", [*busy, slow, left], State.RUNNING, WORKS, 1000.0))
 

@@ -69,7 +69,8 @@ class WorkerStatus:
         worker, host, process, job, log: as in its `Entry`.
         standing: how it stands.
         reason: why it left, also if it was replaced; empty otherwise.
-        block: index of the block under way; None if there is none.
+        blocks: indices of the blocks under way, those begun first in front.
+        block: the first of them; None if there is none.
         block_seconds: how long that one has been under way; 0 if there is none.
         done, failed: blocks that it has finished.
         memory: its peak in bytes.
@@ -84,6 +85,7 @@ class WorkerStatus:
     log: str
     standing: Standing
     reason: str
+    blocks: tuple[int, ...]
     block: int | None
     block_seconds: float
     done: int

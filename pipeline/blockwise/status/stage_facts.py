@@ -129,7 +129,7 @@ def _task_facts(task: BlockTask, moment: Moment, status: StageStatus, before: Se
     status = replace(
         status,
         done=_count_done(task, status, empty),
-        running=sum(worker.standing.is_present and worker.block is not None for worker in workers),
+        running=sum(len(worker.blocks) for worker in workers if worker.standing.is_present),
         peak_memory=max([status.peak_memory, *(entry.memory for entry in entries)]),
         longest_block=max((entry.longest for entry in entries), default=0.0),
     )

@@ -43,7 +43,7 @@ def _place(entry: Entry) -> str:
 
 
 def _status(stage: str, entry: Entry, standing: Standing, time: float) -> WorkerStatus:
-    block = entry.block if standing.is_present or standing is Standing.DIED else None
+    blocks = tuple(entry.blocks) if standing.is_present or standing is Standing.DIED else ()
     has_left = standing in (Standing.LEFT, Standing.REPLACED) and not entry.at_work
     return WorkerStatus(
         stage=stage,
@@ -54,8 +54,9 @@ def _status(stage: str, entry: Entry, standing: Standing, time: float) -> Worker
         log=entry.log,
         standing=standing,
         reason=entry.state.removeprefix("left: ") if has_left else "",
-        block=block,
-        block_seconds=max(0.0, time - entry.block_began) if block is not None else 0.0,
+        blocks=blocks,
+        block=blocks[0] if blocks else None,
+        block_seconds=max(0.0, time - entry.block_began) if blocks else 0.0,
         done=entry.done,
         failed=entry.failed,
         memory=entry.memory,

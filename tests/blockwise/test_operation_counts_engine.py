@@ -1,0 +1,250 @@
+"""What a block costs besides its work, counted and not timed: a block may be shorter than a millisecond."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import daisy.v2 as daisy
+import pytest
+from toy_tasks import Doubled, make_run
+
+from pipeline.blockwise import run_stages
+from pipeline.blockwise.failures import LOOK_SECONDS, end_early, read_failures, record_death
+from pipeline.blockwise.grid import Block, BlockGrid
+from pipeline.blockwise.roster import attend
+from pipeline.blockwise.stage import BlockFunction
+from pipeline.blockwise.tracking import begin
+from pipeline.blockwise.worker import Books, OpenTask, attempt, compute_blocks
+from pipeline.run import Run
+
+WARM = 20
+"""Blocks before the counting begins: everything is imported and open then."""
+EVENTS = {
+    "open",
+    "os.remove",
+    "os.rename",
+    "os.scandir",
+    "os.listdir",
+    "os.mkdir",
+    "socket.connect",
+    "subprocess.Popen",
+}
+"""What Python tells its audit hooks."""
+CALLS = ("access", "pwrite", "stat", "lstat", "unlink")
+"""System calls that it does not tell of, or not of all; `os` is patched to count them."""
+
+counting: Counter[str] | None = None
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if counting is not None and event in EVENTS:
+        counting[event] += 1
+
+
+sys.addaudithook(_audit)
+
+
+@dataclass(frozen=True)
+class Nothing(Doubled):
+    """Blocks that do nothing."""
+
+    @contextmanager
+    def process(self) -> Iterator[BlockFunction]:
+        yield lambda block: None
+
+
+class NoAttention:
+    """Nobody tells the worker to leave."""
+
+    def before_waiting(self) -> None:
+        """Never."""
+
+    def before_block(self) -> None:
+        """Never."""
+
+
+class Given:
+    """A block as daisy gives it."""
+
+    status = daisy.BlockStatus.PROCESSING
+
+    def __init__(self, grid: BlockGrid, block: Block) -> None:
+        self.write_roi = grid.to_roi(block.box)
+
+
+class HandsOut:
+    """Stands for daisy's client: gives the blocks of a task one after the other, and counts in between."""
+
+    def __init__(self, task: Doubled, from_block: Callable[[int], None]) -> None:
+        self._given = [Given(task.grid, block) for block in task.grid]
+        self._from_block, self._next = from_block, 0
+
+    @contextmanager
+    def acquire_block(self) -> Iterator[Given | None]:
+        """The next block."""
+        self._from_block(self._next)
+        given = self._given[self._next] if self._next < len(self._given) else None
+        self._next += 1
+        yield given
+
+
+def task_of(directory: Path) -> Nothing:
+    """A task of some hundred blocks that has begun."""
+    task = Nothing(make_run(directory, (25, 26, 25)))
+    begin(task)
+    return task
+
+
+def worker_through(task: Nothing, monkeypatch: pytest.MonkeyPatch, from_block: Callable[[int], None]) -> None:
+    """A worker's whole life, in this process."""
+    monkeypatch.setattr(daisy, "Client", lambda: HandsOut(task, from_block))
+    assert compute_blocks(task, attend(task, "0"), NoAttention()) == "done"
+
+
+def count_system_calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """A counter of calls into `os`, which goes on until the test ends."""
+    counts: Counter[str] = Counter()
+
+    def counted(name: str) -> Callable[..., Any]:
+        function = getattr(os, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            counts[name] += 1
+            return function(*arguments, **named)
+
+        return call
+
+    for name in CALLS:
+        monkeypatch.setattr(os, name, counted(name))
+    return counts
+
+
+def test_a_block_opens_no_file_and_asks_the_system_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    global counting
+    task = task_of(tmp_path)
+    last = len(task.grid)
+    blocks = last - WARM
+    events: Counter[str] = Counter()
+    calls = count_system_calls(monkeypatch)
+
+    def from_block(number: int) -> None:
+        global counting
+        if number == WARM:
+            calls.clear()
+            counting = events
+        if number == last:
+            counting = None
+            monkeypatch.undo()
+
+    worker_through(task, monkeypatch, from_block)
+    assert calls["pwrite"] == 2 * blocks, "the roster is written when a block begins and when it ends"
+    assert calls["access"] <= 2 * blocks, "one look before and one after for failures"
+    looks = 5  # at the reason to end and at the memory, a few per second
+    assert sum(events.values()) <= looks + blocks // 10, events
+    assert calls["stat"] + calls["lstat"] + calls["unlink"] <= looks + blocks // 10, calls
+
+
+def test_a_block_takes_few_steps_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = task_of(tmp_path)
+    last = len(task.grid)
+    blocks = last - WARM
+    steps: Counter[str] = Counter()
+
+    def profile(frame: FrameType, event: str, argument: Any) -> None:
+        if event in ("call", "c_call"):
+            steps[event] += 1
+
+    def from_block(number: int) -> None:
+        if number == WARM:
+            sys.setprofile(profile)
+        if number == last:
+            sys.setprofile(None)
+
+    worker_through(task, monkeypatch, from_block)
+    assert sum(steps.values()) <= 75 * blocks, f"{sum(steps.values()) / blocks:.0f} calls per block"
+
+
+def test_the_roster_record_of_a_block_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, sizes = task_of(tmp_path), []
+    attendance, write = attend(task, "0"), os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, content, at: sizes.append(len(content)) or write(file, content, at))
+    for index in range(10):
+        attendance.begin(index)
+        attendance.end(index, True)
+    assert len(sizes) == 20
+    assert max(sizes) <= 128
+
+
+def test_the_serial_executor_opens_no_file_per_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_of(side: int) -> tuple[int, int]:
+        """Roster writes and opened files."""
+        global counting
+        run = make_run(tmp_path / str(side), (side + 1, side + 2, side + 1), predict={"skip_empty": False})
+        with monkeypatch.context() as patch:
+            calls, counting = count_system_calls(patch), Counter()
+            opened = counting
+            assert run_stages(run, [Nothing(run)], False)
+            counting = None
+        return calls["pwrite"], opened["open"]
+
+    (few_writes, few_opened), (many_writes, many_opened) = run_of(8), run_of(24)
+    more_blocks = 6**3 - 2**3
+    assert many_writes - few_writes == 2 * more_blocks
+    assert many_opened - few_opened <= more_blocks // 10
+
+
+def books_and_blocks(run: Run) -> tuple[Nothing, Books, OpenTask, list[Block]]:
+    task = Nothing(run)
+    begin(task)
+    return task, Books(task, attend(task, "0")), OpenTask(task), list(task.grid)
+
+
+def test_a_block_that_failed_elsewhere_a_moment_ago_is_known_to_the_next_worker(tmp_path: Path) -> None:
+    """There is no time in which what is not there is believed not to be there."""
+    task, books, opened, blocks = books_and_blocks(make_run(tmp_path, cluster={"retries": 0}))
+    assert attempt(opened, books, blocks[0])
+    record_death(task, blocks[1].index, "its worker died")  # while this worker is at work
+    assert not attempt(opened, books, blocks[1])
+    assert attempt(opened, books, blocks[2])
+    assert [failure.block for failure in read_failures(task)] == [blocks[1].index]
+
+
+def test_a_success_takes_back_a_failure_that_was_noted_meanwhile(tmp_path: Path) -> None:
+    task, books, _, blocks = books_and_blocks(make_run(tmp_path))
+    assert books.may_be_tried(blocks[3])
+    record_death(task, blocks[3].index, "its former worker died")
+    books.note_success(blocks[3])
+    assert read_failures(task) == []
+
+
+def test_the_reason_to_end_is_seen_before_the_next_block_after_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, books, opened, blocks = books_and_blocks(make_run(tmp_path))
+    now = [1000.0]
+    monkeypatch.setattr("pipeline.blockwise.failures.time.monotonic", lambda: now[0])
+    assert attempt(opened, books, blocks[0])
+    end_early(task, "the disk is full")
+    now[0] += LOOK_SECONDS
+    assert not attempt(opened, books, blocks[1])
+    assert books.task_ends()
+
+
+def test_a_worker_whose_own_block_ends_the_stage_begins_no_other(tmp_path: Path) -> None:
+    _, books, opened, blocks = books_and_blocks(make_run(tmp_path))
+    assert attempt(opened, books, blocks[0])
+
+    def fill_disk(block: Block) -> None:
+        raise OSError(28, "No space left on device")
+
+    opened._process_block = fill_disk
+    assert not attempt(opened, books, blocks[1])
+    assert books.task_ends()

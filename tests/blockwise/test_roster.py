@@ -1,0 +1,101 @@
+"""What a worker says about itself survives it, whatever it was doing: above all, which blocks it had."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+from status_runs import mark_done
+from toy_tasks import Doubled, make_run
+
+from pipeline.blockwise.driver import DriverNotice
+from pipeline.blockwise.entries import MOST_UNDER_WAY, RECORD_BYTES
+from pipeline.blockwise.failures import read_failures
+from pipeline.blockwise.lifeline import Lifeline
+from pipeline.blockwise.roster import attend, read_entry, roster_folder
+from pipeline.blockwise.served import Service
+from pipeline.blockwise.tracking import begin
+
+
+def doubled(directory: Path) -> Doubled:
+    """A task that has begun."""
+    task = Doubled(make_run(directory))
+    begin(task)
+    return task
+
+
+def die_with_blocks(task: Doubled, *blocks: int) -> None:
+    """A worker that takes blocks and vanishes without a word."""
+    attendance = attend(task, "0")
+    for block in blocks:
+        attendance.begin(block)
+    os._exit(9)
+
+
+def test_all_blocks_under_way_are_known_until_each_is_finished(tmp_path: Path) -> None:
+    task = doubled(tmp_path)
+    attendance = attend(task, "0")
+    for block in (5, 3, 2**40):
+        attendance.begin(block)
+    entry = read_entry(task, "0")
+    assert entry is not None
+    assert (list(entry.blocks), entry.block) == ([5, 3, 2**40], 5)
+    attendance.end(5, True)
+    attendance.end(2**40, False)
+    entry = read_entry(task, "0")
+    assert entry is not None
+    assert (list(entry.blocks), entry.done, entry.failed) == ([3], 1, 1)
+    assert entry.block_began >= entry.began
+    assert entry.memory > 2**20
+    attendance.leave("left: told to end by the cluster")
+    entry = read_entry(task, "0")
+    assert entry is not None
+    assert (entry.block, entry.block_began, entry.state) == (None, 0.0, "left: told to end by the cluster")
+
+
+def test_a_worker_has_no_more_blocks_than_its_entry_can_name(tmp_path: Path) -> None:
+    task = doubled(tmp_path)
+    attendance = attend(task, "0")
+    for block in range(MOST_UNDER_WAY):
+        attendance.begin(block)
+    with pytest.raises(ValueError, match="blocks under way"):
+        attendance.begin(MOST_UNDER_WAY)
+    entry = read_entry(task, "0")
+    assert entry is not None
+    assert list(entry.blocks) == list(range(MOST_UNDER_WAY))
+    assert len(entry.pack_record()) <= RECORD_BYTES
+
+
+def test_an_entry_that_is_half_written_is_not_believed(tmp_path: Path) -> None:
+    task = doubled(tmp_path)
+    attendance = attend(task, "0")
+    attendance.begin(1)
+    path = roster_folder(task) / "0.entry"
+    before = path.read_bytes()
+    attendance.end(1, True)
+    attendance.begin(2)
+    after = path.read_bytes()
+    for cut in range(1, RECORD_BYTES):
+        torn = after[:cut] + before[cut:]
+        path.write_bytes(torn)
+        entry = read_entry(task, "0")
+        assert torn in (before, after) or entry is None
+    path.write_bytes(after[:100])
+    assert read_entry(task, "0") is None
+
+
+def test_a_worker_that_dies_costs_all_its_blocks_a_try_but_those_that_are_done(tmp_path: Path) -> None:
+    task = doubled(tmp_path)
+    mark_done(task, 2)  # blocks 0 and 1
+    worker = multiprocessing.get_context("fork").Process(target=die_with_blocks, args=(task, 4, 1, 7))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 9
+    service = Service(task.run, [task], DriverNotice.of_this_process("local", ()), Lifeline("127.0.0.1", 0, ""))
+    for tries in (1, 2):
+        service.died(task, "0", "its worker died of signal 9")
+        failures = read_failures(task)
+        assert [(failure.block, failure.tries) for failure in failures] == [(4, tries), (7, tries)]
+    assert {failure.error for failure in failures} == {"its worker died of signal 9"}
