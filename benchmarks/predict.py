@@ -5,11 +5,11 @@
 
 Three tables, each measured side by side in one run, in alternation, medians:
 
-- pipeline: stage 02 with `--workers` processes (reading, network, affinities, encoding, flush, read-back), against as many
-  processes that pass the same windows through the same engine and do nothing else. The start of workers is left out: two
-  regions are predicted, and the difference of their voxels and times counts.
-- tiles: the published tiling of the published network (84 x 268 x 268 voxels in, 56 x 56 x 56 out) against the tile that is
-  chosen for this machine's memory, same weights, one thread.
+- pipeline: stage 02 with `--workers` processes (reading, network, affinities, encoding, flush, read-back), against as
+  many processes that pass the same windows through the same engine and do nothing else. The start of workers is left
+  out: two regions are predicted, and the difference of their voxels and times counts.
+- tiles: the published tiling of the published network (84 x 268 x 268 voxels in, 56 x 56 x 56 out) against the tile that
+  is chosen for this machine's memory, same weights, one thread.
 - engines: seconds per million voxels, one thread, and how far their affinities lie from torch's in float32, in levels.
 
 Weights are random: speed does not depend on them. The last line of the output is one JSON object.
@@ -179,7 +179,6 @@ def tiling_table(scale: Scale, engine_name: str) -> dict[str, Any]:
             lambda read, box: working_bytes(network, read, box, NEAREST_NEIGHBOURS, "cpu"),
             free_memory() // 2,
             workers=1,
-            enough=1,
         )
     )
     raw = texture(scale.tiled)
@@ -212,11 +211,6 @@ def predicted(predictor: Predictor, raw: np.ndarray, grid: BlockGrid, most: int 
         seconds += time.perf_counter() - started
         voxels += block.box.size
     return affinities, voxels / seconds
-
-
-def bounds(box: Box) -> tuple[Coordinate, Coordinate]:
-    """Where a box begins and ends."""
-    return box.begin, box.end
 
 
 def engine_table(scale: Scale, engines: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:

@@ -53,14 +53,15 @@ class JobAttention:
     def before_waiting(self) -> None:
         """Leave if told to, or if a block as long as the longest so far does not fit before the time limit."""
         self._waits = True  # before it asks whether it was told: a signal is seen by the one or by the other
-        self._leave_if_told_or_late()
+        self.may_go_on()
 
     def before_block(self) -> None:
         """The same: waiting may have taken long."""
         self._waits = False
-        self._leave_if_told_or_late()
+        self.may_go_on()
 
-    def _leave_if_told_or_late(self) -> None:
+    def may_go_on(self) -> None:
+        """Leave if told to, or late."""
         if self._reason:
             raise Leave(self._reason)
         if self._end is None:

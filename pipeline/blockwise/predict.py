@@ -6,6 +6,7 @@ torch and the networks are imported where they are needed: workers of the other 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -176,6 +177,10 @@ class PredictTask(VolumeTask):
         role = config.teacher if config.predict.network == "teacher" else config.student
         return role is not None and bool(getattr(role.network, "background", False))
 
+    @property
+    def blocks_in_flight(self) -> int:
+        return self.run.config.predict.blocks_in_flight
+
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
         from ..networks import build_engine, choose_autocast, compact
@@ -189,10 +194,7 @@ class PredictTask(VolumeTask):
         engine = build_engine(self.engine, network, autocast, self.run.config.cluster.threads_per_worker)
         predictor = Predictor(network, predict.offsets, engine)
 
-        def affinities_of(box: Box) -> np.ndarray:
-            return predictor.quantised(raw.read_mirrored(predictor.read_box(box)), box)
-
-        in_parts = PartByPart(affinities_of)
+        in_parts = PartByPart(lambda box: raw.read_mirrored(predictor.read_box(box)), predictor.quantised)
 
         def process_block(block: Block) -> None:
             affinities = in_parts(self.grid.to_source(block.box))
@@ -207,14 +209,17 @@ class PredictTask(VolumeTask):
 class PartByPart:
     """Predicts boxes in as many parts as the accelerator's memory asks for: when it is too small, in twice as many.
 
-    Parts are exact as blocks are: each reads the context that it needs.
+    Parts are exact as blocks are: each reads the context that it needs. Threads may read at the same time, but compute
+    one after another.
 
     Args:
-        affinities_of: the affinities (k, z, y, x) of a box.
+        read: what the affinities of a box need.
+        compute: the affinities (k, z, y, x) of a box from what was read for it.
     """
 
-    def __init__(self, affinities_of: Callable[[Box], np.ndarray]) -> None:
-        self._affinities_of = affinities_of
+    def __init__(self, read: Callable[[Box], np.ndarray], compute: Callable[[np.ndarray, Box], np.ndarray]) -> None:
+        self._read, self._compute = read, compute
+        self._computing = threading.Lock()
         self.halvings = 0
 
     def __call__(self, box: Box) -> np.ndarray:
@@ -224,11 +229,18 @@ class PartByPart:
             RuntimeError: the memory is too small even for a single voxel.
         """
         while True:
+            halvings = self.halvings
             try:
-                return self._predict(box, self.halvings)
+                return self._predict(box, halvings)
             except RuntimeError as error:
-                if not is_out_of_memory(error) or 2**self.halvings >= box.size:
+                if not is_out_of_memory(error) or 2**halvings >= box.size:
                     raise
+            self._halve(halvings)
+
+    def _halve(self, halvings: int) -> None:
+        """From here on with smaller parts, if no other thread has seen to that."""
+        with self._computing:
+            if self.halvings == halvings:
                 self.halvings += 1
                 logger.warning("too little memory on the device; from here on in %d parts", 2**self.halvings)
             free_device_memory()
@@ -236,7 +248,9 @@ class PartByPart:
     def _predict(self, box: Box, halvings: int) -> np.ndarray:
         axis = int(np.argmax(box.shape))
         if halvings == 0 or box.shape[axis] < 2:
-            return self._affinities_of(box)
+            seen = self._read(box)
+            with self._computing:
+                return self._compute(seen, box)
         low_end, high_begin = list(box.end), list(box.begin)
         low_end[axis] = high_begin[axis] = box.begin[axis] + box.shape[axis] // 2
         parts = [Box(box.begin, Coordinate(low_end)), Box(Coordinate(high_begin), box.end)]

@@ -21,12 +21,10 @@ from .lock import lock_state
 from .markers import marked_blocks
 from .order import ORDER, Order
 from .stage import BlockTask
+from .worker import OUTSIDER
 from .worker_jobs import WorkerJob
 
 logger = logging.getLogger(__name__)
-
-OUTSIDER = "worker_id=-1"
-"""daisy does not count such a worker among those that it started."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,8 @@ def _vacancy(run: Run, driver: DriverNotice, stage: str | None) -> Vacancy:
     chosen = [notice for notice in open_tasks if stage in (None, notice.task)]
     for notice in chosen:
         vacancy = Vacancy(
-            Order.load(run.directory / notice.folder / ORDER), re.sub(r"worker_id=-?\d+", OUTSIDER, notice.context)
+            Order.load(run.directory / notice.folder / ORDER),
+            re.sub(r"worker_id=-?\d+", f"worker_id={OUTSIDER}", notice.context),
         )
         if not (marked_blocks(vacancy.task) | vacancy.task.empty).all():
             return vacancy

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -41,7 +42,7 @@ __all__ = [
 
 @dataclass
 class Attendance:
-    """A worker's own entry, kept up to date by itself.
+    """A worker's own entry, kept up to date by itself; its threads may have blocks under way at the same time.
 
     Attributes:
         path: where it lies.
@@ -52,6 +53,7 @@ class Attendance:
     entry: Entry
     _file: int = field(init=False)
     _look_at_memory: float = field(init=False, default=0.0)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         try:
@@ -67,27 +69,29 @@ class Attendance:
         Raises:
             ValueError: more than `MOST_UNDER_WAY` would be.
         """
-        entry, now = self.entry, time.time()
-        if len(entry.blocks) == MOST_UNDER_WAY:
-            raise ValueError(f"a worker can have {MOST_UNDER_WAY} blocks under way, not more")
-        entry.blocks[block] = entry.heard = now
-        os.pwrite(self._file, entry.pack_record(), 0)
+        with self._lock:
+            entry, now = self.entry, time.time()
+            if len(entry.blocks) == MOST_UNDER_WAY:
+                raise ValueError(f"a worker can have {MOST_UNDER_WAY} blocks under way, not more")
+            entry.blocks[block] = entry.heard = now
+            os.pwrite(self._file, entry.pack_record(), 0)
 
     def end(self, block: int, success: bool) -> None:
         """A block under way is finished."""
-        entry, now = self.entry, time.time()
-        seconds = now - entry.blocks.pop(block)
-        entry.heard = now
-        if success:
-            entry.done += 1
-        else:
-            entry.failed += 1
-        entry.busy += seconds
-        entry.longest = max(entry.longest, seconds)
-        if time.monotonic() >= self._look_at_memory:
-            entry.memory = peak_memory()
-            self._look_at_memory = time.monotonic() + MEMORY_SECONDS
-        os.pwrite(self._file, entry.pack_record(), 0)
+        with self._lock:
+            entry, now = self.entry, time.time()
+            seconds = now - entry.blocks.pop(block)
+            entry.heard = now
+            if success:
+                entry.done += 1
+            else:
+                entry.failed += 1
+            entry.busy += seconds
+            entry.longest = max(entry.longest, seconds)
+            if time.monotonic() >= self._look_at_memory:
+                entry.memory = peak_memory()
+                self._look_at_memory = time.monotonic() + MEMORY_SECONDS
+            os.pwrite(self._file, entry.pack_record(), 0)
 
     def leave(self, state: str) -> None:
         """The worker ends; blocks still under way go back."""

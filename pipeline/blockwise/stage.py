@@ -156,6 +156,12 @@ class BlockTask(Stage):
         """(z, y, x) bool over the block grid: blocks that are not computed, since there is nothing to see."""
         return empty_blocks(self.run, self.grid)
 
+    @property
+    def blocks_in_flight(self) -> int:
+        """Blocks that a worker has under way at a time, each in a thread: one reads while another computes. What
+        `process` gives is then called from several threads."""
+        return 1
+
     def forget_blocks(self) -> None:
         """Remove all that is known of the blocks, so that every one is computed again."""
         shutil.rmtree(self.folder, ignore_errors=True)

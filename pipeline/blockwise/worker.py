@@ -6,8 +6,11 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import daisy.v2 as daisy
@@ -23,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 TOLD_TO_STOP = "the stage ends early"
+OUTSIDER = "-1"
+"""Number of a worker that daisy did not start, and does not count among those that it did."""
 
 
 class Leave(BaseException):
@@ -49,6 +54,34 @@ class Attention(Protocol):
             Leave: it is not to begin it.
         """
 
+    def may_go_on(self) -> None:
+        """Called in both places by threads beside the main one.
+
+        Raises:
+            Leave: the worker is to take and begin no more blocks.
+        """
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The attention of a thread beside the main one, which leaves when the main one does.
+
+    Attributes:
+        worker: that of the worker.
+        over: the main thread has left.
+    """
+
+    worker: Attention
+    over: threading.Event
+
+    def may_go_on(self) -> None:
+        """Leave after the main thread, or where it would."""
+        if self.over.is_set():
+            raise Leave(TOLD_TO_STOP)
+        self.worker.may_go_on()
+
+    before_waiting = before_block = may_go_on
+
 
 def compute_blocks(task: BlockTask, attendance: Attendance, attention: Attention) -> str:
     """The life of a worker: blocks, until there are none or it is to leave. A block that raises is reported as failed.
@@ -62,35 +95,70 @@ def compute_blocks(task: BlockTask, attendance: Attendance, attention: Attention
         What it says when it leaves.
     """
     state = DONE
-    try:
-        _take_blocks(task, daisy.Client(), attendance, attention)
-    except Leave as leave:
-        state = str(leave)
+    with OpenTask(task) as opened, _threads_beside(opened, attendance, attention):
+        try:
+            _take_blocks(opened, daisy.Client(), attendance, attention)
+        except Leave as leave:
+            state = str(leave)
     attendance.leave(state)
     return state
 
 
-def _take_blocks(task: BlockTask, client: daisy.Client, attendance: Attendance, attention: Attention) -> None:
+@contextlib.contextmanager
+def _threads_beside(opened: OpenTask, attendance: Attendance, attention: Attention) -> Iterator[None]:
+    """Threads that take blocks as the main one does, as many as the task wants besides; they finish what they have.
+
+    Each has a connection of its own, on which daisy watches over its block. To daisy they are outsiders: the worker
+    lives as long as its main thread.
+    """
+    over = threading.Event()
+    beside = Beside(attention, over)
+    threads = [
+        threading.Thread(target=_take_blocks_beside, args=(opened, attendance, beside), daemon=True)
+        for _ in range(1, opened.task.blocks_in_flight)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def _take_blocks_beside(opened: OpenTask, attendance: Attendance, attention: Attention) -> None:
+    context = daisy.Context.from_env()
+    context["worker_id"] = OUTSIDER
+    try:
+        _take_blocks(opened, daisy.Client(context), attendance, attention)
+    except Leave:
+        return
+    except BaseException:  # as it would end the main thread
+        traceback.print_exc()
+        os._exit(1)
+
+
+def _take_blocks(opened: OpenTask, client: daisy.Client, attendance: Attendance, attention: Attention) -> None:
     leave: Leave | None = None
-    books = Books(task, attendance)
-    with contextlib.closing(OpenTask(task)) as opened:
-        while leave is None:
-            if books.task_ends():
-                raise Leave(TOLD_TO_STOP)
-            attention.before_waiting()
-            with client.acquire_block() as given:
-                if given is None:
-                    return
-                try:
-                    block = books.begin(given)  # first: a signal from here on finds the block under way
-                    attention.before_block()
-                    success = attempt(opened, books, block)
-                    books.end(block, success)
-                except Leave as told:  # seen by daisy, it would become the error of the block
-                    success, leave = False, told
-                if not success:
-                    given.status = daisy.BlockStatus.FAILED
-        raise leave
+    books = Books(opened.task, attendance)
+    while leave is None:
+        if books.task_ends():
+            raise Leave(TOLD_TO_STOP)
+        attention.before_waiting()
+        with client.acquire_block() as given:
+            if given is None:
+                return
+            try:
+                block = books.begin(given)  # first: a signal from here on finds the block under way
+                attention.before_block()
+                success = attempt(opened, books, block)
+                books.end(block, success)
+            except Leave as told:  # seen by daisy, it would become the error of the block
+                success, leave = False, told
+            if not success:
+                given.status = daisy.BlockStatus.FAILED
+    raise leave
 
 
 class Books:
@@ -141,19 +209,30 @@ class Books:
 
 
 class OpenTask:
-    """A task with everything open that its blocks need: from the first block on, and anew after it was closed."""
+    """A task with everything open that its blocks need: from the first block on, and anew after it was abandoned."""
 
     def __init__(self, task: BlockTask) -> None:
         self.task = task
         self._stack = contextlib.ExitStack()
         self._process_block: BlockFunction | None = None
+        self._opening = threading.Lock()
+
+    def __enter__(self) -> OpenTask:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def process(self, block: Block) -> None:
         """Compute and store a block."""
-        if self._process_block is None:
-            self._process_block = self._stack.enter_context(self.task.process())
-            limit_threads(self.task.run.config.cluster.threads_per_worker)
-        self._process_block(block)
+        self._opened()(block)
+
+    def _opened(self) -> BlockFunction:
+        with self._opening:
+            if self._process_block is None:
+                self._process_block = self._stack.enter_context(self.task.process())
+                limit_threads(self.task.run.config.cluster.threads_per_worker)
+            return self._process_block
 
     def close(self) -> None:
         """Close files and connections."""
@@ -161,10 +240,12 @@ class OpenTask:
         self._stack.close()
 
     def abandon(self) -> None:
-        """Close what can be closed; a connection that is lost cannot."""
-        with contextlib.suppress(Exception):
-            self.close()
-        self._stack, self._process_block = contextlib.ExitStack(), None
+        """Close what can be closed; a connection that is lost cannot. What other threads still use is left to them."""
+        with self._opening:
+            if self.task.blocks_in_flight == 1:
+                with contextlib.suppress(Exception):
+                    self._stack.close()
+            self._stack, self._process_block = contextlib.ExitStack(), None
 
 
 def attempt(opened: OpenTask, books: Books, block: Block) -> bool:

@@ -44,6 +44,8 @@ class PredictConfig(Section):
     """What runs the network; the last two on CPUs only, `pip install "emdistill[cpu]"`. They agree within rounding: an
     affinity may differ by one of its 256 levels. `auto`: OpenVINO where it is installed, there is no GPU, and the
     region has more than 16 million voxels; else torch."""
+    blocks_in_flight: Annotated[int, Field(ge=1, le=8)] = 2
+    """Tiles that a worker has under way: while the network has one, others are read and written."""
     offsets: tuple[Offset, ...] = NEAREST_NEIGHBOURS
     """Offsets of the stored affinities in voxels."""
     device: str = "auto"

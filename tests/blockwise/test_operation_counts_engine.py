@@ -70,6 +70,9 @@ class NoAttention:
     def before_block(self) -> None:
         """Never."""
 
+    def may_go_on(self) -> None:
+        """Always."""
+
 
 class Given:
     """A block as daisy gives it."""

@@ -74,14 +74,15 @@ def test_pauses_double_up_to_a_limit_and_differ_between_blocks() -> None:
 def test_an_accelerator_with_too_little_memory_gets_smaller_parts_from_then_on() -> None:
     sizes: list[int] = []
 
-    def affinities_of(box: Box) -> np.ndarray:
+    def affinities_of(seen: np.ndarray, box: Box) -> np.ndarray:
+        assert seen.size == box.size
         sizes.append(box.size)
         if box.size > 40:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         z, y, x = np.meshgrid(*(np.arange(b, e) for b, e in zip(box.begin, box.end, strict=True)), indexing="ij")
         return np.stack([z, y, x])
 
-    in_parts = PartByPart(affinities_of)
+    in_parts = PartByPart(lambda box: np.zeros(box.size), affinities_of)
     box = Box(Coordinate(1, 2, 3), Coordinate(5, 8, 8))
     whole = np.stack(np.meshgrid(np.arange(1, 5), np.arange(2, 8), np.arange(3, 8), indexing="ij"))
     np.testing.assert_array_equal(in_parts(box), whole)
@@ -92,9 +93,9 @@ def test_an_accelerator_with_too_little_memory_gets_smaller_parts_from_then_on()
 
 
 def test_an_accelerator_without_memory_for_a_voxel_is_an_error() -> None:
-    def never(box: Box) -> np.ndarray:
+    def never(seen: np.ndarray, box: Box) -> np.ndarray:
         raise RuntimeError("CUDA out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        PartByPart(never)(Box(Coordinate(0, 0, 0), Coordinate(2, 2, 2)))
+        PartByPart(lambda box: np.zeros(1), never)(Box(Coordinate(0, 0, 0), Coordinate(2, 2, 2)))
     assert not is_out_of_memory(RuntimeError("no kernel image"))
