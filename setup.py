@@ -34,6 +34,7 @@ setup(
         "numpy>=2.0,<3",
         "scipy>=1.14",
         "scikit-image>=0.25",
+        "numba>=0.63,<1",  # watershed and contacts; numpy 2.4 needs 0.63
         "h5py>=3.11",
         "tifffile>=2024.8",
         "imagecodecs>=2024.9",  # compressed TIFF (LZW, JPEG, zstd)

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .affinities import check_matching
-
-RESOLUTION = 2.0**-26
-"""Affinities enter the sums as multiples of this."""
+from .contacts import RESOLUTION, count_contacts
 
 
 @dataclass(frozen=True)
@@ -77,15 +75,9 @@ def region_graph_statistics(
     """
     check_matching(affinities, fragments, offsets)
     owned = owned if owned is not None else tuple(slice(0, extent) for extent in fragments.shape)
-    pairs, values = [], []
-    for channel, offset in zip(affinities, offsets, strict=True):
-        here, there = _pair_slices(fragments.shape, offset, owned)
-        first, second = fragments[here], fragments[there]
-        touching = (first != second) & (first != 0) & (second != 0)
-        first, second = first[touching].astype(np.uint64), second[touching].astype(np.uint64)
-        pairs.append(np.stack([np.minimum(first, second), np.maximum(first, second)]))
-        values.append(fixed_point(channel[here][touching]))
-    return _sum_pairs(np.concatenate(pairs, axis=1), np.concatenate(values))
+    places = [_pair_slices(fragments.shape, offset, owned) for offset in offsets]
+    rows = count_contacts(affinities, fragments.astype(np.uint64, copy=False), places)
+    return RegionGraph(rows[:, :2], rows[:, 2].astype(np.int64), rows[:, 3] * RESOLUTION)
 
 
 def merge_graphs(graphs: Sequence[RegionGraph]) -> RegionGraph:
@@ -116,13 +108,6 @@ def _pair_slices(
         here.append(slice(begin, end))
         there.append(slice(max(0, begin + step), max(0, end + step)))
     return tuple(here), tuple(there)
-
-
-def _sum_pairs(pairs: np.ndarray, values: np.ndarray) -> RegionGraph:
-    """Add up values of equal pairs; pairs is (2, n) with the smaller id first."""
-    edges, inverse = _unique_pairs(pairs)
-    count = np.bincount(inverse, minlength=len(edges)).astype(np.int64)
-    return RegionGraph(edges, count, np.bincount(inverse, values, len(edges)))
 
 
 def _unique_pairs(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
