@@ -37,6 +37,9 @@ def fragment_statistics(fragments: np.ndarray) -> FragmentStatistics:
     """
     fragments = np.ascontiguousarray(fragments, np.uint64)
     ids = _candidates(fragments)
+    if len(ids) == 0:
+        vectors = np.zeros((0, 3), np.int64)
+        return FragmentStatistics(ids, np.zeros(0, np.int64), np.zeros((0, 3)), vectors, vectors.copy())
     found = cc3d.statistics(relabel(fragments, ids, np.arange(1, len(ids) + 1, dtype=np.uint32)))
     present = np.flatnonzero(found["voxel_counts"][1:]) + 1
     boxes = [found["bounding_boxes"][number] for number in present]
@@ -44,8 +47,8 @@ def fragment_statistics(fragments: np.ndarray) -> FragmentStatistics:
         id=ids[present - 1],
         size=found["voxel_counts"][present].astype(np.int64),
         centre=found["centroids"][present].astype(np.float64),
-        begin=np.array([[axis.start for axis in box] for box in boxes], np.int64).reshape(-1, 3),
-        end=np.array([[axis.stop for axis in box] for box in boxes], np.int64).reshape(-1, 3),
+        begin=np.array([[axis.start for axis in box] for box in boxes], np.int64),
+        end=np.array([[axis.stop for axis in box] for box in boxes], np.int64),
     )
 
 
