@@ -114,7 +114,7 @@ def _spread(cells: np.ndarray, heights: np.ndarray, levels: int, section: int, r
 
 @compiled
 def _can_spread(cells: np.ndarray, cell: int, section: int, row: int) -> bool:
-    """Whether a neighbour of a cell is free. Without branches, so that the neighbours of many cells are fetched at once."""
+    """Whether a neighbour of a cell is free; without branches, so that memory serves many cells at once."""
     return bool(
         (cells[cell - section, 1] == _FREE)
         | (cells[cell - row, 1] == _FREE)
