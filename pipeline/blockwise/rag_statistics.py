@@ -53,7 +53,7 @@ def edge_table(
     """The contacts that a block counts: pairs of a voxel it owns and that voxel's neighbour on the low side.
 
     Args:
-        affinities: (k, z, y, x) uint8 of the block and one voxel of context on the low side, whose values do not matter.
+        affinities: (k, z, y, x) uint8 of the block and one voxel of context on the low side, whose values do not count.
         fragments: (z, y, x) uint64 of the same voxels.
         owned: the block, counted from the first voxel of the arrays.
         neighbours: offset of each channel, in voxels.
