@@ -5,9 +5,10 @@
 
 All get the same uint8 affinities in the same zarr array, blocks of the same shape with the same context, and as
 many processes; they take turns. Seconds are wall clock from the start to the written segmentation, and include what
-starting takes, which is measured on a corner of one block besides. VOI (bits) is against the labels, with voxels of id 0 given to
-the nearest segment, at each one's best of the same merge thresholds. Affinities are made from the labels: smoothed, with
-correlated and with plain noise; `--affinities FILE.npy` takes others, (3, z, y, x) uint8 of the labelled volume.
+starting takes, which is measured on a corner of one block besides. VOI (bits) is against the labels, with voxels of
+id 0 given to the nearest segment, at each one's best of the same merge thresholds. Affinities are made from the labels:
+smoothed, with correlated and with plain noise; `--affinities FILE.npy` takes others, (3, z, y, x) uint8 of the labelled
+volume.
 
 The last line of the output is one JSON object: `over_volara`, `over_waterz` (our rate over theirs), rates and VOIs.
 """
