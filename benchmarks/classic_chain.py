@@ -1,8 +1,8 @@
 """The classic way from affinities to a segmentation, as many scripts go it: SciPy, scikit-image, waterz.
 
-Blocks with context, in a pool of processes: seeds at the maxima of the distance to boundaries, scikit-image's watershed,
-connected parts; then waterz on each block with context, its scores on the edges of a graph in memory; connected
-components; relabelling. Nothing is recorded or checked, and a run that breaks off begins anew.
+Blocks with context, in a pool of processes: seeds at the maxima of the distance to boundaries, scikit-image's
+watershed, connected parts; then waterz on each block with context, its scores on the edges of a graph in memory;
+connected components; relabelling. Nothing is recorded or checked, and a run that breaks off begins anew.
 """
 
 from __future__ import annotations
