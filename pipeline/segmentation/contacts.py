@@ -18,7 +18,7 @@ _U, _V, _COUNT, _SUM = 0, 1, 2, 3
 
 def count_contacts(
     affinities: np.ndarray, fragments: np.ndarray, places: Sequence[tuple[tuple[slice, ...], tuple[slice, ...]]]
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Number and affinity of the contacts of all pairs of fragments that touch.
 
     Args:
@@ -27,8 +27,8 @@ def count_contacts(
         places: per channel, indices of the first and of the second voxels of its voxel pairs.
 
     Returns:
-        (E, 4) uint64, sorted: the smaller and the larger id, contacts, and the sum of their affinities in multiples of
-        `RESOLUTION`.
+        The smaller and the larger id, (E, 2) uint64, sorted; contacts, (E,) int64; the sum of their affinities, each
+        rounded to a multiple of `RESOLUTION`, (E,) float64.
     """
     whole = 255.0 if affinities.dtype == np.uint8 else 1.0
     if affinities.dtype != np.uint8:
@@ -37,7 +37,8 @@ def count_contacts(
     for channel, (here, there) in zip(affinities, places, strict=True):
         table, used = _add_contacts(table, used, fragments[here], fragments[there], channel[here], whole)
     pairs = table[table[:, _COUNT] > 0]
-    return pairs[np.lexsort((pairs[:, _V], pairs[:, _U]))]
+    pairs = pairs[np.lexsort((pairs[:, _V], pairs[:, _U]))]
+    return pairs[:, :2], pairs[:, _COUNT].astype(np.int64), pairs[:, _SUM] * RESOLUTION
 
 
 @compiled

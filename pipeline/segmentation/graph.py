@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from .affinities import check_matching
-from .contacts import RESOLUTION, count_contacts
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,10 @@ def region_graph_statistics(
     """
     check_matching(affinities, fragments, offsets)
     owned = owned if owned is not None else tuple(slice(0, extent) for extent in fragments.shape)
+    from .contacts import count_contacts  # compiled: whoever counts none need not load a compiler
+
     places = [_pair_slices(fragments.shape, offset, owned) for offset in offsets]
-    rows = count_contacts(affinities, fragments.astype(np.uint64, copy=False), places)
-    return RegionGraph(rows[:, :2], rows[:, 2].astype(np.int64), rows[:, 3] * RESOLUTION)
+    return RegionGraph(*count_contacts(affinities, fragments.astype(np.uint64, copy=False), places))
 
 
 def merge_graphs(graphs: Sequence[RegionGraph]) -> RegionGraph:
@@ -88,12 +88,6 @@ def merge_graphs(graphs: Sequence[RegionGraph]) -> RegionGraph:
     count = np.bincount(inverse, np.concatenate([graph.count for graph in graphs]), len(edges)).astype(np.int64)
     sums = np.bincount(inverse, np.concatenate([graph.affinity_sum for graph in graphs]), len(edges))
     return RegionGraph(edges, count, sums)
-
-
-def fixed_point(values: np.ndarray) -> np.ndarray:
-    """Affinities as float64 multiples of `RESOLUTION`, whose sums are exact in any order; uint8 is divided by 255."""
-    unit = values / 255.0 if values.dtype == np.uint8 else values.astype(np.float64)
-    return np.round(unit / RESOLUTION) * RESOLUTION
 
 
 def _pair_slices(

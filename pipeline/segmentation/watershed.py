@@ -14,8 +14,6 @@ import numpy as np
 from scipy import ndimage
 
 from .affinities import as_unit_interval, check_kind
-from .flooding import flood
-from .separable import boundary_distance, window_maximum
 
 
 @dataclass(frozen=True)
@@ -109,6 +107,9 @@ def _mean_affinities(affinities: np.ndarray) -> Iterator[np.ndarray]:
 
 def _flooded(foreground: np.ndarray, seeding: _Seeding, minimum_size: int) -> np.ndarray:
     """Fragments 1..n of a section or a block, (z, y, x) int32, from the voxels that are not boundary."""
+    from .flooding import flood  # compiled: whoever makes no fragments need not load a compiler
+    from .separable import boundary_distance
+
     if foreground.all():
         return np.ones(foreground.shape, np.int32)
     distance = boundary_distance(foreground, seeding.spacing)
@@ -127,6 +128,8 @@ def _flooded(foreground: np.ndarray, seeding: _Seeding, minimum_size: int) -> np
 
 def _local_maxima(distance: np.ndarray, foreground: np.ndarray, seeding: _Seeding) -> np.ndarray:
     """Seeds 1..n: foreground voxels that are the largest within `seeding.distance`; a plateau is one seed."""
+    from .separable import window_maximum
+
     largest = window_maximum(distance, seeding.radii)
     maxima = np.empty(foreground.shape, bool)
     for section, window, inside, out in zip(distance, largest, foreground, maxima, strict=True):
