@@ -49,7 +49,7 @@ from pipeline.volumes import create_volume
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("03_extract_fragments.py", "04_agglomerate.py", "05_segment.py")
-THRESHOLDS = (0.5, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)
+THRESHOLDS = (0.5, 0.4, 0.6, 0.7, 0.8)
 """Merge thresholds, 1 - affinity; the first is the one that is timed."""
 BLOCK, CONTEXT = (50, 125, 125), 16
 SOFTNESS, BLOBS, GRAIN = 0.7, 0.5, 0.08
@@ -156,6 +156,9 @@ class Volara(Contender):
         return np.load(file)
 
 
+KINDS: dict[str, type[Contender]] = {"ours": Ours, "volara": Volara, "waterz": Waterz}
+
+
 def sweep_of(fragments: Path, graph: Scored) -> Sweep:
     """Segmentations of scored edges."""
 
@@ -258,6 +261,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--volara-environment", type=Path, default=Path("runs/postprocess_volara"))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, help="turns of each (default: 3, or 1 with --quick)")
+    parser.add_argument("--contenders", nargs="+", choices=KINDS, default=list(KINDS), help="who takes part besides us")
     parser.add_argument("--without-voi", action="store_true", help="time only")
     parser.add_argument("--quick", action="store_true", help="a corner of 100x160x160 voxels, once")
     return parser.parse_args()
@@ -267,10 +271,11 @@ def main() -> None:
     """Measure all in turn and print the table and the ratios."""
     options = parse_arguments()
     affinities, labels = load(options)
-    Volara.python = volara_python(options.volara_environment)
+    if "volara" in options.contenders:
+        Volara.python = volara_python(options.volara_environment)
     options.folder.mkdir(parents=True, exist_ok=True)
     folder = options.folder.resolve()
-    kinds = {"ours": Ours, "volara": Volara, "waterz": Waterz}
+    kinds = {name: kind for name, kind in KINDS.items() if name == "ours" or name in options.contenders}
     corner = make_run(folder / "corner", affinities[:, :32, :64, :64], (32, 64, 64), options.workers)
     run = make_run(folder / "run", affinities, BLOCK, options.workers)
     start, seconds, voi = {}, {name: [] for name in kinds}, {}  # type: ignore[var-annotated]
@@ -293,7 +298,7 @@ def main() -> None:
             f"{score['voi']:.3f} | {score['split']:.3f} | {score['merge']:.3f} | {score['threshold']}" if score else ""
         )
         print(f"| {name} | {median(times):.1f} | {start[name]:.1f} | {rates[name] / 1e6:.2f} | {shown} |")
-    result = {f"over_{name}": round(rates["ours"] / rates[name], 2) for name in ("volara", "waterz")}
+    result = {f"over_{name}": round(rates["ours"] / rate, 2) for name, rate in rates.items() if name != "ours"}
     details = {"voxels_per_second": rates, "start_seconds": start, "seconds": seconds, "voi": voi}
     print(json.dumps({"quick": options.quick, "voxels": voxels, **result, **details}))
 
