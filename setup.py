@@ -34,6 +34,7 @@ setup(
         "numpy>=2.0,<3",
         "scipy>=1.14",
         "scikit-image>=0.25",
+        "numba>=0.63,<1",  # watershed and contacts; numpy 2.4 needs 0.63
         "h5py>=3.11",
         "tifffile>=2024.8",
         "imagecodecs>=2024.9",  # compressed TIFF (LZW, JPEG, zstd)
@@ -50,6 +51,7 @@ setup(
         "psycopg[binary]==3.3.9",  # graphs in PostgreSQL
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.13"],
+        "cpu": ["openvino==2026.4.1"],  # predicts faster than torch does there
+        "test": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.13", "openvino==2026.4.1"],
     },
 )

@@ -1,15 +1,15 @@
 """How much of what a network can do prediction gets out of it, and what the choice of tiles and engines is worth.
 
     python benchmarks/predict.py --quick
-    PYTHONPATH=<folder with openvino and onnxruntime> python benchmarks/predict.py
+    python benchmarks/predict.py
 
 Three tables, each measured side by side in one run, in alternation, medians:
 
 - pipeline: stage 02 with `--workers` processes (reading, network, affinities, encoding, flush, read-back), against as
   many processes that pass the same windows through the same engine and do nothing else. The start of workers is left
   out: two regions are predicted, and the difference of their voxels and times counts.
-- tiles: the published tiling (84 x 268 x 268 voxels in, 56 x 56 x 56 out, the network's) against the tile that is chosen
-  for this machine's memory, same weights, one thread.
+- tiles: the published tiling (84 x 268 x 268 voxels in, 56 x 56 x 56 out) against the tile that is chosen for this
+  machine's memory, same network and weights, one thread.
 - engines: seconds per million voxels, one thread, and how far their affinities lie from torch's in float32, in levels.
 
 Weights are random: speed does not depend on them. The last line of the output is one JSON object.
@@ -18,7 +18,6 @@ Weights are random: speed does not depend on them. The last line of the output i
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import itertools
 import json
 import math
@@ -41,7 +40,15 @@ from pipeline.blockwise.inference import Predictor, read_box, working_bytes
 from pipeline.blockwise.memory import free_memory, keep_freed_memory
 from pipeline.blockwise.tiles import tile_blocks
 from pipeline.config import NEAREST_NEIGHBOURS, NetworkConfig, dump_config, load_config, parse_config
-from pipeline.networks import EmbeddingNetwork, build_engine, build_network, compact, save_checkpoint, sections_at_once
+from pipeline.networks import (
+    EmbeddingNetwork,
+    best_engine,
+    build_engine,
+    build_network,
+    compact,
+    save_checkpoint,
+    sections_at_once,
+)
 from pipeline.run import Run
 from pipeline.volumes import Box, create_volume, crop
 
@@ -227,7 +234,6 @@ def engine_table(scale: Scale, engines: Sequence[str]) -> dict[str, dict[str, di
             f"{engine}, {precision}": Predictor(network, NEAREST_NEIGHBOURS, build_engine(engine, network, dtype, 1))
             for engine in engines
             for precision, dtype in PRECISIONS.items()
-            if not (engine == "onnxruntime" and dtype is not None)
         }
         table[name] = compared(predictors, raw, box, scale.repeats)
     return table
@@ -259,8 +265,8 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     scale = QUICK if options.quick else FULL
-    engines = ["torch", *(name for name in ("openvino", "onnxruntime") if importlib.util.find_spec(name))]
-    best = "openvino" if "openvino" in engines else "torch"
+    best = best_engine(torch.device("cpu"))
+    engines = sorted({"torch", best}, reverse=True)
     result: dict[str, Any] = {"quick": options.quick}
     if "engines" in options.table:
         result["engines"] = engine_table(scale, engines)
@@ -269,9 +275,7 @@ def main() -> None:
         result["tiling_speedup"] = result["tiles"]["tiling_speedup"]
     if "pipeline" in options.table:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            result["pipeline"] = pipeline_table(
-                Path(folder), scale, [name for name in engines if name != "onnxruntime"], options.workers
-            )
+            result["pipeline"] = pipeline_table(Path(folder), scale, engines, options.workers)
         result["pipeline_over_forward"] = {
             name: rates["stage"] / rates["forward"] for name, rates in result["pipeline"].items()
         }

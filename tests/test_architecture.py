@@ -131,12 +131,15 @@ def test_nothing_below_the_workflows_sets_up_logging_or_evaluates_text() -> None
 
 
 def declared() -> set[str]:
-    """Distributions that setup.py installs."""
+    """Distributions that setup.py installs, or offers to."""
     setup = ast.parse((ROOT / "setup.py").read_text())
-    requirements = next(
-        node.value for node in ast.walk(setup) if isinstance(node, ast.keyword) and node.arg == "install_requires"
-    )
-    return {re.split(r"[<>=!~ \[]", name, maxsplit=1)[0].lower() for name in ast.literal_eval(requirements)}
+    given = {
+        node.arg: ast.literal_eval(node.value)
+        for node in ast.walk(setup)
+        if isinstance(node, ast.keyword) and node.arg in ("install_requires", "extras_require")
+    }
+    requirements = [*given["install_requires"], *given["extras_require"]["cpu"]]
+    return {re.split(r"[<>=!~ \[]", name, maxsplit=1)[0].lower() for name in requirements}
 
 
 def imported_distributions() -> set[str]:

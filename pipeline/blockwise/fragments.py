@@ -48,7 +48,8 @@ def fragment_block(
 def number_pieces(fragments: np.ndarray, first_id: int) -> np.ndarray:
     """Give every connected piece of a fragment an id of its own: first_id, first_id + 1, … in scan order; 0 stays 0."""
     pieces = cc3d.connected_components(np.ascontiguousarray(fragments), connectivity=6).astype(np.uint64)
-    return np.where(pieces > 0, pieces + np.uint64(first_id - 1), np.uint64(0))
+    np.add(pieces, np.uint64(first_id - 1), out=pieces, where=pieces > 0)
+    return pieces
 
 
 def determining_settings(config: FragmentsConfig) -> dict[str, Any]:
@@ -71,7 +72,7 @@ class FragmentsTask(VolumeTask):
     """Affinities to fragments, block by block."""
 
     stage = "fragments"
-    version = 1
+    version = 2
     script = "03_extract_fragments.py"
     next_script = "04_agglomerate.py"
 

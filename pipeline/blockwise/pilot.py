@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import stats
 from tqdm import tqdm
 
 from ..run import Run
@@ -114,6 +113,8 @@ class Pilot:
         count = len(self._rates)
         if count < 2:
             return float(self._rates[0])
+        from scipy import stats  # slow to import, and only pilots need it
+
         quantile = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)
         return float(quantile * self._rates.std(ddof=1) / math.sqrt(count))
 

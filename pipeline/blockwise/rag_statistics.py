@@ -15,7 +15,7 @@ from ..config import NEAREST_NEIGHBOURS, Offset
 from ..rag import EdgeTable, NodeTable, RagStore, open_rag, rag_exists
 from ..run import Run
 from ..segmentation import fragment_statistics, region_graph_statistics
-from ..volumes import Box
+from ..volumes import Box, Volume
 from .fragments import FragmentsTask
 from .grid import Block, BlockGrid
 from .predict import PredictTask
@@ -53,13 +53,35 @@ def edge_table(
     """The contacts that a block counts: pairs of a voxel it owns and that voxel's neighbour on the low side.
 
     Args:
-        affinities: (k, z, y, x) uint8 of the block and one voxel of context on the low side.
+        affinities: (k, z, y, x) uint8 of the block and one voxel of context on the low side, whose values do not count.
         fragments: (z, y, x) uint64 of the same voxels.
         owned: the block, counted from the first voxel of the arrays.
         neighbours: offset of each channel, in voxels.
     """
     graph = region_graph_statistics(affinities, fragments, neighbours, owned.slices)
     return EdgeTable.of(graph.edges, graph.count, graph.affinity_sum)
+
+
+def read_with_faces(volume: Volume, box: Box, around: Box) -> np.ndarray:
+    """A box and the voxels that touch its low faces; each face lies in another chunk, and no chunk is read in vain.
+
+    Args:
+        volume: of ids.
+        box: what is read.
+        around: the box, on the low side with a voxel of context as far as there is any.
+
+    Returns:
+        (z, y, x) of `around`, the dtype of the volume; along its edges, where only corners of voxels touch, 0.
+    """
+    data = np.zeros(around.shape, volume.array.dtype)
+    data[box.relative_to(around).slices] = volume.read(box)
+    for axis in range(3):
+        if around.begin[axis] < box.begin[axis]:
+            begin, end = list(box.begin), list(box.end)
+            begin[axis], end[axis] = around.begin[axis], box.begin[axis]
+            face = Box(Coordinate(begin), Coordinate(end))
+            data[face.relative_to(around).slices] = volume.read(face)
+    return data
 
 
 def node_checksums(nodes: NodeTable) -> np.ndarray:
@@ -139,8 +161,10 @@ class RagTask(BlockTask):
             def process_block(block: Block) -> None:
                 around = self.grid.with_context(block.box, CONTACT_CONTEXT, NO_VOXELS)
                 owned = block.box.relative_to(around)
-                ids = fragments.read(around)
-                edges = edge_table(affinities.read(around)[: len(neighbours)], ids, owned, neighbours)
+                ids = read_with_faces(fragments, block.box, around)
+                values = np.zeros((len(neighbours), *around.shape), np.uint8)  # those of others are not looked at
+                values[(slice(None), *owned.slices)] = affinities.read(block.box)[: len(neighbours)]
+                edges = edge_table(values, ids, owned, neighbours)
                 nodes = node_table(ids[owned.slices], block, self.grid)
                 store.write_block(block.index, nodes, edges)
                 checksum = np.concatenate([node_checksums(nodes), edge_checksums(edges)]).sum()

@@ -123,9 +123,8 @@ class BlockOutput:
         self._records.write(block.index, array_checksum(data), int(np.count_nonzero(data)))
 
     def _write_chunk(self, name: str, box: Box, data: np.ndarray) -> None:
-        (self._folder / name).unlink(
-            missing_ok=True
-        )  # zarr would read it before it writes a chunk that the region cuts
+        # What an earlier attempt left: zarr would read it before it writes a chunk that the region cuts.
+        (self._folder / name).unlink(missing_ok=True)
         self.volume.write(box, data)
         if not np.array_equal(self.volume.read(box), data):
             raise OSError(errno.EIO, "what was written reads back differently", self.volume.name)

@@ -40,8 +40,8 @@ class PredictConfig(Section):
     memory: PositiveFloat | None = None
     """Gigabytes that a tile may need. Default: half of what is free for each worker, or of what its job asks for; on a
     GPU, half of what is free there (of 8 if only the workers have one)."""
-    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = "auto"
-    """What runs the network; the last two on CPUs only, `pip install "emdistill[cpu]"`. They agree within rounding: an
+    engine: Literal["auto", "torch", "openvino"] = "auto"
+    """What runs the network; OpenVINO (`pip install "emdistill[cpu]"`) on CPUs only. They agree within rounding: an
     affinity may differ by one of its 256 levels. `auto`: OpenVINO where it is installed, there is no GPU, and the
     region has more than 16 million voxels; else torch."""
     blocks_in_flight: Annotated[int, Field(ge=1, le=8)] = 2

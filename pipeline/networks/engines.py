@@ -4,7 +4,6 @@ dependency (`pip install "emdistill[cpu]"`). All give the same embeddings within
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from contextlib import nullcontext
@@ -47,34 +46,8 @@ class TorchEngine(Engine):
             return self._network.embed_windows(windows.contiguous(memory_format=self._layout)).float()
 
 
-class CompiledEngine(Engine):
-    """A graph compiled for each shape of input that comes along; the last few are kept."""
-
-    def __init__(self, network: EmbeddingNetwork) -> None:
-        self._graph = _EmbeddingOnly(network).eval()
-        self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
-
-    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        shape = tuple(windows.shape)
-        if shape not in self._compiled:
-            if len(self._compiled) == SHAPES_KEPT:
-                self._compiled.popitem(last=False)
-            with torch.no_grad():
-                self._compiled[shape] = self._compile(torch.zeros(shape))
-        self._compiled.move_to_end(shape)
-        return self._run(self._compiled[shape], windows.contiguous())
-
-    @abstractmethod
-    def _compile(self, example: torch.Tensor) -> Any:
-        """The graph for inputs like the example."""
-
-    @abstractmethod
-    def _run(self, compiled: Any, windows: torch.Tensor) -> torch.Tensor:
-        """Embed with a graph of the right shape."""
-
-
-class OpenVinoEngine(CompiledEngine):
-    """OpenVINO on the CPU.
+class OpenVinoEngine(Engine):
+    """OpenVINO on the CPU: a graph compiled for each shape of input that comes along; the last few are kept.
 
     Args:
         network: on the CPU, in evaluation mode.
@@ -85,52 +58,36 @@ class OpenVinoEngine(CompiledEngine):
     def __init__(self, network: EmbeddingNetwork, autocast: torch.dtype | None, threads: int) -> None:
         import openvino
 
-        super().__init__(network)
+        self._graph = _EmbeddingOnly(network).eval()
         precision = "bf16" if autocast is torch.bfloat16 else "f32"
         self._settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
         self._core = openvino.Core()
+        self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
 
-    def _compile(self, example: torch.Tensor) -> Any:
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        shape = tuple(windows.shape)
+        if shape not in self._compiled:
+            if len(self._compiled) == SHAPES_KEPT:
+                self._compiled.popitem(last=False)
+            self._compiled[shape] = self._compile(shape)
+        self._compiled.move_to_end(shape)
+        output = self._compiled[shape](windows.contiguous().numpy(), share_inputs=True, share_outputs=False)
+        return torch.from_numpy(output[0])
+
+    def _compile(self, shape: tuple[int, ...]) -> Any:
         import openvino
 
-        model = openvino.convert_model(self._graph, example_input=example)
-        model.reshape(list(example.shape))
+        with torch.no_grad():
+            model = openvino.convert_model(self._graph, example_input=torch.zeros(shape))
+        model.reshape(list(shape))
         return self._core.compile_model(model, "CPU", self._settings)
-
-    def _run(self, compiled: Any, windows: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(compiled(windows.numpy(), share_inputs=True, share_outputs=False)[0])
-
-
-class OnnxRuntimeEngine(CompiledEngine):
-    """ONNX Runtime on the CPU, float32.
-
-    Args:
-        network: on the CPU, in evaluation mode.
-        threads: of the CPU.
-    """
-
-    def __init__(self, network: EmbeddingNetwork, threads: int) -> None:
-        super().__init__(network)
-        self._threads = threads
-
-    def _compile(self, example: torch.Tensor) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
-        with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
-            torch.onnx.export(self._graph, (example,), file.name, input_names=["windows"], dynamo=False)
-            return onnxruntime.InferenceSession(file.name, options, providers=["CPUExecutionProvider"])
-
-    def _run(self, compiled: Any, windows: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(compiled.run(None, {"windows": windows.numpy()})[0])
 
 
 def build_engine(name: str, network: EmbeddingNetwork, autocast: torch.dtype | None, threads: int) -> Engine:
     """An engine by name.
 
     Args:
-        name: `torch`, `openvino` or `onnxruntime`.
+        name: `torch` or `openvino`.
         network: on its device, in evaluation mode.
         autocast: reduced precision; None: float32.
         threads: of the CPU, for all but torch, which has its own setting.
@@ -140,20 +97,20 @@ def build_engine(name: str, network: EmbeddingNetwork, autocast: torch.dtype | N
     """
     if name == "torch":
         return TorchEngine(network, autocast)
-    why_not = why_unusable(name, network, autocast)
+    why_not = _why_not_openvino(network, autocast)
     if why_not:
-        raise UserError(f"{name} {why_not}", "predict.engine")
-    return OpenVinoEngine(network, autocast, threads) if name == "openvino" else OnnxRuntimeEngine(network, threads)
+        raise UserError(f"openvino {why_not}", "predict.engine")
+    return OpenVinoEngine(network, autocast, threads)
 
 
-def why_unusable(name: str, network: EmbeddingNetwork, autocast: torch.dtype | None) -> str:
-    """Why an engine besides torch cannot run a network; empty if it can."""
-    if importlib.util.find_spec(name) is None:
+def _why_not_openvino(network: EmbeddingNetwork, autocast: torch.dtype | None) -> str:
+    """Why OpenVINO cannot run a network; empty if it can."""
+    if importlib.util.find_spec("openvino") is None:
         return 'is not installed; pip install "emdistill[cpu]"'
     if next(network.parameters()).device.type != "cpu":
         return "runs on CPUs only; set predict.device to cpu, or predict.engine to torch"
-    if autocast is not None and (name, autocast) != ("openvino", torch.bfloat16):
-        return f"does not compute in {str(autocast).removeprefix('torch.')}; set predict.autocast to off"
+    if autocast is torch.float16:
+        return "does not compute in float16; set predict.autocast to bfloat16 or off"
     return ""
 
 

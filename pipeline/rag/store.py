@@ -7,15 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import networkx as nx
 import numpy as np
 from funlib.geometry import Roi
 
 from ..errors import UserError
 from .directory import BlockEntry, Directory, cut, groups
 from .tables import EdgeTable, NodeTable
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 LARGEST_ID = 2**63 - 1
 """Databases have signed integers of 64 bits."""
@@ -170,6 +172,8 @@ class RagStore(ABC):
 
     def to_networkx(self, roi: Roi | None = None) -> nx.Graph:
         """The graph of a region: node attributes `centre`, `size`; edge attributes `count`, `affinity`, `score`."""
+        import networkx as nx  # slow to import, and no engine needs it
+
         graph = nx.Graph()
         nodes, edges = self.read_nodes(roi), self.read_edges(roi)
         for node, centre, size in zip(nodes.id.tolist(), nodes.centre.tolist(), nodes.size.tolist(), strict=True):

@@ -16,13 +16,22 @@ def as_unit_interval(affinities: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: another dtype, or no channel axis.
     """
-    if affinities.ndim != 4:
-        raise ValueError(f"affinities have axes (k, z, y, x), got an array of shape {affinities.shape}")
+    check_kind(affinities)
     if affinities.dtype == np.uint8:
         return affinities.astype(np.float32) / np.float32(255)
-    if np.issubdtype(affinities.dtype, np.floating):
-        return affinities.astype(np.float32, copy=False)
-    raise ValueError(f"affinities are uint8 or floating point, got {affinities.dtype}")
+    return affinities.astype(np.float32, copy=False)
+
+
+def check_kind(affinities: np.ndarray) -> None:
+    """Refuse what are no affinities.
+
+    Raises:
+        ValueError: neither uint8 nor floating point, or no channel axis.
+    """
+    if affinities.ndim != 4:
+        raise ValueError(f"affinities have axes (k, z, y, x), got an array of shape {affinities.shape}")
+    if affinities.dtype != np.uint8 and not np.issubdtype(affinities.dtype, np.floating):
+        raise ValueError(f"affinities are uint8 or floating point, got {affinities.dtype}")
 
 
 def check_matching(affinities: np.ndarray, fragments: np.ndarray, offsets: Sequence[Sequence[int]]) -> None:

@@ -14,9 +14,6 @@ import numpy as np
 
 from .affinities import check_matching
 
-RESOLUTION = 2.0**-26
-"""Affinities enter the sums as multiples of this."""
-
 
 @dataclass(frozen=True)
 class RegionGraph:
@@ -77,15 +74,10 @@ def region_graph_statistics(
     """
     check_matching(affinities, fragments, offsets)
     owned = owned if owned is not None else tuple(slice(0, extent) for extent in fragments.shape)
-    pairs, values = [], []
-    for channel, offset in zip(affinities, offsets, strict=True):
-        here, there = _pair_slices(fragments.shape, offset, owned)
-        first, second = fragments[here], fragments[there]
-        touching = (first != second) & (first != 0) & (second != 0)
-        first, second = first[touching].astype(np.uint64), second[touching].astype(np.uint64)
-        pairs.append(np.stack([np.minimum(first, second), np.maximum(first, second)]))
-        values.append(fixed_point(channel[here][touching]))
-    return _sum_pairs(np.concatenate(pairs, axis=1), np.concatenate(values))
+    from .contacts import count_contacts  # compiled: whoever counts none need not load a compiler
+
+    places = [_pair_slices(fragments.shape, offset, owned) for offset in offsets]
+    return RegionGraph(*count_contacts(affinities, fragments.astype(np.uint64, copy=False), places))
 
 
 def merge_graphs(graphs: Sequence[RegionGraph]) -> RegionGraph:
@@ -96,12 +88,6 @@ def merge_graphs(graphs: Sequence[RegionGraph]) -> RegionGraph:
     count = np.bincount(inverse, np.concatenate([graph.count for graph in graphs]), len(edges)).astype(np.int64)
     sums = np.bincount(inverse, np.concatenate([graph.affinity_sum for graph in graphs]), len(edges))
     return RegionGraph(edges, count, sums)
-
-
-def fixed_point(values: np.ndarray) -> np.ndarray:
-    """Affinities as float64 multiples of `RESOLUTION`, whose sums are exact in any order; uint8 is divided by 255."""
-    unit = values / 255.0 if values.dtype == np.uint8 else values.astype(np.float64)
-    return np.round(unit / RESOLUTION) * RESOLUTION
 
 
 def _pair_slices(
@@ -116,13 +102,6 @@ def _pair_slices(
         here.append(slice(begin, end))
         there.append(slice(max(0, begin + step), max(0, end + step)))
     return tuple(here), tuple(there)
-
-
-def _sum_pairs(pairs: np.ndarray, values: np.ndarray) -> RegionGraph:
-    """Add up values of equal pairs; pairs is (2, n) with the smaller id first."""
-    edges, inverse = _unique_pairs(pairs)
-    count = np.bincount(inverse, minlength=len(edges)).astype(np.int64)
-    return RegionGraph(edges, count, np.bincount(inverse, values, len(edges)))
 
 
 def _unique_pairs(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,14 @@ the connected components of the edges with merge scores of at most t: one pass g
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import higra
 import numpy as np
 
 from .components import connected_components, unique_ids
+
+if TYPE_CHECKING:
+    import higra
 
 SCORE_DECIMALS = 6
 """Scores are rounded to so many decimals: a threshold of 0.4 includes an average of 0.4 whatever its last bit."""
@@ -69,6 +72,8 @@ def merge_scores(edges: np.ndarray, mean: np.ndarray, count: np.ndarray) -> np.n
     order = np.lexsort((compact[:, 1], compact[:, 0]))  # ties are broken by ids, not by the order of arrival
     sorted_edges = compact[order]
     _check_edges(sorted_edges)
+    import higra  # brings matplotlib along, which workers need not wait for
+
     graph, bridges = _connected_graph(len(ids), sorted_edges)
     scores = np.concatenate([1 - mean[order], np.full(bridges, _BEYOND_EVERY_SCORE)])
     weights = np.concatenate([count[order], np.ones(bridges)])
@@ -88,6 +93,8 @@ def _check_edges(sorted_edges: np.ndarray) -> None:
 
 def _connected_graph(size: int, edges: np.ndarray) -> tuple[higra.UndirectedGraph, int]:
     """The graph of the edges, followed by as many bridges as connect its components in a chain."""
+    import higra
+
     everything = connected_components(np.arange(size), edges, np.zeros(len(edges)), 0)
     roots = np.unique(everything[:, 1]).astype(np.int64)
     graph = higra.UndirectedGraph(size)

@@ -8,7 +8,6 @@ import cc3d
 import mwatershed
 import numpy as np
 from scipy import ndimage
-from skimage.segmentation import watershed
 
 from .affinities import as_unit_interval
 from .components import relabel
@@ -97,6 +96,8 @@ def _partners(inside: np.ndarray, offset: Sequence[int]) -> np.ndarray:
 
 def _without_specks(fragments: np.ndarray, minimum_size: int, in_plane: bool) -> np.ndarray:
     """Give small connected pieces to the larger ones beside them, in the section or in all directions."""
+    from skimage.segmentation import watershed  # slow to import, rarely needed
+
     pieces = cc3d.connected_components(np.ascontiguousarray(fragments), connectivity=6).astype(np.int64)
     large = np.bincount(pieces.ravel()) >= minimum_size
     faces = ndimage.generate_binary_structure(3, 1)

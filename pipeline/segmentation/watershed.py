@@ -6,14 +6,14 @@ middle of neurites: these are the seeds. A watershed on the same distance gives 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cc3d
 import numpy as np
 from scipy import ndimage
-from skimage.segmentation import watershed
 
-from .affinities import as_unit_interval
+from .affinities import as_unit_interval, check_kind
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,26 @@ class _Seeding:
         smoothing: standard deviation of the Gaussian on the distance, in in-plane voxels.
         distance: least distance between seeds, in in-plane voxels.
         spacing: size of a voxel along each axis, in units of the smallest one.
+        in_plane: nothing along z.
     """
 
     boundary_threshold: float
     smoothing: float
     distance: int
     spacing: tuple[float, ...]
+    in_plane: bool
+
+    @property
+    def deviations(self) -> tuple[float, ...]:
+        """Standard deviations of the Gaussian along z, y, x in voxels."""
+        along_z, *in_section = (self.smoothing / extent for extent in self.spacing)
+        return (0.0 if self.in_plane else along_z, *in_section)
+
+    @property
+    def radii(self) -> tuple[int, ...]:
+        """Voxels to each side along z, y, x within which a seed is the largest."""
+        along_z, *in_section = (int(self.distance // extent) for extent in self.spacing)
+        return (0 if self.in_plane else along_z, *in_section)
 
 
 def seeded_watershed(
@@ -65,7 +79,7 @@ def seeded_watershed(
     Raises:
         ValueError: the affinities have another shape or dtype.
     """
-    affinities = as_unit_interval(affinities)
+    check_kind(affinities)
     if len(affinities) != 3 and not (in_plane and len(affinities) == 2):
         raise ValueError(f"a watershed needs the 3 nearest-neighbour affinities, got {len(affinities)} channels")
     if 0 in affinities.shape:
@@ -73,58 +87,73 @@ def seeded_watershed(
     spacing = np.asarray(voxel_size if voxel_size is not None else (1, 1, 1), np.float64)
     spacing = spacing / spacing.min()
     if in_plane:
-        mean = affinities[-2:].mean(axis=0)
-        seeding = _Seeding(boundary_threshold, seed_smoothing, seed_distance, tuple(spacing[1:]))
-        fragments = _stack_sections([_flood(section, seeding, minimum_size) for section in mean])
+        affinities = affinities[-2:]
+    seeding = _Seeding(boundary_threshold, seed_smoothing, seed_distance, tuple(spacing), in_plane)
+    foreground = np.stack([mean >= boundary_threshold for mean in _mean_affinities(affinities)])
+    if in_plane:
+        fragments = _stack_sections([_flooded(section[None], seeding, minimum_size) for section in foreground])
     else:
-        mean = affinities.mean(axis=0)
-        seeding = _Seeding(boundary_threshold, seed_smoothing, seed_distance, tuple(spacing))
-        fragments = _flood(mean, seeding, minimum_size)
+        fragments = _flooded(foreground, seeding, minimum_size)
     if minimum_affinity > 0:
-        fragments = _drop_uncertain(fragments, mean, minimum_affinity)
+        fragments = _drop_uncertain(fragments, affinities, minimum_affinity)
     return fragments.astype(np.uint64)
 
 
-def _flood(mean: np.ndarray, seeding: _Seeding, minimum_size: int) -> np.ndarray:
-    """Fragments 1..n of one section or block, int32, from its mean affinity."""
-    foreground = mean >= seeding.boundary_threshold
+def _mean_affinities(affinities: np.ndarray) -> Iterator[np.ndarray]:
+    """The mean over the channels in [0, 1], section by section, (y, x) float32."""
+    for z in range(affinities.shape[1]):
+        yield as_unit_interval(affinities[:, z : z + 1]).mean(axis=0)[0]
+
+
+def _flooded(foreground: np.ndarray, seeding: _Seeding, minimum_size: int) -> np.ndarray:
+    """Fragments 1..n of a section or a block, (z, y, x) int32, from the voxels that are not boundary."""
+    from .flooding import flood  # compiled: whoever makes no fragments need not load a compiler
+    from .separable import boundary_distance
+
     if foreground.all():
-        return np.ones(mean.shape, np.int32)
-    distance = ndimage.distance_transform_edt(foreground, sampling=seeding.spacing).astype(np.float32)
+        return np.ones(foreground.shape, np.int32)
+    distance = boundary_distance(foreground, seeding.spacing)
     if seeding.smoothing > 0:
-        distance = ndimage.gaussian_filter(distance, [seeding.smoothing / extent for extent in seeding.spacing])
+        ndimage.gaussian_filter(distance, seeding.deviations, output=distance)
     seeds = _local_maxima(distance, foreground, seeding)
     if not seeds.any():
         return seeds
-    fragments = watershed(-distance, seeds)
+    fragments = flood(distance, seeds)
     small = np.bincount(fragments.ravel()) < minimum_size
     if small[1:].any() and not small[1:].all():
         survivors = _compact(np.where(small[fragments], 0, fragments))
-        fragments = watershed(-distance, survivors)
+        fragments = flood(distance, survivors)
     return fragments
 
 
 def _local_maxima(distance: np.ndarray, foreground: np.ndarray, seeding: _Seeding) -> np.ndarray:
     """Seeds 1..n: foreground voxels that are the largest within `seeding.distance`; a plateau is one seed."""
-    window = [2 * int(seeding.distance // extent) + 1 for extent in seeding.spacing]
-    maxima = (ndimage.maximum_filter(distance, size=window) == distance) & foreground
-    seeds, _ = ndimage.label(maxima, structure=np.ones((3,) * distance.ndim))
-    return seeds.astype(np.int32, copy=False)
+    from .separable import window_maximum
+
+    largest = window_maximum(distance, seeding.radii)
+    maxima = np.empty(foreground.shape, bool)
+    for section, window, inside, out in zip(distance, largest, foreground, maxima, strict=True):
+        np.logical_and(section == window, inside, out=out)
+    return cc3d.connected_components(maxima, connectivity=26).astype(np.int32)
 
 
 def _stack_sections(sections: list[np.ndarray]) -> np.ndarray:
     """One volume from sections that each count from 1, counting on from section to section."""
     counts = np.array([section.max() for section in sections], np.int64)
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return np.stack(
+    return np.concatenate(
         [np.where(section > 0, section + before, 0) for section, before in zip(sections, first, strict=True)]
     )
 
 
-def _drop_uncertain(fragments: np.ndarray, mean: np.ndarray, minimum_affinity: float) -> np.ndarray:
+def _drop_uncertain(fragments: np.ndarray, affinities: np.ndarray, minimum_affinity: float) -> np.ndarray:
     """Set fragments with a low mean affinity to 0 and close the gaps in the numbering."""
     sizes = np.bincount(fragments.ravel())
-    sums = np.bincount(fragments.ravel(), weights=mean.ravel())
+    sums: np.ndarray = np.zeros(len(sizes))
+    ids = np.arange(len(sizes))
+    for section, mean in zip(fragments, _mean_affinities(affinities), strict=True):
+        values = np.concatenate([sums, mean.ravel()])  # the sums first: rounded as in one pass over all sections
+        sums = np.bincount(np.concatenate([ids, section.ravel()]), weights=values)
     uncertain = sums < minimum_affinity * sizes
     return _compact(np.where(uncertain[fragments], 0, fragments))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import higra
 import numpy as np
 import waterz
 
@@ -134,6 +133,8 @@ def _smallest_ids(compact: np.ndarray, merged: np.ndarray, ids: np.ndarray) -> n
 
 def _join_scores(size: int, merges: np.ndarray, scores: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Score of the merge that first puts u and v of each edge together: their lowest common ancestor."""
+    import higra  # brings matplotlib along, which workers need not wait for
+
     count = len(merges)
     root = size + count
     parents = np.full(root + 1, root, np.int64)

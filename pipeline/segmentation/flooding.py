@@ -1,0 +1,211 @@
+"""A seeded watershed on exact heights, from the highest voxel down.
+
+It answers as a priority queue would that holds all reached voxels, ordered by height and then by when they were
+reached. But one queue of millions of voxels spends its time waiting for memory. Here, voxels wait at their level, one
+of thousands of narrow ranges of height, in the order in which they were reached; only when the water stands at a level,
+those of its voxels that have somewhere to go are sorted. The few that are reached later and lie no lower than the water
+wait in a small heap.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .compiled import compiled
+
+_CELLS_PER_LEVEL = 64
+_MOST_LEVELS = 1 << 13
+_FREE, _WALL = np.uint32(0), np.uint32(2**32 - 1)
+_LOWEST = np.uint64(2**32 - 1)
+_DIGITS = 256
+"""Values that a level is first sorted by."""
+_FEW = 24
+"""Keys that insertion sorts at once."""
+_SHIFTS = 16
+"""Shifts per key after which insertion gives up."""
+
+
+def flood(heights: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Give every voxel to the seed whose water reaches it first.
+
+    Water spreads through faces of voxels and always from the highest voxel reached, of equally high ones from the one
+    that was reached first; seeds were reached in scan order. Within narrow ranges of height nothing is rounded.
+
+    Args:
+        heights: (z, y, x) float32, not negative.
+        seeds: (z, y, x) integers, 1 … n in seeds and 0 elsewhere.
+
+    Returns:
+        (z, y, x) int32. Without seeds, all 0.
+    """
+    inner = (slice(1, -1),) * 3
+    cells = np.zeros((*(extent + 2 for extent in heights.shape), 2), np.uint32)
+    cells[..., 1] = _WALL
+    cells[(*inner, 0)] = heights.view(np.uint32)
+    cells[(*inner, 1)] = seeds
+    flat = cells.reshape(-1, 2)
+    levels = max(1, min(_MOST_LEVELS, heights.size // _CELLS_PER_LEVEL))
+    _spread(flat, flat.view(np.float32), levels, cells.shape[1] * cells.shape[2], cells.shape[2])
+    return cells[(*inner, 1)].astype(np.int32)
+
+
+@compiled
+def _spread(cells: np.ndarray, heights: np.ndarray, levels: int, section: int, row: int) -> None:
+    """Flood all free cells.
+
+    Args:
+        cells: (n, 2) uint32, bits of the height, which are in the order of the heights, and label.
+        heights: the same memory as float32.
+        levels: into how many ranges of equal width heights are divided.
+        section, row: cells from one section, and from one row, to the next.
+    """
+    steps = (-section, -row, -1, 1, row, section)
+    top = np.float32(0)
+    for cell in range(len(cells)):
+        top = max(top, heights[cell, 0])
+    scale = np.float32((levels - 1) / top) if top > 0 else np.float32(0)
+    starts = _level_starts(cells, heights, levels, top, scale)
+    ends = starts[:-1].copy()
+    waiting = np.empty(starts[-1], np.int32)
+    for cell in range(len(cells)):
+        if cells[cell, 1] != _FREE and cells[cell, 1] != _WALL and _can_spread(cells, cell, section, row):
+            level = int((top - heights[cell, 0]) * scale)
+            waiting[ends[level]] = cell
+            ends[level] += 1
+    longest = np.diff(starts).max()
+    keys, spare = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
+    counts = np.empty(_DIGITS + 1, np.int32)
+    late_keys, late_cells, late = np.empty(1024, np.uint64), np.empty(1024, np.int32), 0
+    age = np.uint64(0)
+    for level in range(len(ends)):
+        begin, number = starts[level], 0
+        for place in range(ends[level] - begin):
+            cell = waiting[begin + place]
+            if _can_spread(cells, cell, section, row):
+                keys[number] = _key(cells[cell, 0], np.uint64(place))
+                number += 1
+        _sort(keys[:number], spare, counts)
+        place = 0
+        while place < number or late > 0:
+            if late > 0 and (place == number or late_keys[0] >> np.uint64(32) < keys[place] >> np.uint64(32)):
+                cell = late_cells[0]
+                late -= 1
+                _take_first(late_keys, late_cells, late)
+            else:
+                cell = waiting[begin + int(keys[place] & _LOWEST)]
+                place += 1
+            for step in steps:
+                reached = cell + step
+                if cells[reached, 1] != _FREE:
+                    continue
+                cells[reached, 1] = cells[cell, 1]
+                its_level = int((top - heights[reached, 0]) * scale)
+                if its_level > level:
+                    waiting[ends[its_level]] = reached
+                    ends[its_level] += 1
+                    continue
+                if late == len(late_keys):
+                    late_keys = np.concatenate((late_keys, np.empty_like(late_keys)))
+                    late_cells = np.concatenate((late_cells, np.empty_like(late_cells)))
+                _insert(late_keys, late_cells, late, _key(cells[reached, 0], age), reached)
+                late += 1
+                age += np.uint64(1)
+
+
+@compiled
+def _can_spread(cells: np.ndarray, cell: int, section: int, row: int) -> bool:
+    """Whether a neighbour of a cell is free; without branches, so that memory serves many cells at once."""
+    return bool(
+        (cells[cell - section, 1] == _FREE)
+        | (cells[cell - row, 1] == _FREE)
+        | (cells[cell - 1, 1] == _FREE)
+        | (cells[cell + 1, 1] == _FREE)
+        | (cells[cell + row, 1] == _FREE)
+        | (cells[cell + section, 1] == _FREE)
+    )
+
+
+@compiled
+def _level_starts(
+    cells: np.ndarray, heights: np.ndarray, levels: int, top: np.float32, scale: np.float32
+) -> np.ndarray:
+    """Where each level's part of the waiting cells begins, and where the last one ends; (levels + 1,) int32."""
+    starts = np.zeros(levels + 1, np.int32)
+    for cell in range(len(cells)):
+        if cells[cell, 1] != _WALL:
+            starts[int((top - heights[cell, 0]) * scale) + 1] += 1
+    for level in range(levels):
+        starts[level + 1] += starts[level]
+    return starts
+
+
+@compiled
+def _key(bits: np.uint32, order: np.uint64) -> np.uint64:
+    """What sorts by falling height, then by rising order."""
+    return ((_LOWEST - np.uint64(bits)) << np.uint64(32)) | order
+
+
+@compiled
+def _sort(keys: np.ndarray, spare: np.ndarray, counts: np.ndarray) -> None:
+    """Sort the keys of a level: by their leading digit, which leaves few to be moved, then by insertion."""
+    if len(keys) > _FEW:
+        _sort_by_digit(keys, spare, counts)
+    shifts = _SHIFTS * len(keys)
+    for place in range(1, len(keys)):
+        key, before = keys[place], place - 1
+        while before >= 0 and keys[before] > key:
+            keys[before + 1] = keys[before]
+            before -= 1
+        keys[before + 1] = key
+        shifts -= place - 1 - before
+        if shifts < 0:
+            keys.sort()
+            return
+
+
+@compiled
+def _sort_by_digit(keys: np.ndarray, spare: np.ndarray, counts: np.ndarray) -> None:
+    """Sort keys by the first digits in which their heights differ; equal ones keep their order."""
+    least, largest = keys[0], keys[0]
+    for key in keys:
+        least, largest = min(least, key), max(largest, key)
+    least >>= np.uint64(32)
+    span, shift = (largest >> np.uint64(32)) - least, np.uint64(0)
+    while span >> shift >= np.uint64(_DIGITS):
+        shift += np.uint64(1)
+    counts[:] = 0
+    for key in keys:
+        counts[int(((key >> np.uint64(32)) - least) >> shift) + 1] += 1
+    for digit in range(_DIGITS):
+        counts[digit + 1] += counts[digit]
+    for key in keys:
+        digit = int(((key >> np.uint64(32)) - least) >> shift)
+        spare[counts[digit]] = key
+        counts[digit] += 1
+    keys[:] = spare[: len(keys)]
+
+
+@compiled
+def _insert(keys: np.ndarray, cells: np.ndarray, size: int, key: np.uint64, cell: int) -> None:
+    """Add a key and its cell to a heap of a size."""
+    place = size
+    while place > 0 and keys[(place - 1) // 2] > key:
+        above = (place - 1) // 2
+        keys[place], cells[place] = keys[above], cells[above]
+        place = above
+    keys[place], cells[place] = key, cell
+
+
+@compiled
+def _take_first(keys: np.ndarray, cells: np.ndarray, size: int) -> None:
+    """Remove the least key of a heap that has `size` others."""
+    key, cell, place = keys[size], cells[size], 0
+    while 2 * place + 1 < size:
+        below = 2 * place + 1
+        if below + 1 < size and keys[below + 1] < keys[below]:
+            below += 1
+        if keys[below] >= key:
+            break
+        keys[place], cells[place] = keys[below], cells[below]
+        place = below
+    keys[place], cells[place] = key, cell

@@ -1,0 +1,97 @@
+"""Filters that work along one axis after another: the exact distance to boundaries, and the maximum of a window.
+
+Each axis is worked off plane by plane, so that what a filter touches again and again stays in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from .compiled import compiled
+
+
+def boundary_distance(foreground: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Euclidean distance of every voxel to the nearest voxel that is not foreground.
+
+    Squared distances are minimised along one axis after another (Felzenszwalb and Huttenlocher 2012), in integers where
+    the spacing is integral.
+
+    Args:
+        foreground: (z, y, x) bool; at least one voxel is not.
+        spacing: extent of a voxel along z, y, x.
+
+    Returns:
+        (z, y, x) float32, in units of the spacing.
+    """
+    far = float(np.dot(foreground.shape, spacing))
+    integral = all(float(extent).is_integer() for extent in spacing) and 2 * far**2 < 2**31
+    dtype = np.int32 if integral else np.float64
+    squares = np.where(foreground, dtype(far), dtype(0))
+    steps = np.asarray(spacing).astype(dtype)
+    for section, former in zip(squares[1:], squares, strict=False):
+        np.minimum(section, former + steps[0], out=section)
+    for section, former in zip(squares[-2::-1], squares[:0:-1], strict=True):
+        np.minimum(section, former + steps[0], out=section)
+    squares *= squares
+    for axis in (1, 2):
+        for plane in _planes(squares, axis):
+            plane[...] = _lower_envelope(np.array(plane, order="C"), steps[axis])
+    distance = np.empty(foreground.shape, np.float32)
+    for section, out in zip(squares, distance, strict=True):
+        out[...] = np.sqrt(section, dtype=np.float64)
+    return distance
+
+
+def window_maximum(values: np.ndarray, radii: Sequence[int]) -> np.ndarray:
+    """The largest value in the box of `radii` voxels to both sides of each voxel, as far as the array reaches.
+
+    Args:
+        values: (z, y, x).
+        radii: along z, y, x.
+    """
+    result = values.copy()
+    for axis, radius in enumerate(radii):
+        for plane in _planes(result, axis) if radius else ():
+            alone = np.array(plane, order="C")
+            largest = alone.copy()
+            for step in range(1, min(radius, len(alone) - 1) + 1):
+                np.maximum(largest[step:], alone[:-step], out=largest[step:])
+                np.maximum(largest[:-step], alone[step:], out=largest[:-step])
+            plane[...] = largest
+    return result
+
+
+def _planes(volume: np.ndarray, axis: int) -> Iterator[np.ndarray]:
+    """Views of all planes that contain an axis of a volume, this axis first."""
+    if axis == 0:
+        return (volume[:, row] for row in range(volume.shape[1]))
+    return iter(volume) if axis == 1 else (section.T for section in volume)
+
+
+@compiled
+def _lower_envelope(squares: np.ndarray, step: float) -> np.ndarray:
+    """The least of squares[j] + (step * (i - j))**2 over all rows j, for every row i; (n, m)."""
+    rows, columns = squares.shape
+    result = squares.copy()
+    for row in range(rows):
+        largest = squares[row].max()
+        for distance in range(1, rows):
+            added = (distance * step) * (distance * step)
+            if added >= largest:
+                break
+            before, behind = row - distance, row + distance
+            if before < 0:
+                before = behind
+            if behind >= rows:
+                behind = before
+            if not 0 <= before < rows:
+                break
+            largest = added - added
+            for column in range(columns):
+                nearest = min(squares[before, column], squares[behind, column]) + added
+                least = min(result[row, column], nearest)
+                result[row, column] = least
+                largest = max(largest, least)
+    return result

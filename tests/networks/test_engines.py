@@ -1,0 +1,74 @@
+"""What runs a network gives the same affinities within rounding, and a shortened head the same ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from funlib.geometry import Coordinate
+
+from pipeline.blockwise.inference import Predictor, read_box
+from pipeline.config import MalaConfig, NetworkConfig, ResidualUnetConfig, SectionUnetConfig
+from pipeline.errors import UserError
+from pipeline.networks import EmbeddingNetwork, build_engine, build_network, compact, peak_bytes
+from pipeline.volumes import Box
+
+OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (2, 0, -3))
+NETWORKS = {
+    "section": SectionUnetConfig(sections=3, widths=(4, 6, 8), embedding_channels=12, background=True),
+    "plane": ResidualUnetConfig(dimensions=2, widths=(4, 6), embedding_channels=12),
+    "volume": ResidualUnetConfig(widths=(3, 4), embedding_channels=12),
+    "mala": MalaConfig(widths=(2, 2, 2, 2), embedding_channels=12),
+}
+BOXES = [Box(Coordinate(1, 3, 5), Coordinate(6, 13, 12)), Box(Coordinate(0, 0, 0), Coordinate(3, 20, 9))]
+
+
+@pytest.fixture(params=list(NETWORKS))
+def network(request: pytest.FixtureRequest) -> EmbeddingNetwork:
+    torch.manual_seed(1)
+    config: NetworkConfig = NETWORKS[request.param]
+    return build_network(config).eval()
+
+
+def raw_of(network: EmbeddingNetwork, box: Box) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, read_box(network, box, OFFSETS).shape, dtype=np.uint8)
+
+
+def test_a_shortened_head_gives_the_same_affinities(network: EmbeddingNetwork) -> None:
+    shorter = compact(network)
+    assert shorter.head.out_channels == network.head.in_channels + 1 < network.head.out_channels
+    for box in BOXES:
+        raw = raw_of(network, box)
+        expected = Predictor(network, OFFSETS).affinities(raw, box)
+        assert expected.std() > 0.001
+        np.testing.assert_allclose(Predictor(shorter, OFFSETS).affinities(raw, box), expected, atol=1e-5)
+
+
+def test_a_head_that_cannot_be_shortened_stays() -> None:
+    network = build_network(SectionUnetConfig(sections=3, widths=(4, 6), embedding_channels=5))
+    assert compact(network) is network
+
+
+def test_openvino_agrees_with_torch(network: EmbeddingNetwork) -> None:
+    pytest.importorskip("openvino")
+    predictor = Predictor(network, OFFSETS, build_engine("openvino", network, None, threads=1))
+    for box in [*BOXES, BOXES[0]]:  # another shape, and the first again
+        raw = raw_of(network, box)
+        np.testing.assert_allclose(
+            predictor.affinities(raw, box), Predictor(network, OFFSETS).affinities(raw, box), atol=1e-5
+        )
+
+
+def test_what_an_engine_cannot_do_is_said_before_it_starts() -> None:
+    pytest.importorskip("openvino")
+    with pytest.raises(UserError, match=r"does not compute in float16.*predict\.autocast"):
+        build_engine("openvino", build_network(NETWORKS["plane"]).eval(), torch.float16, threads=1)
+
+
+def test_memory_is_counted_without_computing() -> None:
+    network = build_network(NETWORKS["section"])
+    small, large = (peak_bytes(network, (1, 3, extent, extent)) for extent in (256, 512))
+    assert large == pytest.approx(4 * small, rel=0.01)
+    channel = 512 * 512 * 4
+    assert 8 * channel < large < 40 * channel  # the concatenation of the first level has 10 channels
+    assert peak_bytes(network, (1, 3, 1 << 16, 1 << 16)) > 1 << 37, "an input of that size cannot be computed"

@@ -1,0 +1,130 @@
+"""The compiled and plane-wise loops against the plain algorithms that they replace."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from skimage.segmentation import watershed
+
+from pipeline.segmentation import region_graph_statistics
+from pipeline.segmentation.flooding import flood
+from pipeline.segmentation.separable import boundary_distance, window_maximum
+
+SHAPES = [(14, 23, 31), (1, 40, 33), (30, 1, 21), (5, 4, 1)]
+
+
+def heights_of(shape: tuple[int, int, int], levels: int | None, seed: int = 0) -> np.ndarray:
+    """Smooth heights without ties, or with many."""
+    smooth = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 1.5)
+    if levels is None:
+        return (np.argsort(np.argsort(smooth.ravel())).reshape(shape) + 1).astype(np.float32)
+    return np.round((smooth - smooth.min()) / np.ptp(smooth) * levels).astype(np.float32)
+
+
+def seeds_of(heights: np.ndarray) -> np.ndarray:
+    seeds, _ = ndimage.label(ndimage.maximum_filter(heights, 5) == heights, structure=np.ones((3, 3, 3)))
+    return seeds.astype(np.int32)
+
+
+def plain_flood(heights: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """One priority queue over height, and then over when a voxel was reached."""
+    labels, queue = seeds.copy(), list[tuple[float, int, tuple[int, ...]]]()
+    for place in np.argwhere(seeds):
+        heapq.heappush(queue, (-heights[tuple(place)], len(queue), tuple(map(int, place))))
+    age = len(queue)
+    while queue:
+        _, _, place = heapq.heappop(queue)
+        for step in ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 0, 1), (0, 1, 0), (1, 0, 0)):
+            other = tuple(np.add(place, step))
+            if all(0 <= i < extent for i, extent in zip(other, heights.shape, strict=True)) and labels[other] == 0:
+                labels[other] = labels[place]
+                heapq.heappush(queue, (-heights[other], age, other))
+                age += 1
+    return labels
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("levels", [None, 40, 3, 0])
+def test_flooding_equals_one_priority_queue(shape: tuple[int, int, int], levels: int | None) -> None:
+    heights = heights_of(shape, levels) if levels != 0 else np.zeros(shape, np.float32)
+    seeds = seeds_of(heights_of(shape, None))
+    np.testing.assert_array_equal(flood(heights, seeds), plain_flood(heights, seeds))
+
+
+def test_flooding_equals_scikit_image_where_no_two_voxels_are_equally_high() -> None:
+    heights = heights_of((30, 40, 50), None)
+    seeds = seeds_of(heights)
+    assert seeds.max() > 20
+    np.testing.assert_array_equal(flood(heights, seeds), watershed(-heights, seeds))
+
+
+def test_one_outlier_that_squeezes_all_heights_into_one_level_changes_nothing() -> None:
+    heights = heights_of((20, 30, 30), None)
+    seeds = seeds_of(heights)
+    lifted = heights.copy()
+    lifted[tuple(np.argwhere(seeds)[0])] = 1e12
+    np.testing.assert_array_equal(flood(lifted, seeds), watershed(-lifted.astype(np.float64), seeds))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (5, 1, 1), (1, 2, 3), (12.5, 1, 1), (40 / 9, 1, 1)])
+@pytest.mark.parametrize("share", [0.6, 0.999])
+def test_distances_equal_those_of_scipy(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], share: float
+) -> None:
+    foreground = np.random.default_rng(1).random(shape) < share
+    foreground[-1, 0, 0] = False
+    expected = ndimage.distance_transform_edt(foreground, sampling=spacing).astype(np.float32)
+    np.testing.assert_array_equal(boundary_distance(foreground, spacing), expected)
+
+
+@pytest.mark.parametrize("radii", [(0, 0, 0), (1, 2, 3), (0, 4, 4), (50, 1, 60)])
+def test_the_maximum_of_a_window_is_that_of_scipy(radii: tuple[int, int, int]) -> None:
+    values = np.random.default_rng(2).random((9, 14, 11), np.float32)
+    expected = ndimage.maximum_filter(values, [2 * radius + 1 for radius in radii], mode="nearest")
+    np.testing.assert_array_equal(window_maximum(values, radii), expected)
+
+
+def test_a_graph_of_many_edges_loses_none() -> None:
+    """Every voxel is a fragment, with ids far apart: the table must grow several times."""
+    fragments = np.random.default_rng(3).permutation(18**3).reshape(18, 18, 18).astype(np.uint64) * np.uint64(2**40) + 1
+    affinities = np.full((3, 18, 18, 18), 51, np.uint8)
+    graph = region_graph_statistics(affinities, fragments, ((-1, 0, 0), (0, -1, 0), (0, 0, -1)))
+    assert len(graph.edges) == 3 * 17 * 18 * 18
+    assert (graph.count == 1).all()
+    np.testing.assert_allclose(graph.affinity_sum, 0.2, atol=1e-7)
+
+
+@pytest.mark.parametrize("home", ["writable", "read-only"])
+def test_installations_that_cannot_be_written_compile_all_the_same(tmp_path: Path, home: str) -> None:
+    """The folder beside the source is blocked by a file of its name, and so is the user's cache."""
+    package = tmp_path / "installed"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    source = Path(__file__).parents[2] / "pipeline" / "segmentation" / "compiled.py"
+    shutil.copy(source, package / "compiled.py")
+    (package / "loops.py").write_text(
+        "from .compiled import compiled\n@compiled\ndef total(n):\n    return sum(range(n))\n"
+    )
+    (package / "__pycache__").write_text("")
+    cache = tmp_path / "cache"
+    if home == "read-only":
+        cache.write_text("")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA", "IPYTHON"))}
+    environment |= {
+        "HOME": str(cache),
+        "XDG_CACHE_HOME": str(cache),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+    }
+    code = "from installed.loops import total; print(total(5))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert (done.stdout.strip(), done.returncode) == ("10", 0), done.stderr
+    assert (home == "writable") == any(cache.rglob("*.nbi"))
