@@ -8,8 +8,8 @@ Three tables, each measured side by side in one run, in alternation, medians:
 - pipeline: stage 02 with `--workers` processes (reading, network, affinities, encoding, flush, read-back), against as
   many processes that pass the same windows through the same engine and do nothing else. The start of workers is left
   out: two regions are predicted, and the difference of their voxels and times counts.
-- tiles: the published tiling (84 x 268 x 268 voxels in, 56 x 56 x 56 out) against the tile that is chosen for this
-  machine's memory, same network and weights, one thread.
+- tiles: the published tiling (84 x 268 x 268 voxels in, 56 x 56 x 56 out) against the tile that is chosen for a
+  worker with 6 GB, same network and weights, one thread.
 - engines: seconds per million voxels, one thread, and how far their affinities lie from torch's in float32, in levels.
 
 Weights are random: speed does not depend on them. The last line of the output is one JSON object.
@@ -37,7 +37,7 @@ from funlib.geometry import Coordinate
 
 from pipeline.blockwise import BlockGrid, PredictTask, predict
 from pipeline.blockwise.inference import Predictor, read_box, working_bytes
-from pipeline.blockwise.memory import free_memory, keep_freed_memory
+from pipeline.blockwise.memory import keep_freed_memory
 from pipeline.blockwise.tiles import tile_blocks
 from pipeline.config import NEAREST_NEIGHBOURS, NetworkConfig, dump_config, load_config, parse_config
 from pipeline.networks import (
@@ -55,6 +55,10 @@ from pipeline.volumes import Box, create_volume, crop
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = Coordinate(32, 256, 256)
 PUBLISHED = Coordinate(56, 56, 56)
+ROOM = 3 << 30
+"""Bytes for a tile of the published network, as a worker with 6 GB has."""
+TILES_FORWARD = 3
+"""That each process passes to its engine."""
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
 
 
@@ -70,7 +74,7 @@ class Scale:
     engine: tuple[int, int, int]
 
 
-FULL = Scale(3, (32, 1024, 1024), (128, 1024, 1024), (560, 5600, 5600), 4, (8, 768, 768))
+FULL = Scale(3, (32, 1024, 1024), (96, 1024, 1024), (560, 5600, 5600), 4, (8, 768, 768))
 QUICK = Scale(1, (32, 256, 256), (64, 256, 512), (56, 224, 224), 2, (4, 128, 128))
 
 
@@ -118,7 +122,7 @@ def forward_rate(folder: Path, network: NetworkConfig, scale: Scale, engine: str
     """Voxels per second of as many processes that do nothing but pass the windows of the same tiles to the engine."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         task = PredictTask(make_run(Path(place), network, scale.large, engine, executor="local", workers=workers))
-        tiles = len(task.grid) // workers
+        tiles = min(TILES_FORWARD, len(task.grid) // workers)
         context = multiprocessing.get_context("spawn")
         begin = context.Barrier(workers + 1)
         processes = [context.Process(target=only_forward, args=(task, engine, tiles, begin)) for _ in range(workers)]
@@ -185,7 +189,7 @@ def tiling_table(scale: Scale, engine_name: str) -> dict[str, Any]:
     def bytes_of(read: Coordinate, shape: Coordinate) -> int:
         return working_bytes(network, read, shape, NEAREST_NEIGHBOURS, "cpu")
 
-    tile = blocks.merged(tile_blocks(blocks, predictor.read_box, bytes_of, free_memory() // 2, workers=1)).block(0).box
+    tile = blocks.merged(tile_blocks(blocks, predictor.read_box, bytes_of, ROOM, workers=1)).block(0).box
     read = predictor.read_box(tile)
     raw = texture(read.shape)
     parts = list(itertools.islice(blocks.blocks_in(tile), scale.published))

@@ -60,7 +60,11 @@ class OpenVinoEngine(Engine):
 
         self._graph = _EmbeddingOnly(network).eval()
         precision = "bf16" if autocast is torch.bfloat16 else "f32"
-        self._settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,  # it would put the threads of all workers on the same cores
+        }
         self._core = openvino.Core()
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
 
