@@ -8,8 +8,8 @@ Three tables, each measured side by side in one run, in alternation, medians:
 - pipeline: stage 02 with `--workers` processes (reading, network, affinities, encoding, flush, read-back), against as
   many processes that pass the same windows through the same engine and do nothing else. The start of workers is left
   out: two regions are predicted, and the difference of their voxels and times counts.
-- tiles: the published tiling (84 x 268 x 268 voxels in, 56 x 56 x 56 out) against the tile that is chosen for a
-  worker with 6 GB, same network and weights, one thread.
+- tiles: the published tiling (84 x 268 x 268 voxels in, 56 x 56 x 56 out) against the tile that is chosen for
+  one worker on this machine, same network and weights, one thread.
 - engines: seconds per million voxels, one thread, and how far their affinities lie from torch's in float32, in levels.
 
 Weights are random: speed does not depend on them. The last line of the output is one JSON object.
@@ -21,12 +21,12 @@ import argparse
 import itertools
 import json
 import math
-import multiprocessing
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,8 +36,9 @@ import torch
 from funlib.geometry import Coordinate
 
 from pipeline.blockwise import BlockGrid, PredictTask, predict
+from pipeline.blockwise.fitting import SHARE
 from pipeline.blockwise.inference import Predictor, read_box, working_bytes
-from pipeline.blockwise.memory import keep_freed_memory
+from pipeline.blockwise.memory import free_memory, keep_freed_memory
 from pipeline.blockwise.tiles import tile_blocks
 from pipeline.config import NEAREST_NEIGHBOURS, NetworkConfig, dump_config, load_config, parse_config
 from pipeline.networks import (
@@ -49,14 +50,12 @@ from pipeline.networks import (
     save_checkpoint,
     sections_at_once,
 )
-from pipeline.run import Run
+from pipeline.run import Run, write_json
 from pipeline.volumes import Box, create_volume, crop
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = Coordinate(32, 256, 256)
 PUBLISHED = Coordinate(56, 56, 56)
-ROOM = 3 << 30
-"""Bytes for a tile of the published network, as a worker with 6 GB has."""
 TILES_FORWARD = 3
 """That each process passes to its engine."""
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
@@ -121,38 +120,48 @@ def stage_rate(folder: Path, network: NetworkConfig, scale: Scale, engine: str, 
 def forward_rate(folder: Path, network: NetworkConfig, scale: Scale, engine: str, workers: int) -> float:
     """Voxels per second of as many processes that do nothing but pass the windows of the same tiles to the engine."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        task = PredictTask(make_run(Path(place), network, scale.large, engine, executor="local", workers=workers))
-        tiles = min(TILES_FORWARD, len(task.grid) // workers)
-        context = multiprocessing.get_context("spawn")
-        begin = context.Barrier(workers + 1)
-        processes = [context.Process(target=only_forward, args=(task, engine, tiles, begin)) for _ in range(workers)]
+        run = make_run(Path(place), network, scale.large, engine, executor="local", workers=workers)
+        tiles = min(TILES_FORWARD, len(PredictTask(run).grid) // workers)
+        write_json(Path(place) / "only_forward.json", dump_config(run.config))
+        command = [sys.executable, __file__, "--only-forward", str(Path(place) / "only_forward.json"), str(tiles)]
+        processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(workers)]
         for process in processes:
-            process.start()
-        begin.wait()
+            told(process)
         started = time.perf_counter()
         for process in processes:
-            process.join()
+            assert process.stdin is not None
+            process.stdin.close()
+        for process in processes:
+            told(process)
         taken = time.perf_counter() - started
-    return tiles * workers * task.grid.block(0).box.size / taken
+        for process in processes:
+            process.wait()
+        return tiles * workers * PredictTask(run).grid.block(0).box.size / taken
 
 
-def only_forward(task: PredictTask, engine_name: str, tiles: int, begin: Barrier) -> None:
-    """The engine's part of so many tiles."""
-    torch.set_num_threads(1)
-    keep_freed_memory()
+def told(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a line that says that a process has come so far."""
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == b"here"
+
+
+def only_forward(config: Path, tiles: int) -> None:
+    """Pass so many tiles to the engine of a run, in a process of its own that is told when to begin."""
+    task = PredictTask(Run(load_config(config)))
     network = task.load_network()
-    engine = build_engine(engine_name, network, None, 1)
+    engine = build_engine(task.engine, network, None, 1)
     box = task.grid.block(0).box
-    read = read_box(network, box, NEAREST_NEIGHBOURS)
-    windows = parts_of(network, read.shape, box)
+    windows = parts_of(network, read_box(network, box, NEAREST_NEIGHBOURS).shape)
     engine(windows[0])
-    begin.wait()
+    print("here", flush=True)
+    sys.stdin.read()
     for _ in range(tiles):
         for part in windows:
             engine(part)
+    print("here", flush=True)
 
 
-def parts_of(network: EmbeddingNetwork, read: Coordinate, box: Box) -> list[torch.Tensor]:
+def parts_of(network: EmbeddingNetwork, read: Coordinate) -> list[torch.Tensor]:
     """Windows of the passes that a tile takes."""
     reach = network.section_reach
     if reach is None:
@@ -189,7 +198,8 @@ def tiling_table(scale: Scale, engine_name: str) -> dict[str, Any]:
     def bytes_of(read: Coordinate, shape: Coordinate) -> int:
         return working_bytes(network, read, shape, NEAREST_NEIGHBOURS, "cpu")
 
-    tile = blocks.merged(tile_blocks(blocks, predictor.read_box, bytes_of, ROOM, workers=1)).block(0).box
+    blocks_per_tile = tile_blocks(blocks, predictor.read_box, bytes_of, free_memory() // SHARE, workers=1)
+    tile = blocks.merged(blocks_per_tile).block(0).box
     read = predictor.read_box(tile)
     raw = texture(read.shape)
     parts = list(itertools.islice(blocks.blocks_in(tile), scale.published))
@@ -268,6 +278,10 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(1)
     keep_freed_memory()
+    if options.only_forward:
+        config, tiles = options.only_forward
+        only_forward(Path(config), int(tiles))
+        return
     scale = QUICK if options.quick else FULL
     best = best_engine(torch.device("cpu"))
     engines = sorted({"torch", best}, reverse=True)
@@ -296,6 +310,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--table", action="append", choices=["pipeline", "tiles", "engines"], help="repeatable; default: all"
     )
+    parser.add_argument("--only-forward", nargs=2, metavar=("CONFIG", "TILES"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.table = options.table or ["engines", "tiles", "pipeline"]
     return options
