@@ -15,8 +15,8 @@ import pytest
 import torch
 from slurm_cluster import SlurmCluster
 
+from pipeline.checkpoints import latest_checkpoint
 from pipeline.config import load_config
-from pipeline.networks import latest_checkpoint
 from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.run import Run
 from pipeline.training import train_teacher

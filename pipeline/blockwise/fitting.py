@@ -33,10 +33,7 @@ def device_of_workers(run: Run) -> torch.device:
 
 
 def choose_engine(run: Run, grid: BlockGrid) -> str:
-    """What runs the network: as configured, or for `auto` what is best for this region."""
-    chosen = run.config.predict.engine
-    if chosen != "auto":
-        return chosen
+    """What runs the network best on this region."""
     return best_engine(device_of_workers(run)) if grid.box.size > WORTH_COMPILING else "torch"
 
 

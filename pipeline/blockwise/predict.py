@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from funlib.geometry import Coordinate
 
+from ..checkpoints import latest_checkpoint
 from ..errors import UserError
 from ..run import Run, file_digest, read_json, write_json
 from ..volumes import Box, crop
@@ -97,8 +98,6 @@ class PredictTask(VolumeTask):
         Raises:
             UserError: there is none.
         """
-        from ..networks import latest_checkpoint
-
         configured = self.run.config.predict.checkpoint
         if configured is None:
             return latest_checkpoint(self.run.network_directory(self.run.config.predict.network))
@@ -148,10 +147,12 @@ class PredictTask(VolumeTask):
     @cached_property
     def engine(self) -> str:
         """What runs the network. With `auto`, what was used before in this run: engines round differently."""
-        if self.run.config.predict.engine == "auto":
-            used = read_record(self).get("settings", {}).get("predict.engine")
-            if used is not None:
-                return str(used)
+        chosen = self.run.config.predict.engine
+        if chosen != "auto":
+            return chosen
+        used = read_record(self).get("settings", {}).get("predict.engine")
+        if used is not None:
+            return str(used)
         from .fitting import choose_engine
 
         return choose_engine(self.run, self.chunk_grid)

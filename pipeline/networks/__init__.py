@@ -1,7 +1,7 @@
 """Teacher and student networks: raw intensities in, one embedding vector per voxel out."""
 
 from .base import EmbeddingNetwork, Tap
-from .checkpoint import latest_checkpoint, load_network, save_checkpoint
+from .checkpoint import load_network, save_checkpoint
 from .compact import compact
 from .device import choose_autocast, choose_device
 from .engines import Engine, TorchEngine, best_engine, build_engine
@@ -21,7 +21,6 @@ __all__ = [
     "choose_autocast",
     "choose_device",
     "compact",
-    "latest_checkpoint",
     "load_network",
     "network_names",
     "normalise_raw",

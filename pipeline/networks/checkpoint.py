@@ -7,7 +7,6 @@ run code.
 from __future__ import annotations
 
 import pickle
-import re
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +20,6 @@ from .registry import build_network, parse_network_config
 
 FORMAT = 1
 KEYS = ("format", "network", "model", "iteration", "training")
-
-
-def checkpoint_path(directory: Path, iteration: int) -> Path:
-    """Where the checkpoint of an iteration lies."""
-    return directory / f"checkpoint_{iteration:07d}.pt"
-
-
-def checkpoints(directory: Path) -> list[Path]:
-    """All checkpoints of a folder, oldest iteration first."""
-    found = [(re.fullmatch(r"checkpoint_(\d+)\.pt", path.name), path) for path in directory.glob("checkpoint_*.pt")]
-    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
-
-
-def latest_checkpoint(directory: Path) -> Path:
-    """The checkpoint of the highest iteration.
-
-    Raises:
-        UserError: the folder has none.
-    """
-    found = checkpoints(directory)
-    if not found:
-        raise UserError("there is no checkpoint; train the network first", str(directory))
-    return found[-1]
 
 
 def save_checkpoint(path: Path, network: EmbeddingNetwork, iteration: int, training: dict[str, Any]) -> None:

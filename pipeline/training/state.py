@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..checkpoints import checkpoint_path, checkpoints, latest_checkpoint
 from ..errors import UserError
-from ..networks import latest_checkpoint, save_checkpoint
-from ..networks.checkpoint import checkpoint_path, checkpoints, load_checkpoint
+from ..networks import save_checkpoint
+from ..networks.checkpoint import load_checkpoint
 from .step import TrainStep
 
 BEST = "best.pt"

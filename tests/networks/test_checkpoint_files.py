@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.checkpoints import latest_checkpoint
 from pipeline.config import SectionUnetConfig
 from pipeline.errors import UserError
-from pipeline.networks import build_network, latest_checkpoint, load_network, save_checkpoint
+from pipeline.networks import build_network, load_network, save_checkpoint
 
 SMALL = SectionUnetConfig(widths=(3, 4), sections=3)
 

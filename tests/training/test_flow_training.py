@@ -16,9 +16,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_training import assert_same_state, curves
 
+from pipeline.checkpoints import latest_checkpoint
 from pipeline.config import dump_config
 from pipeline.errors import UserError
-from pipeline.networks import latest_checkpoint
 from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.run import Run
 from pipeline.training import describe, describe_paraphraser, train_paraphraser, train_student, train_teacher

@@ -17,9 +17,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pipeline.checkpoints import latest_checkpoint
 from pipeline.config import dump_config
 from pipeline.errors import UserError
-from pipeline.networks import latest_checkpoint, load_network
+from pipeline.networks import load_network
 from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.run import Run, read_json
 from pipeline.training import train_student, train_teacher

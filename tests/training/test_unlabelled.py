@@ -11,9 +11,10 @@ import torch
 from funlib.geometry import Coordinate
 from test_training import assert_same_state, curves
 
+from pipeline.checkpoints import latest_checkpoint
 from pipeline.config import DistillationConfig, TargetsConfig, UnlabelledConfig, parse_config
 from pipeline.errors import UserError
-from pipeline.networks import build_network, latest_checkpoint
+from pipeline.networks import build_network
 from pipeline.run import Run
 from pipeline.training import train_student, train_teacher
 from pipeline.training.distiller import Distiller
