@@ -80,14 +80,18 @@ MISTAKES = [
     (
         "predict.block_size",
         [32, 256],
-        "predict.block_size: expected [z, y, x] in voxels (3 whole numbers ≥ 1), got [32, 256]",
+        'predict.block_size: expected [z, y, x] in voxels (3 whole numbers ≥ 1) or "auto", got [32, 256]',
     ),
     (
         "predict.block_size",
         [1, 2, 3, 4],
-        "predict.block_size: expected [z, y, x] in voxels (3 whole numbers ≥ 1), got [1, 2, 3, 4]",
+        'predict.block_size: expected [z, y, x] in voxels (3 whole numbers ≥ 1) or "auto", got [1, 2, 3, 4]',
     ),
-    ("predict.block_size", 32, "predict.block_size: expected [z, y, x] in voxels (3 whole numbers ≥ 1), got 32"),
+    (
+        "predict.block_size",
+        32,
+        'predict.block_size: expected [z, y, x] in voxels (3 whole numbers ≥ 1) or "auto", got 32',
+    ),
     ("predict.block_size", [0, 8, 8], "predict.block_size.0: expected whole number > 0, got 0"),
     (
         "predict.offsets",
