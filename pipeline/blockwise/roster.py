@@ -64,22 +64,26 @@ class Attendance:
         os.pwrite(self._file, self.entry.pack(), 0)
 
     def begin(self, block: int) -> None:
-        """A block is under way, beside those that are.
+        """A block is under way, beside those that are; not after the worker has left.
 
         Raises:
             ValueError: more than `MOST_UNDER_WAY` would be.
         """
         with self._lock:
             entry, now = self.entry, time.time()
+            if not entry.at_work:
+                return
             if len(entry.blocks) == MOST_UNDER_WAY:
                 raise ValueError(f"a worker can have {MOST_UNDER_WAY} blocks under way, not more")
             entry.blocks[block] = entry.heard = now
             os.pwrite(self._file, entry.pack_record(), 0)
 
     def end(self, block: int, success: bool) -> None:
-        """A block under way is finished."""
+        """A block under way is finished; one that went back when the worker left does not count."""
         with self._lock:
             entry, now = self.entry, time.time()
+            if not entry.at_work:
+                return
             seconds = now - entry.blocks.pop(block)
             entry.heard = now
             if success:
@@ -95,8 +99,9 @@ class Attendance:
 
     def leave(self, state: str) -> None:
         """The worker ends; blocks still under way go back."""
-        self.entry = replace(self.entry, heard=time.time(), blocks={}, state=state, memory=peak_memory())
-        os.pwrite(self._file, self.entry.pack(), 0)
+        with self._lock:
+            self.entry = replace(self.entry, heard=time.time(), blocks={}, state=state, memory=peak_memory())
+            os.pwrite(self._file, self.entry.pack(), 0)
 
 
 def attend(task: BlockTask, worker: str, job: str | None = None, log: str = "") -> Attendance:

@@ -55,6 +55,18 @@ def test_all_blocks_under_way_are_known_until_each_is_finished(tmp_path: Path) -
     assert (entry.block, entry.block_began, entry.state) == (None, 0.0, "left: told to end by the cluster")
 
 
+def test_a_thread_that_finishes_its_block_when_the_worker_has_left_disturbs_nothing(tmp_path: Path) -> None:
+    task = doubled(tmp_path)
+    attendance = attend(task, "0")
+    attendance.begin(5)
+    attendance.leave("left: told to end by the cluster")
+    attendance.end(5, True)  # its thread did not know yet
+    attendance.begin(6)
+    entry = read_entry(task, "0")
+    assert entry is not None
+    assert (entry.blocks, entry.done, entry.state) == ({}, 0, "left: told to end by the cluster")
+
+
 def test_a_worker_has_no_more_blocks_than_its_entry_can_name(tmp_path: Path) -> None:
     task = doubled(tmp_path)
     attendance = attend(task, "0")
