@@ -7,8 +7,9 @@ data. Positions in the world are nanometres (`Roi`, `Coordinate`); array indices
 
 from __future__ import annotations
 
+import itertools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,16 @@ class Box:
     def contains(self, other: Box) -> bool:
         """Whether every voxel of `other` lies in this box."""
         return self.intersect(other) == other
+
+
+def cells_of(box: Box, size: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Positions (z, y, x), in C order, of the cells of a regular grid from voxel 0 that share voxels with a box.
+
+    Args:
+        box: the box.
+        size: of a cell, in voxels.
+    """
+    return itertools.product(*(range(b // s, -(-e // s)) for b, e, s in zip(box.begin, box.end, size, strict=True)))
 
 
 def crop(data: np.ndarray, box: Box) -> np.ndarray:

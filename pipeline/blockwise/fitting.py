@@ -59,11 +59,8 @@ def choose_tile(run: Run, grid: BlockGrid) -> Coordinate:
 
 def _hollow_network(run: Run) -> EmbeddingNetwork:
     """The network that predicts, without weights."""
-    config = run.config
-    role = config.teacher if config.predict.network == "teacher" else config.student
-    assert role is not None, "the config names a network that predicts"
     with torch.device("meta"):
-        return build_network(role.network)
+        return build_network(run.config.predicting.network)
 
 
 def _room(run: Run, device: torch.device) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,7 +11,7 @@ from funlib.geometry import Coordinate, Roi
 
 from ..errors import UserError
 from ..run import Run, region_box
-from ..volumes import Box
+from ..volumes import Box, cells_of
 
 
 @dataclass(frozen=True)
@@ -122,11 +121,7 @@ class BlockGrid:
 
     def blocks_in(self, box: Box) -> Iterator[Block]:
         """The blocks that share voxels with a box, in C order."""
-        ranges = [
-            range(begin // size, -(-end // size))
-            for begin, end, size in zip(box.begin, box.end, self.block_size, strict=True)
-        ]
-        for position in itertools.product(*ranges):
+        for position in cells_of(box, self.block_size):
             yield self.block(int(np.ravel_multi_index(position, tuple(self.shape))))
 
     def index_of(self, roi: Roi) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import re
 import resource
 from pathlib import Path
 
@@ -44,8 +43,7 @@ def memory_per_worker(cluster: ClusterConfig, stage: str) -> int:
 
 def job_memory(text: str) -> int:
     """Bytes of a memory request as SLURM reads it: megabytes, or with a unit."""
-    amount, unit = re.fullmatch(r"(\d+)([KMGT]?)B?", text.upper()).groups()  # type: ignore[union-attr]
-    return int(amount) * UNITS[unit or "M"]
+    return int(text[:-1]) * UNITS[text[-1]] if text[-1] in UNITS else int(text) * UNITS["M"]
 
 
 def free_memory() -> int:

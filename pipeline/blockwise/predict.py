@@ -77,10 +77,15 @@ class PredictTask(VolumeTask):
     def empty(self) -> np.ndarray:
         """(z, y, x) bool over the grid of tiles: those of which every chunk is empty."""
         empty = self.empty_chunks
-        for axis, size in enumerate(self.grid.block_size):
-            first = np.arange(0, self.chunk_grid.shape[axis], -(-size // self.chunk_grid.block_size[axis]))
+        for axis, chunks in enumerate(self._chunks_per_tile):
+            first = np.arange(0, self.chunk_grid.shape[axis], chunks)
             empty = np.logical_and.reduceat(empty, first, axis=axis)
         return empty
+
+    @property
+    def _chunks_per_tile(self) -> list[int]:
+        """Along z, y, x."""
+        return [-(-tile // chunk) for tile, chunk in zip(self.grid.block_size, self.chunk_grid.block_size, strict=True)]
 
     @property
     def _tile_file(self) -> Path:
@@ -88,8 +93,7 @@ class PredictTask(VolumeTask):
 
     def prepare(self) -> None:
         super().prepare()
-        blocks = [-(-t // b) for t, b in zip(self.grid.block_size, self.chunk_grid.block_size, strict=True)]
-        write_json(self._tile_file, {"blocks": blocks})
+        write_json(self._tile_file, {"blocks": self._chunks_per_tile})
 
     @cached_property
     def checkpoint(self) -> Path:
@@ -117,12 +121,11 @@ class PredictTask(VolumeTask):
         from ..networks import choose_device, load_network
 
         config = self.run.config
-        role = config.teacher if config.predict.network == "teacher" else config.student
-        network, _ = load_network(self.checkpoint, role.network if role is not None else None)
-        on_cpu = (
-            config.predict.device == "auto" and self.engine != "torch"
-        )  # a choice of the engine is one of the device
-        return network.to(choose_device("cpu" if on_cpu else config.predict.device, "predict.device")).eval()
+        network, _ = load_network(self.checkpoint, config.predicting.network)
+        device = config.predict.device
+        if device == "auto" and self.engine != "torch":
+            device = "cpu"  # other engines have no other
+        return network.to(choose_device(device, "predict.device")).eval()
 
     def reader(self) -> Callable[[Block], Box]:
         """A function that gives the raw voxels that a block reads; they may reach beyond the volume."""
@@ -174,9 +177,7 @@ class PredictTask(VolumeTask):
 
     @property
     def empty_is_an_answer(self) -> bool:
-        config = self.run.config
-        role = config.teacher if config.predict.network == "teacher" else config.student
-        return role is not None and bool(getattr(role.network, "background", False))
+        return bool(getattr(self.run.config.predicting.network, "background", False))
 
     @property
     def blocks_in_flight(self) -> int:

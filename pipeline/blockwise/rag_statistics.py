@@ -15,7 +15,7 @@ from ..config import NEAREST_NEIGHBOURS, Offset
 from ..rag import EdgeTable, NodeTable, RagStore, open_rag, rag_exists
 from ..run import Run
 from ..segmentation import fragment_statistics, region_graph_statistics
-from ..volumes import Box, Volume
+from ..volumes import Box, Volume, crop
 from .fragments import FragmentsTask
 from .grid import Block, BlockGrid
 from .predict import PredictTask
@@ -163,7 +163,7 @@ class RagTask(BlockTask):
                 owned = block.box.relative_to(around)
                 ids = read_with_faces(fragments, block.box, around)
                 values = np.zeros((len(neighbours), *around.shape), np.uint8)  # those of others are not looked at
-                values[(slice(None), *owned.slices)] = affinities.read(block.box)[: len(neighbours)]
+                crop(values, owned)[:] = affinities.read(block.box)[: len(neighbours)]
                 edges = edge_table(values, ids, owned, neighbours)
                 nodes = node_table(ids[owned.slices], block, self.grid)
                 store.write_block(block.index, nodes, edges)

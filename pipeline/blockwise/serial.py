@@ -44,7 +44,7 @@ class _InProcess:
         self._attendance = attend(task, "0")
         stack.callback(self._leave)
         self._books = Books(task, self._attendance)
-        self._opened = stack.enter_context(contextlib.closing(OpenTask(task)))
+        self._opened = stack.enter_context(OpenTask(task))
         self.__name__ = task.name
 
     def __call__(self, given: daisy.Block) -> None:

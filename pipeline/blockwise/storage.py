@@ -8,7 +8,6 @@ error, where zarr alone would give zeros.
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from numcodecs.compat import ensure_contiguous_ndarray_like
 
 from ..errors import UserError
 from ..run import sync_folder
-from ..volumes import Box, CheckedStore, Volume, crop, open_volume
+from ..volumes import Box, CheckedStore, Volume, cells_of, crop, open_volume
 from .grid import Block
 from .records import BlockRecords, array_checksum
 
@@ -134,8 +133,7 @@ def chunks_of(volume: Volume, box: Box) -> Iterator[tuple[str, Box]]:
     """The file names of the chunks of a box of whole chunks, and which voxels each holds."""
     chunk = Coordinate(volume.array.chunks[-3:])
     channels = [0] * (volume.array.ndim - 3)
-    ranges = [range(b // c, -(-e // c)) for b, e, c in zip(box.begin, box.end, chunk, strict=True)]
-    for position in itertools.product(*ranges):
+    for position in cells_of(box, chunk):
         begin = Coordinate(position) * chunk
         name = ".".join(str(index) for index in [*channels, *position])
         yield name, Box(begin, begin + chunk).intersect(box)

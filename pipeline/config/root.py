@@ -37,6 +37,17 @@ class Config(BlockwiseSections):
         """Offsets of the nearest neighbours, the first of `predict.offsets`: three in a volume, two in images."""
         return IN_PLANE_NEIGHBOURS if self.volumes.images else NEAREST_NEIGHBOURS
 
+    def role(self, name: str) -> TeacherConfig | StudentConfig | None:
+        """The section of a network, `teacher` or `student`; None if the config has none."""
+        return self.teacher if name == "teacher" else self.student
+
+    @property
+    def predicting(self) -> TeacherConfig | StudentConfig:
+        """The section of the network that predicts."""
+        section = self.role(self.predict.network)
+        assert section is not None, "validated below"
+        return section
+
     @model_validator(mode="after")
     def _fragments_have_their_affinities(self) -> Config:
         neighbours = self.neighbours

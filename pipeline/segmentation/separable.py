@@ -88,7 +88,7 @@ def _lower_envelope(squares: np.ndarray, step: float) -> np.ndarray:
                 behind = before
             if not 0 <= before < rows:
                 break
-            largest = added - added
+            largest = added - added  # 0 of the squares' own type
             for column in range(columns):
                 nearest = min(squares[before, column], squares[behind, column]) + added
                 least = min(result[row, column], nearest)

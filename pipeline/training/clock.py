@@ -88,8 +88,7 @@ class StepClock:
         self._every = gpu_every if self._gpu else 1
         self._steps = 0
         self._recent: deque[dict[str, float]] = deque(maxlen=RECENT)
-        self._sums: dict[str, float] = defaultdict(float)
-        self._counts: dict[str, int] = defaultdict(int)
+        self._all = _Means()
         self._current: dict[str, float] | None = None
         self._events: list[tuple[dict[str, float], str, torch.cuda.Event, torch.cuda.Event]] = []
 
@@ -103,7 +102,7 @@ class StepClock:
         self._steps += 1
         if self._steps > FIRST_STEPS:
             self._recent.append(self._current)
-            self._count(self._current)
+            self._all.add(self._current)
         self._current = None
         self._read_events()
 
@@ -140,39 +139,45 @@ class StepClock:
         if self._current is not None:
             self._current[name] = self._current.get(name, 0.0) + seconds
 
-    def _count(self, measured: Mapping[str, float]) -> None:
-        for name, seconds in measured.items():
-            self._sums[name] += seconds
-            self._counts[name] += 1
-
     def _read_events(self) -> None:
         """Take in what the GPU has passed."""
         while self._events and self._events[0][3].query():
             step, name, start, end = self._events.pop(0)
             step[name] = start.elapsed_time(end) / 1e3
-            self._count({name: step[name]})
+            self._all.add({name: step[name]})
 
     def recent(self) -> Split | None:
         """The last steps; None before there are any."""
-        sums: dict[str, float] = defaultdict(float)
-        counts: dict[str, int] = defaultdict(int)
+        means = _Means()
         for measured in self._recent:
-            for name, seconds in measured.items():
-                sums[name] += seconds
-                counts[name] += 1
-        return _split(sums, counts)
+            means.add(measured)
+        return means.split()
 
     def total(self) -> Split | None:
         """All steps but the first; None before there are any."""
         if self._events:
             self._events[-1][3].synchronize()
             self._read_events()
-        return _split(self._sums, self._counts)
+        return self._all.split()
 
 
-def _split(sums: Mapping[str, float], counts: Mapping[str, int]) -> Split | None:
-    if STEP not in counts:
-        return None
-    means = {name: sums[name] / counts[name] for name in (STEP, *PARTS) if name in counts}
-    step = means.pop(STEP)
-    return Split(counts[STEP], step, means | {REST: max(0.0, step - sum(means.values()))})
+class _Means:
+    """Adds up what was measured of several steps; not every part is measured in each."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, int] = defaultdict(int)
+
+    def add(self, measured: Mapping[str, float]) -> None:
+        """Seconds of a step, or of some of its parts."""
+        for name, seconds in measured.items():
+            self._sums[name] += seconds
+            self._counts[name] += 1
+
+    def split(self) -> Split | None:
+        """The means; None before there is a whole step."""
+        if STEP not in self._counts:
+            return None
+        means = {name: self._sums[name] / self._counts[name] for name in (STEP, *PARTS) if name in self._counts}
+        step = means.pop(STEP)
+        return Split(self._counts[STEP], step, means | {REST: max(0.0, step - sum(means.values()))})

@@ -49,7 +49,7 @@ class Training:
         Raises:
             UserError: the config has no teacher.
         """
-        section = self.run.config.teacher if self.role == "teacher" else self.run.config.student
+        section = self.run.config.role(self.role)
         if section is None:
             raise UserError("there is no teacher section to train by; add one", "teacher")
         return section
