@@ -192,20 +192,23 @@ class Cell:
 
 PLACES = ("run_directory", "teacher.checkpoint")
 """Settings that say where things lie, which may differ from machine to machine."""
+WITHOUT_INFLUENCE = ("teacher.training.loader_workers", "student.training.loader_workers")
+"""Settings that no result depends on: batches are the same from any number of processes."""
 
 
 def flat_settings(document: dict[str, Any]) -> dict[str, Any]:
-    """Dotted config paths and their values, but for places."""
+    """Dotted config paths and their values, but for those that may differ between equal results."""
     flat: dict[str, Any] = {}
     for key, value in document.items():
         inner = flat_settings(value) if isinstance(value, dict) and value else {}
         flat |= {f"{key}.{path}": part for path, part in inner.items()} if inner else {key: value}
-    return {path: value for path, value in flat.items() if path not in PLACES}
+    return {path: value for path, value in flat.items() if path not in PLACES + WITHOUT_INFLUENCE}
 
 
 def first_change(stored: dict[str, Any], config: Config, unused_section: str) -> str | None:
     """The first setting that differs from a stored one, outside a section. A key that came with a later version counts
     only where it is not at its default."""
+    stored = flat_settings(stored)
     present = flat_settings(dump_config(config))
     chosen = flat_settings(config.model_dump(mode="json", by_alias=True, exclude_defaults=True))
     for path in sorted(stored.keys() | present.keys()):
