@@ -16,6 +16,7 @@ from ..config import NEAREST_NEIGHBOURS, FragmentsConfig, dump_config
 from ..segmentation import make_fragments
 from ..volumes import Box
 from .grid import Block
+from .memory import keep_freed_memory
 from .predict import PredictTask
 from .stage import BlockFunction, Stage, VolumeTask
 
@@ -99,6 +100,7 @@ class FragmentsTask(VolumeTask):
 
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
+        keep_freed_memory()
         config, offsets = self.run.config.fragments, self.run.config.predict.offsets
         affinities, output = PredictTask(self.run).open_complete(), self.open_output()
 
