@@ -19,6 +19,7 @@ import zarr
 from funlib.geometry import Coordinate, Roi
 from numcodecs import Blosc
 
+from .chunks import CheckedStore, read_region
 from .errors import UserError
 
 SPATIAL_AXES = ("z", "y", "x")
@@ -139,7 +140,7 @@ class Volume:
             UserError: a chunk cannot be read; names it.
         """
         try:
-            return np.asarray(self.array[(..., *box.slices)])
+            return read_region(self.array, box.begin, box.end)
         except (RuntimeError, ValueError, OSError) as error:
             where = f"voxels {tuple(box.begin)} to {tuple(box.end)}"
             raise UserError(f"a chunk in {where} cannot be read ({error})", self.name) from error
@@ -168,25 +169,6 @@ class Volume:
             self.array[(..., *box.slices)] = data
         except (OSError, KeyError) as error:  # zarr raises KeyError where it cannot create a folder
             raise UserError(f"cannot be written: {getattr(error, 'strerror', None) or error}", self.name) from error
-
-
-class CheckedStore(zarr.DirectoryStore):
-    """A zarr directory that refuses truncated chunks.
-
-    Blosc decompresses a chunk that lost its end into whatever lies in memory, without a word. Its header knows the
-    length, so a read of such a chunk raises a `ValueError` that names it.
-    """
-
-    def __getitem__(self, key: str) -> bytes:
-        value: bytes = super().__getitem__(key)
-        if not key.rpartition("/")[2].startswith(".z") and len(value) != max(16, blosc_length(value)):
-            raise ValueError(f"chunk {key} is truncated")
-        return value
-
-
-def blosc_length(chunk: bytes) -> int:
-    """Bytes that a Blosc chunk has according to its header."""
-    return int.from_bytes(chunk[12:16], "little")
 
 
 def mirror_indices(begin: int, end: int, extent: int) -> np.ndarray:

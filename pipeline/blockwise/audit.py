@@ -12,9 +12,9 @@ from enum import Enum
 
 import numpy as np
 
+from ..chunks import CheckedStore
 from ..errors import UserError
 from ..run import Run
-from ..volumes import CheckedStore
 from .agglomerate import agglomeration
 from .audit_graph import GraphFindings, check_graph
 from .fragments import FragmentsTask

@@ -60,7 +60,8 @@ def keep_freed_memory() -> None:
     """Have the C library keep what is freed for what is asked for next.
 
     By default large pieces go back to the kernel at once, which hands them out again page by page, each set to zero:
-    a fifth of the time of a network on a CPU, a twentieth of that of fragments. Only GNU's library has this setting; others are left alone.
+    a fifth of the time of a network on a CPU, a twentieth of that of fragments. Only GNU's library has this setting;
+    others are left alone.
     """
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")

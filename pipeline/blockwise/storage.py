@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ import numpy as np
 from funlib.geometry import Coordinate
 from numcodecs.compat import ensure_contiguous_ndarray_like
 
+from ..chunks import CheckedStore
 from ..errors import UserError
 from ..run import sync_folder
-from ..volumes import Box, CheckedStore, Volume, cells_of, crop, open_volume
+from ..volumes import Box, Volume, cells_of, crop, open_volume
 from .grid import Block
 from .records import BlockRecords, array_checksum
 
@@ -52,14 +53,10 @@ class CompleteStore(CheckedStore):
         super().__init__(path)
         self._empty = empty
 
-    def getitems(self, keys: Sequence[str], *, contexts: Mapping[str, Any]) -> Mapping[str, Any]:
-        found = {}
-        for key in keys:
-            try:
-                found[key] = self[key]
-            except KeyError:
-                if not self._is_empty(key):
-                    raise ValueError(f"chunk {key} is missing") from None
+    def chunk(self, key: str) -> bytes | None:
+        found = super().chunk(key)
+        if found is None and not self._is_empty(key):
+            raise ValueError(f"chunk {key} is missing")
         return found
 
     def _is_empty(self, key: str) -> bool:

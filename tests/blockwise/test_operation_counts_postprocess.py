@@ -19,9 +19,10 @@ from voronoi_run import make_run, store_affinities, voronoi_affinities
 from pipeline.blockwise import BlockGrid, agglomerate, extract_fragments, segment
 from pipeline.blockwise.fragments import FragmentsTask, fragment_block
 from pipeline.blockwise.grid import Block
+from pipeline.chunks import CheckedStore
 from pipeline.config import FragmentsConfig
 from pipeline.run import Run
-from pipeline.volumes import Box, CheckedStore
+from pipeline.volumes import Box
 
 THRESHOLD = 0.5
 AFFINITIES, FRAGMENTS, SEGMENTATION = "affinities", "fragments", f"segmentation/{THRESHOLD:.2f}"

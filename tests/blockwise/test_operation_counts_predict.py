@@ -15,9 +15,10 @@ from pipeline.blockwise import BlockGrid, PredictTask, predict
 from pipeline.blockwise.inference import Predictor, read_box, working_bytes
 from pipeline.blockwise.storage import DurableStore
 from pipeline.blockwise.tiles import tile_blocks
+from pipeline.chunks import CheckedStore
 from pipeline.config import NEAREST_NEIGHBOURS, SectionUnetConfig, load_config
 from pipeline.networks import Engine, TorchEngine, build_network, sections_at_once
-from pipeline.volumes import Box, CheckedStore
+from pipeline.volumes import Box
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GIGABYTE = 1 << 30
