@@ -52,12 +52,12 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGES = """
 import sys
 from pathlib import Path
-from pipeline.blockwise import agglomerate, extract_fragments, segment
+from pipeline.blockwise import run_chain, segment
 from pipeline.config import load_config
 from pipeline.run import Run
 
 run = Run(load_config(Path(sys.argv[1]), []))
-sys.exit(0 if extract_fragments(run) and agglomerate(run) and segment(run) else 1)
+sys.exit(0 if run_chain(run) and segment(run) else 1)
 """
 THRESHOLDS = (0.5, 0.4, 0.6, 0.7, 0.8)
 """Merge thresholds, 1 - affinity; the first is the one that is timed."""

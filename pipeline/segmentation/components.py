@@ -7,8 +7,6 @@ the smallest id of its fragments, so a LUT does not depend on the order in which
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components as label_components
 
 
 def connected_components(nodes: np.ndarray, edges: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
@@ -23,6 +21,9 @@ def connected_components(nodes: np.ndarray, edges: np.ndarray, scores: np.ndarra
     Returns:
         LUT (N, 2) uint64, sorted by fragment id; a segment carries the smallest id of its fragments.
     """
+    from scipy.sparse import coo_matrix  # slow to import, and workers need none of it
+    from scipy.sparse.csgraph import connected_components as label_components
+
     edges = np.asarray(edges, np.uint64).reshape(-1, 2)
     ids = unique_ids(nodes, edges)
     joined = np.searchsorted(ids, edges[np.asarray(scores) <= threshold])

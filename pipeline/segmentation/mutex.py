@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import cc3d
 import mwatershed
 import numpy as np
-from scipy import ndimage
 
 from .affinities import as_unit_interval
 from .components import relabel
@@ -69,6 +68,8 @@ def _on_islands(
     affinities: np.ndarray, offsets: Sequence[Sequence[int]], biases: Sequence[float], islands: np.ndarray
 ) -> np.ndarray:
     """Mutex watershed of every island by itself: the background neither attracts nor repels. (z, y, x) uint64."""
+    from scipy import ndimage  # slow to import, and workers of most stages need none of it
+
     fragments = np.zeros(islands.shape, np.uint64)
     count = 0
     for number, box in enumerate(ndimage.find_objects(islands), start=1):
@@ -96,7 +97,8 @@ def _partners(inside: np.ndarray, offset: Sequence[int]) -> np.ndarray:
 
 def _without_specks(fragments: np.ndarray, minimum_size: int, in_plane: bool) -> np.ndarray:
     """Give small connected pieces to the larger ones beside them, in the section or in all directions."""
-    from skimage.segmentation import watershed  # slow to import, rarely needed
+    from scipy import ndimage  # slow to import, rarely needed
+    from skimage.segmentation import watershed
 
     pieces = cc3d.connected_components(np.ascontiguousarray(fragments), connectivity=6).astype(np.int64)
     large = np.bincount(pieces.ravel()) >= minimum_size

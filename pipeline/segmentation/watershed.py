@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import cc3d
 import numpy as np
-from scipy import ndimage
 
 from .affinities import as_unit_interval, check_kind
 
@@ -108,13 +107,13 @@ def _mean_affinities(affinities: np.ndarray) -> Iterator[np.ndarray]:
 def _flooded(foreground: np.ndarray, seeding: _Seeding, minimum_size: int) -> np.ndarray:
     """Fragments 1..n of a section or a block, (z, y, x) int32, from the voxels that are not boundary."""
     from .flooding import flood  # compiled: whoever makes no fragments need not load a compiler
-    from .separable import boundary_distance
+    from .separable import boundary_distance, smooth
 
     if foreground.all():
         return np.ones(foreground.shape, np.int32)
     distance = boundary_distance(foreground, seeding.spacing)
     if seeding.smoothing > 0:
-        ndimage.gaussian_filter(distance, seeding.deviations, output=distance)
+        smooth(distance, seeding.deviations)
     seeds = _local_maxima(distance, foreground, seeding)
     if not seeds.any():
         return seeds

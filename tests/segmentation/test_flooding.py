@@ -16,7 +16,7 @@ from skimage.segmentation import watershed
 
 from pipeline.segmentation import region_graph_statistics
 from pipeline.segmentation.flooding import flood
-from pipeline.segmentation.separable import boundary_distance, window_maximum
+from pipeline.segmentation.separable import boundary_distance, smooth, window_maximum
 
 SHAPES = [(14, 23, 31), (1, 40, 33), (30, 1, 21), (5, 4, 1)]
 
@@ -91,6 +91,15 @@ def test_the_maximum_of_a_window_is_that_of_scipy(radii: tuple[int, int, int]) -
     values = np.random.default_rng(2).random((9, 14, 11), np.float32)
     expected = ndimage.maximum_filter(values, [2 * radius + 1 for radius in radii], mode="nearest")
     np.testing.assert_array_equal(window_maximum(values, radii), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("deviations", [(1.0, 1.0, 1.0), (0.0, 0.7, 0.7), (0.3, 2.6, 9.0)])
+def test_smoothing_is_scipys(shape: tuple[int, int, int], deviations: tuple[float, float, float]) -> None:
+    values = np.random.default_rng(2).random(shape, np.float32)
+    expected = ndimage.gaussian_filter(values, deviations)
+    smooth(values, deviations)
+    np.testing.assert_allclose(values, expected, rtol=3e-7)  # the same bits, where no compiler fuses sums and products
 
 
 def test_a_graph_of_many_edges_loses_none() -> None:
