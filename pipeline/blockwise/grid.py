@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -113,7 +113,8 @@ class BlockGrid:
             rest //= blocks
         if rest:
             raise ValueError(f"there is no block {index} in a grid of {len(self)}")
-        return Block(index, Box(_coordinate(begin), _coordinate(end)))
+        # of numbers that are integers: Coordinate's own constructor looks at each, which takes longer than all of this
+        return Block(index, Box(tuple.__new__(Coordinate, begin), tuple.__new__(Coordinate, end)))
 
     def to_roi(self, box: Box) -> Roi:
         """A box of stored voxels as a region in nanometres."""
@@ -160,8 +161,3 @@ class BlockGrid:
         """
         if len(self) * self.voxels_per_block >= 2**63:
             raise UserError("the region has more voxels than there are fragment ids", "volumes.segment")
-
-
-def _coordinate(values: Sequence[int]) -> Coordinate:
-    """Of numbers that are integers: its own constructor looks at each, which takes longer than all else of a block."""
-    return tuple.__new__(Coordinate, values)

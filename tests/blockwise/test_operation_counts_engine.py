@@ -6,7 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -14,11 +14,13 @@ from typing import Any
 
 import daisy.v2 as daisy
 import pytest
+from daisy import _daisy as daisy_core
+from funlib.geometry import Roi
 from toy_tasks import Doubled, make_run
 
-from pipeline.blockwise import run_stages
+from pipeline.blockwise import run_stages, worker
 from pipeline.blockwise.failures import LOOK_SECONDS, end_early, read_failures, record_death
-from pipeline.blockwise.grid import Block, BlockGrid
+from pipeline.blockwise.grid import Block
 from pipeline.blockwise.roster import attend
 from pipeline.blockwise.stage import BlockFunction
 from pipeline.blockwise.tracking import begin
@@ -74,29 +76,35 @@ class NoAttention:
         """Always."""
 
 
-class Given:
-    """A block as daisy gives it."""
-
-    status = daisy.BlockStatus.PROCESSING
-
-    def __init__(self, grid: BlockGrid, block: Block) -> None:
-        self.write_roi = grid.to_roi(block.box)
-
-
 class HandsOut:
-    """Stands for daisy's client: gives the blocks of a task one after the other, and counts in between."""
+    """Stands for daisy's client: gives the blocks of a task one after the other, and counts in between.
+
+    They are made before the counting begins, and have daisy's numbers.
+    """
 
     def __init__(self, task: Doubled, from_block: Callable[[int], None]) -> None:
-        self._given = [Given(task.grid, block) for block in task.grid]
+        total = task.grid.to_roi(task.grid.box)
+        whole = task.grid.to_roi(task.grid.block(0).box)
+        regions = [task.grid.to_roi(block.box) for block in task.grid]
+        self._given = [
+            daisy_core.Block(total, region, Roi(region.begin, whole.shape), task_id=task.name) for region in regions
+        ]
         self._from_block, self._next = from_block, 0
 
-    @contextmanager
-    def acquire_block(self) -> Iterator[Given | None]:
+    def acquire_block(self) -> daisy_core.Block | None:
         """The next block."""
         self._from_block(self._next)
         given = self._given[self._next] if self._next < len(self._given) else None
         self._next += 1
-        yield given
+        return given
+
+    def release_block(self, block: daisy_core.Block) -> None:
+        """Every one is a success."""
+        assert block.status == daisy.BlockStatus.SUCCESS
+
+    def report_failure(self, block: daisy_core.Block, error: str) -> None:
+        """Not called."""
+        raise AssertionError(error)
 
 
 def task_of(directory: Path) -> Nothing:
@@ -108,7 +116,8 @@ def task_of(directory: Path) -> Nothing:
 
 def worker_through(task: Nothing, monkeypatch: pytest.MonkeyPatch, from_block: Callable[[int], None]) -> None:
     """A worker's whole life, in this process."""
-    monkeypatch.setattr(daisy, "Client", lambda: HandsOut(task, from_block))
+    monkeypatch.setenv(daisy.Context.ENV_VARIABLE, daisy.Context(hostname="none", port=0, worker_id=0).to_env())
+    monkeypatch.setattr(worker, "connected", lambda context: nullcontext(HandsOut(task, from_block)))
     assert compute_blocks(task, attend(task, "0"), NoAttention()) == "done"
 
 
