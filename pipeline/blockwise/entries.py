@@ -91,17 +91,15 @@ class Entry:
     def pack(self) -> bytes:
         """All of it, as it lies on disk."""
         lasting = json.dumps({name: getattr(self, name) for name in LASTING}).encode()
-        return 2 * self._record().ljust(RECORD_BYTES, b"\0") + lasting.ljust(ENTRY_BYTES - RECORDS_BYTES)
+        _, record = self.next_record()
+        return 2 * record.ljust(RECORD_BYTES, b"\0") + lasting.ljust(ENTRY_BYTES - RECORDS_BYTES)
 
     def next_record(self) -> tuple[int, bytes]:
         """What each block changes, to be written now: at which place, not over the one before, and what."""
-        self.said += 1
-        return self.said % 2 * RECORD_BYTES, self._record()
-
-    def _record(self) -> bytes:
+        self.said = said = self.said + 1
         blocks = self.blocks
         content = _RECORDS[len(blocks)].pack(
-            self.said,
+            said,
             self.heard,
             self.done,
             self.failed,
@@ -111,7 +109,7 @@ class Entry:
             len(blocks),
             *itertools.chain.from_iterable(blocks.items()),
         )
-        return _CHECKSUM.pack(zlib.crc32(content)) + content
+        return said % 2 * RECORD_BYTES, _CHECKSUM.pack(zlib.crc32(content)) + content
 
     @staticmethod
     def unpack(content: bytes) -> Entry:

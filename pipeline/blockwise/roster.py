@@ -14,6 +14,7 @@ import shutil
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -62,6 +63,7 @@ class Attendance:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            weakref.finalize(self, os.close, self._file)
         except OSError as error:
             raise UserError(f"cannot be written: {error.strerror}", str(self.path)) from error
         os.pwrite(self._file, self.entry.pack(), 0)

@@ -200,7 +200,7 @@ class Books:
 
     def may_be_tried(self, block: Block) -> bool:
         """Whether a block is worth a try: its task goes on, and it has not failed for good."""
-        return not self.task_ends() and not self._failures.are_for_good(block)
+        return self._ending.reason() is None and not self._failures.are_for_good(block)
 
     def note_failure(self, block: Block, error: Exception, trouble: Trouble) -> None:
         """A block failed: leave the error for the driver, and have the stage end if going on is of no use."""
