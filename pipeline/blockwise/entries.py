@@ -94,11 +94,12 @@ class Entry:
         _, record = self.next_record()
         return 2 * record.ljust(RECORD_BYTES, b"\0") + lasting.ljust(ENTRY_BYTES - RECORDS_BYTES)
 
-    def next_record(self) -> tuple[int, bytes]:
-        """What each block changes, to be written now: at which place, not over the one before, and what."""
+    def next_record(self) -> tuple[slice, bytes]:
+        """What each block changes, to be written now: over which bytes (not those of the one before), and what."""
         self.said = said = self.said + 1
-        blocks = self.blocks
-        content = _RECORDS[len(blocks)].pack(
+        count, blocks = len(self.blocks), self.blocks
+        record = _RECORDS[count]
+        content = record.pack(
             said,
             self.heard,
             self.done,
@@ -106,10 +107,11 @@ class Entry:
             self.busy,
             self.longest,
             self.memory,
-            len(blocks),
+            count,
             *itertools.chain.from_iterable(blocks.items()),
         )
-        return said % 2 * RECORD_BYTES, _CHECKSUM.pack(zlib.crc32(content)) + content
+        place = said % 2 * RECORD_BYTES
+        return slice(place, place + _CHECKSUM.size + record.size), _CHECKSUM.pack(zlib.crc32(content)) + content
 
     @staticmethod
     def unpack(content: bytes) -> Entry:

@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.2
 ENDING_BYTES = 4096
 """The reason to stop fits in here. The room is taken when a stage begins: a full disk must still let it be written."""
 NONE_FAILED, SOME_FAILED = b" ", b"!"
-"""What the mark says. A worker keeps it open: to look whether a file of some name exists takes a walk through folders."""
+"""What the mark says. A worker keeps it open: to look whether a file exists would take a walk through folders."""
 
 
 @dataclass(frozen=True)

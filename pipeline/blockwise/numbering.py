@@ -56,11 +56,8 @@ class Numbering:
         Raises:
             ValueError: it is no block of the grid.
         """
-        if self.trusted:
-            index = self._index_of_number(given.block_id[1])
-            if index is not None:
-                return index
-        return self._grid.index_of(given.write_roi)
+        index = self._index_of_number(given.block_id[1]) if self.trusted else None
+        return self._grid.index_of(given.write_roi) if index is None else index
 
     def _index_of_number(self, number: int) -> int | None:
         """None if no block of the grid has the number. The sum of z, y and x is found first, then that of z and y."""
@@ -82,7 +79,7 @@ class Numbering:
 
 
 def _number_by_daisy(task: BlockTask, position: tuple[int, ...]) -> int:
-    """The number that daisy gives to the block at a position; -1 if it has none for it."""
+    """The number that daisy gives to the block at a position."""
     grid = task.grid
     step, context = grid.block_size * grid.voxel_size, task.context * grid.voxel_size
     whole = grid.to_roi(grid.box).grow(context, context)

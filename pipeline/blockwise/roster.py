@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -55,8 +55,8 @@ class Attendance:
     path: Path
     entry: Entry
     _file: int = field(init=False)
-    _write: Callable[[int, bytes], None] = field(init=False)
-    _look_at_memory: float = field(init=False, default=0.0)
+    _records: mmap.mmap | _WrittenThrough = field(init=False)
+    _looked_at_memory: float = field(init=False, default=0.0)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class Attendance:
         except OSError as error:
             raise UserError(f"cannot be written: {error.strerror}", str(self.path)) from error
         os.pwrite(self._file, self.entry.pack(), 0)
-        self._write = _writer(self._file)
+        self._records = _records(self._file)
 
     def begin(self, block: int) -> None:
         """A block is under way, beside those that are; not after the worker has left.
@@ -82,7 +82,8 @@ class Attendance:
             if len(entry.blocks) == MOST_UNDER_WAY:
                 raise ValueError(f"a worker can have {MOST_UNDER_WAY} blocks under way, not more")
             entry.blocks[block] = entry.heard = now
-            self._write(*entry.next_record())
+            place, content = entry.next_record()
+            self._records[place] = content
 
     def end(self, block: int, success: bool) -> None:
         """A block under way is finished; one that went back when the worker left does not count."""
@@ -99,10 +100,11 @@ class Attendance:
             entry.busy += seconds
             if seconds > entry.longest:
                 entry.longest = seconds
-            if (moment := time.monotonic()) >= self._look_at_memory:
+            if abs(now - self._looked_at_memory) >= MEMORY_SECONDS:
                 entry.memory = peak_memory()
-                self._look_at_memory = moment + MEMORY_SECONDS
-            self._write(*entry.next_record())
+                self._looked_at_memory = now
+            place, content = entry.next_record()
+            self._records[place] = content
 
     def leave(self, state: str) -> None:
         """The worker ends; blocks still under way go back."""
@@ -111,21 +113,22 @@ class Attendance:
             os.pwrite(self._file, self.entry.pack(), 0)
 
 
-def _writer(file: int) -> Callable[[int, bytes], None]:
-    """Writes bytes at a place among the records of an entry."""
+class _WrittenThrough:
+    """The records of an entry on a file system that does not let files be mapped, as some network file systems."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def __setitem__(self, place: slice, content: bytes) -> None:
+        os.pwrite(self._file, content, place.start)
+
+
+def _records(file: int) -> mmap.mmap | _WrittenThrough:
+    """The records of an entry, to be written over."""
     try:
-        records = mmap.mmap(file, RECORDS_BYTES)
-    except OSError:  # some network file systems cannot
-
-        def write(place: int, content: bytes) -> None:
-            os.pwrite(file, content, place)
-
-    else:
-
-        def write(place: int, content: bytes) -> None:
-            records[place : place + len(content)] = content
-
-    return write
+        return mmap.mmap(file, RECORDS_BYTES)
+    except OSError:
+        return _WrittenThrough(file)
 
 
 def attend(task: BlockTask, worker: str, job: str | None = None, log: str = "") -> Attendance:

@@ -149,7 +149,7 @@ def _take_blocks(opened: OpenTask, client: Client, attendance: Attendance, atten
     leave: Leave | None = None
     books = Books(opened.task, attendance)
     while leave is None:
-        if books.task_ends():
+        if books.ending.reason() is not None:
             raise Leave(TOLD_TO_STOP)
         attention.before_waiting()
         given = client.acquire_block()
@@ -179,18 +179,17 @@ class Books:
     Args:
         task: whose blocks.
         attendance: the worker's entry in the roster.
+
+    Attributes:
+        ending: whether the task is to end early.
     """
 
     def __init__(self, task: BlockTask, attendance: Attendance) -> None:
         self.task = task
         self._grid, self._attendance = task.grid, attendance
         self._numbering = Numbering(task)
-        self._ending, self._failures = Ending(task), KnownFailures(task)
+        self.ending, self._failures = Ending(task), KnownFailures(task)
         self._told_of_success = False
-
-    def task_ends(self) -> bool:
-        """Whether the task was told to end early."""
-        return self._ending.reason() is not None
 
     def begin(self, given: Given) -> Block:
         """A block is under way, from now on in the roster: the one that daisy gave."""
@@ -200,12 +199,12 @@ class Books:
 
     def may_be_tried(self, block: Block) -> bool:
         """Whether a block is worth a try: its task goes on, and it has not failed for good."""
-        return self._ending.reason() is None and not self._failures.are_for_good(block)
+        return self.ending.reason() is None and not self._failures.are_for_good(block)
 
     def note_failure(self, block: Block, error: Exception, trouble: Trouble) -> None:
         """A block failed: leave the error for the driver, and have the stage end if going on is of no use."""
         record_failure(self.task, block, error, trouble)
-        self._ending.look_again()
+        self.ending.look_again()
 
     def note_success(self, block: Block) -> None:
         """A block is stored; once is enough to tell all workers that blocks succeed."""
