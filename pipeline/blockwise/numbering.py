@@ -11,7 +11,6 @@ import itertools
 from math import cbrt, isqrt
 from typing import Protocol
 
-import numpy as np
 from daisy import _daisy as daisy_core
 from funlib.geometry import Coordinate, Roi
 
@@ -45,7 +44,7 @@ class Numbering:
         self._before = tuple(int(c) // int(b) for c, b in zip(task.context, self._grid.block_size, strict=True))
         self._blocks = tuple(int(blocks) for blocks in self._grid.shape)
         self.trusted = all(
-            self._index_of_number(_number_by_daisy(task, corner)) == np.ravel_multi_index(corner, self._blocks)
+            self._index_of_number(_number_by_daisy(task, corner)) == self._index_at(*corner)
             for corner in itertools.product(*({0, blocks - 1} for blocks in self._blocks))
         )
         """Whether blocks are found by their numbers."""
@@ -76,6 +75,10 @@ class Numbering:
         if 0 <= z < blocks_z and 0 <= y < blocks_y and 0 <= x < blocks_x:
             return (z * blocks_y + y) * blocks_x + x
         return None
+
+    def _index_at(self, z: int, y: int, x: int) -> int:
+        _, blocks_y, blocks_x = self._blocks
+        return (z * blocks_y + y) * blocks_x + x
 
 
 def _number_by_daisy(task: BlockTask, position: tuple[int, ...]) -> int:
