@@ -1,4 +1,4 @@
-"""What failed: one file per failed block, a mark that there are any, and one place that tells all workers to stop."""
+"""What failed: one file per failed block, one place that tells all workers of a stage to stop, and a mark of either."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOOK_SECONDS = 0.2
 """How often a worker with short blocks looks whether it is to end; after a longer one it always does."""
 ENDING_BYTES = 4096
 """The reason to stop fits in here. The room is taken when a stage begins: a full disk must still let it be written."""
-NONE_FAILED, SOME_FAILED = b" ", b"!"
+ALL_WELL, TROUBLE = b" ", b"!"
 """What the mark says. A worker keeps it open: to look whether a file exists would take a walk through folders."""
 
 
@@ -57,7 +57,7 @@ def clear_failures(task: BlockTask) -> None:
     _success_mark(task).unlink(missing_ok=True)
     try:
         task.folder.mkdir(parents=True, exist_ok=True)
-        for path, content in ((_ending_path(task), b" " * ENDING_BYTES), (_failure_mark(task), NONE_FAILED)):
+        for path, content in ((_ending_path(task), b" " * ENDING_BYTES), (_mark(task), ALL_WELL)):
             with path.open("wb") as file:
                 file.write(content)
                 file.flush()
@@ -88,7 +88,7 @@ def record_death(task: BlockTask, block: int, reason: str) -> None:
 
 def _record(task: BlockTask, block: int, error: str, trace: str, trouble: Trouble) -> None:
     """Two workers that fail with one block at the same moment count once; then it is tried once more than need be."""
-    _write_in_place(_failure_mark(task), SOME_FAILED)
+    _write_in_place(_mark(task), TROUBLE)
     former = _read_failure(_failure_path(task, block))
     write_json(
         _failure_path(task, block),
@@ -112,13 +112,15 @@ class KnownFailures:
 
     def __init__(self, task: BlockTask) -> None:
         self._task = task
-        self._mark = os.open(_failure_mark(task), os.O_RDONLY)
+        self._mark = os.open(_mark(task), os.O_RDONLY)
         weakref.finalize(self, os.close, self._mark)
+
+    def all_well(self) -> bool:
+        """Whether no block has failed, and the task was not told to end."""
+        return os.pread(self._mark, 1, 0) != TROUBLE
 
     def are_for_good(self, block: Block) -> bool:
         """Whether a block failed in this run in a way that would only repeat itself, or has no try left."""
-        if os.pread(self._mark, 1, 0) != SOME_FAILED:
-            return False
         failure = _read_failure(_failure_path(self._task, block.index))
         if failure is None:
             return False
@@ -126,7 +128,7 @@ class KnownFailures:
 
     def forget(self, block: Block) -> None:
         """A block has succeeded. It may have failed before; also meanwhile, with a worker that was given up."""
-        if os.pread(self._mark, 1, 0) == SOME_FAILED:
+        if not self.all_well():
             _failure_path(self._task, block.index).unlink(missing_ok=True)
 
 
@@ -184,6 +186,7 @@ def end_early(task: BlockTask, reason: str) -> None:
     """Tell all workers of a task to stop, in room that is there already."""
     text = " ".join(reason.split()).encode()[: ENDING_BYTES - 1]
     _write_in_place(_ending_path(task), text.ljust(ENDING_BYTES))
+    _write_in_place(_mark(task), TROUBLE)
 
 
 def _write_in_place(path: Path, content: bytes) -> None:
@@ -230,8 +233,8 @@ def _failure_path(task: BlockTask, block: int) -> Path:
     return failure_folder(task) / f"{block}.json"
 
 
-def _failure_mark(task: BlockTask) -> Path:
-    return task.folder / "failed"
+def _mark(task: BlockTask) -> Path:
+    return task.folder / "trouble"
 
 
 def _written(entry: os.DirEntry[str]) -> float:

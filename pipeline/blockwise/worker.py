@@ -199,6 +199,8 @@ class Books:
 
     def may_be_tried(self, block: Block) -> bool:
         """Whether a block is worth a try: its task goes on, and it has not failed for good."""
+        if self._failures.all_well():
+            return True
         return self.ending.reason() is None and not self._failures.are_for_good(block)
 
     def note_failure(self, block: Block, error: Exception, trouble: Trouble) -> None:
