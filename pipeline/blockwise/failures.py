@@ -128,8 +128,7 @@ class KnownFailures:
 
     def forget(self, block: Block) -> None:
         """A block has succeeded. It may have failed before; also meanwhile, with a worker that was given up."""
-        if not self.all_well():
-            _failure_path(self._task, block.index).unlink(missing_ok=True)
+        _failure_path(self._task, block.index).unlink(missing_ok=True)
 
 
 class Ending:

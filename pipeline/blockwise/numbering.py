@@ -8,6 +8,7 @@ asked, out of a dozen others, which takes longer than everything else that a wor
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from math import cbrt, isqrt
 from typing import Protocol
 
@@ -37,17 +38,18 @@ class Numbering:
 
     Args:
         task: whose blocks; daisy plans with its context.
+
+    Attributes:
+        trusted: blocks are found by their numbers.
     """
 
     def __init__(self, task: BlockTask) -> None:
-        self._grid = task.grid
-        self._before = tuple(int(c) // int(b) for c, b in zip(task.context, self._grid.block_size, strict=True))
-        self._blocks = tuple(int(blocks) for blocks in self._grid.shape)
-        self.trusted = all(
-            self._index_of_number(_number_by_daisy(task, corner)) == self._index_at(*corner)
-            for corner in itertools.product(*({0, blocks - 1} for blocks in self._blocks))
-        )
-        """Whether blocks are found by their numbers."""
+        self._grid, self.trusted = task.grid, True
+        blocks = self._blocks_z, self._blocks_y, self._blocks_x = tuple(map(int, task.grid.shape))
+        before = (int(c) // int(size) for c, size in zip(task.context, task.grid.block_size, strict=True))
+        self._before_z, self._before_y, self._before_x = before
+        corners = itertools.product(*({0, extent - 1} for extent in blocks))
+        self.trusted = all(self._leads_back(task, corner) for corner in corners)
 
     def index_of(self, given: Given) -> int:
         """The index of a block in the grid.
@@ -55,36 +57,48 @@ class Numbering:
         Raises:
             ValueError: it is no block of the grid.
         """
-        index = self._index_of_number(given.block_id[1]) if self.trusted else None
-        return self._grid.index_of(given.write_roi) if index is None else index
+        if self.trusted:
+            number = given.block_id[1]
+            diagonal = int(cbrt(6 * number))  # z + y + x, or one more
+            first = diagonal * (diagonal + 1) * (diagonal + 2) // 6
+            if first > number:
+                first -= diagonal * (diagonal + 1) // 2
+                diagonal -= 1
+            rest = number - first
+            row = (isqrt(8 * rest + 1) - 1) // 2  # z + y
+            z = rest - row * (row + 1) // 2
+            y, x = row - z - self._before_y, diagonal - row - self._before_x
+            z -= self._before_z
+            if 0 <= z < self._blocks_z and 0 <= y < self._blocks_y and 0 <= x < self._blocks_x:
+                return (z * self._blocks_y + y) * self._blocks_x + x
+        return self._grid.index_of(given.write_roi)
 
-    def _index_of_number(self, number: int) -> int | None:
-        """None if no block of the grid has the number. The sum of z, y and x is found first, then that of z and y."""
-        total = int(cbrt(6 * number))  # or one less
-        before = total * (total + 1) * (total + 2) // 6
-        if before > number:
-            before -= total * (total + 1) // 2
-            total -= 1
-        rest = number - before
-        both = (isqrt(8 * rest + 1) - 1) // 2
-        z = rest - both * (both + 1) // 2
-        y, x = both - z, total - both
-        before_z, before_y, before_x = self._before
-        z, y, x = z - before_z, y - before_y, x - before_x
-        blocks_z, blocks_y, blocks_x = self._blocks
-        if 0 <= z < blocks_z and 0 <= y < blocks_y and 0 <= x < blocks_x:
-            return (z * blocks_y + y) * blocks_x + x
-        return None
-
-    def _index_at(self, z: int, y: int, x: int) -> int:
-        _, blocks_y, blocks_x = self._blocks
-        return (z * blocks_y + y) * blocks_x + x
+    def _leads_back(self, task: BlockTask, position: tuple[int, ...]) -> bool:
+        """Whether the number that daisy gives to the block at a position is that of the position."""
+        grid = task.grid
+        step, context = grid.block_size * grid.voxel_size, task.context * grid.voxel_size
+        whole = grid.to_roi(grid.box).grow(context, context)
+        region = Roi(grid.offset + step * Coordinate(position), step)
+        block = daisy_core.Block(whole, region, region, task_id=task.name)
+        z, y, x = position
+        index = (z * self._blocks_y + y) * self._blocks_x + x
+        try:
+            return self.index_of(_Numbered(block.block_id)) == index
+        except _NoSuchNumber:
+            return False
 
 
-def _number_by_daisy(task: BlockTask, position: tuple[int, ...]) -> int:
-    """The number that daisy gives to the block at a position."""
-    grid = task.grid
-    step, context = grid.block_size * grid.voxel_size, task.context * grid.voxel_size
-    whole = grid.to_roi(grid.box).grow(context, context)
-    region = Roi(grid.offset + step * Coordinate(position), step)
-    return int(daisy_core.Block(whole, region, region, task_id=task.name).block_id[1])
+class _NoSuchNumber(Exception):
+    """No block of the grid has a number."""
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """A block of which nothing but the number is known."""
+
+    block_id: tuple[str, int]
+
+    @property
+    def write_roi(self) -> Roi:
+        """Asked for when the number leads nowhere."""
+        raise _NoSuchNumber

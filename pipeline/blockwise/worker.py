@@ -210,7 +210,8 @@ class Books:
 
     def note_success(self, block: Block) -> None:
         """A block is stored; once is enough to tell all workers that blocks succeed."""
-        self._failures.forget(block)
+        if not self._failures.all_well():
+            self._failures.forget(block)
         if not self._told_of_success:
             mark_success(self.task)
             self._told_of_success = True
