@@ -7,12 +7,12 @@ leaves the other. What seldom changes is JSON behind the room for them.
 
 from __future__ import annotations
 
-import itertools
 import json
 import struct
-import zlib
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
+from zlib import crc32
 
 RECORD_BYTES = 512
 """Room of what each block changes."""
@@ -33,7 +33,10 @@ _CHECKSUM = struct.Struct("<I")
 _COUNTS = struct.Struct("<qdqqddqq")
 _UNDER_WAY = struct.Struct("<qd")
 _RECORDS = [struct.Struct(_COUNTS.format + count * _UNDER_WAY.format[1:]) for count in range(MOST_UNDER_WAY + 1)]
-"""The whole record, by the number of blocks under way."""
+"""The record behind its checksum, by the number of blocks under way; so are the following."""
+_PACK = [record.pack for record in _RECORDS]
+_PLACES = [[slice(place, place + _CHECKSUM.size + record.size) for record in _RECORDS] for place in (0, RECORD_BYTES)]
+"""Where a record lies in an entry, if it is an even one or an odd one."""
 
 
 @dataclass(slots=True)
@@ -97,9 +100,9 @@ class Entry:
     def next_record(self) -> tuple[slice, bytes]:
         """What each block changes, to be written now: over which bytes (not those of the one before), and what."""
         self.said = said = self.said + 1
-        count, blocks = len(self.blocks), self.blocks
-        record = _RECORDS[count]
-        content = record.pack(
+        blocks = self.blocks
+        count = len(blocks)
+        content = _PACK[count](
             said,
             self.heard,
             self.done,
@@ -108,10 +111,9 @@ class Entry:
             self.longest,
             self.memory,
             count,
-            *itertools.chain.from_iterable(blocks.items()),
+            *chain.from_iterable(blocks.items()),
         )
-        place = said % 2 * RECORD_BYTES
-        return slice(place, place + _CHECKSUM.size + record.size), _CHECKSUM.pack(zlib.crc32(content)) + content
+        return _PLACES[said % 2][count], _CHECKSUM.pack(crc32(content)) + content
 
     @staticmethod
     def unpack(content: bytes) -> Entry:
@@ -135,7 +137,7 @@ def _unpack_record(content: bytes) -> dict[str, Any] | None:
     said, heard, done, failed, busy, longest, memory, count = _COUNTS.unpack_from(content, _CHECKSUM.size)
     begin = _CHECKSUM.size + _COUNTS.size
     end = begin + count * _UNDER_WAY.size
-    if zlib.crc32(content[_CHECKSUM.size : end]) != checksum:
+    if crc32(content[_CHECKSUM.size : end]) != checksum:
         return None
     return {
         "said": said,
