@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import daisy.v2 as daisy
+from daisy.logging import set_log_basedir
 from engine import Nothing, make_run
 from funlib.geometry import Coordinate
 
@@ -140,6 +141,7 @@ def ours(folder: Path, executor: str, workers: int, side: int, seconds: float) -
 def daisys(folder: Path, workers: int, side: int, seconds: float) -> Measurement:
     """daisy by itself, on side³ blocks."""
     folder.mkdir(parents=True)
+    set_log_basedir(str(folder / "logs"))
     clock = Clock(folder, workers)
     shape, block = Coordinate(side, side, side) * 16, Coordinate(16, 16, 16)
     task = daisy.Task(
