@@ -4,11 +4,14 @@
     python benchmarks/cluster.py --workers 1 --workers 8 --workers 32 --executor local --executor slurm
 
 Compared are daisy by itself (its own worker loop, with its tracking), and this project's workers as processes and,
-where `sbatch` is found, as jobs. The clock runs from the moment when all workers have come until the last one is told
-that there are no more blocks: how long processes take to start and to end is another question. Scheduler and workers
-share the machine here, so that with many workers on few processors the figures are lower bounds. `--milliseconds` has
-each block take that long, without using the processor. The last line of the output is one JSON object: blocks per
-second, and the shares of daisy's rate.
+where `sbatch` is found, as jobs. The clock runs from the moment when all workers are ready to compute until the last
+one is told that there are no more blocks: how long processes take to start and to end is another question. There are
+as many blocks as should take `--seconds`. Contenders take turns, in changing order; a share is the median of the shares
+of all turns. Scheduler and workers share the machine here, so that with many workers on few processors the figures are
+lower bounds. `--milliseconds` has each block take that long, without using the processor.
+
+The second table is processor time per block in that time, of all workers and of the driver: it varies less than rates
+do. The last line of the output is one JSON object: medians of blocks per second, and the shares of daisy's rate.
 """
 
 from __future__ import annotations
@@ -17,25 +20,43 @@ import argparse
 import functools
 import json
 import shutil
+import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import daisy.v2 as daisy
+from daisy.logging import set_log_basedir
 from engine import Nothing, make_run
 from funlib.geometry import Coordinate
 
 from pipeline.blockwise import run_stages
-from pipeline.blockwise.roster import read_roster
 from pipeline.blockwise.stage import BlockFunction
 from pipeline.run import Run
 
 PATIENCE = 0.02
 BARE = "daisy"
+EXPECTED_RATE = 10_000
+"""Blocks per second, to choose how many a measurement takes."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One turn of a contender.
+
+    Attributes:
+        rate: blocks per second.
+        workers: microseconds of processor time per block, of all workers.
+        driver: the same of the driver.
+    """
+
+    rate: float
+    workers: float
+    driver: float
 
 
 @dataclass(frozen=True)
@@ -46,14 +67,8 @@ class Gated(Nothing):
 
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
-        pass_gate(self.run.directory)
-        yield lambda block: work(self.seconds)
-
-
-def pass_gate(folder: Path) -> None:
-    """Wait for the file that starts the clock."""
-    while not (folder / "go").exists():
-        time.sleep(PATIENCE)
+        with timed(self.run.directory):
+            yield lambda block: work(self.seconds)
 
 
 def work(seconds: float) -> None:
@@ -65,45 +80,69 @@ def work(seconds: float) -> None:
 def work_for_daisy(folder: Path, seconds: float) -> None:
     """daisy's own worker loop."""
     client = daisy.Client()
-    (folder / f"here_{client.worker_id}").touch()
-    pass_gate(folder)
-    while True:
-        with client.acquire_block() as block:
-            if block is None:
-                break
-            work(seconds)
-    (folder / f"gone_{client.worker_id}").touch()
+    with timed(folder):
+        while True:
+            with client.acquire_block() as block:
+                if block is None:
+                    break
+                work(seconds)
 
 
-class Gate:
-    """Opens when all workers have come, and knows when that was."""
-
-    def __init__(self, folder: Path, come: Callable[[], int], workers: int) -> None:
-        self.opened = 0.0
-        self._folder, self._come, self._workers = folder, come, workers
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while self._come() < self._workers:
+@contextmanager
+def timed(folder: Path) -> Iterator[None]:
+    """A worker's time, between the file that starts the clock and its own last block; left in a file."""
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix="here_", delete=False) as report:
+        while not (folder / "go").exists():
             time.sleep(PATIENCE)
-        self.opened = time.time()
+        before = time.process_time()
+        yield
+        report.write(f"{time.time()} {time.process_time() - before}")
+
+
+class Clock:
+    """Opens the gate when all workers have come, and knows when that was.
+
+    Args:
+        folder: where workers leave their reports.
+        workers: how many are awaited.
+    """
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        self._opened = self._driver = 0.0
+        self._folder, self._workers = folder, workers
+        threading.Thread(target=self._await_workers, daemon=True).start()
+
+    def _await_workers(self) -> None:
+        while len(self._reports()) < self._workers:
+            time.sleep(PATIENCE)
+        self._opened, self._driver = time.time(), time.process_time()
         (self._folder / "go").touch()
 
+    def stop(self, blocks: int) -> Measurement:
+        """What it took, after the driver is through with its blocks."""
+        driver = time.process_time() - self._driver
+        ends, busy = zip(*(map(float, path.read_text().split()) for path in self._reports()), strict=True)
+        microseconds = 1e6 / blocks
+        return Measurement(blocks / (max(ends) - self._opened), sum(busy) * microseconds, driver * microseconds)
 
-def ours(folder: Path, executor: str, workers: int, side: int, seconds: float) -> float:
-    """Blocks per second of this project's workers."""
-    run = cube(folder, side, executor, workers)
-    task = Gated(run, seconds)
-    gate = Gate(folder, lambda: len(read_roster(task)), workers)
-    assert run_stages(run, [task], False)
-    return side**3 / (max(entry.heard for entry in read_roster(task)) - gate.opened)
+    def _reports(self) -> list[Path]:
+        return list(self._folder.glob("here_*"))
 
 
-def daisys(folder: Path, workers: int, side: int, seconds: float) -> float:
-    """Blocks per second of daisy by itself."""
+def ours(folder: Path, executor: str, workers: int, side: int, seconds: float) -> Measurement:
+    """This project's workers, on side³ blocks."""
+    slurm = {"poll": 1.0} if executor == "slurm" else {}
+    run: Run = make_run(folder, (2 * side,) * 3, (2, 2, 2), executor=executor, workers=workers, slurm=slurm)
+    clock = Clock(folder, workers)
+    assert run_stages(run, [Gated(run, seconds)], False)
+    return clock.stop(side**3)
+
+
+def daisys(folder: Path, workers: int, side: int, seconds: float) -> Measurement:
+    """daisy by itself, on side³ blocks."""
     folder.mkdir(parents=True)
-    gate = Gate(folder, lambda: len(list(folder.glob("here_*"))), workers)
+    set_log_basedir(str(folder / "logs"))
+    clock = Clock(folder, workers)
     shape, block = Coordinate(side, side, side) * 16, Coordinate(16, 16, 16)
     task = daisy.Task(
         "bare",
@@ -116,47 +155,66 @@ def daisys(folder: Path, workers: int, side: int, seconds: float) -> float:
         tracking_path=str(folder / "tracking"),
     )
     assert daisy.run_blockwise(task, progress=False, host="127.0.0.1", summary=False)
-    return side**3 / (max(path.stat().st_mtime for path in folder.glob("gone_*")) - gate.opened)
+    return clock.stop(side**3)
 
 
-def cube(folder: Path, side: int, executor: str, workers: int) -> Run:
-    """A run of side³ blocks."""
-    slurm = {"poll": 1.0} if executor == "slurm" else {}
-    return make_run(folder, (2 * side,) * 3, (2, 2, 2), executor=executor, workers=workers, slurm=slurm)
+def one_turn(name: str, workers: int, options: argparse.Namespace) -> Measurement:
+    """Measure one contender once."""
+    pause = options.milliseconds / 1000
+    rate = min(EXPECTED_RATE, workers / pause) if pause else EXPECTED_RATE
+    side = options.side or round((rate * options.seconds) ** (1 / 3))
+    with tempfile.TemporaryDirectory(prefix="emdistill-", dir=options.folder) as place:
+        folder = Path(place) / f"{name}-{workers}"
+        if name == BARE:
+            return daisys(folder, workers, side, pause)
+        return ours(folder, name, workers, side, pause)
 
 
 def main() -> None:
-    """Measure every combination in turn, `--repeats` times, and print medians."""
+    """Measure every combination in turn, and print medians."""
     options = parse()
-    side = options.side or (22 if options.quick else 46)
-    counts = options.workers or ([1, 4] if options.quick else [1, 8, 32])
-    executors = options.executor or ["local", *(["slurm"] if shutil.which("sbatch") else [])]
-    rates: dict[str, dict[int, list[float]]] = {name: {n: [] for n in counts} for name in [BARE, *executors]}
-    for repeat in range(options.repeats or (1 if options.quick else 3)):
-        for workers in counts:
-            for name, measured in rates.items():
-                with tempfile.TemporaryDirectory(prefix="emdistill-", dir=options.folder) as place:
-                    folder = Path(place) / f"{name}-{workers}-{repeat}"
-                    pause = options.milliseconds / 1000
-                    rate = (
-                        daisys(folder, workers, side, pause)
-                        if name == BARE
-                        else ours(folder, name, workers, side, pause)
-                    )
-                    measured[workers].append(rate)
-    medians = {name: {n: sorted(values)[len(values) // 2] for n, values in by.items()} for name, by in rates.items()}
-    shares = {
-        name: {str(n): round(by[n] / medians[BARE][n], 3) for n in counts}
-        for name, by in medians.items()
-        if name != BARE
-    }
-    print("| workers | " + " | ".join(f"{name}: blocks/s" for name in medians) + " |" + " share |" * len(shares))
-    print("|---|" + "---|" * (len(medians) + len(shares)))
-    for workers in counts:
-        cells = [f"{by[workers]:,.0f}" for by in medians.values()]
-        cells += [f"{by[str(workers)]:.0%}" for by in shares.values()]
-        print(f"| {workers} | {' | '.join(cells)} |")
-    print(json.dumps({"quick": options.quick, "blocks_per_second": medians, "share_of_daisy": shares}))
+    names = [BARE, *options.executor]
+    measured: dict[int, dict[str, list[Measurement]]] = {n: {name: [] for name in names} for n in options.workers}
+    for turn in range(options.repeats):
+        for workers in options.workers:
+            for name in names if turn % 2 == 0 else names[::-1]:
+                measured[workers][name].append(one_turn(name, workers, options))
+    print_report(measured, names, options.quick)
+
+
+def print_report(measured: dict[int, dict[str, list[Measurement]]], names: list[str], quick: bool) -> None:
+    """Tables of rates and of processor time, and a line of JSON."""
+    rates = {name: {str(n): median(m.rate for m in by[name]) for n, by in measured.items()} for name in names}
+    shares = {name: {str(n): shares_of_daisy(by, name) for n, by in measured.items()} for name in names[1:]}
+    print_row("workers", [f"{name}, blocks/s" for name in names] + [f"share of {name}" for name in shares])
+    for n in map(str, measured):
+        cells = [f"{rates[name][n]:,.0f}" for name in names]
+        cells += [f"{median(by[n]):.0%} ({min(by[n]):.0%} to {max(by[n]):.0%})" for by in shares.values()]
+        print_row(n, cells)
+    print()
+    print_row("workers", [f"{name}, µs per block of workers + driver" for name in names])
+    for workers, by in measured.items():
+        times = [(median(m.workers for m in by[name]), median(m.driver for m in by[name])) for name in names]
+        print_row(str(workers), [f"{busy:.0f} + {driver:.0f}" for busy, driver in times])
+    medians = {name: {n: round(median(values), 3) for n, values in by.items()} for name, by in shares.items()}
+    print(json.dumps({"quick": quick, "blocks_per_second": rates, "share_of_daisy": medians}))
+
+
+def shares_of_daisy(by_name: dict[str, list[Measurement]], name: str) -> list[float]:
+    """Of every turn, a contender's rate as a part of the rate that daisy had in the same turn."""
+    return [one.rate / bare.rate for one, bare in zip(by_name[name], by_name[BARE], strict=True)]
+
+
+def print_row(first: str, cells: list[str]) -> None:
+    """A row of a table; the first one is underlined."""
+    print(f"| {first} | {' | '.join(cells)} |")
+    if first == "workers":
+        print("|---" * (len(cells) + 1) + "|")
+
+
+def median(values: Iterable[float]) -> float:
+    """The middle one, so that a single disturbed turn does not matter."""
+    return statistics.median(values)
 
 
 def parse() -> argparse.Namespace:
@@ -164,12 +222,20 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, action="append", help="repeatable; default: 1, 8 and 32")
     parser.add_argument("--executor", action="append", choices=["local", "slurm"], help="repeatable; default: all")
-    parser.add_argument("--repeats", type=int, help="default: 3; 1 with --quick")
+    parser.add_argument("--repeats", type=int, help="turns of each contender; default: 7; 3 with --quick")
     parser.add_argument("--milliseconds", type=float, default=0.0, help="that each block takes; default: none")
-    parser.add_argument("--side", type=int, help="blocks along each axis; default: 46; 22 with --quick")
-    parser.add_argument("--folder", help="where runs are put; a folder that all nodes see")
-    parser.add_argument("--quick", action="store_true", help="few blocks, few workers")
-    return parser.parse_args()
+    parser.add_argument("--seconds", type=float, help="that a turn should take; default: 10; 3 with --quick")
+    parser.add_argument("--side", type=int, help="blocks along each axis, in place of as many as fit into --seconds")
+    parser.add_argument("--folder", type=Path, help="where runs are put; a folder that all nodes see")
+    parser.add_argument("--quick", action="store_true", help="few blocks, few workers, few turns")
+    options = parser.parse_args()
+    options.workers = options.workers or ([1, 4] if options.quick else [1, 8, 32])
+    options.executor = options.executor or ["local", *(["slurm"] if shutil.which("sbatch") else [])]
+    options.repeats = options.repeats or (3 if options.quick else 7)
+    options.seconds = options.seconds or (3.0 if options.quick else 10.0)
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
+    return options
 
 
 if __name__ == "__main__":

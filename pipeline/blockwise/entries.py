@@ -1,19 +1,24 @@
 """What a worker says about itself, and how it lies on disk: first what each block changes, then what seldom changes.
 
 What each block changes is a packed record of some dozen bytes, in front of them a checksum: a reader that meets it half
-written can tell. What seldom changes is JSON behind the room for it.
+written can tell. There is room for two, which are written in turns, so that a worker that dies while it writes one
+leaves the other. What seldom changes is JSON behind the room for them.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-import zlib
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+from zlib import crc32
 
 RECORD_BYTES = 512
 """Room of what each block changes."""
-ENTRY_BYTES = 2048
+RECORDS_BYTES = 2 * RECORD_BYTES
+"""Room of the present one and of the one before."""
+ENTRY_BYTES = 2560
 """Entries are padded to this length, so that a shorter one leaves nothing of a longer one."""
 MOST_UNDER_WAY = 24
 """Blocks under way that fit into the room."""
@@ -25,11 +30,16 @@ LASTING = ("worker", "host", "process", "job", "log", "began", "state")
 """What seldom changes."""
 
 _CHECKSUM = struct.Struct("<I")
-_COUNTS = struct.Struct("<dqqddqq")
+_COUNTS = struct.Struct("<qdqqddqq")
 _UNDER_WAY = struct.Struct("<qd")
+_RECORDS = [struct.Struct(_COUNTS.format + count * _UNDER_WAY.format[1:]) for count in range(MOST_UNDER_WAY + 1)]
+"""The record behind its checksum, by the number of blocks under way; so are the following."""
+_PACK = [record.pack for record in _RECORDS]
+_PLACES = [[slice(place, place + _CHECKSUM.size + record.size) for record in _RECORDS] for place in (0, RECORD_BYTES)]
+"""Where a record lies in an entry, if it is an even one or an odd one."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Entry:
     """What a worker last said about itself.
 
@@ -47,6 +57,7 @@ class Entry:
         longest: seconds of the one that took longest.
         memory: its peak resident memory in bytes, as it was a moment ago.
         state: `at work`, `done`, or why it left.
+        said: how often it has said something of blocks.
     """
 
     worker: str
@@ -63,6 +74,7 @@ class Entry:
     longest: float = 0.0
     memory: int = 0
     state: str = AT_WORK
+    said: int = 0
 
     @property
     def at_work(self) -> bool:
@@ -82,16 +94,26 @@ class Entry:
     def pack(self) -> bytes:
         """All of it, as it lies on disk."""
         lasting = json.dumps({name: getattr(self, name) for name in LASTING}).encode()
-        return self.pack_record().ljust(RECORD_BYTES, b"\0") + lasting.ljust(ENTRY_BYTES - RECORD_BYTES)
+        _, record = self.next_record()
+        return 2 * record.ljust(RECORD_BYTES, b"\0") + lasting.ljust(ENTRY_BYTES - RECORDS_BYTES)
 
-    def pack_record(self) -> bytes:
-        """What each block changes, as it lies at the beginning."""
-        content = _COUNTS.pack(
-            self.heard, self.done, self.failed, self.busy, self.longest, self.memory, len(self.blocks)
+    def next_record(self) -> tuple[slice, bytes]:
+        """What each block changes, to be written now: over which bytes (not those of the one before), and what."""
+        self.said = said = self.said + 1
+        blocks = self.blocks
+        count = len(blocks)
+        content = _PACK[count](
+            said,
+            self.heard,
+            self.done,
+            self.failed,
+            self.busy,
+            self.longest,
+            self.memory,
+            count,
+            *chain.from_iterable(blocks.items()),
         )
-        for block, began in self.blocks.items():
-            content += _UNDER_WAY.pack(block, began)
-        return _CHECKSUM.pack(zlib.crc32(content)) + content
+        return _PLACES[said % 2][count], _CHECKSUM.pack(crc32(content)) + content
 
     @staticmethod
     def unpack(content: bytes) -> Entry:
@@ -102,19 +124,28 @@ class Entry:
         """
         if len(content) < ENTRY_BYTES:
             raise ValueError("not all of the entry is there")
-        (checksum,) = _CHECKSUM.unpack_from(content)
-        heard, done, failed, busy, longest, memory, count = _COUNTS.unpack_from(content, _CHECKSUM.size)
-        begin = _CHECKSUM.size + _COUNTS.size
-        end = begin + count * _UNDER_WAY.size
-        if zlib.crc32(content[_CHECKSUM.size : end]) != checksum:
-            raise ValueError("the record is half written")
-        return Entry(
-            **json.loads(content[RECORD_BYTES:]),
-            heard=heard,
-            blocks=dict(_UNDER_WAY.iter_unpack(content[begin:end])),
-            done=done,
-            failed=failed,
-            busy=busy,
-            longest=longest,
-            memory=memory,
-        )
+        records = filter(None, map(_unpack_record, (content[:RECORD_BYTES], content[RECORD_BYTES:RECORDS_BYTES])))
+        newest = max(records, key=lambda record: record["said"], default=None)
+        if newest is None:
+            raise ValueError("both records are half written")
+        return Entry(**json.loads(content[RECORDS_BYTES:]), **newest)
+
+
+def _unpack_record(content: bytes) -> dict[str, Any] | None:
+    """The fields of an entry that each block changes; None if they are half written."""
+    (checksum,) = _CHECKSUM.unpack_from(content)
+    said, heard, done, failed, busy, longest, memory, count = _COUNTS.unpack_from(content, _CHECKSUM.size)
+    begin = _CHECKSUM.size + _COUNTS.size
+    end = begin + count * _UNDER_WAY.size
+    if crc32(content[_CHECKSUM.size : end]) != checksum:
+        return None
+    return {
+        "said": said,
+        "heard": heard,
+        "blocks": dict(_UNDER_WAY.iter_unpack(content[begin:end])),
+        "done": done,
+        "failed": failed,
+        "busy": busy,
+        "longest": longest,
+        "memory": memory,
+    }

@@ -1,4 +1,4 @@
-"""What failed: one file per failed block, and one place that tells all workers of a stage to stop."""
+"""What failed: one file per failed block, one place that tells all workers of a stage to stop, and a mark of either."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 import traceback
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ LOOK_SECONDS = 0.2
 """How often a worker with short blocks looks whether it is to end; after a longer one it always does."""
 ENDING_BYTES = 4096
 """The reason to stop fits in here. The room is taken when a stage begins: a full disk must still let it be written."""
+ALL_WELL, TROUBLE = b" ", b"!"
+"""What the mark says. A worker keeps it open: to look whether a file exists would take a walk through folders."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,11 @@ def clear_failures(task: BlockTask) -> None:
     _success_mark(task).unlink(missing_ok=True)
     try:
         task.folder.mkdir(parents=True, exist_ok=True)
-        with _ending_path(task).open("wb") as file:
-            file.write(b" " * ENDING_BYTES)
-            file.flush()
-            os.fsync(file.fileno())
+        for path, content in ((_ending_path(task), b" " * ENDING_BYTES), (_mark(task), ALL_WELL)):
+            with path.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
     except OSError as error:
         raise UserError(f"cannot be written: {error.strerror or error}", str(task.folder)) from error
 
@@ -84,6 +88,7 @@ def record_death(task: BlockTask, block: int, reason: str) -> None:
 
 def _record(task: BlockTask, block: int, error: str, trace: str, trouble: Trouble) -> None:
     """Two workers that fail with one block at the same moment count once; then it is tried once more than need be."""
+    _write_in_place(_mark(task), TROUBLE)
     former = _read_failure(_failure_path(task, block))
     write_json(
         _failure_path(task, block),
@@ -102,16 +107,20 @@ class KnownFailures:
     """What failed before, for a worker that asks at every block: where nothing failed, the answer is one system call.
 
     Args:
-        task: whose blocks.
+        task: whose blocks; its failures of an earlier run are forgotten.
     """
 
     def __init__(self, task: BlockTask) -> None:
-        self._task, self._folder = task, str(failure_folder(task))
+        self._task = task
+        self._mark = os.open(_mark(task), os.O_RDONLY)
+        weakref.finalize(self, os.close, self._mark)
+
+    def all_well(self) -> bool:
+        """Whether no block has failed, and the task was not told to end."""
+        return os.pread(self._mark, 1, 0) != TROUBLE
 
     def are_for_good(self, block: Block) -> bool:
         """Whether a block failed in this run in a way that would only repeat itself, or has no try left."""
-        if not os.access(self._folder, os.F_OK):
-            return False
         failure = _read_failure(_failure_path(self._task, block.index))
         if failure is None:
             return False
@@ -119,8 +128,7 @@ class KnownFailures:
 
     def forget(self, block: Block) -> None:
         """A block has succeeded. It may have failed before; also meanwhile, with a worker that was given up."""
-        if os.access(self._folder, os.F_OK):
-            _failure_path(self._task, block.index).unlink(missing_ok=True)
+        _failure_path(self._task, block.index).unlink(missing_ok=True)
 
 
 class Ending:
@@ -176,9 +184,15 @@ def mark_success(task: BlockTask) -> None:
 def end_early(task: BlockTask, reason: str) -> None:
     """Tell all workers of a task to stop, in room that is there already."""
     text = " ".join(reason.split()).encode()[: ENDING_BYTES - 1]
-    file = os.open(_ending_path(task), os.O_WRONLY)
+    _write_in_place(_ending_path(task), text.ljust(ENDING_BYTES))
+    _write_in_place(_mark(task), TROUBLE)
+
+
+def _write_in_place(path: Path, content: bytes) -> None:
+    """Write over the beginning of a file; the disk may be full."""
+    file = os.open(path, os.O_WRONLY)
     try:
-        os.pwrite(file, text.ljust(ENDING_BYTES), 0)
+        os.pwrite(file, content, 0)
     finally:
         os.close(file)
 
@@ -216,6 +230,10 @@ def _read_failure(path: Path) -> BlockFailure | None:
 
 def _failure_path(task: BlockTask, block: int) -> Path:
     return failure_folder(task) / f"{block}.json"
+
+
+def _mark(task: BlockTask) -> Path:
+    return task.folder / "trouble"
 
 
 def _written(entry: os.DirEntry[str]) -> float:

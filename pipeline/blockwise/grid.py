@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -74,10 +74,9 @@ class BlockGrid:
         return int(np.prod(self.block_size))
 
     @cached_property
-    def _axes_from_last(self) -> tuple[tuple[int, int, int, int], ...]:
-        """Of x, y, z: which axis it is, its blocks, voxels of a full block, and voxels of the region."""
-        shape, region = self.shape, self.region.shape
-        return tuple((axis, int(shape[axis]), int(self.block_size[axis]), int(region[axis])) for axis in (2, 1, 0))
+    def _extents(self) -> tuple[int, ...]:
+        """Of z, y, x: the blocks, then voxels of a full block, then voxels of the region."""
+        return tuple(map(int, (*self.shape, *self.block_size, *self.region.shape)))
 
     @cached_property
     def _axes_in_nanometres(self) -> tuple[tuple[int, int, int], ...]:
@@ -105,15 +104,20 @@ class BlockGrid:
         Raises:
             ValueError: the grid has no such position.
         """
-        rest, begin, end = index, [0, 0, 0], [0, 0, 0]
-        for axis, blocks, size, extent in self._axes_from_last:
-            first = rest % blocks * size
-            begin[axis] = first
-            end[axis] = first + size if first + size < extent else extent
-            rest //= blocks
-        if rest:
+        blocks_z, blocks_y, blocks_x, size_z, size_y, size_x, extent_z, extent_y, extent_x = self._extents
+        row, x = divmod(index, blocks_x)
+        z, y = divmod(row, blocks_y)
+        if not 0 <= z < blocks_z:
             raise ValueError(f"there is no block {index} in a grid of {len(self)}")
-        return Block(index, Box(_coordinate(begin), _coordinate(end)))
+        begin = z * size_z, y * size_y, x * size_x
+        end_z, end_y, end_x = begin[0] + size_z, begin[1] + size_y, begin[2] + size_x
+        end = (
+            end_z if end_z < extent_z else extent_z,
+            end_y if end_y < extent_y else extent_y,
+            end_x if end_x < extent_x else extent_x,
+        )
+        # of numbers that are integers: Coordinate's own constructor looks at each, which takes longer than all of this
+        return Block(index, Box(tuple.__new__(Coordinate, begin), tuple.__new__(Coordinate, end)))
 
     def to_roi(self, box: Box) -> Roi:
         """A box of stored voxels as a region in nanometres."""
@@ -160,8 +164,3 @@ class BlockGrid:
         """
         if len(self) * self.voxels_per_block >= 2**63:
             raise UserError("the region has more voxels than there are fragment ids", "volumes.segment")
-
-
-def _coordinate(values: Sequence[int]) -> Coordinate:
-    """Of numbers that are integers: its own constructor looks at each, which takes longer than all else of a block."""
-    return tuple.__new__(Coordinate, values)

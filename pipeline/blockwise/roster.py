@@ -1,23 +1,26 @@
 """Who works on a task: one small file per worker, which tells what it is doing.
 
-A worker writes its entry over the former one, in place and without waiting for the disk: it costs microseconds per
-block. Whoever reads it (the status page, or the driver when the worker has died) may find it a moment old, and lost
-after the loss of a whole machine; nothing but messages and the count of tries depends on it.
+A worker writes its entry over the former one, in place and without waiting for the disk, and where the file system lets
+files be mapped, without a system call: it costs microseconds per block. Whoever reads it (the status page, or the
+driver when the worker has died) may find it a moment old, and lost after the loss of a whole machine; nothing but
+messages and the count of tries depends on it.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import UserError
-from .entries import AT_WORK, DONE, MOST_UNDER_WAY, Entry
+from .entries import AT_WORK, DONE, MOST_UNDER_WAY, RECORDS_BYTES, Entry
 from .memory import peak_memory
 from .stage import BlockTask
 
@@ -52,16 +55,19 @@ class Attendance:
     path: Path
     entry: Entry
     _file: int = field(init=False)
-    _look_at_memory: float = field(init=False, default=0.0)
+    _records: mmap.mmap | _WrittenThrough = field(init=False)
+    _looked_at_memory: float = field(init=False, default=0.0)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            weakref.finalize(self, os.close, self._file)
         except OSError as error:
             raise UserError(f"cannot be written: {error.strerror}", str(self.path)) from error
         os.pwrite(self._file, self.entry.pack(), 0)
+        self._records = _records(self._file)
 
     def begin(self, block: int) -> None:
         """A block is under way, beside those that are; not after the worker has left.
@@ -71,18 +77,19 @@ class Attendance:
         """
         with self._lock:
             entry, now = self.entry, time.time()
-            if not entry.at_work:
+            if entry.state != AT_WORK:
                 return
             if len(entry.blocks) == MOST_UNDER_WAY:
                 raise ValueError(f"a worker can have {MOST_UNDER_WAY} blocks under way, not more")
             entry.blocks[block] = entry.heard = now
-            os.pwrite(self._file, entry.pack_record(), 0)
+            place, content = entry.next_record()
+            self._records[place] = content
 
     def end(self, block: int, success: bool) -> None:
         """A block under way is finished; one that went back when the worker left does not count."""
         with self._lock:
             entry, now = self.entry, time.time()
-            if not entry.at_work:
+            if entry.state != AT_WORK:
                 return
             seconds = now - entry.blocks.pop(block)
             entry.heard = now
@@ -91,17 +98,37 @@ class Attendance:
             else:
                 entry.failed += 1
             entry.busy += seconds
-            entry.longest = max(entry.longest, seconds)
-            if time.monotonic() >= self._look_at_memory:
+            if seconds > entry.longest:
+                entry.longest = seconds
+            if abs(now - self._looked_at_memory) >= MEMORY_SECONDS:
                 entry.memory = peak_memory()
-                self._look_at_memory = time.monotonic() + MEMORY_SECONDS
-            os.pwrite(self._file, entry.pack_record(), 0)
+                self._looked_at_memory = now
+            place, content = entry.next_record()
+            self._records[place] = content
 
     def leave(self, state: str) -> None:
         """The worker ends; blocks still under way go back."""
         with self._lock:
             self.entry = replace(self.entry, heard=time.time(), blocks={}, state=state, memory=peak_memory())
             os.pwrite(self._file, self.entry.pack(), 0)
+
+
+class _WrittenThrough:
+    """The records of an entry on a file system that does not let files be mapped, as some network file systems."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def __setitem__(self, place: slice, content: bytes) -> None:
+        os.pwrite(self._file, content, place.start)
+
+
+def _records(file: int) -> mmap.mmap | _WrittenThrough:
+    """The records of an entry, to be written over."""
+    try:
+        return mmap.mmap(file, RECORDS_BYTES)
+    except OSError:
+        return _WrittenThrough(file)
 
 
 def attend(task: BlockTask, worker: str, job: str | None = None, log: str = "") -> Attendance:

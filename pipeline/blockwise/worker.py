@@ -16,8 +16,10 @@ from typing import Protocol
 import daisy.v2 as daisy
 from numcodecs import blosc
 
+from .connection import Client, connected
 from .failures import Ending, KnownFailures, mark_success, record_failure
 from .grid import Block
+from .numbering import Given, Numbering
 from .roster import DONE, Attendance
 from .stage import BlockFunction, BlockTask
 from .trouble import Trouble, pauses, trouble_of
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 TOLD_TO_STOP = "the stage ends early"
+SUCCESS, FAILED = daisy.BlockStatus.SUCCESS, daisy.BlockStatus.FAILED
 OUTSIDER = "-1"
 """Number of a worker that daisy did not start, and does not count among those that it did."""
 
@@ -97,7 +100,8 @@ def compute_blocks(task: BlockTask, attendance: Attendance, attention: Attention
     state = DONE
     with OpenTask(task) as opened, _threads_beside(opened, attendance, attention):
         try:
-            _take_blocks(opened, daisy.Client(), attendance, attention)
+            with connected(daisy.Context.from_env()) as client:
+                _take_blocks(opened, client, attendance, attention)
         except Leave as leave:
             state = str(leave)
     attendance.leave(state)
@@ -131,7 +135,8 @@ def _take_blocks_beside(opened: OpenTask, attendance: Attendance, attention: Att
     context = daisy.Context.from_env()
     context["worker_id"] = OUTSIDER
     try:
-        _take_blocks(opened, daisy.Client(context), attendance, attention)
+        with connected(context) as client:
+            _take_blocks(opened, client, attendance, attention)
     except Leave:
         return
     except BaseException:  # as it would end the main thread
@@ -139,25 +144,30 @@ def _take_blocks_beside(opened: OpenTask, attendance: Attendance, attention: Att
         os._exit(1)
 
 
-def _take_blocks(opened: OpenTask, client: daisy.Client, attendance: Attendance, attention: Attention) -> None:
+def _take_blocks(opened: OpenTask, client: Client, attendance: Attendance, attention: Attention) -> None:
+    """Give every block back to daisy: as a success, or as a failure, which includes those that were not tried."""
     leave: Leave | None = None
     books = Books(opened.task, attendance)
     while leave is None:
-        if books.task_ends():
+        if books.ending.reason() is not None:
             raise Leave(TOLD_TO_STOP)
         attention.before_waiting()
-        with client.acquire_block() as given:
-            if given is None:
-                return
-            try:
-                block = books.begin(given)  # first: a signal from here on finds the block under way
-                attention.before_block()
-                success = attempt(opened, books, block)
-                books.end(block, success)
-            except Leave as told:  # seen by daisy, it would become the error of the block
-                success, leave = False, told
-            if not success:
-                given.status = daisy.BlockStatus.FAILED
+        given = client.acquire_block()
+        if given is None:
+            return
+        try:
+            block = books.begin(given)  # first: a signal from here on finds the block under way
+            attention.before_block()
+            success = attempt(opened, books, block)
+            books.end(block, success)
+        except Leave as told:  # no error of the block
+            success, leave = False, told
+        except BaseException:
+            given.status = FAILED
+            client.report_failure(given, traceback.format_exc())
+            raise
+        given.status = SUCCESS if success else FAILED
+        client.release_block(given)
     raise leave
 
 
@@ -169,36 +179,39 @@ class Books:
     Args:
         task: whose blocks.
         attendance: the worker's entry in the roster.
+
+    Attributes:
+        ending: whether the task is to end early.
     """
 
     def __init__(self, task: BlockTask, attendance: Attendance) -> None:
         self.task = task
         self._grid, self._attendance = task.grid, attendance
-        self._ending, self._failures = Ending(task), KnownFailures(task)
+        self._numbering = Numbering(task)
+        self.ending, self._failures = Ending(task), KnownFailures(task)
         self._told_of_success = False
 
-    def task_ends(self) -> bool:
-        """Whether the task was told to end early."""
-        return self._ending.reason() is not None
-
-    def begin(self, given: daisy.Block) -> Block:
+    def begin(self, given: Given) -> Block:
         """A block is under way, from now on in the roster: the one that daisy gave."""
-        index = self._grid.index_of(given.write_roi)
+        index = self._numbering.index_of(given)
         self._attendance.begin(index)
         return self._grid.block(index)
 
     def may_be_tried(self, block: Block) -> bool:
         """Whether a block is worth a try: its task goes on, and it has not failed for good."""
-        return not self.task_ends() and not self._failures.are_for_good(block)
+        if self._failures.all_well():
+            return True
+        return self.ending.reason() is None and not self._failures.are_for_good(block)
 
     def note_failure(self, block: Block, error: Exception, trouble: Trouble) -> None:
         """A block failed: leave the error for the driver, and have the stage end if going on is of no use."""
         record_failure(self.task, block, error, trouble)
-        self._ending.look_again()
+        self.ending.look_again()
 
     def note_success(self, block: Block) -> None:
         """A block is stored; once is enough to tell all workers that blocks succeed."""
-        self._failures.forget(block)
+        if not self._failures.all_well():
+            self._failures.forget(block)
         if not self._told_of_success:
             mark_success(self.task)
             self._told_of_success = True
@@ -225,7 +238,7 @@ class OpenTask:
 
     def process(self, block: Block) -> None:
         """Compute and store a block."""
-        self._opened()(block)
+        (self._process_block or self._opened())(block)
 
     def _opened(self) -> BlockFunction:
         with self._opening:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ from status_runs import mark_done
 from toy_tasks import Doubled, make_run
 
 from pipeline.blockwise.driver import DriverNotice
-from pipeline.blockwise.entries import MOST_UNDER_WAY, RECORD_BYTES
+from pipeline.blockwise.entries import ENTRY_BYTES, MOST_UNDER_WAY, RECORD_BYTES, RECORDS_BYTES
 from pipeline.blockwise.failures import read_failures
 from pipeline.blockwise.lifeline import Lifeline
 from pipeline.blockwise.roster import attend, read_entry, roster_folder
@@ -77,25 +78,59 @@ def test_a_worker_has_no_more_blocks_than_its_entry_can_name(tmp_path: Path) -> 
     entry = read_entry(task, "0")
     assert entry is not None
     assert list(entry.blocks) == list(range(MOST_UNDER_WAY))
-    assert len(entry.pack_record()) <= RECORD_BYTES
+    assert len(entry.next_record()[1]) <= RECORD_BYTES
 
 
-def test_an_entry_that_is_half_written_is_not_believed(tmp_path: Path) -> None:
+def test_a_record_that_is_half_written_leaves_the_one_before(tmp_path: Path) -> None:
+    """A worker may die in the middle of writing; which block it had must not be lost with it."""
     task = doubled(tmp_path)
     attendance = attend(task, "0")
     attendance.begin(1)
-    path = roster_folder(task) / "0.entry"
-    before = path.read_bytes()
     attendance.end(1, True)
     attendance.begin(2)
+    path = roster_folder(task) / "0.entry"
+    before = path.read_bytes()
+    attendance.end(2, True)
     after = path.read_bytes()
-    for cut in range(1, RECORD_BYTES):
-        torn = after[:cut] + before[cut:]
-        path.write_bytes(torn)
+    outcomes = set()
+    for cut in range(ENTRY_BYTES):
+        path.write_bytes(after[:cut] + before[cut:])
         entry = read_entry(task, "0")
-        assert torn in (before, after) or entry is None
-    path.write_bytes(after[:100])
+        assert entry is not None
+        outcomes.add((*entry.blocks, entry.done))
+    assert outcomes == {(2, 1), (2,)}
+
+
+def test_an_entry_without_a_whole_record_is_not_believed(tmp_path: Path) -> None:
+    task = doubled(tmp_path)
+    attendance = attend(task, "0")
+    path = roster_folder(task) / "0.entry"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
     assert read_entry(task, "0") is None
+    path.write_bytes(b"?" * RECORDS_BYTES + whole[RECORDS_BYTES:])
+    assert read_entry(task, "0") is None
+    attendance.begin(3)
+    entry = read_entry(task, "0")
+    assert entry is not None
+    assert list(entry.blocks) == [3]
+
+
+def test_a_file_system_that_maps_no_files_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr("pipeline.blockwise.roster.mmap.mmap", refuse)
+    task = doubled(tmp_path)
+    attendance = attend(task, "0")
+    for block in (5, 3):
+        attendance.begin(block)
+    attendance.end(5, False)
+    entry = read_entry(task, "0")
+    assert entry is not None
+    assert (list(entry.blocks), entry.failed) == ([3], 1)
 
 
 def test_a_worker_that_dies_costs_all_its_blocks_a_try_but_those_that_are_done(tmp_path: Path) -> None:
