@@ -37,14 +37,30 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "flow": (),
     "flow_unlabelled": (),
     "flow_full_unlabelled": (),
+    "full_unlabelled": TERMS,
+    "full_unlabelled_watershed": TERMS,
+    "full_unlabelled_components": TERMS,
 }
 """The distillation terms of each variant: one more from row to row. `recipe` is the config as it is; `flow` is graph
-flow in its place, `flow_full` with logits and a critic, as published; `unlabelled` ones also see raw without labels."""
+flow in its place, `flow_full` with logits and a critic, as published; `unlabelled` ones also see raw without labels,
+and the last two have instances there, from the teacher's affinities (`student.distillation.unlabelled.instances`)."""
 
 ABLATION = ("teacher", "alone", "alone_near", *TERMS[:-1], "full", "recipe")
 """The variants that tell what the terms of graph relation distillation do."""
 
-SEMI_SUPERVISED = ("teacher", "alone", "recipe", "recipe_unlabelled", "flow", "flow_unlabelled", "flow_full_unlabelled")
+INSTANCES = ("full_unlabelled", "full_unlabelled_watershed", "full_unlabelled_components")
+"""The variants that tell what instances are good for where nothing is labelled."""
+
+SEMI_SUPERVISED = (
+    "teacher",
+    "alone",
+    "recipe",
+    "recipe_unlabelled",
+    "flow",
+    "flow_unlabelled",
+    "flow_full_unlabelled",
+    *INSTANCES,
+)
 """The variants that tell what raw without labels is good for."""
 
 QUICK = {
@@ -132,8 +148,10 @@ class Cell:
             changes["teacher.checkpoint"] = str(self.plan.teacher(self.dataset).checkpoint.resolve())
             changes |= self.term_weights()
             changes |= self.flow_terms()
-        if self.variant.endswith("_unlabelled"):
+        if "_unlabelled" in self.variant:
             changes |= unlabelled_volumes(self.dataset)
+            instances = self.variant.partition("_unlabelled")[2].removeprefix("_")
+            changes |= {"student.distillation.unlabelled.instances": instances} if instances else {}
         changes |= labelled_volumes(self.dataset)
         return [f"{key}={json.dumps(value)}" for key, value in changes.items()] + list(self.plan.overrides)
 

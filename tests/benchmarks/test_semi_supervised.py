@@ -28,7 +28,7 @@ def test_teacher_and_students_know_the_same_share_of_the_labels(tmp_path: Path) 
 def test_only_variants_called_so_see_unlabelled_raw_and_all_take_the_same_steps(tmp_path: Path) -> None:
     found = configs(tmp_path, "fib25_10")
     for variant, config in found.items():
-        assert bool(config.volumes.unlabelled) == variant.endswith("_unlabelled")
+        assert bool(config.volumes.unlabelled) == ("unlabelled" in variant)
         assert config.student.training == found["alone"].student.training
     assert found["recipe"].student == found["recipe_unlabelled"].student
     assert found["flow"].student == found["flow_unlabelled"].student
@@ -42,6 +42,22 @@ def test_flow_takes_the_place_of_graph_relations(tmp_path: Path) -> None:
     assert recipe.affinity_weight > 0 and recipe.graph_flow is None
     assert flow.affinity_weight == 0 and flow.graph_flow == full.graph_flow is not None
     assert (flow.logits, flow.adversarial) == (None, None) and full.logits and full.adversarial
+
+
+def test_instances_of_unlabelled_raw_are_all_that_their_variants_differ_in(tmp_path: Path) -> None:
+    found = configs(tmp_path, "fib25_10")
+    kinds = {
+        "off": "full_unlabelled",
+        "watershed": "full_unlabelled_watershed",
+        "components": "full_unlabelled_components",
+    }
+    for kind, variant in kinds.items():
+        distillation = found[variant].student.distillation
+        assert distillation is not None and distillation.has_instance_terms
+        assert distillation.unlabelled.instances == kind
+        same = distillation.unlabelled.model_copy(update={"instances": "off"})
+        plain = found["full_unlabelled"].student.distillation
+        assert distillation.model_copy(update={"unlabelled": same}) == plain
 
 
 def test_a_share_of_a_region_are_its_first_sections() -> None:
