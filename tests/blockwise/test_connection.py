@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def test_an_error_that_ends_the_worker_is_told_with_its_traceback(
 
     def start(*, context: daisy.Context) -> None:
         monkeypatch.setenv(daisy.Context.ENV_VARIABLE, context.to_env())
-        with pytest.raises(SystemExit):
+        with suppress(SystemExit):  # daisy's client must die in this thread: no traceback may keep it
             compute_blocks(task, attend(task, "0"), Attention(ALL))
         compute_blocks(task, attend(task, "1"), Attention(ALL))
 
