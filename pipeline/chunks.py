@@ -58,7 +58,8 @@ def read_region(array: zarr.Array, begin: Sequence[int], end: Sequence[int]) -> 
         ValueError: a chunk is truncated.
         RuntimeError: a chunk cannot be decoded.
     """
-    data = np.empty((*array.shape[:-3], *(e - b for b, e in zip(begin, end, strict=True))), array.dtype)
+    shape = (max(0, high - low) for low, high in zip(begin, end, strict=True))
+    data = np.empty((*array.shape[:-3], *shape), array.dtype)
     for position in itertools.product(*_chunk_ranges(array, begin, end)):
         there: list[slice] = []
         here: list[slice] = []
