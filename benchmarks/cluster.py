@@ -20,14 +20,14 @@ import argparse
 import functools
 import json
 import shutil
-import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import daisy.v2 as daisy
 from daisy.logging import set_log_basedir
@@ -210,11 +210,6 @@ def print_row(first: str, cells: list[str]) -> None:
     print(f"| {first} | {' | '.join(cells)} |")
     if first == "workers":
         print("|---" * (len(cells) + 1) + "|")
-
-
-def median(values: Iterable[float]) -> float:
-    """The middle one, so that a single disturbed turn does not matter."""
-    return statistics.median(values)
 
 
 def parse() -> argparse.Namespace:

@@ -25,11 +25,10 @@ from pipeline.blockwise import BlockTask, run_stages
 from pipeline.blockwise.fragments import FragmentsTask
 from pipeline.blockwise.markers import unmark_blocks
 from pipeline.blockwise.stage import BlockFunction, Stage
-from pipeline.blockwise.storage import chunks_of
 from pipeline.blockwise.tracking import begin, write_record
 from pipeline.config import parse_config
 from pipeline.run import Run, read_json, write_json
-from pipeline.volumes import create_volume
+from pipeline.volumes import chunks_of, create_volume
 
 REPEATS = 5
 

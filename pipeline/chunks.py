@@ -6,9 +6,6 @@ which can be decoded alone, so that these cost what they hold and not what the c
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 import zarr
 
@@ -46,45 +43,17 @@ def blosc_length(chunk: bytes) -> int:
     return int.from_bytes(chunk[12:16], "little")
 
 
-def read_region(array: zarr.Array, begin: Sequence[int], end: Sequence[int]) -> np.ndarray:
-    """The voxels of a box, of all channels; as zarr reads them, but sections that the box leaves out are not decoded.
+def decoded(array: zarr.Array, encoded: bytes, z: slice, y: slice, x: slice) -> np.ndarray:
+    """Some voxels of a chunk, all channels; sections that are left out are not decoded.
 
     Args:
-        array: of a `CheckedStore`, axes (z, y, x) or (k, z, y, x), compressed with Blosc, in C order; a channel axis is
-            not divided into chunks.
-        begin, end: first voxel, and one past the last, along z, y, x; inside the array.
+        array: compressed with Blosc, in C order; chunks (z, y, x) or (k, z, y, x).
+        encoded: the chunk.
+        z, y, x: which voxels, counted from its first one.
 
     Raises:
-        ValueError: a chunk is truncated.
-        RuntimeError: a chunk cannot be decoded.
+        RuntimeError: it cannot be decoded.
     """
-    shape = (max(0, high - low) for low, high in zip(begin, end, strict=True))
-    data = np.empty((*array.shape[:-3], *shape), array.dtype)
-    for position in itertools.product(*_chunk_ranges(array, begin, end)):
-        there: list[slice] = []
-        here: list[slice] = []
-        for index, size, low, high in zip(position, array.chunks[-3:], begin, end, strict=True):
-            first, last = max(low, index * size), min(high, (index + 1) * size)
-            there.append(slice(first - index * size, last - index * size))
-            here.append(slice(first - low, last - low))
-        encoded = array.store.chunk(_key(array, position))
-        z, y, x = here
-        data[..., z, y, x] = 0 if encoded is None else _decoded(array, encoded, *there)
-    return data
-
-
-def _chunk_ranges(array: zarr.Array, begin: Sequence[int], end: Sequence[int]) -> Iterator[range]:
-    for low, high, size in zip(begin, end, array.chunks[-3:], strict=True):
-        yield range(low // size, -(-high // size) if high > low else low // size)
-
-
-def _key(array: zarr.Array, position: Sequence[int]) -> str:
-    indices = [0] * (array.ndim - 3) + list(position)
-    return f"{array.path}/{'.'.join(map(str, indices))}"
-
-
-def _decoded(array: zarr.Array, encoded: bytes, z: slice, y: slice, x: slice) -> np.ndarray:
-    """Some voxels of a chunk, counted from its first one."""
     *channels, depth, height, width = array.chunks
     wanted = z.stop - z.start
     if wanted >= NEARLY_ALL * depth:

@@ -19,7 +19,7 @@ import zarr
 from funlib.geometry import Coordinate, Roi
 from numcodecs import Blosc
 
-from .chunks import CheckedStore, read_region
+from .chunks import CheckedStore, decoded
 from .errors import UserError
 
 SPATIAL_AXES = ("z", "y", "x")
@@ -78,7 +78,8 @@ def cells_of(box: Box, size: Sequence[int]) -> Iterator[tuple[int, ...]]:
         box: the box.
         size: of a cell, in voxels.
     """
-    return itertools.product(*(range(b // s, -(-e // s)) for b, e, s in zip(box.begin, box.end, size, strict=True)))
+    spans = zip(box.begin, box.end, size, strict=True)
+    return itertools.product(*(range(b // s, -(-e // s)) if b < e else () for b, e, s in spans))
 
 
 def crop(data: np.ndarray, box: Box) -> np.ndarray:
@@ -140,10 +141,19 @@ class Volume:
             UserError: a chunk cannot be read; names it.
         """
         try:
-            return read_region(self.array, box.begin, box.end)
+            return self._read_chunks(box)
         except (RuntimeError, ValueError, OSError) as error:
             where = f"voxels {tuple(box.begin)} to {tuple(box.end)}"
             raise UserError(f"a chunk in {where} cannot be read ({error})", self.name) from error
+
+    def _read_chunks(self, box: Box) -> np.ndarray:
+        """As zarr reads a box, but of no chunk more is decoded than the sections in the box."""
+        data = np.empty((*self.array.shape[:-3], *(max(0, extent) for extent in box.shape)), self.array.dtype)
+        for name, cell, part in chunks_of(self, box):
+            encoded = self.array.store.chunk(f"{self.array.path}/{name}")
+            found = 0 if encoded is None else decoded(self.array, encoded, *part.relative_to(cell).slices)
+            crop(data, part.relative_to(box))[:] = found
+        return data
 
     def read_mirrored(self, box: Box) -> np.ndarray:
         """The voxels of a box that may reach beyond the volume, mirrored at its faces (edge voxel not repeated)."""
@@ -169,6 +179,16 @@ class Volume:
             self.array[(..., *box.slices)] = data
         except (OSError, KeyError) as error:  # zarr raises KeyError where it cannot create a folder
             raise UserError(f"cannot be written: {getattr(error, 'strerror', None) or error}", self.name) from error
+
+
+def chunks_of(volume: Volume, box: Box) -> Iterator[tuple[str, Box, Box]]:
+    """The chunks that share voxels with a box: file name, all voxels of a full chunk there, and those in the box."""
+    chunk = Coordinate(volume.array.chunks[-3:])
+    channels = [0] * (volume.array.ndim - 3)
+    for position in cells_of(box, chunk):
+        begin = Coordinate(position) * chunk
+        cell = Box(begin, begin + chunk)
+        yield ".".join(str(index) for index in [*channels, *position]), cell, cell.intersect(box)
 
 
 def mirror_indices(begin: int, end: int, extent: int) -> np.ndarray:

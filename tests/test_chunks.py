@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from funlib.geometry import Coordinate
 from numcodecs import Blosc
 
-from pipeline.chunks import read_region
-from pipeline.volumes import Volume, create_volume
+from pipeline.volumes import Box, Volume, create_volume
 
 CHUNK = (20, 9, 8)
 
@@ -29,6 +29,10 @@ def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Volume:
     return made
 
 
+def read(volume: Volume, begin: Sequence[int], end: Sequence[int]) -> np.ndarray:
+    return volume.read(Box(Coordinate(begin), Coordinate(end)))
+
+
 def random_boxes(shape: Sequence[int], number: int) -> list[tuple[list[int], list[int]]]:
     rng = np.random.default_rng(1)
     bounds = [np.sort(rng.integers(0, extent + 1, (number, 2)), axis=1) for extent in shape]
@@ -40,15 +44,15 @@ def test_any_box_is_what_zarr_reads(volume: Volume) -> None:
     for begin, end in [([0, 0, 0], list(volume.shape)), empty, *random_boxes(volume.shape, 200)]:
         region = (..., *(slice(b, e) for b, e in zip(begin, end, strict=True)))
         expected = np.asarray(volume.array[region])
-        found = read_region(volume.array, begin, end)
+        found = read(volume, begin, end)
         assert found.dtype == expected.dtype and found.shape == expected.shape
         np.testing.assert_array_equal(found, expected)
 
 
 def test_what_is_read_is_ones_own(volume: Volume) -> None:
-    chunk = read_region(volume.array, (0, 0, 0), CHUNK)
+    chunk = read(volume, (0, 0, 0), CHUNK)
     chunk += 1
-    np.testing.assert_array_equal(read_region(volume.array, (0, 0, 0), CHUNK), chunk - 1)
+    np.testing.assert_array_equal(read(volume, (0, 0, 0), CHUNK), chunk - 1)
 
 
 def test_of_a_chunk_only_the_wanted_sections_are_decoded(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,8 +71,8 @@ def test_of_a_chunk_only_the_wanted_sections_are_decoded(volume: Volume, monkeyp
     monkeypatch.setattr(Blosc, "decode", counted_whole)
     monkeypatch.setattr(Blosc, "decode_partial", counted_part)
     channels = int(np.prod(volume.array.shape[:-3]))
-    read_region(volume.array, (17, 1, 1), (20, 5, 5))
+    read(volume, (17, 1, 1), (20, 5, 5))
     assert sum(decoded) == channels * 3 * CHUNK[1] * CHUNK[2]
     decoded.clear()
-    read_region(volume.array, (18, 8, 0), (41, 10, 3))  # 2 sections, the whole chunk, 1 section; of 2 chunks each
+    read(volume, (18, 8, 0), (41, 10, 3))  # 2 sections, the whole chunk, 1 section; of 2 chunks each
     assert sum(decoded) == channels * 2 * (2 + CHUNK[0] + 1) * CHUNK[1] * CHUNK[2]

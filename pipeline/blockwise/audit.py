@@ -15,6 +15,7 @@ import numpy as np
 from ..chunks import CheckedStore
 from ..errors import UserError
 from ..run import Run
+from ..volumes import chunks_of
 from .agglomerate import agglomeration
 from .audit_graph import GraphFindings, check_graph
 from .fragments import FragmentsTask
@@ -27,7 +28,6 @@ from .raw import open_raw
 from .records import RecordTable, array_checksum
 from .segment import SegmentTask, written_segmentations
 from .stage import BlockTask, Stage, VolumeTask
-from .storage import chunks_of
 from .tracking import Progress, progress_of, read_record
 
 
@@ -127,7 +127,7 @@ def _check_array(task: VolumeTask, found: StageFindings, before: dict[str, Stage
     store = CheckedStore(str(task.run.volume))
 
     def check(block: Block) -> tuple[int, Damage | None, int]:
-        if any(f"{task.dataset}/{name}" not in store for name, _ in chunks_of(volume, block.box)):
+        if any(f"{task.dataset}/{name}" not in store for name, *_ in chunks_of(volume, block.box)):
             return block.index, Damage.MISSING, -1
         try:
             data = volume.read(block.box)

@@ -53,14 +53,12 @@ class JobAttention:
     def before_waiting(self) -> None:
         """Leave if told to, or if a block as long as the longest so far does not fit before the time limit."""
         self._waits = True  # before it asks whether it was told: a signal is seen by the one or by the other
-        if self._reason or self._end is not None:
-            self.may_go_on()
+        self.may_go_on()
 
     def before_block(self) -> None:
         """The same: waiting may have taken long."""
         self._waits = False
-        if self._reason or self._end is not None:
-            self.may_go_on()
+        self.may_go_on()
 
     def may_go_on(self) -> None:
         """Leave if told to, or late."""

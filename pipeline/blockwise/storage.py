@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from funlib.geometry import Coordinate
 from numcodecs.compat import ensure_contiguous_ndarray_like
 
 from ..chunks import CheckedStore
 from ..errors import UserError
 from ..run import sync_folder
-from ..volumes import Box, Volume, cells_of, crop, open_volume
+from ..volumes import Box, Volume, chunks_of, crop, open_volume
 from .grid import Block
 from .records import BlockRecords, array_checksum
 
@@ -114,7 +112,7 @@ class BlockOutput:
             OSError: what is read back is not what was written.
         """
         data = np.ascontiguousarray(data, dtype=self.volume.array.dtype)
-        for name, box in chunks_of(self.volume, block.box):
+        for name, _, box in chunks_of(self.volume, block.box):
             self._write_chunk(name, box, crop(data, box.relative_to(block.box)))
         self._records.write(block.index, array_checksum(data), int(np.count_nonzero(data)))
 
@@ -124,13 +122,3 @@ class BlockOutput:
         self.volume.write(box, data)
         if not np.array_equal(self.volume.read(box), data):
             raise OSError(errno.EIO, "what was written reads back differently", self.volume.name)
-
-
-def chunks_of(volume: Volume, box: Box) -> Iterator[tuple[str, Box]]:
-    """The file names of the chunks of a box of whole chunks, and which voxels each holds."""
-    chunk = Coordinate(volume.array.chunks[-3:])
-    channels = [0] * (volume.array.ndim - 3)
-    for position in cells_of(box, chunk):
-        begin = Coordinate(position) * chunk
-        name = ".".join(str(index) for index in [*channels, *position])
-        yield name, Box(begin, begin + chunk).intersect(box)

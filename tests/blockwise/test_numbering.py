@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,8 @@ class WithContext(Doubled):
     def context(self) -> Coordinate:
         return self.around
 
-    @property
-    def grid(self) -> BlockGrid:  # type: ignore[override]
+    @cached_property
+    def grid(self) -> BlockGrid:
         assert self.cut is not None
         return self.cut
 
