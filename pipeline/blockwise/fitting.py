@@ -27,6 +27,8 @@ def device_of_workers(run: Run) -> torch.device:
         UserError: the configured device is not here.
     """
     cluster, name = run.config.cluster, run.config.predict.device
+    if name == "auto" and run.config.predict.engine == "openvino":
+        return torch.device("cpu")
     if name == "auto" and cluster.executor == "slurm" and cluster.slurm.job("predict").gpus is not None:
         return torch.device("cuda")
     return choose_device(name, "predict.device")
@@ -37,8 +39,20 @@ def choose_engine(run: Run, grid: BlockGrid) -> str:
     return best_engine(device_of_workers(run)) if grid.box.size > WORTH_COMPILING else "torch"
 
 
+def most_workers(run: Run) -> int:
+    """Workers at a time: as configured; of those that share this machine's GPUs, `predict.workers_per_gpu` on each."""
+    workers, predict = run.config.cluster.workers_of("predict"), run.config.predict
+    if run.config.cluster.executor != "local" or device_of_workers(run).type == "cpu":
+        return workers
+    gpus = torch.cuda.device_count() if predict.device == "auto" else 1
+    return min(workers, gpus * predict.workers_per_gpu)
+
+
 def choose_tile(run: Run, grid: BlockGrid) -> Coordinate:
     """Blocks along z, y, x that make up a tile: as configured, or for `auto` what the memory allows.
+
+    On a GPU the shape of what is computed decides how it is rounded. So the tile is there a matter of the config, the
+    region and the kind of GPU; what is free at the moment, and the number of workers, have no say.
 
     Args:
         run: the run; of the network, only the config is looked at.
@@ -53,7 +67,7 @@ def choose_tile(run: Run, grid: BlockGrid) -> Coordinate:
         read=lambda box: read_box(network, box, predict.offsets),
         bytes_of=lambda read, shape: working_bytes(network, read, shape, predict.offsets, device.type),
         room=_room(run, device),
-        workers=run.config.cluster.workers_of("predict"),
+        workers=1 if device.type == "cuda" else run.config.cluster.workers_of("predict"),
     )
 
 
@@ -70,4 +84,5 @@ def _room(run: Run, device: torch.device) -> int:
         return int(config.predict.memory * GIGABYTE)
     if device.type == "cpu":
         return memory_per_worker(config.cluster, "predict") // SHARE
-    return (torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else UNKNOWN_DEVICE) // SHARE
+    whole = torch.cuda.mem_get_info(device)[1] if torch.cuda.is_available() else UNKNOWN_DEVICE
+    return whole // SHARE // config.predict.workers_per_gpu

@@ -67,5 +67,10 @@ def worker_key(task: BlockTask, worker: str) -> str:
     return f"{task.name}/{worker}"
 
 
+def worker_number() -> int:
+    """The number of this worker process, as daisy counts them; 0 where there are no others."""
+    return int(os.environ.get(WORKER, "0"))
+
+
 def _search_path(file: BinaryIO) -> list[str]:
     return [str(entry) for entry in json.loads(file.readline())]

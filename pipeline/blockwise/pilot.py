@@ -21,6 +21,7 @@ from ..run import Run
 from .lock import only_driver
 from .markers import done_blocks
 from .memory import peak_memory
+from .order import WORKER
 from .plan import read_voxels, reader
 from .stage import BlockTask, Stage
 from .summary import duration
@@ -166,18 +167,18 @@ def run_pilot(task: BlockTask, left: np.ndarray, blocks: int) -> Pilot:
     Args:
         task: the task.
         left: (N,) indices of the blocks to choose from. Those that are done are no good: a kill would cost them.
-        blocks: computed by each of the processes, of which there are as many as `cluster.workers`, but no more than
-            cores, nor than blocks.
+        blocks: computed by each of the processes, of which there are as many as workers, but no more than cores, nor
+            than blocks.
     """
     cluster = task.run.config.cluster
-    workers = 1 if cluster.executor == "serial" else min(cluster.workers, len(os.sched_getaffinity(0)), len(left))
+    workers = 1 if cluster.executor == "serial" else min(task.workers, len(os.sched_getaffinity(0)), len(left))
     chosen = left[spread_blocks(len(left), blocks * workers)].tolist()
     shares = [chosen[worker::workers] for worker in range(workers)]
     with (
         thread_environment(cluster.threads_per_worker),
         ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
     ):
-        pending = [pool.submit(_measure, task, share, time.time()) for share in shares]
+        pending = [pool.submit(_measure, task, worker, share, time.time()) for worker, share in enumerate(shares)]
         measured = [future.result() for future in tqdm(pending, desc=f"{task.name} pilot", unit="worker")]
     read = reader(task)
     costs = [
@@ -219,8 +220,11 @@ def _workers(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
 
 
-def _measure(task: BlockTask, blocks: Sequence[int], asked_at: float) -> tuple[float, tuple[float, ...], int]:
+def _measure(
+    task: BlockTask, worker: int, blocks: Sequence[int], asked_at: float
+) -> tuple[float, tuple[float, ...], int]:
     """In a process of its own: seconds to start, seconds of each block, and peak memory in bytes."""
+    os.environ[WORKER] = str(worker)
     with task.process() as process_block:
         limit_threads(task.run.config.cluster.threads_per_worker)
         start_seconds = time.time() - asked_at

@@ -24,6 +24,7 @@ from ..volumes import Box, crop
 from .grid import Block, BlockGrid
 from .memory import keep_freed_memory
 from .occupancy import empty_blocks
+from .order import worker_number
 from .raw import open_raw, raw_identity
 from .stage import BlockFunction, VolumeTask
 from .tracking import Progress, progress_of, read_record
@@ -125,7 +126,7 @@ class PredictTask(VolumeTask):
         device = config.predict.device
         if device == "auto" and self.engine != "torch":
             device = "cpu"  # other engines have no other
-        return network.to(choose_device(device, "predict.device")).eval()
+        return network.to(choose_device(device, "predict.device", worker_number())).eval()
 
     def reader(self) -> Callable[[Block], Box]:
         """A function that gives the raw voxels that a block reads; they may reach beyond the volume."""
@@ -178,6 +179,12 @@ class PredictTask(VolumeTask):
     @property
     def empty_is_an_answer(self) -> bool:
         return bool(getattr(self.run.config.predicting.network, "background", False))
+
+    @cached_property
+    def workers(self) -> int:
+        from .fitting import most_workers
+
+        return most_workers(self.run)
 
     @property
     def blocks_in_flight(self) -> int:

@@ -178,7 +178,7 @@ def _daisy_task(
         timeout=cluster.block_timeout,
         max_retries=cluster.retries + returns,
         max_worker_restarts=cluster.worker_restarts,
-        max_workers=cluster.workers_of(task.stage),
+        max_workers=task.workers,
         tracking_path=str(marker_folder(task)),
         skip_mask=task.empty if skip is None else skip,
         requires={_slot(above): 1 for above in range(depth + 1)},

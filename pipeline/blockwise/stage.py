@@ -157,6 +157,11 @@ class BlockTask(Stage):
         return empty_blocks(self.run, self.grid)
 
     @property
+    def workers(self) -> int:
+        """Most workers at a time."""
+        return self.run.config.cluster.workers_of(self.stage)
+
+    @property
     def blocks_in_flight(self) -> int:
         """Blocks that a worker has under way at a time, each in a thread: one reads while another computes. What
         `process` gives is then called from several threads."""

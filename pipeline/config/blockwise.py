@@ -35,11 +35,12 @@ class PredictConfig(Section):
     """Voxels that one block writes, also the chunk shape of the block-wise arrays. `auto`: the default."""
     tile_size: VoxelShape | Literal["auto"] = "auto"
     """Voxels that prediction computes at a time, rounded up to whole blocks; the margin that a network reads around
-    them is computed for nothing. `auto`: what is computed fastest and fits into the memory. Results do not depend on
-    it, and a run goes on with the tiles that it was begun with."""
+    them is computed for nothing. `auto`: what is computed fastest and fits into the memory. A run goes on with the
+    tiles that it was begun with. On CPUs results do not depend on them; on a GPU they do by rounding, and `auto` gives
+    the same tiles for the same region and kind of GPU, however many workers there are."""
     memory: PositiveFloat | None = None
     """Gigabytes that a tile may need. Default: half of what is free for each worker, or of what its job asks for; on a
-    GPU, half of what is free there (of 8 if only the workers have one)."""
+    GPU, half of what it has (of 8 if only the workers have one), shared by `workers_per_gpu`."""
     engine: Literal["auto", "torch", "openvino"] = "auto"
     """What runs the network; OpenVINO (`pip install "emdistill[cpu]"`) on CPUs only. They agree within rounding: an
     affinity may differ by one of its 256 levels. `auto`: OpenVINO where it is installed, there is no GPU, and the
@@ -49,7 +50,10 @@ class PredictConfig(Section):
     offsets: tuple[Offset, ...] = NEAREST_NEIGHBOURS
     """Offsets of the stored affinities in voxels."""
     device: str = "auto"
-    """`auto` takes a GPU if there is one."""
+    """`auto` takes the GPUs if there are any, worker after worker another one."""
+    workers_per_gpu: Positive = 1
+    """Worker processes that share a GPU of this machine (`cluster.executor`: `local`), where `cluster.workers` suffice.
+    More may help where reading and writing keep a GPU waiting; each has its part of the memory, for smaller tiles."""
     autocast: Literal["auto", "off", "bfloat16", "float16"] = "off"
     """Reduced precision during inference."""
     skip_empty: bool = True

@@ -7,18 +7,21 @@ import torch
 from ..errors import UserError
 
 
-def choose_device(name: str, where: str) -> torch.device:
+def choose_device(name: str, where: str, turn: int = 0) -> torch.device:
     """The device of a config value.
 
     Args:
         name: `auto`, `cpu`, `cuda` or `cuda:1`.
         where: dotted config path, for messages.
+        turn: processes that are numbered get the GPUs in turn with `auto`.
 
     Raises:
         UserError: there is no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return (
+            torch.device("cuda", turn % torch.cuda.device_count()) if torch.cuda.is_available() else torch.device("cpu")
+        )
     try:
         device = torch.device(name)
     except RuntimeError:

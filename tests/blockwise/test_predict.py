@@ -123,7 +123,7 @@ def make_run(directory: Path, shape: tuple[int, int, int] = (10, 40, 38), **pred
 
 
 def test_the_stage_stores_what_the_whole_volume_gives(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
+    run = make_run(tmp_path, device="cpu")
     assert predict(run)
     stored = open_volume(run.volume, "affinities")
     raw = run.open_raw("a")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -111,4 +112,5 @@ def test_a_starving_training_says_what_to_raise(make_run: MakeRun, caplog: pytes
     with caplog.at_level(logging.WARNING):
         train_student(make_run(*tiny, f"student.training.iterations={iterations}"))
     told = [record.getMessage() for record in caplog.records if "loader_workers" in record.getMessage()]
-    assert len(told) == 1 and "waiting for data; raise student.training.loader_workers from 0 to 1" in told[0]
+    assert len(told) == 1  # how many suffice is the machine's affair
+    assert re.search(r"waiting for data; raise student\.training\.loader_workers from 0 to [1-9]", told[0])
