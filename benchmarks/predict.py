@@ -10,7 +10,8 @@ Three tables, each measured side by side in one run, in alternation, medians:
   out: two regions are predicted, and the difference of their voxels and times counts.
 - tiles: the published tiling (84 x 268 x 268 voxels in, 56 x 56 x 56 out) against the tile that is chosen for
   one worker on this machine, same network and weights, one thread.
-- engines: seconds per million voxels, one thread, and how far their affinities lie from torch's in float32, in levels.
+- engines: seconds per million voxels, one thread or a GPU, and how far their affinities lie from torch's in float32, in
+  levels.
 
 Weights are random: speed does not depend on them. The last line of the output is one JSON object.
 """
@@ -46,6 +47,7 @@ from pipeline.networks import (
     best_engine,
     build_engine,
     build_network,
+    choose_device,
     compact,
     save_checkpoint,
     sections_at_once,
@@ -234,14 +236,16 @@ def timed(work: Callable[..., np.ndarray], *arguments: Any) -> tuple[np.ndarray,
     return result, time.perf_counter() - started
 
 
-def engine_table(scale: Scale, engines: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """Seconds per million voxels of one thread, margins included in what is computed but not in what counts."""
+def engine_table(scale: Scale, device: torch.device) -> dict[str, dict[str, dict[str, float]]]:
+    """Seconds per million voxels of one thread, or of a GPU, margins included in what is computed but not in what
+    counts."""
+    engines = sorted({"torch", best_engine(device)}, reverse=True)
     config = load_config(ROOT / "configs" / "fib25.json", [])
     assert config.teacher is not None
     table: dict[str, dict[str, dict[str, float]]] = {}
     for name, settings in {"teacher": config.teacher.network, "student": config.student.network}.items():
         torch.manual_seed(0)
-        network = compact(build_network(settings).eval())
+        network = compact(build_network(settings).to(device).eval())
         box = Box.of_shape(scale.engine)
         raw = texture(read_box(network, box, NEAREST_NEIGHBOURS).shape)
         predictors = {
@@ -287,7 +291,7 @@ def main() -> None:
     engines = sorted({"torch", best}, reverse=True)
     result: dict[str, Any] = {"quick": options.quick}
     if "engines" in options.table:
-        result["engines"] = engine_table(scale, engines)
+        result["engines"] = engine_table(scale, choose_device(options.device, "--device"))
     if "tiles" in options.table:
         result["tiles"] = tiling_table(scale, best)
         result["tiling_speedup"] = result["tiles"]["tiling_speedup"]
@@ -306,6 +310,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small volumes, one repeat")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="of the table of engines: cpu, cuda or auto")
     parser.add_argument("--folder", help="where volumes are put; default: the system's temporary folder")
     parser.add_argument(
         "--table", action="append", choices=["pipeline", "tiles", "engines"], help="repeatable; default: all"
