@@ -78,7 +78,7 @@ class Plan:
 
     Attributes:
         out: folder of all cells.
-        overrides: `key=value` for every cell.
+        overrides: `key=value` for every cell; of distillation, for those that have any.
         quick: a few iterations only.
     """
 
@@ -153,7 +153,10 @@ class Cell:
             instances = self.variant.partition("_unlabelled")[2].removeprefix("_")
             changes |= {"student.distillation.unlabelled.instances": instances} if instances else {}
         changes |= labelled_volumes(self.dataset)
-        return [f"{key}={json.dumps(value)}" for key, value in changes.items()] + list(self.plan.overrides)
+        given = list(self.plan.overrides)
+        if changes.get("student.distillation", ...) is None:
+            given = [override for override in given if not override.startswith("student.distillation")]
+        return [f"{key}={json.dumps(value)}" for key, value in changes.items()] + given
 
     def term_weights(self) -> dict[str, float]:
         """The weights of terms that the variant changes in the config."""

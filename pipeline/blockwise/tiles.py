@@ -1,9 +1,9 @@
 """How many chunks prediction computes at a time.
 
 Around each block a network reads a margin that it computes for nothing; the larger the block, the less of it. So
-prediction works on tiles of several chunks, as large as the memory allows. What a tile gives does not depend on it, but
-for how a GPU rounds: it begins at the pooling grid of the volume, as every other one does, and reads all that its voxels
-need.
+prediction works on tiles of several chunks, as large as the memory allows. What a tile gives does not depend on it,
+but for how a GPU rounds: it begins at the pooling grid of the volume, as every other one does, and reads all that its
+voxels need.
 """
 
 from __future__ import annotations

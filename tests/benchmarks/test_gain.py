@@ -77,6 +77,14 @@ def test_terms_are_added_in_turn_and_the_student_alone_has_none(tmp_path: Path) 
     assert training["alone"] == training["edge"] == training["full"]
 
 
+def test_settings_of_distillation_do_not_make_the_student_alone_a_distilled_one(tmp_path: Path) -> None:
+    plan = Plan(tmp_path, ("student.distillation.affinity_weight=7", "student.training.batch_size=2"))
+    alone, recipe = (plan.cell("phantom", variant, 0).run.config.student for variant in ("alone", "recipe"))
+    assert alone.distillation is None
+    assert recipe.distillation is not None and recipe.distillation.affinity_weight == 7
+    assert alone.training.batch_size == recipe.training.batch_size == 2
+
+
 def finish(plan: Plan, variant: str, seed: int = 0) -> Cell:
     """A cell as its run leaves it."""
     cell = plan.cell("phantom", variant, seed)
