@@ -68,8 +68,8 @@ def worker_key(task: BlockTask, worker: str) -> str:
 
 
 def worker_number() -> int:
-    """The number of this worker process, as daisy counts them; 0 where there are no others."""
-    return int(os.environ.get(WORKER, "0"))
+    """The number at the end of the name of this worker process; 0 where there are no others."""
+    return int(os.environ.get(WORKER, "0").rpartition("-")[2])
 
 
 def _search_path(file: BinaryIO) -> list[str]:

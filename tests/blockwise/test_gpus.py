@@ -12,6 +12,8 @@ from funlib.geometry import Coordinate
 from voronoi_run import make_run
 
 from pipeline.blockwise import PredictTask, predict
+from pipeline.blockwise.order import WORKER, worker_number
+from pipeline.networks import choose_device
 from pipeline.run import Run
 from pipeline.volumes import open_volume
 
@@ -53,6 +55,15 @@ def test_no_more_workers_share_a_gpu_than_configured(
 def test_neither_workers_nor_free_memory_decide_the_tile_on_a_gpu(tmp_path: Path, three_gpus: None) -> None:
     tiles = {PredictTask(with_workers(tmp_path / str(count), count)).grid.block_size for count in (1, 4, 16)}
     assert len(tiles) == 1 and tiles != {Coordinate(4, 16, 16)}
+
+
+@pytest.mark.parametrize(("name", "gpu"), [("0", 0), ("4", 1), ("added-some-host-2-815-5", 2), (None, 0)])
+def test_workers_get_the_gpus_in_turn_also_those_that_join_later(
+    monkeypatch: pytest.MonkeyPatch, three_gpus: None, name: str | None, gpu: int
+) -> None:
+    if name is not None:
+        monkeypatch.setenv(WORKER, name)
+    assert choose_device("auto", "predict.device", worker_number()).index == gpu
 
 
 @needs_gpu
