@@ -101,9 +101,9 @@ def _table(out: Path, dataset: str, rows: Rows) -> str:
                     ", ".join(str(result["seed"]) for result in results),
                     str(results[0]["iterations"]),
                     f"{mean(result['training_seconds'] for result in results) / 60:.0f}",
-                    *(_spread([result["scores"][name] for result in results]) for name in (*parts, score)),
+                    *(spread([result["scores"][name] for result in results]) for name in (*parts, score)),
                     "" if closed is None else f"{closed:.0%}",
-                    *(_spread([result["best"][score] for result in results]) for _ in single),
+                    *(spread([result["best"][score] for result in results]) for _ in single),
                 ]
             )
         )
@@ -119,7 +119,8 @@ def _facts(out: Path, dataset: str, rows: Rows) -> str:
     )
 
 
-def _spread(scores: list[float]) -> str:
+def spread(scores: list[float]) -> str:
+    """Mean, and standard deviation where there are several."""
     return f"{mean(scores):.3f}" + (f" ± {stdev(scores):.3f}" if len(scores) > 1 else "")
 
 
