@@ -10,7 +10,7 @@ unlabelled, half of them are raw of another place of the same tissue.
 
 Variants: `teacher`; `alone`, the student on the labels; `recipe`, the config as it is (graph relations), and
 `recipe_unlabelled`; `flow`, graph flow with the weights of `configs/fib25_graph_flow.json`, and `flow_unlabelled`;
-`flow_full_unlabelled`, the same with logits and adversarial distillation.
+`flow_logits_unlabelled` with logits, too, as that config is, and `flow_full_unlabelled` with a critic besides.
 
 The last line of the output is one JSON object: per data set the share of the gap to the teacher that each variant
 closes.

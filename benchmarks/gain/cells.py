@@ -16,6 +16,8 @@ from .datasets import DATASETS, ROOT, labelled_volumes, unlabelled_volumes
 
 FLOW_CONFIG = ROOT / "configs" / "fib25_graph_flow.json"
 """Holds the weights of graph flow, for all data sets."""
+CRITIC = {"weight": 0.02, "critic_learning_rate": 0.0001, "critic_steps": 1, "penalty": 10.0}
+"""Adversarial distillation, where a variant has it."""
 TEACHER_SEED = 0
 """One teacher serves the students of all seeds."""
 
@@ -36,14 +38,16 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "recipe_unlabelled": (),
     "flow": (),
     "flow_unlabelled": (),
+    "flow_logits_unlabelled": (),
     "flow_full_unlabelled": (),
     "full_unlabelled": TERMS,
     "full_unlabelled_watershed": TERMS,
     "full_unlabelled_components": TERMS,
 }
 """The distillation terms of each variant: one more from row to row. `recipe` is the config as it is; `flow` is graph
-flow in its place, `flow_full` with logits and a critic, as published; `unlabelled` ones also see raw without labels,
-and the last two have instances there, from the teacher's affinities (`student.distillation.unlabelled.instances`)."""
+flow in its place, `flow_logits` with logits, `flow_full` with these and a critic, as published; `unlabelled` ones also
+see raw without labels, and the last two have instances there, from the teacher's affinities
+(`student.distillation.unlabelled.instances`)."""
 
 ABLATION = ("teacher", "alone", "alone_near", *TERMS[:-1], "full", "recipe")
 """The variants that tell what the terms of graph relation distillation do."""
@@ -58,6 +62,7 @@ SEMI_SUPERVISED = (
     "recipe_unlabelled",
     "flow",
     "flow_unlabelled",
+    "flow_logits_unlabelled",
     "flow_full_unlabelled",
     *INSTANCES,
 )
@@ -173,8 +178,10 @@ class Cell:
         if not self.variant.startswith("flow"):
             return {}
         published = json.loads(FLOW_CONFIG.read_text())["student"]["distillation"]
-        if not self.variant.startswith("flow_full"):
-            published = {key: value for key, value in published.items() if key not in ("logits", "adversarial")}
+        if self.variant.startswith("flow_full"):
+            published["adversarial"] = CRITIC
+        elif not self.variant.startswith("flow_logits"):
+            del published["logits"]
         if self.plan.quick:
             published["graph_flow"]["paraphraser"]["iterations"] = QUICK_PARAPHRASER
         return {"student.distillation": published}

@@ -38,10 +38,12 @@ def test_flow_takes_the_place_of_graph_relations(tmp_path: Path) -> None:
     found = {name: config.student.distillation for name, config in configs(tmp_path, "fib25_50").items()}
     assert found["alone"] is None
     recipe, flow, full = (found[name] for name in ("recipe", "flow", "flow_full_unlabelled"))
+    logits = found["flow_logits_unlabelled"]
     assert recipe is not None and flow is not None and full is not None
     assert recipe.affinity_weight > 0 and recipe.graph_flow is None
     assert flow.affinity_weight == 0 and flow.graph_flow == full.graph_flow is not None
     assert (flow.logits, flow.adversarial) == (None, None) and full.logits and full.adversarial
+    assert logits == full.model_copy(update={"adversarial": None})
 
 
 def test_instances_of_unlabelled_raw_are_all_that_their_variants_differ_in(tmp_path: Path) -> None:
