@@ -1,12 +1,12 @@
-"""What students know of raw that nobody labelled: their affinities there, against the teacher that knows most labels.
+"""What students know of raw that nobody labelled: their affinities there, against a teacher with all labels.
 
     python benchmarks/elsewhere.py --out runs/gain
 
 Reads the finished cells of `semi_supervised.py` on FIB-25. A segmentation hangs on single false merges, so its scores
 scatter from seed to seed by as much as variants differ. This looks at all affinities one by one instead, in the middle
 of the raw without labels: how often is a pair of voxels that the reference holds apart (an affinity below one half)
-told from one that it holds together? That is the area under the ROC curve, 1 for always, 0.5 for guessing. The
-reference is a teacher with all labels, so that teachers who know fewer of them can be judged like their students.
+told from one that it holds together? That is the area under the ROC curve, 1 for always, 0.5 for guessing. Teachers who
+know fewer labels than the reference are judged like their students.
 
 The last line of the output is one JSON object: means over seeds by data set and variant.
 """

@@ -19,9 +19,9 @@ def choose_device(name: str, where: str, turn: int = 0) -> torch.device:
         UserError: there is no such device.
     """
     if name == "auto":
-        return (
-            torch.device("cuda", turn % torch.cuda.device_count()) if torch.cuda.is_available() else torch.device("cpu")
-        )
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", turn % torch.cuda.device_count())
     try:
         device = torch.device(name)
     except RuntimeError:
