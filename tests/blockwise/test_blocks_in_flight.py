@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_tasks import Doubled, make_run, visits, wait_until
+from toy_tasks import Doubled, NoAttention, make_run, visits, wait_until
 
 from pipeline.blockwise import Block, run_stages
+from pipeline.blockwise import worker as worker_module
 from pipeline.blockwise.roster import read_roster
 from pipeline.blockwise.stage import BlockFunction
+from pipeline.blockwise.worker import Beside, Leave, OpenTask
 from pipeline.run import Run
 from pipeline.volumes import open_volume
 
@@ -78,6 +81,34 @@ def test_a_block_that_fails_does_so_alone(tmp_path: Path, caplog: pytest.LogCapt
     (tmp_path / "raise").unlink()
     assert finish(run)
     assert_complete(run)
+
+
+@pytest.mark.parametrize("left_early", [False, True])
+def test_a_block_that_a_thread_was_given_is_computed_when_the_main_thread_gets_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_early: bool
+) -> None:
+    """The moment: the other thread has its block but has not begun, and the main thread waits for it to end."""
+    waited_for, untried = threading.Event(), []
+
+    def take_one_block(opened: OpenTask, attendance: object, beside: Beside) -> None:
+        assert waited_for.wait(60)
+        try:
+            beside.before_block()
+        except Leave:
+            untried.append(True)
+
+    def join(thread: threading.Thread) -> None:
+        waited_for.set()
+        original_join(thread)
+
+    original_join = threading.Thread.join
+    monkeypatch.setattr(worker_module, "_take_blocks_beside", take_one_block)
+    monkeypatch.setattr(threading.Thread, "join", join)
+    opened = OpenTask(Overlapping(local_run(tmp_path)))
+    with worker_module._threads_beside(opened, None, NoAttention()) as over:
+        if left_early:
+            over.set()
+    assert untried == ([True] * (IN_FLIGHT - 1) if left_early else [])
 
 
 def test_a_worker_that_dies_costs_the_blocks_under_way_one_try_each(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import daisy.v2 as daisy
 import pytest
 from daisy import _daisy as daisy_core
 from funlib.geometry import Roi
-from toy_tasks import Doubled, make_run
+from toy_tasks import Doubled, NoAttention, make_run
 
 from pipeline.blockwise import run_stages, worker
 from pipeline.blockwise.failures import LOOK_SECONDS, end_early, read_failures, record_death
@@ -61,19 +61,6 @@ class Nothing(Doubled):
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
         yield lambda block: None
-
-
-class NoAttention:
-    """Nobody tells the worker to leave."""
-
-    def before_waiting(self) -> None:
-        """Never."""
-
-    def before_block(self) -> None:
-        """Never."""
-
-    def may_go_on(self) -> None:
-        """Always."""
 
 
 class HandsOut:
