@@ -27,7 +27,7 @@ from funlib.geometry import Coordinate
 from gain.agreement import told_apart
 from gain.cells import SEMI_SUPERVISED, Plan, finished_results
 from gain.datasets import ROOT, SEMI_SUPERVISED_DATASETS, unlabelled_volumes
-from gain.table import spread
+from gain.table import row, spread
 
 from pipeline.blockwise.inference import Predictor
 from pipeline.config import load_config
@@ -90,10 +90,10 @@ def compare(out: Path, reference: Path, judge: Callable[[Path], float]) -> dict[
 def as_markdown(found: dict[str, dict[str, list[float]]]) -> str:
     """One row per data set; the number of seeds behind each mean."""
     variants = [variant for variant in SEMI_SUPERVISED if any(variant in row for row in found.values())]
-    lines = ["| | " + " | ".join(variants) + " |", "| --- |" + " --- |" * len(variants)]
-    for dataset, row in found.items():
-        cells = [f"{spread(row[variant])} ({len(row[variant])})" if variant in row else "" for variant in variants]
-        lines.append(f"| {dataset} | " + " | ".join(cells) + " |")
+    lines = [row(["", *variants]), row(["---"] * (1 + len(variants)))]
+    for dataset, areas in found.items():
+        cells = [f"{spread(areas[name])} ({len(areas[name])})" if name in areas else "" for name in variants]
+        lines.append(row([dataset, *cells]))
     return "\n".join(lines)
 
 

@@ -136,6 +136,7 @@ class Cell:
 
     def overrides(self) -> list[str]:
         """What the cell changes in the config, as `key=value`."""
+        given = list(self.plan.overrides)
         region = json.loads(self.config_file.read_text())["volumes"]["validate"]
         changes: dict[str, Any] = {
             "run_directory": str(self.directory.resolve()),
@@ -147,6 +148,7 @@ class Cell:
             changes["predict.network"] = "teacher"
         elif self.variant in ("alone", "alone_near"):
             changes["student.distillation"] = None
+            given = [override for override in given if not override.startswith("student.distillation")]
             if self.variant == "alone":
                 changes["student.offsets"] = None
         else:
@@ -158,9 +160,6 @@ class Cell:
             instances = self.variant.partition("_unlabelled")[2].removeprefix("_")
             changes |= {"student.distillation.unlabelled.instances": instances} if instances else {}
         changes |= labelled_volumes(self.dataset)
-        given = list(self.plan.overrides)
-        if changes.get("student.distillation", ...) is None:
-            given = [override for override in given if not override.startswith("student.distillation")]
         return [f"{key}={json.dumps(value)}" for key, value in changes.items()] + given
 
     def term_weights(self) -> dict[str, float]:

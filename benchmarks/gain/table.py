@@ -91,11 +91,11 @@ def _table(out: Path, dataset: str, rows: Rows) -> str:
     parts = [] if DATASETS[dataset].images else ["voi_split", "voi_merge"]
     single = [] if DATASETS[dataset].images else [f"{score}, one watershed"]
     header = ["variant", "seeds", "iterations", "minutes", *parts, score, "gap closed", *single]
-    lines = [f"\n**{dataset}**\n", _row(header), _row(["---"] * len(header))]
+    lines = [f"\n**{dataset}**\n", row(header), row(["---"] * len(header))]
     for variant, results in rows.items():
         closed = closure_of(dataset, rows, variant)
         lines.append(
-            _row(
+            row(
                 [
                     variant,
                     ", ".join(str(result["seed"]) for result in results),
@@ -124,5 +124,6 @@ def spread(scores: list[float]) -> str:
     return f"{mean(scores):.3f}" + (f" ± {stdev(scores):.3f}" if len(scores) > 1 else "")
 
 
-def _row(cells: list[str]) -> str:
+def row(cells: list[str]) -> str:
+    """A line of a table."""
     return "| " + " | ".join(cells) + " |"

@@ -20,15 +20,13 @@ WORTH_COMPILING = 1 << 24
 """Voxels from which on compiled graphs pay: for each shape of input they take a second or two to compile."""
 
 
-def device_of_workers(run: Run) -> torch.device:
-    """The device that workers will use; of jobs that ask for GPUs one of those, whatever this machine has.
+def device_of_workers(run: Run, name: str) -> torch.device:
+    """The device of a name that workers will use; of jobs that ask for GPUs one of those, whatever this machine has.
 
     Raises:
         UserError: the configured device is not here.
     """
-    cluster, name = run.config.cluster, run.config.predict.device
-    if name == "auto" and run.config.predict.engine == "openvino":
-        return torch.device("cpu")
+    cluster = run.config.cluster
     if name == "auto" and cluster.executor == "slurm" and cluster.slurm.job("predict").gpus is not None:
         return torch.device("cuda")
     return choose_device(name, "predict.device")
@@ -36,19 +34,21 @@ def device_of_workers(run: Run) -> torch.device:
 
 def choose_engine(run: Run, grid: BlockGrid) -> str:
     """What runs the network best on this region."""
-    return best_engine(device_of_workers(run)) if grid.box.size > WORTH_COMPILING else "torch"
+    return (
+        best_engine(device_of_workers(run, run.config.predict.device)) if grid.box.size > WORTH_COMPILING else "torch"
+    )
 
 
-def most_workers(run: Run) -> int:
+def most_workers(run: Run, device: str) -> int:
     """Workers at a time: as configured; of those that share this machine's GPUs, `predict.workers_per_gpu` on each."""
-    workers, predict = run.config.cluster.workers_of("predict"), run.config.predict
-    if run.config.cluster.executor != "local" or device_of_workers(run).type == "cpu":
+    workers = run.config.cluster.workers_of("predict")
+    if run.config.cluster.executor != "local" or device_of_workers(run, device).type == "cpu":
         return workers
-    gpus = torch.cuda.device_count() if predict.device == "auto" else 1
-    return min(workers, gpus * predict.workers_per_gpu)
+    gpus = torch.cuda.device_count() if device == "auto" else 1
+    return min(workers, gpus * run.config.predict.workers_per_gpu)
 
 
-def choose_tile(run: Run, grid: BlockGrid) -> Coordinate:
+def choose_tile(run: Run, grid: BlockGrid, device: str) -> Coordinate:
     """Blocks along z, y, x that make up a tile: as configured, or for `auto` what the memory allows.
 
     On a GPU the shape of what is computed decides how it is rounded. So the tile is there a matter of the config, the
@@ -57,17 +57,18 @@ def choose_tile(run: Run, grid: BlockGrid) -> Coordinate:
     Args:
         run: the run; of the network, only the config is looked at.
         grid: of the blocks, which are chunks.
+        device: name of what computes.
     """
     predict = run.config.predict
     if predict.tile_size != "auto":
         return Coordinate(-(-t // b) for t, b in zip(predict.tile_size, grid.block_size, strict=True))
-    network, device = _hollow_network(run), device_of_workers(run)
+    network, computes = _hollow_network(run), device_of_workers(run, device)
     return tile_blocks(
         grid,
         read=lambda box: read_box(network, box, predict.offsets),
-        bytes_of=lambda read, shape: working_bytes(network, read, shape, predict.offsets, device.type),
-        room=_room(run, device),
-        workers=1 if device.type == "cuda" else run.config.cluster.workers_of("predict"),
+        bytes_of=lambda read, shape: working_bytes(network, read, shape, predict.offsets, computes.type),
+        room=_room(run, computes),
+        workers=1 if computes.type == "cuda" else run.config.cluster.workers_of("predict"),
     )
 
 

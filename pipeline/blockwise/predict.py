@@ -68,7 +68,7 @@ class PredictTask(VolumeTask):
             return self.chunk_grid.merged(Coordinate(begun))
         from .fitting import choose_tile
 
-        return self.chunk_grid.merged(choose_tile(self.run, self.chunk_grid))
+        return self.chunk_grid.merged(choose_tile(self.run, self.chunk_grid, self.device))
 
     @property
     def empty_chunks(self) -> np.ndarray:
@@ -123,10 +123,7 @@ class PredictTask(VolumeTask):
 
         config = self.run.config
         network, _ = load_network(self.checkpoint, config.predicting.network)
-        device = config.predict.device
-        if device == "auto" and self.engine != "torch":
-            device = "cpu"  # other engines have no other
-        return network.to(choose_device(device, "predict.device", worker_number())).eval()
+        return network.to(choose_device(self.device, "predict.device", worker_number())).eval()
 
     def reader(self) -> Callable[[Block], Box]:
         """A function that gives the raw voxels that a block reads; they may reach beyond the volume."""
@@ -161,6 +158,12 @@ class PredictTask(VolumeTask):
 
         return choose_engine(self.run, self.chunk_grid)
 
+    @property
+    def device(self) -> str:
+        """As configured; for `auto` the CPU where the engine has no other."""
+        chosen = self.run.config.predict.device
+        return "cpu" if chosen == "auto" and self.engine != "torch" else chosen
+
     def checkpoint_hash(self) -> str:
         """SHA-256 of the checkpoint; of the one that was used, when the affinities exist and the file is gone."""
         try:
@@ -184,7 +187,7 @@ class PredictTask(VolumeTask):
     def workers(self) -> int:
         from .fitting import most_workers
 
-        return most_workers(self.run)
+        return most_workers(self.run, self.device)
 
     @property
     def blocks_in_flight(self) -> int:

@@ -98,27 +98,26 @@ def compute_blocks(task: BlockTask, attendance: Attendance, attention: Attention
         What it says when it leaves.
     """
     state = DONE
-    with OpenTask(task) as opened, _threads_beside(opened, attendance, attention) as over:
-        try:
-            with connected(daisy.Context.from_env()) as client:
-                _take_blocks(opened, client, attendance, attention)
-        except Leave as leave:
-            over.set()
-            state = str(leave)
+    try:
+        with (
+            OpenTask(task) as opened,
+            _threads_beside(opened, attendance, attention),
+            connected(daisy.Context.from_env()) as client,
+        ):
+            _take_blocks(opened, client, attendance, attention)
+    except Leave as leave:
+        state = str(leave)
     attendance.leave(state)
     return state
 
 
 @contextlib.contextmanager
-def _threads_beside(opened: OpenTask, attendance: Attendance, attention: Attention) -> Iterator[threading.Event]:
+def _threads_beside(opened: OpenTask, attendance: Attendance, attention: Attention) -> Iterator[None]:
     """Threads that take blocks as the main one does, as many as the task wants besides.
 
     Each has a connection of its own, on which daisy watches over its block. To daisy they are outsiders: the worker
-    lives as long as its main thread, which waits for them.
-
-    Yields:
-        What to set when the main thread leaves before its time: they then leave, too, after the block under way. Where
-        it only gets no more blocks, they may have one that was given to them, and must not give it back untried.
+    lives as long as its main thread, which waits for them. When that leaves early, with an exception, they do so after
+    the block under way. When it only gets no more blocks, one that was just given to them is not given back untried.
     """
     over = threading.Event()
     beside = Beside(attention, over)
@@ -129,7 +128,7 @@ def _threads_beside(opened: OpenTask, attendance: Attendance, attention: Attenti
     for thread in threads:
         thread.start()
     try:
-        yield over
+        yield
     except BaseException:
         over.set()
         raise

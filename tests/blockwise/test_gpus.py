@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 import torch
 from funlib.geometry import Coordinate
-from voronoi_run import make_run
+from voronoi_run import make_run, stored
 
 from pipeline.blockwise import PredictTask, predict
+from pipeline.blockwise.memory import GIGABYTE
 from pipeline.blockwise.order import WORKER, worker_number
 from pipeline.networks import choose_device
 from pipeline.run import Run
-from pipeline.volumes import open_volume
 
-GIGABYTE = 1 << 30
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
 
@@ -68,24 +67,22 @@ def test_workers_get_the_gpus_in_turn_also_those_that_join_later(
 
 @needs_gpu
 def test_a_gpu_gives_the_same_from_any_number_of_workers(tmp_path: Path) -> None:
-    stored = []
+    given = []
     for workers in (1, 2, 4):
         run = with_workers(tmp_path / str(workers), workers, workers_per_gpu=4)
         assert predict(run)
-        affinities = open_volume(run.volume, "affinities")
-        stored.append(affinities.read(affinities.box))
-    for other in stored[1:]:
-        np.testing.assert_array_equal(stored[0], other)
+        given.append(stored(run, "affinities"))
+    for other in given[1:]:
+        np.testing.assert_array_equal(given[0], other)
 
 
 @needs_gpu
 def test_a_gpu_agrees_with_the_cpu_within_rounding(tmp_path: Path) -> None:
-    stored = []
+    given = []
     for device in ("cpu", "cuda"):
         run = with_workers(tmp_path / device, 1, device=device)
         assert predict(run)
-        affinities = open_volume(run.volume, "affinities")
-        stored.append(affinities.read(affinities.box).astype(int))
-    levels = np.abs(stored[0] - stored[1])
+        given.append(stored(run, "affinities").astype(int))
+    levels = np.abs(given[0] - given[1])
     assert levels.max() <= 2
     assert (levels > 0).mean() < 0.03  # convolutions in TF32
