@@ -17,7 +17,7 @@ setup(
     license="MIT",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["pipeline", "pipeline.*"]),
-    package_data={"pipeline": ["viewer/templates/*.html", "blockwise/status/templates/*.html"]},
+    package_data={"pipeline": ["viewer/templates/*.html", "engine/status/templates/*.html"]},
     install_requires=[
         "torch==2.13.0",
         "gunpowder==1.4.4",  # requires zarr<3 and funlib.persistence<=0.6

@@ -34,8 +34,8 @@ from daisy.logging import set_log_basedir
 from engine import Nothing, make_run
 from funlib.geometry import Coordinate
 
-from pipeline.blockwise import run_stages
-from pipeline.blockwise.stage import BlockFunction
+from pipeline.engine.blocks.stage import BlockFunction
+from pipeline.engine.chain import run_stages
 from pipeline.run import Run
 
 PATIENCE = 0.02

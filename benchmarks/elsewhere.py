@@ -29,11 +29,11 @@ from gain.cells import SEMI_SUPERVISED, Plan, finished_results
 from gain.datasets import ROOT, SEMI_SUPERVISED_DATASETS, unlabelled_volumes
 from gain.table import row, spread
 
-from pipeline.blockwise.inference import Predictor
 from pipeline.config import load_config
 from pipeline.datasets import ensure_imported
 from pipeline.networks import best_engine, build_engine, choose_autocast, compact, load_network
 from pipeline.run import Run
+from pipeline.stages.inference import Predictor
 from pipeline.volumes import Box, Volume
 
 SHAPE = Coordinate(50, 256, 256)

@@ -35,10 +35,10 @@ from typing import Any
 
 import torch
 
-from pipeline.blockwise.agglomerate import GlobalAgglomeration
 from pipeline.config import load_config
 from pipeline.rag import open_rag
 from pipeline.run import Run, read_summary
+from pipeline.stages.agglomerate import GlobalAgglomeration
 
 ROOT = Path(__file__).resolve().parents[1]
 TERAVOXEL = 1e12

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.blockwise import BlockTask, run_stages
-from pipeline.blockwise.fragments import FragmentsTask
-from pipeline.blockwise.markers import unmark_blocks
-from pipeline.blockwise.stage import BlockFunction, Stage
-from pipeline.blockwise.tracking import begin, write_record
 from pipeline.config import parse_config
+from pipeline.engine.blocks.stage import BlockFunction, BlockTask, Stage
+from pipeline.engine.chain import run_stages
+from pipeline.engine.tracking.markers import unmark_blocks
+from pipeline.engine.tracking.progress import begin, write_record
 from pipeline.run import Run, read_json, write_json
+from pipeline.stages.fragments import FragmentsTask
 from pipeline.volumes import chunks_of, create_volume
 
 REPEATS = 5

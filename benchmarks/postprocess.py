@@ -38,21 +38,21 @@ from classic_chain import ClassicChain, Scored
 from scale import NETWORK
 from scipy import ndimage
 
-from pipeline.blockwise import PredictTask
-from pipeline.blockwise.tracking import begin, write_record
 from pipeline.config import dump_config, parse_config
+from pipeline.engine.tracking.progress import begin, write_record
 from pipeline.evaluation import variation_of_information
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.rag import open_rag
 from pipeline.run import Run
 from pipeline.segmentation import connected_components, relabel
+from pipeline.stages.predict import PredictTask
 from pipeline.volumes import create_volume
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = """
 import sys
 from pathlib import Path
-from pipeline.blockwise import run_chain, segment
+from pipeline.stages.by_script import run_chain, segment
 from pipeline.config import load_config
 from pipeline.run import Run
 

@@ -36,12 +36,9 @@ import numpy as np
 import torch
 from funlib.geometry import Coordinate
 
-from pipeline.blockwise import BlockGrid, PredictTask, predict
-from pipeline.blockwise.fitting import SHARE
-from pipeline.blockwise.inference import Predictor, read_box, working_bytes
-from pipeline.blockwise.memory import free_memory, keep_freed_memory
-from pipeline.blockwise.tiles import tile_blocks
 from pipeline.config import NEAREST_NEIGHBOURS, NetworkConfig, dump_config, load_config, parse_config
+from pipeline.engine.blocks.grid import BlockGrid
+from pipeline.engine.blocks.process import free_memory, keep_freed_memory
 from pipeline.networks import (
     EmbeddingNetwork,
     best_engine,
@@ -53,6 +50,11 @@ from pipeline.networks import (
     sections_at_once,
 )
 from pipeline.run import Run, write_json
+from pipeline.stages.by_script import predict
+from pipeline.stages.inference import Predictor, read_box, working_bytes
+from pipeline.stages.predict import PredictTask
+from pipeline.stages.tile_choice import SHARE
+from pipeline.stages.tiles import tile_blocks
 from pipeline.volumes import Box, create_volume, crop
 
 ROOT = Path(__file__).resolve().parents[1]

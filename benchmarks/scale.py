@@ -27,14 +27,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pipeline.blockwise import PredictTask
-from pipeline.blockwise.tracking import begin, write_record
 from pipeline.config import SectionUnetConfig, dump_config, parse_config
 from pipeline.datasets.phantom import Phantom
 from pipeline.datasets.phantom.hashing import hash_coordinates
+from pipeline.engine.tracking.progress import begin, write_record
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.rag import open_rag
 from pipeline.run import Run, read_summary
+from pipeline.stages.predict import PredictTask
 from pipeline.volumes import Box, create_volume, open_volume
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -3,8 +3,8 @@
     python benchmarks/training_step.py
 
 Networks, patches, batches and losses are those of a config, the batches come from its data; the teacher is untrained,
-which changes no cost. The split is the one that a training tells of itself (pipeline/training/clock.py), on a CPU in
-CPU time, which other load on the machine does not lengthen, with the networks taking turns on the same batches. How
+which changes no cost. The split is the one that a training tells of itself
+(pipeline/training/objective/step_clock.py), on a CPU in CPU time, which other load on the machine does not lengthen, with the networks taking turns on the same batches. How
 long training waits for its data is measured afterwards, by the clock on the wall, with each network by itself and a
 loader at work beside it.
 
@@ -27,16 +27,16 @@ from typing import Any
 
 import gunpowder as gp
 import torch
+from pipeline.training.objective.objective.step_clock import DATA, PARTS, REST, TEACHER, Split, StepClock
 
 from pipeline.config import load_config
 from pipeline.datasets import ensure_imported
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.run import Run
-from pipeline.training.clock import DATA, PARTS, REST, TEACHER, Split, StepClock
-from pipeline.training.loader import BatchLoader
-from pipeline.training.plan import Training
-from pipeline.training.samples import Arrays, SampleMaker, Sampling
-from pipeline.training.step import LoaderSource, TrainStep, whole_batch_request
+from pipeline.training.sampling.loader import BatchLoader
+from pipeline.training.sampling.samples import Arrays, SampleMaker, Sampling
+from pipeline.training.steps.plan import Training
+from pipeline.training.steps.step import LoaderSource, TrainStep, whole_batch_request
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = ("teacher", "student alone", "student distilled")

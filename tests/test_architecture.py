@@ -14,16 +14,22 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PIPELINE = ROOT / "pipeline"
 
-BASE = ["errors", "checkpoints", "config", "chunks", "volumes", "run", "cli", "pages"]
+BASE = ["errors", "checkpoints", "config", "volumes", "run", "units", "cli", "pages"]
 """Modules and packages under everything; each may import those before it."""
 ALGORITHMS = {"distillation", "networks", "segmentation", "rag", "datasets", "slurm"}
-USES = {"training", "blockwise", "evaluation", "viewer"}
-SIDEWAYS = {("blockwise", "evaluation"), ("training", "evaluation")}
+ENGINE_USES = {"rag", "slurm"}
+"""What the engine knows of the algorithms: which errors of a database pass, and how jobs are submitted."""
+ENGINE = ["blocks", "tracking", "workers", "executors"]
+"""Rooms of the engine; each may import those before it."""
+ENGINE_TOP = {"chain", "plan", "pilot", "summary", "script", "audit", "status"}
+"""Rooms and modules of the engine above those; they may import all of them and each other."""
+USES = {"training", "stages", "evaluation", "viewer"}
+SIDEWAYS = {("stages", "evaluation"), ("training", "evaluation")}
 """Both choose or report a threshold by scoring; evaluation knows neither."""
 PURE = {"segmentation", "distillation"}
 """Numpy or torch in, numpy or torch out: no config, no files."""
 
-ONLY_IN = {"gunpowder": "training", "tensorboard": "training", "daisy": "blockwise", "neuroglancer": "viewer"}
+ONLY_IN = {"gunpowder": "training", "tensorboard": "training", "daisy": "engine", "neuroglancer": "viewer"}
 ONLY_IN |= {"psycopg": "rag", "pymongo": "rag"}
 """Heavy or old libraries, and the one package that may import each."""
 
@@ -83,11 +89,20 @@ def allowed(package: str, target: str) -> bool:
         return target == "errors"
     if package in ALGORITHMS:
         return target in BASE
-    return target in BASE or target in ALGORITHMS or (package, target) in SIDEWAYS
+    if package == "engine":
+        return target in BASE or target in ENGINE_USES
+    return target in {*BASE, *ALGORITHMS, "engine"} or (package, target) in SIDEWAYS
+
+
+def allowed_in_engine(room: str, target: str) -> bool:
+    """Whether a room of the engine may import another."""
+    if room in ENGINE:
+        return target in ENGINE[: ENGINE.index(room)]
+    return target in {*ENGINE, *ENGINE_TOP}
 
 
 def test_every_package_has_its_place() -> None:
-    assert {package for package, _ in modules()} <= {*BASE, *ALGORITHMS, *USES}
+    assert {package for package, _ in modules()} <= {*BASE, *ALGORITHMS, "engine", *USES}
 
 
 def test_dependencies_point_one_way() -> None:
@@ -96,6 +111,19 @@ def test_dependencies_point_one_way() -> None:
         for package, target, path in inner_dependencies()
         if not allowed(package, target)
     }
+    assert not wrong
+
+
+def test_rooms_of_the_engine_point_one_way() -> None:
+    wrong = set()
+    for path in (PIPELINE / "engine").rglob("*.py"):
+        room = path.relative_to(PIPELINE / "engine").with_suffix("").parts[0]
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[:2] != ["pipeline", "engine"] or len(parts) < 3 or parts[2] == room or room == "__init__":
+                continue
+            if not allowed_in_engine(room, parts[2]):
+                wrong.add(f"{path.relative_to(ROOT)} imports pipeline.engine.{parts[2]}")
     assert not wrong
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.blockwise import blockwise_script, prediction_stages
 from pipeline.datasets import ensure_imported
+from pipeline.engine.script import blockwise_script
+from pipeline.stages.by_script import prediction_stages
 
 if __name__ == "__main__":
     blockwise_script(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.blockwise import blockwise_script, fragment_stages
+from pipeline.engine.script import blockwise_script
+from pipeline.stages.by_script import fragment_stages
 
 if __name__ == "__main__":
     blockwise_script(str(__doc__), fragment_stages)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.blockwise import agglomeration_stages, blockwise_script
+from pipeline.engine.script import blockwise_script
+from pipeline.stages.by_script import agglomeration_stages
 
 if __name__ == "__main__":
     blockwise_script(str(__doc__), agglomeration_stages)

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from pipeline.blockwise import require_chunks
 from pipeline.cli import exit_with, parse_arguments, run_script, start_logging
 from pipeline.errors import UserError
 from pipeline.evaluation import LabelRules, check_run, evaluate, open_pair, score_volumes, told
 from pipeline.run import Run
+from pipeline.stages.auditing import require_chunks
 
 COLUMNS = (
     "panoptic_quality",

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 
-from pipeline.blockwise import add_workers
 from pipeline.cli import run_script
+from pipeline.engine.executors.add_workers import add_workers
 from pipeline.run import Run
 
 

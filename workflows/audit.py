@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from pipeline.blockwise import Damage, DriverStep, StageFindings, audit, blocks_to_redo, only_driver, requeue
 from pipeline.cli import run_script
+from pipeline.engine.audit.arrays import Damage, StageFindings
+from pipeline.engine.audit.requeue import blocks_to_redo, requeue
+from pipeline.engine.blocks.stage import DriverStep
+from pipeline.engine.tracking.driver_lock import only_driver
 from pipeline.run import Run
+from pipeline.stages.auditing import audit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,19 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.blockwise import (
-    agglomeration_stages,
-    fragment_stages,
-    log_plan,
-    prediction_stages,
-    require_chunks,
-    run_chain,
-    segment,
-)
 from pipeline.cli import run_script
 from pipeline.datasets import describe_import, ensure_imported
+from pipeline.engine.plan import log_plan
 from pipeline.evaluation import evaluate
 from pipeline.run import Run
+from pipeline.stages.auditing import require_chunks
+from pipeline.stages.by_script import agglomeration_stages, fragment_stages, prediction_stages, run_chain, segment
 from pipeline.training import describe, train_student, train_teacher
 from pipeline.viewer import write_report
 from pipeline.volumes import volume_exists

@@ -9,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.blockwise.status import History, Look, RunStatus, read_status, render_text, status_document, write_page
 from pipeline.cli import run_script
+from pipeline.engine.status import History, Look, RunStatus, render_text, status_document, write_page
 from pipeline.run import Run
+from pipeline.stages.run_status import read_status
 
 WATCH_SECONDS = 5.0
 """Between looks unless `--watch` says otherwise."""

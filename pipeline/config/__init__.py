@@ -22,14 +22,7 @@ from .distillation import (
 from .load import apply_override, config_hash, dump_config, load_config, parse_config
 from .networks import MalaConfig, MalaTinyConfig, NetworkConfig, ResidualUnetConfig, SectionUnetConfig
 from .root import Config
-from .training import (
-    AugmentConfig,
-    ElasticConfig,
-    ScheduleConfig,
-    StudentConfig,
-    TargetsConfig,
-    TeacherConfig,
-)
+from .training import AugmentConfig, ElasticConfig, ScheduleConfig, StudentConfig, TargetsConfig, TeacherConfig
 from .volumes import ChosenSections, FileSource, PhantomSource, PublicSource, Region, Source, VolumesConfig
 
 __all__ = [

@@ -55,3 +55,6 @@ Offset = VoxelVector
 
 NEAREST_NEIGHBOURS: tuple[Offset, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 """The three nearest-neighbour offsets, the convention of gunpowder and waterz."""
+
+IN_PLANE_NEIGHBOURS: tuple[Offset, ...] = ((0, -1, 0), (0, 0, -1))
+"""The nearest-neighbour offsets of an image in a stack."""

@@ -95,3 +95,10 @@ class SectionUnetConfig(Section):
 NetworkConfig = Annotated[
     MalaConfig | MalaTinyConfig | ResidualUnetConfig | SectionUnetConfig, Field(discriminator="name")
 ]
+
+
+def sees_one_section(network: NetworkConfig) -> bool:
+    """Whether a network embeds every section by itself."""
+    if isinstance(network, SectionUnetConfig):
+        return network.sections == 1
+    return isinstance(network, ResidualUnetConfig) and network.dimensions == 2

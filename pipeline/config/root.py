@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from .base import NEAREST_NEIGHBOURS, Offset
+from .base import IN_PLANE_NEIGHBOURS, NEAREST_NEIGHBOURS, Offset
 from .blockwise import BlockwiseSections
-from .images import IN_PLANE_NEIGHBOURS, refuse_what_joins_images
+from .networks import NetworkConfig, sees_one_section
 from .training import AugmentConfig, StudentConfig, TargetsConfig, TeacherConfig
 from .volumes import VolumesConfig
 
@@ -101,3 +102,52 @@ class Config(BlockwiseSections):
                 "all 0; set it to off"
             )
         return self
+
+
+def refuse_what_joins_images(config: Config) -> None:
+    """Make sure that nothing in a config of separate images reaches from one section to the next.
+
+    Raises:
+        ValueError: names the first key that does, and what would be right.
+    """
+    for reason in _reasons(config):
+        raise ValueError(f"{reason}, because volumes.images says that the sections are separate images")
+
+
+def _reasons(config: Config) -> Iterator[str]:
+    yield from _offsets(config)
+    yield from _networks(config)
+    if config.targets.erosion > 0 and not config.targets.erosion_in_plane:
+        yield "targets.erosion_in_plane must be true"
+    if config.agglomerate.method != "global":
+        yield "agglomerate.method must be global"
+    augment = config.augment
+    if augment.transpose_all:
+        yield "augment.transpose_all must be false"
+    if augment.elastic is not None and augment.elastic.jitter[0] > 0:
+        yield "augment.elastic.jitter must be 0 along z"
+    for name in ("shift_sections", "missing_sections"):
+        if getattr(augment, name) > 0:
+            yield f"augment.{name} must be 0"
+
+
+def _offsets(config: Config) -> Iterator[str]:
+    distillation = config.student.distillation
+    given = {
+        "predict.offsets": config.predict.offsets,
+        "targets.offsets": config.targets.offsets,
+        "student.distillation.offsets": (distillation and distillation.offsets) or (),
+    }
+    for name, offsets in given.items():
+        for offset in offsets:
+            if offset[0] != 0:
+                yield f"{name} must have z = 0, not {list(offset)}"
+
+
+def _networks(config: Config) -> Iterator[str]:
+    networks: dict[str, NetworkConfig] = {"student": config.student.network}
+    if config.teacher is not None:
+        networks["teacher"] = config.teacher.network
+    for role, network in networks.items():
+        if not sees_one_section(network):
+            yield f"{role}.network must be a residual_unet with dimensions 2 (or a section_unet with sections 1)"

@@ -13,8 +13,7 @@ import numpy as np
 import zarr
 from zarr.n5 import N5Store
 
-from pipeline.errors import UserError
-
+from ..errors import UserError
 from . import supervoxels
 from .metadata import Placement, read_placement
 

@@ -14,9 +14,8 @@ import h5py
 import numpy as np
 from funlib.geometry import Coordinate
 
-from pipeline.config import ChosenSections, FileSource
-from pipeline.errors import UserError
-
+from ..config import ChosenSections, FileSource
+from ..errors import UserError
 from .containers import OpenContainer, StoredArray, listing, open_hdf5, open_n5, open_zarr
 from .metadata import whole_nanometres, zyx_order
 from .ordered import ChosenArray, FileReader, OrderedArray

@@ -18,11 +18,10 @@ import zarr
 from funlib.geometry import Coordinate
 from tqdm import tqdm
 
-from pipeline.config import FileSource, PhantomSource, PublicSource, Source, config_hash, dump_config
-from pipeline.errors import UserError
-from pipeline.run import Run
-from pipeline.volumes import Box, Volume, create_volume, delete_volume
-
+from ..config import FileSource, PhantomSource, PublicSource, Source, config_hash, dump_config
+from ..errors import UserError
+from ..run import Run
+from ..volumes import Box, Volume, create_volume, delete_volume
 from .files import FileOpener
 from .phantom import PhantomOpener
 from .public import PublicOpener

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from funlib.geometry import Coordinate
 
-from pipeline.errors import UserError
+from ..errors import UserError
 
 NANOMETRES: Mapping[str, float] = {
     "nm": 1.0,

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from funlib.geometry import Coordinate
 
-from pipeline.errors import UserError
-from pipeline.volumes import Box
-
+from ..errors import UserError
+from ..volumes import Box
 from .containers import StoredArray, read_stored
 
 

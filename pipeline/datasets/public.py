@@ -14,10 +14,9 @@ from typing import Any
 
 import pooch
 
-from pipeline.config import FileSource, PublicSource
-from pipeline.errors import UserError
-from pipeline.run import file_digest, read_json, write_json
-
+from ..config import FileSource, PublicSource
+from ..errors import UserError
+from ..run import file_digest, read_json, write_json
 from .files import FileOpener
 from .registry import DATASETS, PublicDataset, PublicFile
 from .source import OpenSource

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from funlib.geometry import Coordinate
 
-from pipeline.volumes import Box
+from ..volumes import Box
 
 DTYPES: Mapping[str, tuple[str, ...]] = {"raw": ("uint8", "uint16"), "labels": ("uint64",), "mask": ("uint8",)}
 """The datasets that an import may write, and the types they may have there."""

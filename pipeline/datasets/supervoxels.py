@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UserError
+from ..errors import UserError
 
 STACK, TABLE = "stack", "transforms"
 """Names of the supervoxel volume and, beside it, of the table with rows (supervoxel, body)."""

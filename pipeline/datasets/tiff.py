@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from pipeline.errors import UserError
-
+from ..errors import UserError
 from .containers import StoredArray
 from .metadata import Placement, length_in_nanometres
 

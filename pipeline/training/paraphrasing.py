@@ -17,23 +17,23 @@ from torch import nn
 from ..config import ParaphraserConfig, ScheduleConfig
 from ..distillation import Paraphraser
 from ..errors import UserError
-from .embedding import embed_with_layers
-from .flow import flow_channels
-from .loader import BatchLoader
-from .logs import TrainingLog
-from .loop import polite_stop
-from .paraphraser_files import (
+from .objective.embedding import embed_with_layers
+from .objective.flow import flow_channels
+from .objective.paraphraser_files import (
     WHERE,
     build_paraphrasers,
     paraphraser_path,
     read_paraphrasers,
     write_paraphrasers,
 )
-from .plan import Training
-from .samples import Sampling
-from .schedule import learning_rate
-from .settings import refuse_changes
-from .views import View, as_sections
+from .objective.schedule import learning_rate
+from .objective.views import View, as_sections
+from .sampling.loader import BatchLoader
+from .sampling.samples import Sampling
+from .steps.logs import TrainingLog
+from .steps.loop import polite_stop
+from .steps.plan import Training
+from .steps.settings import refuse_changes
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from ..config import ParaphraserConfig
 from ..errors import UserError
 from ..networks import load_network
 from ..run import Run, update_summary
-from .loop import Progress, train
-from .paraphraser_files import paraphraser_path, read_paraphrasers
+from .objective.paraphraser_files import paraphraser_path, read_paraphrasers
 from .paraphrasing import ensure_paraphraser, paraphraser_config
-from .plan import Training, teacher_checkpoint
-from .settings import refuse_changes
-from .state import StoredTraining, newest_training
+from .steps.loop import Progress, train
+from .steps.plan import Training, teacher_checkpoint
+from .steps.settings import refuse_changes
+from .steps.state import StoredTraining, newest_training
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from gain.scoring import BOUNDARY_THRESHOLDS, SEEDS, mean_over_watersheds
 
-from pipeline.blockwise import agglomerate, extract_fragments
-from pipeline.blockwise.predict import PredictTask
-from pipeline.blockwise.tracking import begin, write_record
 from pipeline.config import parse_config
+from pipeline.engine.tracking.progress import begin, write_record
 from pipeline.evaluation import evaluate
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.run import Run
+from pipeline.stages.by_script import agglomerate, extract_fragments
+from pipeline.stages.predict import PredictTask
 from pipeline.volumes import create_volume
 
 SHAPE = (8, 40, 40)

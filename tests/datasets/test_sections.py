@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from conftest import Import
 
 from pipeline.errors import UserError
+from pipeline.volumes import Volume
+
+Import = Callable[..., dict[str, Volume]]
 
 SPLIT = np.array([0, 0, 1, 0, 2, 2, 0, 1, 0], np.uint8)
 CHUNKS = (4, 16, 16)

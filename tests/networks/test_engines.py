@@ -7,10 +7,10 @@ import pytest
 import torch
 from funlib.geometry import Coordinate
 
-from pipeline.blockwise.inference import Predictor, read_box
 from pipeline.config import MalaConfig, NetworkConfig, ResidualUnetConfig, SectionUnetConfig
 from pipeline.errors import UserError
 from pipeline.networks import EmbeddingNetwork, build_engine, build_network, compact, peak_bytes
+from pipeline.stages.inference import Predictor, read_box
 from pipeline.volumes import Box
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (2, 0, -3))

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from funlib.geometry import Coordinate
 
-from pipeline.config import PhantomSource
-from pipeline.volumes import Box
-
+from ...config import PhantomSource
+from ...volumes import Box
 from ..source import OpenSource
 from . import hashing
 from .neurites import Cells, Neurites

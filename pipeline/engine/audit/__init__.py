@@ -1,0 +1,1 @@
+"""Whether what is on disk is still what was computed, and how it is made again."""

@@ -1,0 +1,126 @@
+"""Compare the arrays on disk with what was marked as done: every block of every stage.
+
+Chunks are read once, in parallel, in the order of the blocks. Memory: a few numbers per block, and the blocks at work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+from ...errors import UserError
+from ...volumes import CheckedStore, chunks_of
+from ..blocks.checksums import RecordTable, array_checksum
+from ..blocks.grid import Block
+from ..blocks.parallel import in_threads
+from ..blocks.stage import Stage, VolumeTask
+from ..tracking.markers import done_blocks
+
+
+class Damage(Enum):
+    """What may be wrong with a block that is marked as done."""
+
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    UNRECORDED = "no checksum"
+    CHANGED = "other checksum"
+    ZERO = "zero"
+    NODES_WITHOUT_VOXELS = "nodes without voxels"
+    VOXELS_WITHOUT_NODES = "voxels without nodes"
+    EDGES_WITHOUT_NODES = "edges without nodes"
+
+
+@dataclass
+class StageFindings:
+    """What the audit found of one stage.
+
+    Attributes:
+        stage: which.
+        done: blocks marked as done.
+        damaged: (z, y, x) bool over the block grid, per kind of damage.
+        ids: (N,) int64, of an array of ids: how many each block has, -1 where that is not known.
+        unsound: what is wrong with the stage as a whole, for example a lookup table; empty if nothing is.
+    """
+
+    stage: Stage
+    done: int = 0
+    damaged: dict[Damage, np.ndarray] = field(default_factory=dict)
+    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    unsound: str = ""
+
+    def blocks(self) -> np.ndarray:
+        """(z, y, x) bool over the block grid: blocks with any damage."""
+        nothing = np.zeros(self.stage.grid.shape, dtype=bool)
+        return np.logical_or.reduce([nothing, *self.damaged.values()])
+
+    def count(self, damage: Damage) -> int:
+        """How many blocks have a kind of damage."""
+        return int(self.damaged[damage].sum()) if damage in self.damaged else 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.unsound and not self.blocks().any()
+
+
+def audit_stages(stages: Sequence[Stage]) -> dict[str, StageFindings]:
+    """Check the arrays of stages, and what belongs to their outputs besides.
+
+    Args:
+        stages: those that have an output under the present config, upstream ones first.
+
+    Returns:
+        By name of the stage, in their order.
+    """
+    findings: dict[str, StageFindings] = {}
+    for stage in stages:
+        found = findings[stage.name] = StageFindings(stage)
+        if isinstance(stage, VolumeTask):
+            _check_array(stage, found)
+        found.unsound = stage.damage()
+    return findings
+
+
+def _check_array(task: VolumeTask, found: StageFindings) -> None:
+    """Read every chunk that should be there."""
+    done = done_blocks(task)
+    found.done = int(done.sum())
+    kinds = (Damage.MISSING, Damage.UNREADABLE, Damage.UNRECORDED, Damage.CHANGED, Damage.ZERO)
+    flags = {kind: np.zeros(len(task.grid), dtype=bool) for kind in kinds}
+    ids = np.where(done.ravel(), -1, 0)
+    records, volume = task.records.read(), task.open()
+    input_holds = task.input_holds()
+    store = CheckedStore(str(task.run.volume))
+
+    def check(block: Block) -> tuple[int, Damage | None, int]:
+        if any(f"{task.dataset}/{name}" not in store for name, *_ in chunks_of(volume, block.box)):
+            return block.index, Damage.MISSING, -1
+        try:
+            data = volume.read(block.box)
+        except UserError:
+            return block.index, Damage.UNREADABLE, -1
+        if not records.present[block.index]:
+            return block.index, Damage.UNRECORDED, -1
+        if array_checksum(data) != records.checksum[block.index]:
+            return block.index, Damage.CHANGED, -1
+        if _is_doubtful(task, records, block) and input_holds(block):
+            return block.index, Damage.ZERO, 0
+        return block.index, None, task.count_ids(block, data)
+
+    blocks = (task.grid.block(index) for index in np.flatnonzero(done).tolist())
+    threads = task.run.config.cluster.workers
+    for index, damage, count in in_threads(check, blocks, threads, found.done, f"audit {task.name}"):
+        ids[index] = count
+        if damage is not None:
+            flags[damage][index] = True
+    found.damaged = {kind: flag.reshape(task.grid.shape) for kind, flag in flags.items()}
+    found.ids = ids
+
+
+def _is_doubtful(task: VolumeTask, records: RecordTable, block: Block) -> bool:
+    """Whether a block is all zero and was computed only once, where the config does not expect zeros."""
+    zero = records.filled[block.index] == 0
+    return bool(zero) and records.times[block.index] < 2 and not task.empty_is_an_answer

@@ -1,0 +1,166 @@
+"""The block grid: which voxels each block writes, and which fragment ids it may give out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from funlib.geometry import Coordinate, Roi
+
+from ...errors import UserError
+from ...run import Run, region_box
+from ...volumes import Box, cells_of
+
+
+@dataclass(frozen=True)
+class Block:
+    """One unit of work.
+
+    Attributes:
+        index: position in the grid, C order.
+        box: the voxels it writes, counted from the first voxel of the segmented region (as stored arrays count).
+    """
+
+    index: int
+    box: Box
+
+
+@dataclass(frozen=True)
+class BlockGrid:
+    """A region cut into blocks; the first begins where the region begins, those at its far faces are smaller.
+
+    Attributes:
+        region: the segmented region in voxels of its source.
+        block_size: voxels of a full block, order z, y, x.
+        voxel_size: nanometres, order z, y, x.
+        offset: position of the region's first voxel in nanometres.
+    """
+
+    region: Box
+    block_size: Coordinate
+    voxel_size: Coordinate
+    offset: Coordinate
+
+    @staticmethod
+    def of_run(run: Run) -> BlockGrid:
+        """The grid of a run's segmented region: what its arrays have as chunks.
+
+        Raises:
+            UserError: the source is not imported, or the region is empty or too large.
+        """
+        segment = run.config.volumes.segment
+        raw = run.open_raw(segment.source)
+        region = region_box(segment, raw.shape, "volumes.segment")
+        block_size = Coordinate(min(b, e) for b, e in zip(run.config.predict.write_block, region.shape, strict=True))
+        grid = BlockGrid(region, block_size, raw.voxel_size, raw.to_roi(region).begin)
+        grid.check_ids()
+        return grid
+
+    def merged(self, blocks: Coordinate) -> BlockGrid:
+        """The grid of which each block is so many of this one's along z, y, x."""
+        size = Coordinate(min(b * n, e) for b, n, e in zip(self.block_size, blocks, self.region.shape, strict=True))
+        return replace(self, block_size=size)
+
+    @cached_property
+    def shape(self) -> Coordinate:
+        """Blocks along z, y, x."""
+        return Coordinate(-(-e // b) for e, b in zip(self.region.shape, self.block_size, strict=True))
+
+    @cached_property
+    def voxels_per_block(self) -> int:
+        """Voxels of a full block, and so the fragment ids that a block may give out."""
+        return int(np.prod(self.block_size))
+
+    @cached_property
+    def _extents(self) -> tuple[int, ...]:
+        """Of z, y, x: the blocks, then voxels of a full block, then voxels of the region."""
+        return tuple(map(int, (*self.shape, *self.block_size, *self.region.shape)))
+
+    @cached_property
+    def _axes_in_nanometres(self) -> tuple[tuple[int, int, int], ...]:
+        """Of z, y, x: where the first block begins, length of a full block, and the number of blocks."""
+        steps = self.block_size * self.voxel_size
+        return tuple(
+            (int(offset), int(step), int(blocks))
+            for offset, step, blocks in zip(self.offset, steps, self.shape, strict=True)
+        )
+
+    @property
+    def box(self) -> Box:
+        """All voxels of the stored arrays."""
+        return Box.of_shape(self.region.shape)
+
+    def __len__(self) -> int:
+        return int(np.prod(self.shape))
+
+    def __iter__(self) -> Iterator[Block]:
+        return (self.block(index) for index in range(len(self)))
+
+    def block(self, index: int) -> Block:
+        """The block at a position in the grid.
+
+        Raises:
+            ValueError: the grid has no such position.
+        """
+        blocks_z, blocks_y, blocks_x, size_z, size_y, size_x, extent_z, extent_y, extent_x = self._extents
+        row, x = divmod(index, blocks_x)
+        z, y = divmod(row, blocks_y)
+        if not 0 <= z < blocks_z:
+            raise ValueError(f"there is no block {index} in a grid of {len(self)}")
+        begin = z * size_z, y * size_y, x * size_x
+        end_z, end_y, end_x = begin[0] + size_z, begin[1] + size_y, begin[2] + size_x
+        end = (
+            end_z if end_z < extent_z else extent_z,
+            end_y if end_y < extent_y else extent_y,
+            end_x if end_x < extent_x else extent_x,
+        )
+        # of numbers that are integers: Coordinate's own constructor looks at each, which takes longer than all of this
+        return Block(index, Box(tuple.__new__(Coordinate, begin), tuple.__new__(Coordinate, end)))
+
+    def to_roi(self, box: Box) -> Roi:
+        """A box of stored voxels as a region in nanometres."""
+        return Roi(self.offset + box.begin * self.voxel_size, box.shape * self.voxel_size)
+
+    def blocks_in(self, box: Box) -> Iterator[Block]:
+        """The blocks that share voxels with a box, in C order."""
+        for position in cells_of(box, self.block_size):
+            yield self.block(int(np.ravel_multi_index(position, tuple(self.shape))))
+
+    def index_of(self, roi: Roi) -> int:
+        """The index of the block that writes a region in nanometres; no objects are made on the way.
+
+        Raises:
+            ValueError: no block begins where the region does.
+        """
+        index = 0
+        for begin, (offset, step, blocks) in zip(roi.begin, self._axes_in_nanometres, strict=True):
+            distance = begin - offset
+            position = distance // step
+            if distance % step or not 0 <= position < blocks:
+                raise ValueError(f"no block begins at {tuple(roi.begin)} nm")
+            index = index * blocks + position
+        return index
+
+    def to_source(self, box: Box) -> Box:
+        """A box of stored voxels, counted from the first voxel of the source."""
+        return Box(box.begin + self.region.begin, box.end + self.region.begin)
+
+    def with_context(self, box: Box, low: Coordinate, high: Coordinate) -> Box:
+        """A box with its context, as far as the region reaches."""
+        return box.grow(low, high).intersect(self.box)
+
+    def fragment_ids(self, block: Block) -> tuple[int, int]:
+        """First fragment id of a block, and one past its last: index * voxels_per_block + (1 .. voxels_per_block)."""
+        first = block.index * self.voxels_per_block + 1
+        return first, first + self.voxels_per_block
+
+    def check_ids(self) -> None:
+        """Make sure that all fragment ids fit into signed 64-bit integers, as databases store them.
+
+        Raises:
+            UserError: there are too many voxels.
+        """
+        if len(self) * self.voxels_per_block >= 2**63:
+            raise UserError("the region has more voxels than there are fragment ids", "volumes.segment")

@@ -1,0 +1,70 @@
+"""Runs stages one after another, and block tasks that follow each other together; done ones are skipped."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+
+from ..run import Run
+from .blocks.stage import BlockTask, DriverStep, Stage
+from .executors.run import run_blocks
+from .executors.scheduling import Outcome
+from .summary import log_next_command, record_outcomes, record_step
+from .tracking.driver_lock import only_driver
+from .tracking.progress import Progress, begin, progress_of, refuse_or_drop_stale, write_record
+
+
+def run_stages(run: Run, stages: Sequence[Stage], overwrite: bool) -> bool:
+    """Run stages, upstream ones first; what is done is skipped, what is stale is refused or redone.
+
+    Returns:
+        Whether every block of every stage is done. After a group of stages that is not, the later ones do not run.
+
+    Raises:
+        UserError: the config, the data, stale outputs or another driver forbid it; nothing was changed.
+    """
+    with only_driver(run):
+        for stage in stages:
+            stage.check()
+        refuse_or_drop_stale(stages, overwrite)
+        run.save_config()
+        for group in _chained(stages):
+            if isinstance(group, DriverStep):
+                _run_step(run, group)
+            elif not _run_tasks(run, group):
+                return False
+    log_next_command(stages[-1])
+    return True
+
+
+def _chained(stages: Sequence[Stage]) -> Iterator[DriverStep | list[BlockTask]]:
+    """Steps of the driver one by one, and the block tasks between them together."""
+    for is_task, group in itertools.groupby(stages, lambda stage: isinstance(stage, BlockTask)):
+        if is_task:
+            yield [stage for stage in group if isinstance(stage, BlockTask)]
+        else:
+            yield from (stage for stage in group if isinstance(stage, DriverStep))
+
+
+def _run_tasks(run: Run, tasks: Sequence[BlockTask]) -> bool:
+    todo = [task for task in tasks if progress_of(task) is not Progress.DONE]
+    for task in todo:
+        begin(task)
+    computed = {outcome.task.name: outcome for outcome in run_blocks(run, todo)}
+    outcomes = [computed.get(task.name) or Outcome.of_done(task) for task in tasks]
+    for outcome in computed.values():
+        if outcome.complete:
+            write_record(outcome.task, complete=True)
+    return record_outcomes(run, outcomes)
+
+
+def _run_step(run: Run, step: DriverStep) -> None:
+    if progress_of(step) is Progress.DONE:
+        record_step(run, step, None)
+        return
+    started = time.monotonic()
+    begin(step)
+    step.execute()
+    write_record(step, complete=True)
+    record_step(run, step, time.monotonic() - started)

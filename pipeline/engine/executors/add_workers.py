@@ -1,0 +1,132 @@
+"""Workers that join a run which is under way: more jobs, or processes of another machine with the same file system."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ...errors import UserError
+from ...run import Run
+from ...slurm import ControllerAway, Rejected
+from ..blocks.stage import BlockTask
+from ..tracking.driver_lock import lock_state
+from ..tracking.driver_record import DriverNotice, read_driver
+from ..tracking.markers import marked_blocks
+from ..tracking.worker_spec import ORDER, Order
+from ..workers.driver_connection import is_loopback
+from ..workers.worker import OUTSIDER
+from .local import start_process
+from .slurm_jobs import WorkerJob
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Vacancy:
+    """A task that takes more workers.
+
+    Attributes:
+        order: what its driver tells its workers.
+        context: the way to its scheduler.
+    """
+
+    order: Order
+    context: str
+
+    @property
+    def task(self) -> BlockTask:
+        """The task, as its driver runs it."""
+        return self.order.task
+
+
+def add_workers(run: Run, count: int, stage: str | None = None, dry_run: bool = False) -> bool:
+    """Add workers to a run: as jobs with the executor `slurm`, otherwise as processes of this machine.
+
+    Jobs are submitted, and live by themselves. Processes are waited for.
+
+    Args:
+        run: the run; its driver is at work, here or elsewhere.
+        count: of workers.
+        stage: name of the task to help with; None for the first one that is not finished.
+        dry_run: only say what would be done.
+
+    Returns:
+        Whether all processes ended as they should.
+
+    Raises:
+        UserError: no driver is at work, none of its tasks is meant, its workers cannot be joined from here, or the
+            cluster refuses the jobs.
+    """
+    vacancy = _vacancy(run, _driver_at_work(run), stage)
+    names = [f"added-{socket.gethostname()}-{os.getpid()}-{number}" for number in range(count)]
+    jobs = run.config.cluster.executor == "slurm"
+    if dry_run:
+        logger.info("%s would get %d more %s", vacancy.task.name, count, "jobs" if jobs else "processes here")
+        return True
+    if jobs:
+        _submit(run, vacancy, names)
+        return True
+    return _start(run, vacancy, names)
+
+
+def _driver_at_work(run: Run) -> DriverNotice:
+    driver = read_driver(run)
+    if driver is None or driver.ended or lock_state(run).held is False:
+        raise UserError("no driver is at work on this run; start one first", str(run.directory))
+    return driver
+
+
+def _vacancy(run: Run, driver: DriverNotice, stage: str | None) -> Vacancy:
+    open_tasks = [notice for notice in driver.tasks if notice.context]
+    if not open_tasks:
+        raise UserError(f"the driver on {driver.host} has not started its first worker yet", str(run.directory))
+    known = ", ".join(notice.task for notice in driver.tasks)
+    if stage is not None and stage not in {notice.task for notice in open_tasks}:
+        raise UserError(f'the driver does not work on "{stage}" now, but on {known}', "--stage")
+    chosen = [notice for notice in open_tasks if stage in (None, notice.task)]
+    for notice in chosen:
+        vacancy = Vacancy(
+            Order.load(run.directory / notice.folder / ORDER),
+            re.sub(r"worker_id=-?\d+", f"worker_id={OUTSIDER}", notice.context),
+        )
+        if not (marked_blocks(vacancy.task) | vacancy.task.empty).all():
+            return vacancy
+    raise UserError(f"all blocks of {known} are done or under way", str(run.directory))
+
+
+def _submit(run: Run, vacancy: Vacancy, names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            job = WorkerJob(run, vacancy.task, name, vacancy.context).submit()
+        except (Rejected, ControllerAway) as error:
+            raise UserError(f"SLURM refuses the job: {error}", "cluster.slurm") from error
+        logger.info("%s: job %s submitted", vacancy.task.name, job)
+
+
+def _start(run: Run, vacancy: Vacancy, names: Sequence[str]) -> bool:
+    driver = read_driver(run)
+    if is_loopback(vacancy.order.address) and driver is not None and driver.host != socket.gethostname():
+        raise UserError(
+            f"the driver runs on {driver.host} and takes workers of its own machine only; run this there",
+            "cluster.executor",
+        )
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(_process(run, vacancy, name)) for name in names]
+        logger.info("%s: %d workers join; Ctrl-C ends them", vacancy.task.name, len(names))
+        return all([process.wait() == 0 for process in processes])  # noqa: C419  every one is waited for
+
+
+@contextlib.contextmanager
+def _process(run: Run, vacancy: Vacancy, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    process, _ = start_process(run, vacancy.task, name, vacancy.context)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()

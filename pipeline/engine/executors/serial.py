@@ -1,0 +1,64 @@
+"""This process, one block after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+
+import daisy.v2 as daisy
+
+from ...run import Run
+from ..blocks.stage import BlockTask
+from ..tracking.driver_record import DriverNotice
+from ..tracking.worker_records import DONE, attend
+from ..workers.worker import Books, OpenTask, attempt
+from .base import Executor
+from .scheduling import Cost, Outcome, daisy_tasks_of, outcomes_of, pipeline_of
+
+
+class SerialExecutor(Executor):
+    """This process, one block after the other."""
+
+    def run(self, run: Run, tasks: Sequence[BlockTask], notice: DriverNotice) -> list[Outcome]:
+        cluster = run.config.cluster
+        started = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            functions = [_InProcess(task, stack) for task in tasks]
+            daisy_tasks = daisy_tasks_of(tasks, functions, cluster)
+            states = daisy.run_blockwise(
+                pipeline_of(tasks, daisy_tasks),
+                multiprocessing=False,
+                progress=False,
+                return_states=True,
+                summary=False,
+            )
+        costs = {function.__name__: function.cost for function in functions}
+        return outcomes_of(daisy_tasks, tasks, states, costs, time.monotonic() - started)
+
+
+class _InProcess:
+    """The block function of the serial executor, the only worker of its task: opens it at its first block."""
+
+    def __init__(self, task: BlockTask, stack: contextlib.ExitStack) -> None:
+        self._attendance = attend(task, "0")
+        stack.callback(self._leave)
+        self._books = Books(task, self._attendance)
+        self._opened = stack.enter_context(OpenTask(task))
+        self.__name__ = task.name
+
+    def __call__(self, given: daisy.Block) -> None:
+        block = self._books.begin(given)
+        success = attempt(self._opened, self._books, block)
+        self._books.end(block, success)
+        if not success:
+            given.status = daisy.BlockStatus.FAILED
+
+    @property
+    def cost(self) -> Cost:
+        """What its blocks took."""
+        return Cost(self._attendance.entry.busy, self._attendance.entry.memory)
+
+    def _leave(self) -> None:
+        with contextlib.suppress(OSError):
+            self._attendance.leave(DONE)

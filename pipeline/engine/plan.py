@@ -1,0 +1,134 @@
+"""What a stage would do: blocks, bytes, files, and how much is read and decoded for nothing around the blocks.
+
+All sums over blocks are products of sums along the axes, so that a plan of millions of blocks takes no time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from funlib.geometry import Coordinate
+
+from ..run import Run
+from ..units import disk_size, times
+from ..volumes import Box
+from .blocks.grid import BlockGrid
+from .blocks.stage import BlockReader, BlockTask, Stage, VolumeTask
+from .tracking.progress import Progress, progress_of
+
+logger = logging.getLogger(__name__)
+
+SAMPLED_CHUNKS = 100
+"""Chunks that are there already tell how well the next ones compress."""
+
+
+def log_plan(run: Run, stages: Sequence[Stage]) -> None:
+    """Check that the stages can run and say what they would do; nothing is written.
+
+    Raises:
+        UserError: as running them would.
+    """
+    for stage in stages:
+        stage.check()
+        for line in describe(stage):
+            logger.info(line)
+    wanted, free = sum(disk_bytes(stage) for stage in stages), shutil.disk_usage(_existing(run.directory)).free
+    shortage = "; IT MAY NOT FIT" if wanted > free else ""
+    logger.info(f"disk: at most {disk_size(wanted)} to write, {disk_size(free)} free at {run.directory}{shortage}")
+
+
+def describe(stage: Stage) -> list[str]:
+    """A few lines on a stage; the first says how far its output is."""
+    state = progress_of(stage)
+    lines = [f"{stage.name}: {state.value}" + ("; --overwrite would redo it" if state is Progress.STALE else "")]
+    if isinstance(stage, BlockTask):
+        lines[0] += f"; {len(stage.grid)} blocks of {times(stage.grid.block_size)} voxels in " + times(
+            stage.grid.region.shape
+        )
+        lines += [f"  {name:8}{text}" for name, text in _details(stage)]
+    return lines
+
+
+def _details(task: BlockTask) -> list[tuple[str, str]]:
+    read = task.reader()
+    voxels, overhead = read_voxels(task, read), context_overhead(task, read)
+    per_voxel = task.bytes_read_per_voxel
+    details = [("context", f"{overhead:.2f} voxels read per voxel written")]
+    details.append(("read", f"{disk_size(voxels * per_voxel)} ({per_voxel} bytes per voxel)"))
+    details += task.plan_details()
+    if isinstance(task, VolumeTask):
+        details.append(("write", _written(task)))
+        chunks = len(task.chunk_grid)
+        share = "one per block" if chunks == len(task.grid) else f"of {times(task.chunk_grid.block_size)} voxels"
+        details.append(("files", f"{chunks} chunks, {share}, no two blocks share one"))
+    return details
+
+
+def _written(task: VolumeTask) -> str:
+    before = disk_bytes(task)
+    text = f"{task.dataset}: {disk_size(before)} before compression"
+    per_chunk = mean_chunk_bytes(task.run.volume / task.dataset)
+    if per_chunk is None:
+        return text
+    return text + f", about {disk_size(per_chunk * len(task.chunk_grid))} on disk (as the chunks that are there)"
+
+
+def disk_bytes(stage: Stage) -> int:
+    """Bytes of a stage's array before compression; 0 of other outputs."""
+    if not isinstance(stage, VolumeTask):
+        return 0
+    return stage.grid.box.size * stage.bytes_per_voxel
+
+
+def mean_chunk_bytes(folder: Path) -> float | None:
+    """Mean size of some chunks of an array on disk; None if there are none."""
+    try:
+        chunks = (entry for entry in os.scandir(folder) if not entry.name.startswith("."))
+        sizes = [entry.stat().st_size for entry in itertools.islice(chunks, SAMPLED_CHUNKS)]
+    except FileNotFoundError:
+        return None
+    return float(np.mean(sizes)) if sizes else None
+
+
+def context_overhead(task: BlockTask, read: BlockReader | None = None) -> float:
+    """Voxels that all blocks read, per voxel that they write."""
+    return read_voxels(task, read or task.reader()) / task.grid.box.size
+
+
+def read_voxels(task: BlockTask, read: BlockReader) -> int:
+    """Voxels that all blocks read together."""
+    extents = [[box.shape[axis] for box in boxes] for axis, boxes in enumerate(_boxes_along_axes(task.grid, read))]
+    return int(np.prod([sum(along) for along in extents]))
+
+
+def decoded_voxels(grid: BlockGrid, read: BlockReader, shape: Coordinate, chunks: Coordinate) -> int:
+    """Voxels of all chunks that the blocks touch, in a volume of `shape` voxels; a chunk counts for each block."""
+    sums = []
+    for axis, boxes in enumerate(_boxes_along_axes(grid, read)):
+        touched = 0
+        for box in boxes:
+            first = max(0, box.begin[axis]) // chunks[axis]
+            last = (min(shape[axis], box.end[axis]) - 1) // chunks[axis]
+            touched += (last - first + 1) * chunks[axis]
+        sums.append(touched)
+    return int(np.prod(sums))
+
+
+def _boxes_along_axes(grid: BlockGrid, read: BlockReader) -> list[list[Box]]:
+    """What the blocks along each edge of the grid that leaves its first corner read. Blocks read boxes, so that the
+    extent of any block along an axis is that of the block on this edge."""
+    boxes = []
+    for axis, count in enumerate(grid.shape):
+        stride = int(np.prod(grid.shape[axis + 1 :]))
+        boxes.append([read(grid.block(position * stride)) for position in range(count)])
+    return boxes
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())

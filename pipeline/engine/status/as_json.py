@@ -1,0 +1,31 @@
+"""The status of a run as one JSON object, for scripts and monitoring."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import Enum
+from typing import Any
+
+from . import phrases as words
+from .model import RunStatus
+
+
+def status_document(status: RunStatus) -> dict[str, Any]:
+    """The facts of a status under their names, as JSON values; `state`, `life` and `standing` in words.
+
+    Besides the fields of the dataclasses: `headline`, `goes_on` and `is_done` of the run, `left`, `fraction` and
+    `voxels_per_second` of each stage.
+    """
+    document = _plain(asdict(status))
+    document |= {"headline": words.headline(status), "goes_on": status.goes_on, "is_done": status.is_done}
+    for entry, stage in zip(document["stages"], status.stages, strict=True):
+        entry |= {"left": stage.left, "fraction": stage.fraction, "voxels_per_second": stage.voxels_per_second}
+    return dict(document)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,159 @@
+"""What became of a stage: one line for the user, one entry in `summary.json`, one exit status."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..errors import UserError
+from ..run import Run, read_json, update_summary
+from ..units import duration, memory_size, short_number
+from .blocks.process import peak_memory
+from .blocks.stage import BlockTask, Stage
+from .executors.scheduling import Outcome
+from .tracking.failures import BlockFailure, failure_folder
+
+logger = logging.getLogger(__name__)
+
+TOLD_FAILURES = 3
+"""Failed blocks that are described one by one."""
+
+
+def record_outcomes(run: Run, outcomes: Sequence[Outcome]) -> bool:
+    """Log and store what became of tasks; whether every block of each is done."""
+    for outcome in outcomes:
+        _log(outcome)
+    entries: dict[str, dict[str, Any]] = {}
+    for stage in dict.fromkeys(outcome.task.stage for outcome in outcomes):
+        together = _together([outcome for outcome in outcomes if outcome.task.stage == stage])
+        former = read_json(run.summary).get("stages", {}).get(stage, {})
+        entries[stage] = {**former, **_entry(together)}
+    complete = all(outcome.complete for outcome in outcomes)
+    try:
+        update_summary(run, stages=entries)
+    except UserError as error:
+        if complete:
+            raise
+        logger.error(error)  # a full disk, perhaps: the errors above say more
+    return complete
+
+
+def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
+    """Log and store a step of the driver, which counts as one block; without seconds it was done before."""
+    done = seconds is not None
+    entry: dict[str, Any] = {
+        "blocks_done": int(done),
+        "blocks_failed": 0,
+        "blocks_skipped": int(not done),
+        "blocks_orphaned": 0,
+        "blocks_empty": 0,
+        "error": None,
+    }
+    if seconds is not None:
+        entry |= {
+            "seconds": round(seconds, 3),
+            "voxels_per_second": round(stage.grid.box.size / max(seconds, 1e-9)),
+            "peak_worker_memory": peak_memory(),
+        }
+        logger.info("%s: wrote %s in %s", stage.name, stage.output, duration(seconds))
+    else:
+        logger.info("%s: up to date in %s", stage.name, stage.output)
+    former = read_json(run.summary).get("stages", {}).get(stage.stage, {})
+    update_summary(run, stages={stage.stage: {**former, **entry}})
+
+
+def log_next_command(stage: Stage) -> None:
+    """Say what to type after a stage."""
+    logger.info("next: python workflows/%s %s", stage.next_script, stage.run.directory / "config.json")
+
+
+def _log(outcome: Outcome) -> None:
+    task = outcome.task
+    if not outcome.complete:
+        logger.error(
+            "%s: %d of %d blocks failed and %d were not computed, first error: %s; the same command tries them again",
+            task.name,
+            outcome.failed,
+            len(task.grid),
+            outcome.orphaned,
+            outcome.error or "an upstream block failed",
+        )
+        for failure in outcome.failures[:TOLD_FAILURES]:
+            logger.error(describe_failure(task, failure))
+        if len(outcome.failures) > TOLD_FAILURES:
+            logger.error("%s: all %d failures: %s", task.name, len(outcome.failures), failure_folder(task))
+    elif not outcome.done:
+        logger.info("%s: up to date, %d blocks%s in %s", task.name, outcome.skipped, _of_empty(outcome), task.output)
+    else:
+        logger.info(
+            "%s: wrote %d blocks (%d were done before%s) to %s in %s, %s voxels/s, at most %s per worker",
+            task.name,
+            outcome.done,
+            outcome.skipped - outcome.empty,
+            f", {outcome.empty} are empty" if outcome.empty else "",
+            task.output,
+            duration(outcome.seconds),
+            short_number(outcome.voxels / max(outcome.seconds, 1e-9)),
+            memory_size(outcome.peak_memory),
+        )
+
+
+def describe_failure(task: BlockTask, failure: BlockFailure) -> str:
+    """Where a failed block lies, its traceback unless the user can mend it, and how to look at it."""
+    box = task.grid.block(failure.block).box
+    roi = task.grid.to_roi(box)
+    config = task.run.directory / "config.json"
+    position = ",".join(str(value) for value in roi.center)
+    return "\n".join(
+        [
+            f"{task.name}: block {failure.block} at {_vector(roi.begin)} to {_vector(roi.end)} nm "
+            f"(voxels {_vector(box.begin)} to {_vector(box.end)} of the region): {failure.error}",
+            *(f"    {line}" for line in failure.trace.splitlines()),
+            f"    look: python workflows/07_view.py {config} --position {position}",
+        ]
+    )
+
+
+def _vector(values: Sequence[int]) -> str:
+    return f"({', '.join(str(value) for value in values)})"
+
+
+def _of_empty(outcome: Outcome) -> str:
+    return f" ({outcome.empty} of them empty)" if outcome.empty else ""
+
+
+def _together(outcomes: Sequence[Outcome]) -> Outcome:
+    """Several tasks of one stage (one per threshold) as one."""
+    return replace(
+        outcomes[0],
+        done=sum(o.done for o in outcomes),
+        skipped=sum(o.skipped for o in outcomes),
+        failed=sum(o.failed for o in outcomes),
+        orphaned=sum(o.orphaned for o in outcomes),
+        empty=sum(o.empty for o in outcomes),
+        seconds=sum(o.seconds for o in outcomes),
+        voxels=sum(o.voxels for o in outcomes),
+        peak_memory=max(o.peak_memory for o in outcomes),
+        error=next((o.error for o in outcomes if o.error), None),
+    )
+
+
+def _entry(outcome: Outcome) -> dict[str, Any]:
+    """A stage of `summary.json`; when nothing was left to do, the times of the run that did it stay."""
+    entry: dict[str, Any] = {
+        "blocks_done": outcome.done,
+        "blocks_failed": outcome.failed,
+        "blocks_skipped": outcome.skipped,
+        "blocks_orphaned": outcome.orphaned,
+        "blocks_empty": outcome.empty,
+        "error": outcome.error,
+    }
+    if outcome.done:
+        entry |= {
+            "seconds": round(outcome.seconds, 3),
+            "voxels_per_second": round(outcome.voxels / max(outcome.seconds, 1e-9)),
+            "peak_worker_memory": outcome.peak_memory,
+        }
+    return entry

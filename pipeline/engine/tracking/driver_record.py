@@ -1,0 +1,88 @@
+"""What the driver of a run tells others, on disk: the status page, and workers that are added by hand."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...run import Run, read_json, write_json
+
+
+@dataclass(frozen=True)
+class TaskNotice:
+    """A task that the driver works on.
+
+    Attributes:
+        task: its name.
+        folder: its tracking folder, relative to the run directory.
+        blocks: of the whole task.
+        done_before: blocks that were done, or are empty, when the driver began with it.
+        context: what a worker needs to reach the scheduler, as daisy encodes it; empty until that is known.
+    """
+
+    task: str
+    folder: str
+    blocks: int
+    done_before: int
+    context: str = ""
+
+
+@dataclass(frozen=True)
+class DriverNotice:
+    """A driver and what it works on now.
+
+    Attributes:
+        host, process: where it runs.
+        job: its own batch job; None if it is none.
+        executor: `serial`, `local` or `slurm`.
+        began: when it began with these tasks, in seconds since 1970.
+        ended: when it was through with them; 0 while it works. A driver that was killed leaves 0.
+        tasks: what runs together.
+    """
+
+    host: str
+    process: int
+    job: str | None
+    executor: str
+    began: float
+    ended: float
+    tasks: tuple[TaskNotice, ...]
+
+    @staticmethod
+    def of_this_process(executor: str, tasks: tuple[TaskNotice, ...]) -> DriverNotice:
+        """The notice of a driver that begins now."""
+        job = os.environ.get("SLURM_JOB_ID")
+        return DriverNotice(socket.gethostname(), os.getpid(), job, executor, time.time(), 0.0, tasks)
+
+    def ended_now(self) -> DriverNotice:
+        """The same, through with its tasks."""
+        return replace(self, ended=time.time())
+
+    def with_context(self, task: str, context: str) -> DriverNotice:
+        """The same, with the way to the scheduler of one task."""
+        tasks = tuple(replace(notice, context=context) if notice.task == task else notice for notice in self.tasks)
+        return replace(self, tasks=tasks)
+
+    def save(self, run: Run) -> None:
+        """Tell it.
+
+        Raises:
+            UserError: the tracking folder cannot be written.
+        """
+        write_json(_path(run), asdict(self))
+
+
+def read_driver(run: Run) -> DriverNotice | None:
+    """What the newest driver of a run told; None if there was none."""
+    document: dict[str, Any] = read_json(_path(run))
+    if not document:
+        return None
+    return DriverNotice(**{**document, "tasks": tuple(TaskNotice(**task) for task in document["tasks"])})
+
+
+def _path(run: Run) -> Path:
+    return run.tracking / "driver.json"

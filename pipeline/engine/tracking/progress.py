@@ -1,0 +1,167 @@
+"""What is done, what is stale, what is left: tracking keyed by what determines an output.
+
+Each stage has a record `tracking/<name>.json` (its key and settings, and whether all blocks are done) and a folder
+`tracking/<name>/<key>/` with daisy's marker and our checksum per block, and one file per failed block. Nothing here
+names an absolute path, so a run directory can be moved.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from ...errors import UserError
+from ...run import read_json, write_json
+from ..blocks.stage import BlockTask, Stage
+from .failures import clear_failures
+from .worker_records import clear_roster
+
+
+class Progress(Enum):
+    """How far the output of a stage is."""
+
+    ABSENT = "there is no output"
+    STALE = "the output was made with other settings or inputs"
+    STARTED = "some blocks may be done"
+    DONE = "everything is done"
+
+
+def progress_of(stage: Stage) -> Progress:
+    """Compare the output of a stage with what its config and inputs ask for now."""
+    stored = stage.stored_key()
+    if stored is None:
+        return Progress.ABSENT
+    if stored != stage.key:
+        return Progress.STALE
+    record = read_record(stage)
+    done = record.get("key") == stage.key and record.get("complete") is True and stage.is_intact()
+    return Progress.DONE if done else Progress.STARTED
+
+
+def read_record(stage: Stage) -> dict[str, Any]:
+    """The record of a stage, empty if there is none."""
+    try:
+        return read_json(_record_path(stage))
+    except ValueError:
+        return {}
+
+
+def write_record(stage: Stage, complete: bool) -> None:
+    """Note what the present output of a stage was made from, and whether it is complete."""
+    write_json(
+        _record_path(stage),
+        {
+            "key": stage.key,
+            "complete": complete,
+            "version": stage.version,
+            "settings": stage.settings(),
+            "upstream": {upstream.name: upstream.key for upstream in stage.upstream},
+        },
+    )
+
+
+def record_time(stage: Stage) -> float:
+    """When the record of a stage was written last, in seconds since 1970; 0 if there is none."""
+    try:
+        return _record_path(stage).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def begin(stage: Stage) -> None:
+    """Make a stage ready for its blocks: create the output if there is none, keep what is done otherwise."""
+    if progress_of(stage) is Progress.ABSENT:
+        forget(stage)
+        stage.prepare()
+    else:
+        stage.resume()
+    write_record(stage, complete=False)
+    if isinstance(stage, BlockTask):
+        clear_failures(stage)
+        clear_roster(stage)
+
+
+def forget(stage: Stage) -> None:
+    """Remove the markers of a stage."""
+    _record_path(stage).unlink(missing_ok=True)
+    shutil.rmtree(stage.run.tracking / stage.name, ignore_errors=True)
+
+
+def marker_folder(task: BlockTask) -> Path:
+    """Where daisy marks finished blocks."""
+    return task.folder / "blocks"
+
+
+def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool) -> None:
+    """Deal with outputs that were made with other settings or inputs, before anything runs.
+
+    Args:
+        stages: the stages about to run, upstream first.
+        overwrite: delete stale outputs, so that they are made anew; outputs that fit are kept.
+
+    Raises:
+        UserError: an output is stale and `overwrite` is not given; or a stage needs another one that is missing,
+            incomplete or itself stale.
+    """
+    _check_foundations(stages)
+    stale = [stage for stage in stages if progress_of(stage) is Progress.STALE]
+    if stale and not overwrite:
+        reasons = "; ".join(f"{stage.name} ({why_stale(stage)})" for stage in stale)
+        raise UserError(
+            f"stale: {reasons}. --overwrite redoes {_list(stage.name for stage in stale)} and nothing else; "
+            "with the former config everything is kept"
+        )
+    for stage in stale:
+        forget(stage)
+        stage.drop()
+
+
+def why_stale(stage: Stage) -> str:
+    """What changed since the output was made, in a few words."""
+    if read_record(stage).get("key") != stage.stored_key():
+        return "made with other settings"
+    return what_changed(stage)
+
+
+def what_changed(stage: Stage) -> str:
+    """What changed since the record of a stage was written, in a few words; the output is not looked at."""
+    record = read_record(stage)
+    before, now = record.get("settings", {}), json.loads(json.dumps(stage.settings()))
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if changed:
+        return "changed: " + ", ".join(changed)
+    if record.get("version") != stage.version:
+        return "made by another version of the program"
+    moved = [up.name for up in stage.upstream if record.get("upstream", {}).get(up.name) != up.key]
+    return "follows " + _list(moved) if moved else "made with other settings"
+
+
+def _check_foundations(stages: Sequence[Stage]) -> None:
+    """Every upstream stage that does not run now must be complete and up to date."""
+    running = {stage.name for stage in stages}
+    for stage in stages:
+        for upstream in stage.upstream:
+            if upstream.name in running:
+                continue
+            progress = progress_of(upstream)
+            if progress is Progress.STALE:
+                cure = f"run workflows/{upstream.script} with --overwrite first"
+                raise UserError(f"{stage.name} needs {upstream.name}, which is stale ({why_stale(upstream)}); {cure}")
+            if progress is not Progress.DONE:
+                state = "missing" if progress is Progress.ABSENT else "not complete"
+                raise UserError(
+                    f"{stage.name} needs {upstream.name}, which is {state}; run workflows/{upstream.script} first"
+                )
+
+
+def _record_path(stage: Stage) -> Path:
+    return stage.run.tracking / f"{stage.name}.json"
+
+
+def _list(names: Iterable[str]) -> str:
+    names = list(names)
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

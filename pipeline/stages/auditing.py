@@ -1,0 +1,90 @@
+"""Is all that a run has on disk still what was computed: arrays, graph, lookup tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..engine.audit.arrays import Damage, StageFindings, audit_stages
+from ..engine.audit.presence import require_all_chunks
+from ..engine.blocks.stage import BlockTask, Stage
+from ..engine.tracking.markers import done_blocks
+from ..engine.tracking.progress import Progress, progress_of, read_record
+from ..errors import UserError
+from ..run import Run
+from .agglomerate import agglomeration
+from .fragments import FragmentsTask
+from .graph_audit import GraphFindings, check_graph
+from .predict import PredictTask
+from .region_graph import RagTask
+from .segment import written_segmentations
+
+
+def audit(run: Run) -> list[StageFindings]:
+    """Check all stages that have an output under the present config; later ones that have none are left out.
+
+    Raises:
+        UserError: nothing is computed yet, or an output is stale.
+    """
+    stages = audited_stages(run)
+    if not stages:
+        raise UserError("nothing is computed yet; run workflows/02_predict_blockwise.py first", str(run.volume))
+    findings = audit_stages(stages)
+    _check_graph(run, stages, findings)
+    return list(findings.values())
+
+
+def require_chunks(run: Run) -> None:
+    """Make sure that no chunk is lost of the arrays that are scored and shown.
+
+    Raises:
+        UserError: names the first one that is missing.
+    """
+    for task in (FragmentsTask(run), *written_segmentations(run)):
+        require_all_chunks(task)
+
+
+def audited_stages(run: Run) -> list[Stage]:
+    """The stages that have an output, upstream ones first.
+
+    Raises:
+        UserError: an output was made with other settings or inputs, so that nothing is known of it.
+    """
+    stages: list[Stage] = [PredictTask(run), FragmentsTask(run), RagTask(run), agglomeration(run)]
+    found = []
+    for stage in stages:
+        progress = progress_of(stage)
+        if progress is Progress.STALE:
+            raise UserError(f"{stage.name} is stale; run workflows/{stage.script} with --overwrite first")
+        if progress is not Progress.ABSENT:
+            found.append(stage)
+    return [*found, *written_segmentations(run)] if len(found) == len(stages) else found
+
+
+def _check_graph(run: Run, stages: Sequence[Stage], findings: dict[str, StageFindings]) -> None:
+    """The graph against the fragments, and the scores."""
+    rag = next((stage for stage in stages if isinstance(stage, RagTask)), None)
+    if rag is None:
+        return
+    scored = next((stage for stage in stages if stage.name == agglomeration(run).name), None)
+    done, found = done_blocks(rag), findings[rag.name]
+    graph = check_graph(rag, done, findings[FragmentsTask.stage].ids, scored)
+    found.done = int(done.sum())
+    found.damaged = {
+        Damage.UNRECORDED: graph.unrecorded,
+        Damage.CHANGED: graph.changed,
+        Damage.NODES_WITHOUT_VOXELS: graph.nodes_without_voxels,
+        Damage.VOXELS_WITHOUT_NODES: graph.voxels_without_nodes,
+        Damage.EDGES_WITHOUT_NODES: graph.edges_without_nodes,
+    }
+    if scored is not None:
+        _note_scores(scored, findings[scored.name], graph)
+
+
+def _note_scores(stage: Stage, found: StageFindings, graph: GraphFindings) -> None:
+    if isinstance(stage, BlockTask):
+        found.done = int(done_blocks(stage).sum())
+        found.damaged = {Damage.UNRECORDED: graph.unscored, Damage.CHANGED: graph.changed_scores}
+    elif read_record(stage).get("complete") is True:
+        found.done = 1
+        if graph.edges_without_score:
+            found.unsound = f"{graph.edges_without_score} edges have no score"

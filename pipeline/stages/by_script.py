@@ -1,0 +1,95 @@
+"""Which stages each workflow script runs: predict, fragments, agglomerate, segment, and all of them chained."""
+
+from __future__ import annotations
+
+from ..engine.blocks.stage import Stage
+from ..engine.chain import run_stages
+from ..errors import UserError
+from ..run import Run
+from .agglomerate import agglomeration
+from .fragments import FragmentsTask
+from .predict import PredictTask
+from .region_graph import RagTask
+from .segment import SegmentTask, written_segmentations
+
+
+def predict(run: Run, overwrite: bool = False) -> bool:
+    """Stage 02: raw to `affinities`. Here and below: whether every block is done.
+
+    Raises:
+        UserError: no or a wrong checkpoint, a volume smaller than the network's context, or stale output.
+    """
+    return run_stages(run, prediction_stages(run), overwrite)
+
+
+def extract_fragments(run: Run, overwrite: bool = False) -> bool:
+    """Stage 03: `affinities` to `fragments`."""
+    return run_stages(run, fragment_stages(run), overwrite)
+
+
+def agglomerate(run: Run, overwrite: bool = False) -> bool:
+    """Stage 04: `fragments` to the region adjacency graph, and a merge score for each of its edges."""
+    return run_stages(run, agglomeration_stages(run), overwrite)
+
+
+def segment(run: Run, overwrite: bool = False) -> bool:
+    """Stage 05: lookup tables and `segmentation/<threshold>` at the configured thresholds."""
+    return run_stages(run, segmentation_stages(run), overwrite)
+
+
+def run_chain(run: Run, overwrite: bool = False) -> bool:
+    """Stages 02 to 04 chained: each block moves on as soon as its inputs are there."""
+    stages = [*prediction_stages(run), *fragment_stages(run), *agglomeration_stages(run)]
+    return run_stages(run, stages, overwrite)
+
+
+def prediction_stages(run: Run) -> list[Stage]:
+    """What stage 02 consists of."""
+    return [PredictTask(run)]
+
+
+def fragment_stages(run: Run) -> list[Stage]:
+    """What stage 03 consists of."""
+    return [FragmentsTask(run)]
+
+
+def agglomeration_stages(run: Run) -> list[Stage]:
+    """What stage 04 consists of."""
+    return [RagTask(run), agglomeration(run)]
+
+
+def segmentation_stages(run: Run) -> list[Stage]:
+    """What stage 05 consists of: one task per threshold.
+
+    Raises:
+        UserError: two thresholds are the same to two decimals.
+    """
+    tasks = [SegmentTask(run, threshold) for threshold in chosen_thresholds(run)]
+    if len({task.dataset for task in tasks}) < len(tasks):
+        raise UserError("two thresholds are the same to two decimals, which name the datasets", "segment.thresholds")
+    return list(tasks)
+
+
+def chosen_thresholds(run: Run) -> tuple[float, ...]:
+    """The thresholds to segment at; `best` is the best one on the validation region, or 0.5 without labels."""
+    thresholds = run.config.segment.thresholds
+    if thresholds == "best":
+        from ..evaluation import best_threshold  # not needed by workers, which import this module too
+
+        return (best_threshold(run),)
+    return tuple(thresholds)
+
+
+def known_stages(run: Run) -> list[Stage]:
+    """The stages of a run; where the best threshold is yet to be found, only the segmentations that exist.
+
+    Raises:
+        UserError: two thresholds are the same to two decimals.
+    """
+    stages = [*prediction_stages(run), *fragment_stages(run), *agglomeration_stages(run)]
+    if run.config.segment.thresholds != "best":
+        return [*stages, *segmentation_stages(run)]
+    try:
+        return [*stages, *written_segmentations(run)]
+    except UserError:  # what their keys depend on is missing, and the stages before say so
+        return stages

@@ -1,0 +1,141 @@
+"""The graph against the fragments: rows are streamed, and what remains of a block are a few numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..engine.blocks.grid import BlockGrid
+from ..engine.blocks.stage import BlockTask, Stage
+from ..engine.tracking.markers import done_blocks
+from ..rag import EdgeTable, RagStore
+from .agglomerate import score_checksums
+from .region_graph import RagTask, edge_checksums, node_checksums, open_graph
+
+
+@dataclass(frozen=True)
+class GraphFindings:
+    """Blocks whose rows are wrong, each (z, y, x) bool over the block grid.
+
+    Attributes:
+        unrecorded: blocks of the graph without a checksum.
+        changed: the rows are not those that were written.
+        nodes_without_voxels: a node has no fragment in the volume.
+        voxels_without_nodes: a fragment has no node.
+        edges_without_nodes: an edge has no node at an end.
+        unscored, changed_scores: blocks of the scores without a checksum, or with another one.
+        edges_without_score: how many edges have none.
+    """
+
+    unrecorded: np.ndarray
+    changed: np.ndarray
+    nodes_without_voxels: np.ndarray
+    voxels_without_nodes: np.ndarray
+    edges_without_nodes: np.ndarray
+    unscored: np.ndarray
+    changed_scores: np.ndarray
+    edges_without_score: int
+
+
+class _Rows:
+    """What is gathered from the rows of the graph, per block.
+
+    Args:
+        grid: gives each fragment id its block.
+        fragments: (N,) int64, fragments of each block, numbered without gaps; -1 where they are not known.
+    """
+
+    def __init__(self, grid: BlockGrid, fragments: np.ndarray) -> None:
+        blocks = len(grid)
+        self._grid, self._fragments = grid, np.append(fragments, 0)
+        self.nodes = np.zeros(blocks + 1, dtype=np.int64)
+        self.checksum = np.zeros(blocks + 1, dtype=np.uint64)
+        self.score_checksum = np.zeros(blocks + 1, dtype=np.uint64)
+        self.strange_nodes = np.zeros(blocks + 1, dtype=bool)
+        self.loose_edges = np.zeros(blocks + 1, dtype=bool)
+        self.edges_without_score = 0
+
+    def place(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) int64 block of each id, and (N,) bool whether the block has a fragment of this id."""
+        size = np.uint64(self._grid.voxels_per_block)
+        block = np.minimum((ids - np.uint64(1)) // size, np.uint64(len(self._grid))).astype(np.int64)
+        block[ids == 0] = len(self._grid)
+        local = ((ids - np.uint64(1)) % size).astype(np.int64)
+        return block, (local < self._fragments[block]) | (self._fragments[block] < 0)
+
+    def add_nodes(self, store: RagStore) -> None:
+        """Read all nodes once."""
+        for nodes in store.iterate_nodes():
+            block, real = self.place(nodes.id)
+            np.add.at(self.nodes, block[real], 1)
+            np.add.at(self.checksum, block, node_checksums(nodes))
+            self.strange_nodes[block[~real]] = True
+
+    def add_edges(self, store: RagStore, lost: np.ndarray) -> None:
+        """Read all edges once; `lost` are the ids of fragments that have no node."""
+        for edges in store.iterate_edges():
+            block, _ = self.place(edges.v)
+            np.add.at(self.checksum, block, edge_checksums(edges))
+            self._add_scores(block, edges)
+            for ends in (edges.u, edges.v):
+                _, real = self.place(ends)
+                self.loose_edges[block[~real | np.isin(ends, lost)]] = True
+
+    def _add_scores(self, block: np.ndarray, edges: EdgeTable) -> None:
+        scored = ~np.isnan(edges.score)
+        np.add.at(self.score_checksum, block[scored], score_checksums(edges.select(scored)))
+        self.edges_without_score += int((~scored).sum())
+
+    def lost_nodes(self, store: RagStore, blocks: np.ndarray) -> np.ndarray:
+        """Ids of fragments of some blocks (N,) bool that have no node."""
+        if not blocks.any():
+            return np.zeros(0, dtype=np.uint64)
+        present = [nodes.id[np.append(blocks, False)[self.place(nodes.id)[0]]] for nodes in store.iterate_nodes()]
+        expected = []
+        for index in np.flatnonzero(blocks).tolist():
+            first, _ = self._grid.fragment_ids(self._grid.block(index))
+            expected.append(np.arange(first, first + max(0, self._fragments[index]), dtype=np.uint64))
+        return np.setdiff1d(np.concatenate(expected), np.concatenate(present) if present else np.zeros(0, np.uint64))
+
+
+def check_graph(task: RagTask, done: np.ndarray, fragments: np.ndarray, scored: Stage | None) -> GraphFindings:
+    """Compare the graph with the fragments and with what was written.
+
+    Args:
+        task: of the graph.
+        done: (z, y, x) bool over the block grid, blocks whose rows should be there.
+        fragments: (N,) int64, fragments of each block; -1 where they are not known: nothing is said of their ids then.
+        scored: the agglomeration; None if it has not run.
+    """
+    grid, blocks = task.grid, done.ravel()
+    rows = _Rows(grid, fragments)
+    with open_graph(task.run) as store:
+        rows.add_nodes(store)
+        incomplete = blocks & (rows.nodes[:-1] < fragments)
+        rows.add_edges(store, rows.lost_nodes(store, incomplete))
+    records = task.records.read()
+
+    def over_grid(flags: np.ndarray) -> np.ndarray:
+        return (blocks & flags).reshape(grid.shape)
+
+    unscored, changed_scores = _scores(scored, rows, blocks)
+    return GraphFindings(
+        unrecorded=over_grid(~records.present),
+        changed=over_grid(records.present & (rows.checksum[:-1] != records.checksum)),
+        nodes_without_voxels=over_grid(rows.strange_nodes[:-1]),
+        voxels_without_nodes=over_grid(incomplete),
+        edges_without_nodes=over_grid(rows.loose_edges[:-1]),
+        unscored=unscored.reshape(grid.shape),
+        changed_scores=changed_scores.reshape(grid.shape),
+        edges_without_score=rows.edges_without_score,
+    )
+
+
+def _scores(scored: Stage | None, rows: _Rows, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) bool each: blocks whose scores have no checksum, or another one; none if scores do not come in blocks."""
+    if not isinstance(scored, BlockTask):
+        return np.zeros_like(blocks), np.zeros_like(blocks)
+    done = blocks & done_blocks(scored).ravel()
+    records = scored.records.read()
+    return done & ~records.present, done & records.present & (rows.score_checksum[:-1] != records.checksum)

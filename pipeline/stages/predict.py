@@ -1,0 +1,318 @@
+"""Stage 02: raw to affinities. Each block reads the context its network needs, so that blocks leave no seams.
+
+torch and the networks are imported where they are needed: workers of the other stages start sooner without them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from funlib.geometry import Coordinate
+
+from ..checkpoints import latest_checkpoint
+from ..engine.blocks.empty_blocks import empty_blocks
+from ..engine.blocks.grid import Block, BlockGrid
+from ..engine.blocks.process import keep_freed_memory, worker_number
+from ..engine.blocks.stage import BlockFunction, BlockReader, VolumeTask
+from ..engine.blocks.storage import open_raw, raw_identity
+from ..engine.plan import decoded_voxels, read_voxels
+from ..engine.tracking.error_kinds import is_out_of_memory
+from ..engine.tracking.progress import Progress, progress_of, read_record
+from ..errors import UserError
+from ..run import Run, file_digest, read_json, write_json
+from ..units import times
+from ..volumes import Box, Volume, crop
+
+if TYPE_CHECKING:
+    from ..networks import EmbeddingNetwork
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PredictTask(VolumeTask):
+    """Raw to affinities, block by block."""
+
+    stage = "predict"
+    version = 2
+    script = "02_predict_blockwise.py"
+    next_script = "03_extract_fragments.py"
+
+    @property
+    def dataset(self) -> str:
+        return "affinities"
+
+    @property
+    def dtype(self) -> str:
+        return "uint8"
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        return (len(self.run.config.predict.offsets),)
+
+    def attributes(self) -> dict[str, Any]:
+        return {"offsets": [list(offset) for offset in self.run.config.predict.offsets]}
+
+    @cached_property
+    def grid(self) -> BlockGrid:
+        """The region in tiles, see `tiles`; markers count in those with which the affinities were begun."""
+        begun = read_json(self._tile_file).get("blocks")
+        if begun is not None:
+            return self.chunk_grid.merged(Coordinate(begun))
+        from .tile_choice import choose_tile
+
+        return self.chunk_grid.merged(choose_tile(self.run, self.chunk_grid, self.device))
+
+    @property
+    def empty_chunks(self) -> np.ndarray:
+        return empty_blocks(self.run, self.chunk_grid)
+
+    @cached_property
+    def empty(self) -> np.ndarray:
+        """(z, y, x) bool over the grid of tiles: those of which every chunk is empty."""
+        empty = self.empty_chunks
+        for axis, chunks in enumerate(self._chunks_per_tile):
+            first = np.arange(0, self.chunk_grid.shape[axis], chunks)
+            empty = np.logical_and.reduceat(empty, first, axis=axis)
+        return empty
+
+    @property
+    def _chunks_per_tile(self) -> list[int]:
+        """Along z, y, x."""
+        return [-(-tile // chunk) for tile, chunk in zip(self.grid.block_size, self.chunk_grid.block_size, strict=True)]
+
+    @property
+    def _tile_file(self) -> Path:
+        return self.folder / "tile.json"
+
+    def prepare(self) -> None:
+        super().prepare()
+        write_json(self._tile_file, {"blocks": self._chunks_per_tile})
+
+    @cached_property
+    def checkpoint(self) -> Path:
+        """The checkpoint that predicts: as configured, or the newest of the network's folder.
+
+        Raises:
+            UserError: there is none.
+        """
+        configured = self.run.config.predict.checkpoint
+        if configured is None:
+            return latest_checkpoint(self.run.network_directory(self.run.config.predict.network))
+        given = Path(configured).expanduser()
+        candidates = [given, self.run.directory / given]
+        for candidate in candidates:
+            if candidate.is_file():
+                return candidate.resolve()
+        raise UserError(f"there is no checkpoint {configured}", "predict.checkpoint")
+
+    def load_network(self) -> EmbeddingNetwork:
+        """The network with its weights, on the configured device, in evaluation mode.
+
+        Raises:
+            UserError: the checkpoint is missing, broken, or of another network than the config describes.
+        """
+        from ..networks import choose_device, load_network
+
+        config = self.run.config
+        network, _ = load_network(self.checkpoint, config.predicting.network)
+        return network.to(choose_device(self.device, "predict.device", worker_number())).eval()
+
+    def reader(self) -> BlockReader:
+        from .inference import read_box
+
+        network, offsets = self.load_network(), self.run.config.predict.offsets
+        return lambda block: read_box(network, self.grid.to_source(block.box), offsets)
+
+    @property
+    def bytes_read_per_voxel(self) -> int:
+        return int(self._raw.array.dtype.itemsize)
+
+    def plan_details(self) -> list[tuple[str, str]]:
+        raw, read = self._raw, self.reader()
+        chunks = Coordinate(raw.array.chunks)
+        decoded = decoded_voxels(self.grid, read, raw.shape, chunks) / read_voxels(self, read)
+        return [("chunks", f"{decoded:.2f} voxels of raw decoded per voxel read: its chunks are {times(chunks)}")]
+
+    @property
+    def _raw(self) -> Volume:
+        """Intensities of the segmented source."""
+        return self.run.open_raw(self.run.config.volumes.segment.source)
+
+    def input_holds(self) -> Callable[[Block], bool]:
+        raw = open_raw(self.run)
+
+        def raw_varies(block: Block) -> bool:
+            intensities = raw.read(self.grid.to_source(block.box))
+            return bool(intensities.min() != intensities.max())
+
+        return raw_varies
+
+    def settings(self) -> dict[str, Any]:
+        predict, region = self.run.config.predict, self.chunk_grid.region
+        return {
+            "predict.checkpoint": self.checkpoint_hash(),
+            "predict.offsets": [list(offset) for offset in predict.offsets],
+            "predict.block_size": list(predict.write_block),
+            "predict.engine": self.engine,
+            "predict.autocast": predict.autocast,
+            "volumes.segment": [list(region.begin), list(region.end)],
+            "predict.skip_empty": predict.skip_empty,
+            "raw": raw_identity(self.run),
+        }
+
+    @cached_property
+    def engine(self) -> str:
+        """What runs the network. With `auto`, what was used before in this run: engines round differently."""
+        chosen = self.run.config.predict.engine
+        if chosen != "auto":
+            return chosen
+        used = read_record(self).get("settings", {}).get("predict.engine")
+        if used is not None:
+            return str(used)
+        from .tile_choice import choose_engine
+
+        return choose_engine(self.run, self.chunk_grid)
+
+    @property
+    def device(self) -> str:
+        """As configured; for `auto` the CPU where the engine has no other."""
+        chosen = self.run.config.predict.device
+        return "cpu" if chosen == "auto" and self.engine != "torch" else chosen
+
+    def checkpoint_hash(self) -> str:
+        """SHA-256 of the checkpoint; of the one that was used, when the affinities exist and the file is gone."""
+        try:
+            return file_digest(self.checkpoint)
+        except UserError:
+            used = read_record(self).get("settings", {}).get("predict.checkpoint")
+            if used is None:
+                raise
+            return str(used)
+
+    def check(self) -> None:
+        logger.debug("predicting with %s", self.checkpoint)
+        if progress_of(self) is not Progress.DONE:
+            check_context(self.run, self.load_network())
+
+    @property
+    def empty_is_an_answer(self) -> bool:
+        return bool(getattr(self.run.config.predicting.network, "background", False))
+
+    @cached_property
+    def workers(self) -> int:
+        from .tile_choice import most_workers
+
+        return most_workers(self.run, self.device)
+
+    @property
+    def blocks_in_flight(self) -> int:
+        return self.run.config.predict.blocks_in_flight
+
+    @contextmanager
+    def process(self) -> Iterator[BlockFunction]:
+        from ..networks import build_engine, choose_autocast, compact
+        from .inference import Predictor
+
+        keep_freed_memory()
+        predict = self.run.config.predict
+        raw, output, empty = open_raw(self.run), self.open_output(), self.empty_chunks
+        network = compact(self.load_network())
+        autocast = choose_autocast(predict.autocast, next(network.parameters()).device)
+        engine = build_engine(self.engine, network, autocast, self.run.config.cluster.threads_per_worker)
+        predictor = Predictor(network, predict.offsets, engine)
+
+        in_parts = PartByPart(lambda box: raw.read_mirrored(predictor.read_box(box)), predictor.quantised)
+
+        def process_block(block: Block) -> None:
+            affinities = in_parts(self.grid.to_source(block.box))
+            for chunk in self.chunk_grid.blocks_in(block.box):
+                if empty.flat[chunk.index]:
+                    crop(affinities, chunk.box.relative_to(block.box))[:] = 0
+            output.write(block, affinities)
+
+        yield process_block
+
+
+class PartByPart:
+    """Predicts boxes in as many parts as the accelerator's memory asks for: when it is too small, in twice as many.
+
+    Parts are exact as blocks are: each reads the context that it needs. Threads may read at the same time, but compute
+    one after another.
+
+    Args:
+        read: what the affinities of a box need.
+        compute: the affinities (k, z, y, x) of a box from what was read for it.
+    """
+
+    def __init__(self, read: Callable[[Box], np.ndarray], compute: Callable[[np.ndarray, Box], np.ndarray]) -> None:
+        self._read, self._compute = read, compute
+        self._computing = threading.Lock()
+        self.halvings = 0
+
+    def __call__(self, box: Box) -> np.ndarray:
+        """The affinities (k, z, y, x) of a box.
+
+        Raises:
+            RuntimeError: the memory is too small even for a single voxel.
+        """
+        while True:
+            halvings = self.halvings
+            try:
+                return self._predict(box, halvings)
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or 2**halvings >= box.size:
+                    raise
+            self._halve(halvings)
+
+    def _halve(self, halvings: int) -> None:
+        """From here on with smaller parts, if no other thread has seen to that."""
+        with self._computing:
+            if self.halvings == halvings:
+                self.halvings += 1
+                logger.warning("too little memory on the device; from here on in %d parts", 2**self.halvings)
+            free_device_memory()
+
+    def _predict(self, box: Box, halvings: int) -> np.ndarray:
+        axis = int(np.argmax(box.shape))
+        if halvings == 0 or box.shape[axis] < 2:
+            seen = self._read(box)
+            with self._computing:
+                return self._compute(seen, box)
+        low_end, high_begin = list(box.end), list(box.begin)
+        low_end[axis] = high_begin[axis] = box.begin[axis] + box.shape[axis] // 2
+        parts = [Box(box.begin, Coordinate(low_end)), Box(Coordinate(high_begin), box.end)]
+        return np.concatenate([self._predict(part, halvings - 1) for part in parts], axis=axis + 1)
+
+
+def free_device_memory() -> None:
+    """Give back what the failed attempt still holds."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def check_context(run: Run, network: EmbeddingNetwork) -> None:
+    """Make sure that the raw volume is larger than what the network needs to see for one voxel.
+
+    Raises:
+        UserError: it is not.
+    """
+    source = run.config.volumes.segment.source
+    shape = run.open_raw(source).shape
+    context = network.context if network.dimensions == 3 else (0, *network.context)
+    if any(extent <= needed for extent, needed in zip(shape, context, strict=True)):
+        raise UserError(
+            f"the volume has {tuple(shape)} voxels, but the network needs more than {tuple(context)} "
+            "on each side of a single one; take a larger volume or a network with less context",
+            f"volumes.sources.{source}",
+        )

@@ -1,0 +1,179 @@
+"""Stage 05: merge scores to segmentations: a lookup table per threshold, of which every block reads its own slice."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..engine.blocks.checksums import array_checksum
+from ..engine.blocks.grid import Block
+from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
+from ..rag import EdgeTable, NodeTable
+from ..run import Run, replaced_file
+from ..segmentation import connected_components, relabel
+from .agglomerate import agglomeration
+from .fragments import FragmentsTask
+from .region_graph import open_graph
+
+
+def lookup_table(
+    nodes: NodeTable, edges: EdgeTable, threshold: float, maximum_score: float, minimum_size: int
+) -> np.ndarray:
+    """Which segment each fragment belongs to.
+
+    Args:
+        nodes: all fragments.
+        edges: all edges, with scores.
+        threshold: edges up to this score are merged,
+        maximum_score: but none above this one.
+        minimum_size: segments with fewer voxels become 0.
+
+    Returns:
+        (N, 2) uint64, fragment id and segment id, sorted by fragment id. A segment has the id of its first fragment.
+    """
+    lut = connected_components(nodes.id, edges.pairs, edges.score, min(threshold, maximum_score))
+    if minimum_size > 0:
+        _, segment = np.unique(lut[:, 1], return_inverse=True)
+        sizes = np.bincount(segment, weights=nodes.size[np.searchsorted(nodes.id, lut[:, 0])])
+        lut[sizes[segment] < minimum_size, 1] = 0
+    return lut
+
+
+def lut_path(run: Run, threshold: float) -> Path:
+    """Where the lookup table of a threshold lies."""
+    return run.luts / f"lut_{threshold:.2f}.npy"
+
+
+def write_lut(path: Path, lut: np.ndarray) -> None:
+    """Store a lookup table in one step.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    with replaced_file(path) as file:
+        np.save(file, lut)
+
+
+def lut_slice(lut: np.ndarray, first_id: int, end_id: int) -> np.ndarray:
+    """The rows of the fragments first_id .. end_id - 1 of a memory-mapped table, reading only those and a few pages."""
+    ids = lut[:, 0]
+    begin, end = bisect.bisect_left(ids, first_id), bisect.bisect_left(ids, end_id)
+    return np.array(lut[begin:end])
+
+
+@dataclass(frozen=True)
+class SegmentTask(VolumeTask):
+    """Fragments to the segmentation at one threshold, block by block.
+
+    Attributes:
+        threshold: edges up to this score are merged.
+    """
+
+    threshold: float
+
+    stage = "segment"
+    version = 1
+    script = "05_segment.py"
+    next_script = "06_evaluate.py"
+
+    @property
+    def name(self) -> str:
+        return f"segment_{self.threshold:.2f}"
+
+    @property
+    def dataset(self) -> str:
+        return f"segmentation/{self.threshold:.2f}"
+
+    @cached_property
+    def upstream(self) -> tuple[Stage, ...]:
+        return (agglomeration(self.run),)
+
+    @property
+    def reads(self) -> tuple[Stage, ...]:
+        return (FragmentsTask(self.run),)  # of the agglomeration, the lookup table
+
+    @property
+    def empty_is_an_answer(self) -> bool:
+        return self.run.config.segment.minimum_size > 0
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "segment.thresholds": round(self.threshold, 6),
+            "segment.minimum_size": self.run.config.segment.minimum_size,
+            "agglomerate.maximum_score": self.run.config.agglomerate.maximum_score,
+        }
+
+    def attributes(self) -> dict[str, Any]:
+        return {"threshold": self.threshold, "lookup_table": self.lut_checksum()}
+
+    def lut_checksum(self) -> int | None:
+        """Checksum of the stored lookup table; None if there is none that can be read."""
+        try:
+            return array_checksum(np.load(lut_path(self.run, self.threshold), mmap_mode="r"))
+        except (OSError, ValueError, EOFError):
+            return None
+
+    def is_intact(self) -> bool:
+        return lut_path(self.run, self.threshold).exists()
+
+    def damage(self) -> str:
+        return "" if self.lut_is_sound() else "the lookup table is missing or damaged"
+
+    def depends_on_whole_upstream(self) -> bool:
+        return True
+
+    def discard_whole(self) -> None:
+        lut_path(self.run, self.threshold).unlink(missing_ok=True)
+
+    def lut_is_sound(self) -> bool:
+        """Whether the lookup table is the one that the segmentation was begun with."""
+        checksum = self.lut_checksum()
+        return checksum is not None and checksum == self.open().array.attrs.get("lookup_table")
+
+    def prepare(self) -> None:
+        self._make_lut()
+        super().prepare()
+
+    def resume(self) -> None:
+        if self.lut_is_sound():
+            return
+        self._make_lut()
+        if not self.lut_is_sound():  # the graph is another one: what was relabelled is of no use
+            self.forget_blocks()
+            super().prepare()
+
+    def drop(self) -> None:
+        super().drop()
+        self.discard_whole()
+
+    def _make_lut(self) -> None:
+        config = self.run.config
+        with open_graph(self.run) as store:
+            nodes, edges = store.read_nodes(), store.read_edges()
+        lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
+        write_lut(lut_path(self.run, self.threshold), lut)
+
+    @contextmanager
+    def process(self) -> Iterator[BlockFunction]:
+        fragments, output = FragmentsTask(self.run).open_complete(), self.open_output()
+        lut = np.load(lut_path(self.run, self.threshold), mmap_mode="r")
+
+        def process_block(block: Block) -> None:
+            rows = lut_slice(lut, *self.grid.fragment_ids(block))
+            output.write(block, relabel(fragments.read(block.box), rows[:, 0], rows[:, 1]))
+
+        yield process_block
+
+
+def written_segmentations(run: Run) -> list[SegmentTask]:
+    """The segmentations that have been begun from the present graph, by threshold."""
+    names = [path.name for path in (run.volume / "segmentation").glob("*") if (path / ".zarray").exists()]
+    tasks = [SegmentTask(run, float(name)) for name in sorted(names)]
+    return [task for task in tasks if task.stored_key() == task.key]

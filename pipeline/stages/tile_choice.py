@@ -1,0 +1,89 @@
+"""What prediction makes of the machine: the device, what runs the network there, and the tile that fits."""
+
+from __future__ import annotations
+
+import torch
+from funlib.geometry import Coordinate
+
+from ..engine.blocks.grid import BlockGrid
+from ..engine.blocks.process import GIGABYTE, memory_per_worker
+from ..networks import EmbeddingNetwork, best_engine, build_network, choose_device
+from ..run import Run
+from .inference import read_box, working_bytes
+from .tiles import tile_blocks
+
+SHARE = 2
+"""A tile may need one of so many parts of the memory: the rest is for what libraries keep, and for blocks under way."""
+UNKNOWN_DEVICE = 8 * GIGABYTE
+"""What a GPU is taken to have that only the workers see."""
+WORTH_COMPILING = 1 << 24
+"""Voxels from which on compiled graphs pay: for each shape of input they take a second or two to compile."""
+
+
+def device_of_workers(run: Run, name: str) -> torch.device:
+    """The device of a name that workers will use; of jobs that ask for GPUs one of those, whatever this machine has.
+
+    Raises:
+        UserError: the configured device is not here.
+    """
+    cluster = run.config.cluster
+    if name == "auto" and cluster.executor == "slurm" and cluster.slurm.job("predict").gpus is not None:
+        return torch.device("cuda")
+    return choose_device(name, "predict.device")
+
+
+def choose_engine(run: Run, grid: BlockGrid) -> str:
+    """What runs the network best on this region."""
+    return (
+        best_engine(device_of_workers(run, run.config.predict.device)) if grid.box.size > WORTH_COMPILING else "torch"
+    )
+
+
+def most_workers(run: Run, device: str) -> int:
+    """Workers at a time: as configured; of those that share this machine's GPUs, `predict.workers_per_gpu` on each."""
+    workers = run.config.cluster.workers_of("predict")
+    if run.config.cluster.executor != "local" or device_of_workers(run, device).type == "cpu":
+        return workers
+    gpus = torch.cuda.device_count() if device == "auto" else 1
+    return min(workers, gpus * run.config.predict.workers_per_gpu)
+
+
+def choose_tile(run: Run, grid: BlockGrid, device: str) -> Coordinate:
+    """Blocks along z, y, x that make up a tile: as configured, or for `auto` what the memory allows.
+
+    On a GPU the shape of what is computed decides how it is rounded. So the tile is there a matter of the config, the
+    region and the kind of GPU; what is free at the moment, and the number of workers, have no say.
+
+    Args:
+        run: the run; of the network, only the config is looked at.
+        grid: of the blocks, which are chunks.
+        device: name of what computes.
+    """
+    predict = run.config.predict
+    if predict.tile_size != "auto":
+        return Coordinate(-(-t // b) for t, b in zip(predict.tile_size, grid.block_size, strict=True))
+    network, computes = _hollow_network(run), device_of_workers(run, device)
+    return tile_blocks(
+        grid,
+        read=lambda box: read_box(network, box, predict.offsets),
+        bytes_of=lambda read, shape: working_bytes(network, read, shape, predict.offsets, computes.type),
+        room=_room(run, computes),
+        workers=1 if computes.type == "cuda" else run.config.cluster.workers_of("predict"),
+    )
+
+
+def _hollow_network(run: Run) -> EmbeddingNetwork:
+    """The network that predicts, without weights."""
+    with torch.device("meta"):
+        return build_network(run.config.predicting.network)
+
+
+def _room(run: Run, device: torch.device) -> int:
+    """Bytes that a tile may need."""
+    config = run.config
+    if config.predict.memory is not None:
+        return int(config.predict.memory * GIGABYTE)
+    if device.type == "cpu":
+        return memory_per_worker(config.cluster, "predict") // SHARE
+    whole = torch.cuda.mem_get_info(device)[1] if torch.cuda.is_available() else UNKNOWN_DEVICE
+    return whole // SHARE // config.predict.workers_per_gpu

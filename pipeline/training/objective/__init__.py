@@ -1,0 +1,1 @@
+"""What a training step minimises: losses, targets, distillation, validation."""

@@ -1,0 +1,174 @@
+"""What a student copies from its teacher: all terms of distillation, on the voxels that both embed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from ...config import DistillationConfig, Offset
+from ...distillation import EmbeddedPatch, GraphRelationDistillation, LayerFeatures
+from .embedding import embed_with_layers, spatial
+from .flow import FlowTerms
+from .predictions import PredictionTerms
+from .schedule import warm_up_share
+from .step_clock import FLOW, PREDICTIONS, RELATIONS, TEACHER, Part, unwatched
+from .teacher_instances import TeacherInstances
+from .views import Layers, View, as_sections, common_part, in_sections, projections
+
+Terms = dict[str, torch.Tensor]
+
+
+class Distiller(nn.Module):
+    """A frozen teacher and the losses that compare a student with it.
+
+    The teacher is no part of this module's parameters or state. Separate images, and two networks for images with a
+    graph that has no offset along z, are compared section by section.
+
+    Args:
+        config: terms, weights, layers.
+        offsets: of the affinity graph.
+        student, teacher: the two networks and what each embeds of a patch.
+        autocast: reduced precision for the teacher, or None.
+        seed: of the samples from the memory.
+        images: the sections are separate images.
+        paraphrasers: trained ones of the layers of graph flow; None compares the teacher's features as they are.
+        instances: gives the unlabelled samples of a batch instances; None leaves them without.
+
+    Raises:
+        UserError: the networks cannot be compared as configured.
+    """
+
+    def __init__(
+        self,
+        config: DistillationConfig,
+        offsets: tuple[Offset, ...],
+        student: View,
+        teacher: View,
+        autocast: torch.dtype | None,
+        seed: int,
+        images: bool = False,
+        *,
+        paraphrasers: nn.ModuleDict | None = None,
+        instances: TeacherInstances | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.autocast = autocast
+        self.common = common_part(student, teacher)
+        self.instances = instances
+        self._student = (student,)  # in tuples, so that torch does not take them for parts of this module
+        self._teacher = (teacher,)
+        teacher.network.eval().requires_grad_(False)
+        graph_offsets = offsets if config.offsets is None else config.offsets
+        self.images = images or in_sections(graph_offsets, student, teacher)
+        compared = tuple(offset[1:] for offset in graph_offsets) if self.images else graph_offsets
+        self.losses = GraphRelationDistillation(
+            compared,
+            node_weight=config.node_weight,
+            edge_weight=config.edge_weight,
+            affinity_weight=config.affinity_weight,
+            inter_edge_weight=config.inter_edge_weight,
+            inter_affinity_weight=config.inter_affinity_weight,
+            memory_size=config.memory_size,
+            memory_sample=config.memory_sample,
+            projections=projections(config, student, teacher),
+            balanced=config.affinity_comparison == "balanced",
+            least_lengths=(student.network.least_length, teacher.network.least_length),
+            seed=seed,
+        )
+        self.flow = None if config.graph_flow is None else FlowTerms(config.graph_flow, paraphrasers)
+        self.predictions = PredictionTerms(config, compared, seed) if config.logits or config.adversarial else None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Tapped layers of both networks that the terms need, each once."""
+        of_flow = () if self.config.graph_flow is None else self.config.graph_flow.layers
+        return tuple(dict.fromkeys((*self.config.layers, *of_flow)))
+
+    def weights(self, iteration: int) -> dict[str, float]:
+        """The weight of each term that is computed in an iteration, warm-up included."""
+        share = warm_up_share(iteration, self.config.warm_up)
+        parts = [part.weights for part in (self.losses, self.flow, self.predictions) if part is not None]
+        return {name: weight * share for part in parts for name, weight in part.items() if weight}
+
+    def forward(
+        self,
+        embedded: EmbeddedPatch,
+        layers: Layers,
+        raw: torch.Tensor,
+        labels: torch.Tensor,
+        iteration: int,
+        part: Part = unwatched,
+    ) -> tuple[torch.Tensor, Terms]:
+        """The weighted sum of the terms, and each term.
+
+        Args:
+            embedded: (b, d, z, y, x) by the student.
+            layers: its tapped features.
+            raw: (b, 1, z, y, x) that it saw.
+            labels: (b, z, y, x) int64 of the voxels that it embedded.
+            iteration: counted from 0.
+            part: in whose contexts the parts of the step run.
+        """
+        student, teacher = self._student[0], self._teacher[0]
+        with torch.no_grad(), part(TEACHER):
+            taught, taught_layers = embed_with_layers(teacher.network, raw, self.autocast, self.layers)
+        in_student, in_teacher = (spatial(self.common.relative_to(view.part)) for view in (student, teacher))
+        if self.common != student.part:
+            embedded = EmbeddedPatch(embedded.embedding[in_student], embedded.least_length)
+        taught, labels = taught[in_teacher], labels[in_student]
+        if self.instances is not None:
+            labels = self.instances(taught, labels)
+        if self.images:
+            embedded = EmbeddedPatch(as_sections(embedded.embedding), embedded.least_length)
+            taught, labels = as_sections(taught), labels.flatten(0, 1)
+        of_teacher = EmbeddedPatch(taught, teacher.network.least_length)
+        scale = warm_up_share(iteration, self.config.warm_up)
+        with part(RELATIONS):
+            total, terms = self._relations(embedded, of_teacher, labels, (layers, taught_layers), scale)
+        for losses, named in self._label_free(embedded, of_teacher, (layers, taught_layers), part):
+            total = total + scale * sum(losses.weights[name] * value for name, value in named.items())
+            terms |= {name: value.detach() for name, value in named.items()} | losses.told
+        return total, terms
+
+    def _relations(
+        self,
+        embedded: EmbeddedPatch,
+        taught: EmbeddedPatch,
+        labels: torch.Tensor,
+        layers: tuple[Layers, Layers],
+        scale: float,
+    ) -> tuple[torch.Tensor, Terms]:
+        """Graph relation distillation of the embeddings and of its own layers."""
+        chosen = [{name: features[name] for name in self.config.layers} for features in layers]
+        placed = [view.placed(c, self.common) for view, c in zip((*self._student, *self._teacher), chosen, strict=True)]
+        if self.images:
+            placed = [_layer_sections(features) for features in placed]
+        return self.losses(
+            embedded, taught, labels, student_layers=placed[0], teacher_layers=placed[1], weight_scale=scale
+        )
+
+    def _label_free(
+        self, embedded: EmbeddedPatch, taught: EmbeddedPatch, layers: tuple[Layers, Layers], part: Part
+    ) -> Iterator[tuple[FlowTerms | PredictionTerms, Terms]]:
+        """The configured parts that look at no label, and the unweighted terms of each."""
+        if self.flow is not None:
+            learnt, shown = (
+                {name: as_sections(f) if self.images else f for name, f in features.items()} for features in layers
+            )
+            with part(FLOW):
+                flow = self.flow(learnt, shown)
+            yield self.flow, flow
+        if self.predictions is not None:
+            with part(PREDICTIONS):
+                predictions = self.predictions(embedded, taught)
+            yield self.predictions, predictions
+
+
+def _layer_sections(layers: dict[str, LayerFeatures]) -> dict[str, LayerFeatures]:
+    return {
+        name: LayerFeatures(as_sections(layer.features), layer.downsampling[1:], layer.begin[1:])
+        for name, layer in layers.items()
+    }

@@ -1,0 +1,76 @@
+"""What a network is trained for: supervision by labels, and for a student what it copies from its teacher."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ...config import Offset, TargetsConfig
+from ...distillation import EmbeddedPatch, SupervisedAffinityLoss
+from .distiller import Distiller, Terms
+from .step_clock import SUPERVISED, Part, unwatched
+from .views import Layers
+
+
+class Objective(nn.Module):
+    """The loss of a training step.
+
+    Args:
+        targets: offsets of the affinities in a batch, and the weight of the background.
+        least_length: of the network's embeddings.
+        distiller: for a student that learns from a teacher.
+        offsets: those of the targets' offsets that are supervised. Default: all.
+    """
+
+    def __init__(
+        self,
+        targets: TargetsConfig,
+        least_length: float,
+        distiller: Distiller | None = None,
+        offsets: tuple[Offset, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        supervised = targets.offsets if offsets is None else offsets
+        self.channels = [targets.offsets.index(offset) for offset in supervised]
+        self.supervised = SupervisedAffinityLoss(supervised, targets.background_weight, least_length)
+        self.distiller = distiller
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Tapped layers of the trained network that the loss needs."""
+        return () if self.distiller is None else self.distiller.layers
+
+    def weights(self, iteration: int) -> dict[str, float]:
+        """The weight of each term in an iteration."""
+        if self.distiller is None:
+            return {"supervised": 1.0}
+        return {"supervised": self.distiller.config.supervised_weight, **self.distiller.weights(iteration)}
+
+    def forward(
+        self,
+        embedding: torch.Tensor,
+        layers: Layers,
+        batch: dict[str, torch.Tensor],
+        iteration: int,
+        part: Part = unwatched,
+    ) -> tuple[torch.Tensor, Terms]:
+        """The loss and its named, unweighted terms.
+
+        Args:
+            embedding: (b, d, z, y, x) float32.
+            layers: tapped features.
+            batch: `raw` (b, 1, z, y, x), `labels` (b, z, y, x), `affinities` and `mask` (b, k, z, y, x). The mask is 0
+                in unlabelled samples, which leaves them out of the supervised loss.
+            iteration: counted from 0.
+            part: in whose contexts the parts of the step run.
+        """
+        with part(SUPERVISED):
+            targets, known = batch["affinities"][:, self.channels], batch["mask"][:, self.channels]
+            embedded = EmbeddedPatch(embedding, self.supervised.least_length)
+            total = self.supervised(embedded, targets, known, batch["labels"])
+        terms = {"supervised": total.detach()}
+        if self.distiller is not None:
+            distilled, named = self.distiller(embedded, layers, batch["raw"], batch["labels"], iteration, part)
+            terms.update(named)
+            total = self.distiller.config.supervised_weight * total + distilled
+        return total, terms

@@ -1,0 +1,100 @@
+"""The file of the paraphrasers: what is in it, and whether it belongs to this teacher and student."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...distillation import Paraphraser
+from ...errors import UserError
+from ...run import Run, replaced_file
+
+WHERE = "student.distillation.graph_flow.paraphraser"
+FORMAT = 1
+KEYS = {"format", "settings", "channels", "dimensions", "iteration", "model", "optimizer"}
+
+Channels = Mapping[str, tuple[int, int]]
+"""Channels of teacher and student by layer."""
+
+
+def paraphraser_path(run: Run) -> Path:
+    """Where a run keeps its own paraphrasers."""
+    return run.directory / "paraphraser" / "paraphraser.pt"
+
+
+def build_paraphrasers(channels: Channels, dimensions: int) -> nn.ModuleDict:
+    """Untrained paraphrasers by layer; dimensions as in `Paraphraser`."""
+    return nn.ModuleDict(
+        {layer: Paraphraser(taught, learnt, dimensions) for layer, (taught, learnt) in channels.items()}
+    )
+
+
+def write_paraphrasers(path: Path, document: dict[str, Any]) -> None:
+    """Write the file in one step: a reader sees a whole one or none.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    assert document.keys() | {"format"} == KEYS
+    try:
+        with replaced_file(path) as file:
+            torch.save({**document, "format": FORMAT}, file)
+    except RuntimeError as error:  # what torch makes of a disk that is full
+        raise UserError("cannot be written; is the disk full?", str(path)) from error
+
+
+def read_paraphrasers(path: Path) -> dict[str, Any]:
+    """The content of the file, on the CPU.
+
+    Raises:
+        UserError: it is missing, damaged, or something else.
+    """
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(
+            "there is no such paraphraser; workflows/00b_train_paraphraser.py trains it", str(path)
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        raise UserError("cannot be read as a paraphraser: damaged, or something else; delete it", str(path)) from None
+    if not isinstance(document, dict) or document.keys() != KEYS or document["format"] != FORMAT:
+        raise UserError("is no paraphraser of this version; delete it, and it is trained anew", str(path))
+    return document
+
+
+def load_paraphrasers(path: Path, channels: Channels, dimensions: int, student: Mapping[str, str]) -> nn.ModuleDict:
+    """Trained paraphrasers, frozen.
+
+    Args:
+        path: the file.
+        channels: of teacher and student by layer, as the networks have them.
+        dimensions: 2 where sections are compared by themselves, otherwise 3.
+        student: settings of the student's training, see `training_settings`; they name the teacher.
+
+    Raises:
+        UserError: the file cannot be read, its training is not finished, or it belongs to other networks.
+    """
+    document = read_paraphrasers(path)
+    if document["settings"]["teacher.checkpoint"] != student["teacher.checkpoint"]:
+        raise UserError(f"{path} paraphrases another teacher than this; train it anew, or name one that fits", WHERE)
+    if document["channels"] != {layer: list(pair) for layer, pair in channels.items()}:
+        raise UserError(
+            f"{path} brings the channels {json.dumps(document['channels'])} (teacher, student) together, but the "
+            f"networks have {json.dumps(channels)}; train it anew",
+            WHERE,
+        )
+    if document["dimensions"] != dimensions:
+        raise UserError(f"{path} is for {document['dimensions']} dimensions, not {dimensions}; train it anew", WHERE)
+    paraphrasers = build_paraphrasers(channels, dimensions)
+    paraphrasers.load_state_dict(document["model"])
+    if not all(bool(paraphraser.trained) for paraphraser in paraphrasers.values()):
+        raise UserError(
+            f"the training of {path} is not finished; workflows/00b_train_paraphraser.py continues it", WHERE
+        )
+    return paraphrasers.requires_grad_(False).eval()

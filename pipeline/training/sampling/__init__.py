@@ -1,0 +1,1 @@
+"""Where training samples come from: regions, augmentation, targets, loading in worker processes."""

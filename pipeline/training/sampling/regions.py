@@ -1,0 +1,228 @@
+"""The regions that training samples come from, labelled or not, and whether they can serve."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+from funlib.geometry import Coordinate
+
+from ...errors import UserError
+from ...networks.intensity import normalise_raw
+from ...run import Run, region_box
+from ...volumes import Box, Volume, open_volume, volume_exists
+
+CACHE_BYTES = 512 * 2**20
+"""Decoded chunks that one loader process keeps in memory, over all its volumes."""
+
+
+class ChunkCache:
+    """Reads boxes of volumes and keeps the chunks read last, up to a fixed number of bytes.
+
+    Random patches meet the same chunks again and again; decoding them costs more than everything else in a sample.
+    """
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self.limit = limit
+        self._chunks: OrderedDict[tuple[str, tuple[int, ...]], np.ndarray] = OrderedDict()
+        self._bytes = 0
+
+    def read(self, volume: Volume, box: Box) -> np.ndarray:
+        """The voxels of a box inside a volume, (z, y, x).
+
+        Raises:
+            UserError: a chunk cannot be read; names it.
+        """
+        chunk = Coordinate(volume.array.chunks)
+        first = box.begin // chunk
+        last = Coordinate(-(-end // size) for end, size in zip(box.end, chunk, strict=True))
+        data = np.empty(box.shape, dtype=volume.array.dtype)
+        for position in itertools.product(*map(range, first, last)):
+            voxels = self._chunk(volume, position)
+            to_data, of_chunk = [], []
+            for index, size, begin, end in zip(position, chunk, box.begin, box.end, strict=True):
+                low, high = max(index * size, begin), min((index + 1) * size, end)
+                to_data.append(slice(low - begin, high - begin))
+                of_chunk.append(slice(low - index * size, high - index * size))
+            data[tuple(to_data)] = voxels[tuple(of_chunk)]
+        return data
+
+    def _chunk(self, volume: Volume, position: tuple[int, ...]) -> np.ndarray:
+        key = (volume.name, position)
+        if key in self._chunks:
+            self._chunks.move_to_end(key)
+            return self._chunks[key]
+        begin = Coordinate(position) * Coordinate(volume.array.chunks)
+        voxels = volume.read(Box(begin, begin + Coordinate(volume.array.chunks)).intersect(volume.box))
+        self._chunks[key] = voxels
+        self._bytes += voxels.nbytes
+        while self._bytes > self.limit and len(self._chunks) > 1:
+            self._bytes -= self._chunks.popitem(last=False)[1].nbytes
+        return voxels
+
+
+@dataclass(frozen=True)
+class RawRegion:
+    """A region of an imported source, of which only raw is known.
+
+    Attributes:
+        raw: intensities.
+        box: the region's voxels.
+        where: dotted config path, for messages.
+    """
+
+    raw: Volume
+    box: Box
+    where: str
+
+    def read_raw(self, box: Box, cache: ChunkCache) -> np.ndarray:
+        """Intensities of a box, (z, y, x) float32 in [-1, 1]."""
+        return normalise_raw(cache.read(self.raw, box))
+
+
+@dataclass(frozen=True)
+class LabelledRegion(RawRegion):
+    """A region of an imported source with its labels.
+
+    Attributes:
+        labels: object ids; 0 is background.
+        mask: non-zero where the volume is to be used, or None for everywhere.
+        unlabelled_id: the label value of voxels that are not annotated.
+    """
+
+    labels: Volume
+    mask: Volume | None
+    unlabelled_id: int | None
+
+    def read_labels(self, box: Box, cache: ChunkCache) -> np.ndarray:
+        """Object ids of a box, (z, y, x) uint64; 0 where it is background or not annotated."""
+        labels = cache.read(self.labels, box)
+        if self.unlabelled_id is not None or self.mask is not None:
+            labels[~self.read_annotated(box, cache)] = 0
+        return labels
+
+    def read_annotated(self, box: Box, cache: ChunkCache) -> np.ndarray:
+        """Where labels are known, (z, y, x) bool."""
+        annotated = np.ones(box.shape, dtype=bool)
+        if self.unlabelled_id is not None:
+            annotated &= cache.read(self.labels, box) != self.unlabelled_id
+        if self.mask is not None:
+            annotated &= cache.read(self.mask, box) != 0
+        return annotated
+
+
+def training_regions(run: Run) -> list[LabelledRegion]:
+    """The regions of `volumes.train`.
+
+    Raises:
+        UserError: there is none, or one has no labels or reaches beyond its source.
+    """
+    regions = run.config.volumes.train
+    if not regions:
+        raise UserError("training needs at least one labelled region", "volumes.train")
+    return [_open_region(run, index) for index in range(len(regions))]
+
+
+def validation_region(run: Run) -> LabelledRegion | None:
+    """The region of `volumes.validate`, or None if there is none.
+
+    Raises:
+        UserError: it has no labels or reaches beyond its source.
+    """
+    return None if run.config.volumes.validate_ is None else _open_region(run, None)
+
+
+def unlabelled_regions(run: Run) -> list[RawRegion]:
+    """The regions of `volumes.unlabelled`.
+
+    Raises:
+        UserError: one reaches beyond its source, or has voxels in common with the validation region.
+    """
+    volumes, regions = run.config.volumes, []
+    for index, region in enumerate(volumes.unlabelled):
+        where = f"volumes.unlabelled.{index}"
+        raw = run.open_raw(region.source)
+        box = region_box(region, raw.shape, where)
+        held_out = volumes.validate_
+        if held_out is not None and held_out.source == region.source:
+            common = box.intersect(region_box(held_out, raw.shape, "volumes.validate"))
+            if common.size > 0:
+                raise UserError(
+                    f"the voxels from {tuple(common.begin)} to {tuple(common.end)} belong to volumes.validate, too, "
+                    "which training must never see; give another region",
+                    where,
+                )
+        regions.append(RawRegion(raw, box, where))
+    return regions
+
+
+def _open_region(run: Run, index: int | None) -> LabelledRegion:
+    volumes = run.config.volumes
+    region = volumes.validate_ if index is None else volumes.train[index]
+    where = "volumes.validate" if index is None else f"volumes.train.{index}"
+    assert region is not None
+    raw = run.open_raw(region.source)
+    if not run.has_labels(region.source):
+        raise UserError(f"the source {region.source!r} has no labels; training and validation need them", where)
+    container = run.container(region.source)
+    mask = open_volume(container, "mask") if volume_exists(container, "mask") else None
+    box = region_box(region, raw.shape, where)
+    labels = run.open_labels(region.source)
+    return LabelledRegion(raw, box, where, labels, mask, run.config.targets.unlabelled_id)
+
+
+def check_regions(
+    regions: list[LabelledRegion], unlabelled: list[RawRegion], output_shape: Coordinate, isotropic: bool
+) -> None:
+    """Refuse regions that cannot fill one sample.
+
+    Args:
+        regions: the training regions.
+        unlabelled: those without labels.
+        output_shape: voxels that the network predicts from one patch, all of which must have labels, if there are any.
+        isotropic: whether samples may exchange z with y and x.
+
+    Raises:
+        UserError: a region is smaller than a sample, carries no label though it should, has another voxel size than the
+            others, or is anisotropic where it must not be.
+    """
+    for region in (*regions, *unlabelled):
+        _check_geometry(region, regions[0], output_shape, isotropic)
+    for region in regions:
+        if not _has_labels(region):
+            raise UserError("no voxel of the region carries a label", region.where)
+
+
+def _check_geometry(region: RawRegion, first: RawRegion, output_shape: Coordinate, isotropic: bool) -> None:
+    shape = region.box.shape
+    if region.raw.voxel_size != first.raw.voxel_size:
+        raise UserError(
+            f"voxels of {tuple(region.raw.voxel_size)} nm, but {first.where} has {tuple(first.raw.voxel_size)}; "
+            "all training regions need the same voxel size",
+            region.where,
+        )
+    if any(have < need for have, need in zip(shape, output_shape, strict=True)):
+        raise UserError(
+            f"the region has {tuple(shape)} voxels, but one patch needs {tuple(output_shape)} of it; give a larger "
+            "region or a smaller training.patch_shape",
+            region.where,
+        )
+    if isotropic and len(set(region.raw.voxel_size)) > 1:
+        raise UserError(
+            f"voxels of {tuple(region.raw.voxel_size)} nm are not isotropic, z cannot be exchanged with y and x",
+            "augment.transpose_all",
+        )
+
+
+def _has_labels(region: LabelledRegion) -> bool:
+    """Whether any voxel is annotated as an object; stops at the first section block that has one."""
+    depth = int(region.labels.array.chunks[0])
+    cache = ChunkCache(limit=0)
+    for begin in range(region.box.begin[0], region.box.end[0], depth):
+        end = min(begin + depth, region.box.end[0])
+        slab = Box(Coordinate(begin, *region.box.begin[1:]), Coordinate(end, *region.box.end[1:]))
+        if region.read_labels(slab, cache).any():
+            return True
+    return False

@@ -1,0 +1,107 @@
+"""What a training tells: TensorBoard, `curves.jsonl` for the report, and a progress bar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from ...errors import UserError
+from ..objective.step_clock import Split
+
+
+class TrainingLog:
+    """Writes curves and pictures of one network; a context manager.
+
+    What was logged after iteration `start` by an earlier run that got further than its last checkpoint is dropped.
+
+    Args:
+        directory: the network's folder; gets `curves.jsonl` and `logs/`.
+        start: iterations done so far.
+        total: iterations to do in all.
+        name: of the progress bar.
+    """
+
+    def __init__(self, directory: Path, start: int, total: int, name: str) -> None:
+        self.curves = directory / "curves.jsonl"
+        self._rewind(start)
+        self.progress = tqdm(total=total, initial=start, desc=name, unit="it", dynamic_ncols=True, smoothing=0.05)
+        self.writer = SummaryWriter(str(directory / "logs"), purge_step=start + 1)
+
+    def __enter__(self) -> TrainingLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.progress.close()
+        self.writer.close()
+
+    def advance(self, loss: float, waiting: float | None = None) -> None:
+        """One more iteration is done; lately training has waited for data for a share of the time."""
+        told = {} if waiting is None else {"data": f"{waiting:.0%}"}
+        self.progress.set_postfix(loss=f"{loss:.4f}", **told, refresh=False)
+        self.progress.update()
+
+    def scalars(
+        self, iteration: int, values: Mapping[str, float], weights: Mapping[str, float], seconds: float
+    ) -> None:
+        """Log the losses of an iteration, unweighted, and their weights in the sum."""
+        for group, numbers in (("training", values), ("weight", weights)):
+            for name, value in numbers.items():
+                self.writer.add_scalar(f"{group}/{name}", value, iteration)
+        self._append({"iteration": iteration, **values, "weights": dict(weights), "seconds": round(seconds, 3)})
+
+    def split(self, iteration: int, split: Split) -> None:
+        """Log milliseconds of a step and of its parts, and the share of waiting for data."""
+        self.writer.add_scalar("time/waiting for data (share)", split.waiting, iteration)
+        for name, seconds in (("a step", split.seconds), *split.parts.items()):
+            self.writer.add_scalar(f"time/{name} (ms)", 1e3 * seconds, iteration)
+
+    def validation(self, iteration: int, values: Mapping[str, float]) -> None:
+        """Log the scores of a validation."""
+        for name, value in values.items():
+            self.writer.add_scalar(f"validation/{name}", value, iteration)
+        self._append({"iteration": iteration, "validation": dict(values)})
+
+    def picture(self, iteration: int, name: str, picture: np.ndarray) -> None:
+        """Log a picture, (y, x, 3) uint8."""
+        self.writer.add_image(name, picture, iteration, dataformats="HWC")
+
+    def has_validation(self, iteration: int) -> bool:
+        """Whether the scores of an iteration are logged."""
+        return any("validation" in line and line["iteration"] == iteration for line in read_curves(self.curves))
+
+    def _append(self, line: dict[str, Any]) -> None:
+        try:
+            with self.curves.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot be written: {error.strerror or error}", str(self.curves)) from error
+
+    def _rewind(self, iteration: int) -> None:
+        kept = [line for line in read_curves(self.curves) if line["iteration"] <= iteration]
+        try:
+            self.curves.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.curves.with_suffix(".partial")
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            temporary.replace(self.curves)
+        except OSError as error:
+            raise UserError(f"cannot be written: {error.strerror or error}", str(self.curves)) from error
+
+
+def read_curves(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `curves.jsonl`, without one that a crash cut short; empty if there is no such file."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines

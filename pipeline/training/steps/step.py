@@ -1,0 +1,148 @@
+"""One optimiser step as a gunpowder node: student and frozen teacher see the same batch, named losses are summed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import gunpowder as gp
+import torch
+from funlib.geometry import Roi
+from gunpowder.nodes.generic_train import GenericTrain
+from torch import nn
+
+from ...config import ScheduleConfig
+from ...networks import EmbeddingNetwork
+from ..objective.embedding import embed_with_layers
+from ..objective.objective import Objective
+from ..objective.schedule import learning_rate
+from ..objective.step_clock import BACKWARD, COPY, OPTIMIZER, STUDENT, StepClock
+from ..sampling.loader import BatchLoader
+from ..sampling.nodes import VOXEL
+from ..sampling.samples import BATCH_KEYS, Sampling
+
+
+class LoaderSource(gp.BatchProvider):
+    """Hands the loader's batches to gunpowder, in the order of the iterations."""
+
+    def __init__(self, loader: BatchLoader, clock: StepClock) -> None:
+        self.loader = loader
+        self.clock = clock
+        self.errors: list[Exception] = []
+
+    def setup(self) -> None:
+        for key, spec in whole_batch_request(self.loader.sampling).items():
+            self.provides(key, gp.ArraySpec(spec.roi, VOXEL))
+
+    def provide(self, request: gp.BatchRequest) -> gp.Batch:
+        try:
+            with self.clock.data():
+                arrays = self.loader.next()
+        except Exception as error:
+            self.errors.append(error)
+            raise
+        batch = gp.Batch()
+        for name, key in BATCH_KEYS.items():
+            batch[key] = gp.Array(arrays[name], gp.ArraySpec(request[key].roi, VOXEL))
+        return batch
+
+
+@dataclass
+class StepResult:
+    """What the last step did.
+
+    Attributes:
+        terms: value of every loss term, their weighted sum as `loss`, and the gradient's norm and the learning rate.
+        weights: by which each loss term entered the sum.
+        raw: (z, y, x) of the first sample, the part that was embedded.
+        targets: (k, z, y, x) of the first sample.
+        embedding: (d, z, y, x) of the first sample.
+    """
+
+    terms: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    raw: torch.Tensor | None = None
+    targets: torch.Tensor | None = None
+    embedding: torch.Tensor | None = None
+
+
+class TrainStep(GenericTrain):
+    """gunpowder's training node for an embedding network.
+
+    It keeps what a checkpoint needs: network, objective (with its distillation state), optimiser and gradient scaler.
+
+    Args:
+        network: learns; on its device.
+        objective: the losses, on the same device.
+        schedule: learning rate, clipping, weight decay.
+        autocast: reduced precision, or None.
+    """
+
+    def __init__(
+        self,
+        network: EmbeddingNetwork,
+        objective: Objective,
+        schedule: ScheduleConfig,
+        autocast: torch.dtype | None,
+    ) -> None:
+        super().__init__(inputs=dict(BATCH_KEYS), outputs={}, gradients={})
+        self.network = network
+        self.objective = objective
+        self.schedule = schedule
+        self.autocast = autocast
+        self.device = next(network.parameters()).device
+        self.parameters: list[nn.Parameter] = [
+            parameter for module in (network, objective) for parameter in module.parameters() if parameter.requires_grad
+        ]
+        self.optimizer = torch.optim.Adam(
+            self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=autocast == torch.float16)
+        self.iteration = 0
+        self.result = StepResult()
+        self.clock = StepClock(self.device)
+
+    def train_step(self, batch: gp.Batch, request: gp.BatchRequest) -> None:
+        """One step on a batch; gunpowder calls it."""
+        part = self.clock.part
+        with part(COPY):
+            tensors = {name: torch.from_numpy(batch[key].data).to(self.device) for name, key in BATCH_KEYS.items()}
+        rate = learning_rate(self.schedule, self.iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with part(STUDENT):
+            embedding, layers = embed_with_layers(self.network, tensors["raw"], self.autocast, self.objective.layers)
+        loss, terms = self.objective(embedding, layers, tensors, self.iteration, part)
+        with part(BACKWARD):
+            self.scaler.scale(loss).backward()
+        with part(OPTIMIZER):
+            self.scaler.unscale_(self.optimizer)
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.gradient_clip or math.inf)
+            batch.loss = float(loss.detach())
+            if math.isfinite(batch.loss):
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+        weights = self.objective.weights(self.iteration)
+        self.iteration += 1
+        batch.iteration = self.iteration
+        values = {"loss": batch.loss, **{name: float(value) for name, value in terms.items()}}
+        self.result = StepResult(
+            terms={**values, "gradient_norm": float(norm), "learning_rate": rate},
+            weights=weights,
+            raw=tensors["raw"][0, 0],
+            targets=tensors["affinities"][0],
+            embedding=embedding[0].detach(),
+        )
+
+
+def whole_batch_request(sampling: Sampling) -> gp.BatchRequest:
+    """The request for one training step. Its seed is fixed: randomness is the loader's affair."""
+    request = gp.BatchRequest(random_seed=0)
+    for name, key in BATCH_KEYS.items():
+        if name == "raw":
+            request[key] = gp.ArraySpec(Roi((0, 0, 0), sampling.patch))
+        else:
+            request[key] = gp.ArraySpec(Roi(sampling.output.begin, sampling.output.shape))
+    return request

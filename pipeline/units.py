@@ -1,0 +1,48 @@
+"""Numbers in words for people: durations, counts, bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+KIBI = 1024
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:.1f} days"
+
+
+def short_number(number: float) -> str:
+    """Three digits and the unit that suits."""
+    for unit in ("", " k", " M"):
+        if number < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g} G"
+
+
+def memory_size(number: float) -> str:
+    """Bytes of memory in binary units."""
+    for unit in ("B", "KiB", "MiB"):
+        if number < KIBI:
+            return f"{number:.0f} {unit}"
+        number /= KIBI
+    return f"{number:.1f} GiB"
+
+
+def disk_size(count: float) -> str:
+    """Bytes on disk in decimal units."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def times(shape: Sequence[int]) -> str:
+    """An extent as `64×128×128`."""
+    return "×".join(str(extent) for extent in shape)

@@ -1,0 +1,35 @@
+"""Arrays on disk with their place in the world, and boxes of voxels."""
+
+from .arrays import (
+    SPATIAL_AXES,
+    Box,
+    Volume,
+    cells_of,
+    chunks_of,
+    compressor_of,
+    create_volume,
+    crop,
+    delete_volume,
+    mirror_indices,
+    open_volume,
+    volume_exists,
+)
+from .chunks import CheckedStore, blosc_length, decoded
+
+__all__ = [
+    "SPATIAL_AXES",
+    "Box",
+    "CheckedStore",
+    "Volume",
+    "blosc_length",
+    "cells_of",
+    "chunks_of",
+    "compressor_of",
+    "create_volume",
+    "crop",
+    "decoded",
+    "delete_volume",
+    "mirror_indices",
+    "open_volume",
+    "volume_exists",
+]

@@ -1,0 +1,229 @@
+"""The status as a user reads it: on a terminal, in a browser, in a program."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from status_runs import another_was_the_driver, driver_at_work, look, mark_done
+from test_cli import keep_logging
+from voronoi_run import make_run, store_affinities
+
+from pipeline.cli import run_script
+from pipeline.engine.status import (
+    DriverStatus,
+    Life,
+    Look,
+    Standing,
+    State,
+    WorkerStatus,
+    render_text,
+    status_document,
+    write_page,
+)
+from pipeline.engine.status.read_workers import worker_statuses
+from pipeline.engine.tracking.error_kinds import Trouble
+from pipeline.engine.tracking.failures import record_failure
+from pipeline.engine.tracking.worker_records import DONE, Entry
+from pipeline.stages.by_script import extract_fragments
+
+__all__ = ["keep_logging"]
+
+SCRIPT = Path(__file__).parents[3] / "workflows" / "status.py"
+WORKS = DriverStatus(Life.WORKS, "elsewhere", 1, began=0.0)
+
+
+def entry(worker: str, **values: object) -> Entry:
+    """A worker on another machine that began a while ago."""
+    fresh = Entry(worker, f"node{int(float(worker)) % 4}", 1000, None, f"/logs/{worker}", began=10.0, heard=10.0)
+    return replace(fresh, **values)  # type: ignore[arg-type]
+
+
+def standings(*entries: Entry, time: float = 1000.0) -> dict[str, Standing]:
+    statuses = worker_statuses("predict", entries, State.RUNNING, WORKS, time)
+    return {status.worker: status.standing for status in statuses}
+
+
+def test_a_block_that_takes_much_longer_than_any_before_is_flagged() -> None:
+    assert standings(
+        entry("0", blocks={1: 900.0}, longest=20.0),
+        entry("1", blocks={2: 970.0}),
+        entry("2"),
+    ) == {"0": Standing.SLOW, "1": Standing.BUSY, "2": Standing.IDLE}
+
+
+def test_short_blocks_are_not_called_slow_for_a_few_seconds() -> None:
+    assert standings(entry("0", blocks={1: 995.0}, longest=0.1)) == {"0": Standing.BUSY}
+
+
+def test_a_job_that_goes_on_in_the_place_of_another_settles_that_one() -> None:
+    assert standings(
+        entry("0", state="left: 12 s to the time limit"),
+        entry("0.1", began=20.0, blocks={4: 15.0}),
+        entry("0.2", began=30.0, blocks={5: 990.0}),
+        entry("1", state="left: told to end by the cluster"),
+        entry("2", state=DONE),
+    ) == {
+        "0": Standing.REPLACED,
+        "0.1": Standing.REPLACED,
+        "0.2": Standing.BUSY,
+        "1": Standing.LEFT,
+        "2": Standing.DONE,
+    }
+
+
+def many_workers() -> tuple[WorkerStatus, ...]:
+    busy = [entry(str(worker), blocks={worker: 999.0}, longest=1.0) for worker in range(300)]
+    slow = entry("300", blocks={7: 100.0})
+    left = entry("301", state="cannot reach the driver")
+    return tuple(worker_statuses("predict", [*busy, slow, left], State.RUNNING, WORKS, 1000.0))
+
+
+def test_hundreds_of_workers_are_summed_up_with_trouble_first(tmp_path: Path) -> None:
+    status = replace(look(make_run(tmp_path)), workers=tuple(sorted(many_workers(), key=standing_order)))
+    text = render_text(status, Look())
+    assert "workers: 1 left, 1 slow, 300 busy, on 4 nodes" in text
+    rows = [line for line in text.splitlines() if line.startswith("  predict")]
+    assert len(rows) == 20
+    assert "left: cannot reach the driver" in rows[0] and rows[1].endswith("slow")
+    assert "log: /logs/301" in text
+    assert "and 282 more; --all lists all" in text
+    assert len([line for line in render_text(status, Look(), everyone=True).splitlines() if "  predict" in line]) == 302
+
+
+def standing_order(worker: WorkerStatus) -> int:
+    return list(Standing).index(worker.standing)
+
+
+def test_the_text_fits_a_terminal_and_has_colours_only_if_asked(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with driver_at_work(run, seconds=5000) as (predict, _):
+        mark_done(predict, 9)
+        status = look(run)
+    plain, coloured = render_text(status, Look()), render_text(status, Look(colour=True))
+    paths = (str(tmp_path), "workflows")
+    assert all(len(line) <= 100 for line in plain.splitlines() if not any(path in line for path in paths))
+    assert "##########.........." in plain and "9 of 18 blocks" in plain
+    assert "\x1b" not in plain
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
+
+
+def test_the_page_escapes_what_comes_from_outside_and_needs_nothing_else(tmp_path: Path) -> None:
+    run, page = make_run(tmp_path), tmp_path / "status.html"
+    with driver_at_work(run) as (predict, _):
+        error = ValueError('<script>alert("1")</script>')
+        record_failure(predict, predict.grid.block(3), error, Trouble.LASTING)
+        write_page(page, look(run), seconds=7)
+    html = page.read_text()
+    assert "&lt;script&gt;alert" in html and "<script" not in html
+    assert not re.findall(r"""(?:src|href)=|url\(|@import""", html)
+    assert '<meta http-equiv="refresh" content="7">' in html
+
+
+def test_the_page_of_a_run_that_is_over_does_not_reload(tmp_path: Path) -> None:
+    run, page = make_run(tmp_path), tmp_path / "status.html"
+    write_page(page, look(run), seconds=7)
+    assert "refresh" in page.read_text(), "a run that has not begun may begin"
+    store_affinities(run)
+    assert extract_fragments(run)
+    another_was_the_driver(run)
+    write_page(page, look(run), seconds=7)
+    assert "refresh" not in page.read_text()
+
+
+def test_programs_get_the_same_facts_as_json(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with driver_at_work(run, seconds=100) as (predict, _):
+        mark_done(predict, 9)
+        document = json.loads(json.dumps(status_document(look(run))))
+    predict_entry = document["stages"][0]
+    assert (document["goes_on"], document["driver"]["life"]) == (True, "works")
+    assert {name: predict_entry[name] for name in ("name", "state", "blocks", "done", "left", "fraction")} == {
+        "name": "predict",
+        "state": "running",
+        "blocks": 18,
+        "done": 9,
+        "left": 9,
+        "fraction": 0.5,
+    }
+    assert predict_entry["voxels_per_second"] == pytest.approx(8 * 40 * 35 * 0.5 / 100, rel=0.1)
+    assert predict_entry["pace"]["end"] > time.time()
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    """workflows/status.py."""
+    specification = importlib.util.spec_from_file_location("status_script", SCRIPT)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def exit_status(script: ModuleType, *arguments: str) -> int | str | None:
+    with pytest.raises(SystemExit) as exit_:
+        run_script("Status.", script.work, add_arguments=script.add_arguments, arguments=arguments)
+    return exit_.value.code
+
+
+def test_watching_ends_with_the_run(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path)
+    run.save_config()
+    store_affinities(run)
+    config = str(tmp_path / "config.json")
+    assert exit_status(script, config, "--watch", "0.01", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["headline"] == "not complete"
+
+
+def test_ctrl_c_ends_watching_without_complaint(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path).save_config()
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script.time, "sleep", interrupt)
+    assert exit_status(script, str(tmp_path / "config.json"), "--watch") == 0
+
+
+@pytest.mark.parametrize("option", ["--html", "--watch"])
+def test_a_config_after_an_option_is_not_taken_for_its_value(
+    script: ModuleType, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path).save_config()
+    monkeypatch.chdir(tmp_path)
+    before = Path("config.json").read_bytes()
+    assert exit_status(script, option, "config.json") == 2
+    assert f"write the config before {option}" in capsys.readouterr().err
+    assert Path("config.json").read_bytes() == before
+
+
+def test_a_page_can_be_written_elsewhere_and_says_where(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "run").save_config()
+    config = str(tmp_path / "run" / "config.json")
+    assert exit_status(script, config, "--html") == 0
+    assert exit_status(script, config, "--html", str(tmp_path / "www" / "index.html")) == 0
+    places = [tmp_path / "run" / "status.html", tmp_path / "www" / "index.html"]
+    assert capsys.readouterr().out.split() == [str(place) for place in places]
+    assert all(place.read_text().endswith("</html>") for place in places)
+
+
+def test_a_terminal_without_utf_8_gets_plain_bars(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal:
+        encoding = "ANSI_X3.4-1968"
+
+        def isatty(self) -> bool:
+            return False
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert script.look_of_terminal() == Look()

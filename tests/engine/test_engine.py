@@ -1,0 +1,249 @@
+"""What the engine promises about any task: nothing lost, nothing done twice, nothing stale, no failure hidden."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_tasks import Doubled, Summed, expected_sums, make_run, visits, wait_until
+
+from pipeline.engine.blocks.grid import BlockGrid
+from pipeline.engine.chain import run_stages
+from pipeline.errors import UserError
+from pipeline.run import Run, read_json
+from pipeline.volumes import open_volume
+
+BLOCKS = 2 * 2 * 3
+
+
+def toy_chain(run: Run, factor: int = 2, overwrite: bool = False) -> bool:
+    return run_stages(run, [Doubled(run, factor), Summed(run, factor)], overwrite)
+
+
+def result(run: Run) -> np.ndarray:
+    summed = open_volume(run.volume, "summed")
+    return summed.read(summed.box)
+
+
+def stages(run: Run) -> dict[str, dict[str, object]]:
+    return read_json(run.summary)["stages"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_result_does_not_depend_on_how_many_workers_run(tmp_path: Path, workers: int) -> None:
+    cluster = {"executor": "local" if workers else "serial", "workers": max(workers, 1)}
+    run = make_run(tmp_path, cluster=cluster)
+    assert toy_chain(run)
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+    output = open_volume(run.volume, "summed")
+    assert tuple(output.offset) == (80 + 40, 16, 16 + 8)
+    assert output.array.chunks == (4, 4, 4)
+    assert visits(tmp_path) == dict.fromkeys(range(BLOCKS), 1)
+    for stage in ("doubled", "summed"):
+        entry = stages(run)[stage]
+        assert (entry["blocks_done"], entry["blocks_failed"], entry["blocks_skipped"]) == (BLOCKS, 0, 0)
+        assert entry["seconds"] > 0
+        assert entry["voxels_per_second"] > 0
+        assert entry["peak_worker_memory"] > 1_000_000
+
+
+def test_one_voxel_edge_blocks_are_written(tmp_path: Path) -> None:
+    run = make_run(tmp_path, shape=(6, 11, 10))  # the region has 5 x 9 x 9 voxels
+    assert toy_chain(run)
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+
+
+def test_an_unchanged_run_computes_nothing_again(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert toy_chain(run)
+    before = stages(run)["summed"]
+    assert toy_chain(run)
+    assert visits(tmp_path) == dict.fromkeys(range(BLOCKS), 1)
+    after = stages(run)["summed"]
+    assert (after["blocks_done"], after["blocks_skipped"]) == (0, BLOCKS)
+    assert after["seconds"] == before["seconds"]
+
+
+@pytest.mark.parametrize("executor", ["serial", "local"])
+def test_a_failing_block_is_reported_and_only_what_needs_it_waits(
+    tmp_path: Path, executor: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path, cluster={"executor": executor})
+    (tmp_path / "raise").write_text("0")
+    with caplog.at_level(logging.ERROR):
+        assert not toy_chain(run)
+    assert "block 0: ValueError: block 0 was told to fail" in caplog.text
+    assert "block 0 at (120, 16, 24) to (280, 48, 56) nm" in caplog.text
+    assert "in process_block" in caplog.text, "where in the code"
+    assert f"workflows/07_view.py {tmp_path / 'config.json'} --position 200,32,40" in caplog.text
+    assert visits(tmp_path) == dict.fromkeys(range(BLOCKS), 1), "an error of the data is not tried again"
+    assert stages(run)["doubled"]["blocks_failed"] == 1
+    assert stages(run)["doubled"]["blocks_done"] == BLOCKS - 1
+    assert 0 < stages(run)["summed"]["blocks_done"] < BLOCKS
+    assert stages(run)["summed"]["blocks_orphaned"] == BLOCKS - stages(run)["summed"]["blocks_done"]
+    (tmp_path / "raise").unlink()
+    assert toy_chain(run)
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+    assert visits(tmp_path) == {0: 2} | dict.fromkeys(range(1, BLOCKS), 1)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_costs_its_block_only(tmp_path: Path, workers: int) -> None:
+    """Not the whole run either: workers of the next stage take its place, and wait for its block."""
+    run = make_run(tmp_path, cluster={"executor": "local", "workers": workers})
+    (tmp_path / "die_once").write_text("3")
+    assert toy_chain(run)
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+    assert visits(tmp_path)[3] == 2
+
+
+@pytest.mark.parametrize("trouble", ["reset_twice", "fail_twice"])
+def test_a_block_that_fails_twice_and_then_succeeds_is_done(tmp_path: Path, trouble: str) -> None:
+    run = make_run(tmp_path)
+    (tmp_path / trouble).write_text("3")
+    assert toy_chain(run)
+    assert visits(tmp_path)[3] == 3
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+
+
+@pytest.mark.parametrize("executor", ["serial", "local"])
+def test_when_all_fail_alike_the_stage_ends_with_that_error(
+    tmp_path: Path, executor: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = {"executor": executor, "identical_failures": 3, "worker_restarts": 1}
+    run = make_run(tmp_path, cluster=cluster)
+    (tmp_path / "raise").write_text(" ".join(map(str, range(BLOCKS))))
+    with caplog.at_level(logging.ERROR):
+        assert not toy_chain(run)
+    assert "blocks fail alike, block 0: ValueError: block 0 was told to fail" in caplog.text
+    assert 3 <= len(visits(tmp_path)) <= 4, "each worker may have had one more under way"
+    (tmp_path / "raise").unlink()
+    assert toy_chain(run)
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+
+
+def test_a_hanging_block_is_killed_tried_again_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = make_run(tmp_path, cluster={"executor": "local", "block_timeout": 2.0, "retries": 1})
+    (tmp_path / "hang_once").write_text("3")
+    (tmp_path / "hang").write_text("5")
+    with caplog.at_level(logging.ERROR):
+        assert not toy_chain(run)
+    assert visits(tmp_path)[3] == 2
+    assert "doubled: 1 of 12 blocks failed" in caplog.text
+    assert "block 5: its worker took longer than cluster.block_timeout (2.0 s); its log: " in caplog.text
+    (tmp_path / "hang").unlink()
+    assert toy_chain(run)
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+
+
+def test_a_second_driver_is_refused_in_one_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (tmp_path / "wait").write_text("3")
+    driver = multiprocessing.get_context("spawn").Process(target=toy_chain, args=(run,))
+    driver.start()
+    wait_until((tmp_path / "waiting").exists)
+    with pytest.raises(UserError, match=rf"process {driver.pid} on .* works on this run directory"):
+        toy_chain(run)
+    (tmp_path / "go").touch()
+    driver.join()
+    assert driver.exitcode == 0
+    assert toy_chain(run)
+
+
+def test_a_missing_upstream_chunk_is_no_zeros_but_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = make_run(tmp_path)
+    assert run_stages(run, [Doubled(run)], False)
+    (run.volume / "doubled" / "1.1.2").unlink()
+    with caplog.at_level(logging.ERROR):
+        assert not run_stages(run, [Summed(run)], False)
+    assert "chunk doubled/1.1.2 is missing" in caplog.text
+    assert f"python workflows/audit.py {tmp_path / 'config.json'} --requeue" in caplog.text
+    assert stages(run)["summed"]["blocks_done"] == BLOCKS - 1
+
+
+def test_a_resumed_run_asks_the_driver_nothing_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path)
+    assert toy_chain(run)
+    calls: list[int] = []
+    monkeypatch.setattr(BlockGrid, "block", lambda grid, index: calls.append(index))
+    monkeypatch.setattr(BlockGrid, "index_of", lambda grid, roi: calls.append(roi))
+    assert toy_chain(run)
+    assert not calls, "a run of 100,000 finished blocks would take minutes to find out that nothing is to be done"
+
+
+def test_changed_settings_are_refused_until_told_to_overwrite(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert toy_chain(run)
+    with pytest.raises(UserError, match=r"doubled \(changed: toy.factor\); summed \(follows doubled\).*--overwrite"):
+        toy_chain(run, factor=3)
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+    assert toy_chain(run, factor=3, overwrite=True)
+    np.testing.assert_array_equal(result(run), expected_sums(run, factor=3))
+
+
+def test_overwrite_keeps_what_still_fits(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert toy_chain(run)
+    assert toy_chain(run, overwrite=True)
+    assert visits(tmp_path) == dict.fromkeys(range(BLOCKS), 1)
+
+
+def test_a_stage_refuses_upstream_output_that_is_missing_unfinished_or_stale(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with pytest.raises(UserError, match=r"needs doubled, which is missing; run workflows/doubled\.py first"):
+        run_stages(run, [Summed(run)], False)
+    (tmp_path / "raise").write_text("0")
+    assert not run_stages(run, [Doubled(run)], False)
+    with pytest.raises(UserError, match="which is not complete"):
+        run_stages(run, [Summed(run)], False)
+    (tmp_path / "raise").unlink()
+    assert run_stages(run, [Doubled(run)], False)
+    with pytest.raises(UserError, match="which is stale"):
+        run_stages(run, [Summed(run, 3)], False)
+
+
+def test_a_moved_run_directory_resumes(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "old")
+    assert toy_chain(run)
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    moved = Run(run.config.model_copy(update={"run_directory": str(tmp_path / "new")}))
+    assert toy_chain(moved)
+    assert visits(tmp_path / "new") == dict.fromkeys(range(BLOCKS), 1)
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["run_directory"] == "."
+
+
+def test_deleted_output_is_made_again_although_its_markers_remain(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert toy_chain(run)
+    shutil.rmtree(run.volume / "summed")
+    assert toy_chain(run)
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+
+
+def test_deleted_markers_are_no_harm(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert toy_chain(run)
+    shutil.rmtree(run.tracking)
+    assert toy_chain(run)
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+
+
+@pytest.mark.parametrize("executor", ["serial", "local"])
+def test_a_corrupt_chunk_fails_the_block_that_reads_it_and_is_named(
+    tmp_path: Path, executor: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path, cluster={"executor": executor, "retries": 0})
+    assert run_stages(run, [Doubled(run)], False)
+    chunk = run.volume / "doubled" / "1.1.2"
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    with caplog.at_level(logging.ERROR):
+        assert not run_stages(run, [Summed(run)], False)
+    assert "doubled" in caplog.text
+    assert "1.1.2" in caplog.text
+    assert stages(run)["summed"]["blocks_done"] == BLOCKS - 1

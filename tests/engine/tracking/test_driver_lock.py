@@ -1,0 +1,101 @@
+"""One driver at a time; whoever looks whether there is one disturbs nobody."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+from toy_tasks import make_run
+
+from pipeline.engine.tracking import driver_lock as lock
+from pipeline.engine.tracking.driver_lock import lock_state, only_driver
+from pipeline.engine.tracking.mounts import shares_locks
+from pipeline.errors import UserError
+
+MOUNTS = """\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:40 / /data rw,relatime shared:2 - nfs4 server:/data rw,vers=4.2,hard,local_lock=none
+31 22 0:41 / /old rw,relatime shared:3 - nfs server:/old rw,vers=3,nolock,local_lock=all
+32 30 254:1 / /data/scratch\\040disk rw,relatime - xfs /dev/vdb rw
+33 22 0:42 / /lustre rw,flock - lustre mgs:/fs rw,flock,lazystatfs
+34 22 0:43 / /lustre2 rw - lustre mgs:/fs2 rw,localflock
+"""
+
+
+def test_a_driver_at_work_is_seen_and_one_that_ended_is_not(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert lock_state(run).held is False
+    assert not run.tracking.exists(), "a look must not write"
+    with only_driver(run):
+        state = lock_state(run)
+        assert (state.held, state.process) == (True, os.getpid())
+    ended = lock_state(run)
+    assert (ended.held, ended.process) == (False, os.getpid())
+
+
+def test_a_look_at_the_lock_does_not_keep_a_driver_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path)
+    with only_driver(run):
+        pass
+    looking = os.open(run.tracking / "lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    pauses: list[float] = []
+
+    def look_ends(pause: float) -> None:
+        pauses.append(pause)
+        if pause:
+            fcntl.flock(looking, fcntl.LOCK_UN)
+
+    monkeypatch.setattr(lock.time, "sleep", look_ends)
+    with only_driver(run):
+        assert lock_state(run).held
+    assert len(pauses) == 2, "the driver came while somebody looked"
+    os.close(looking)
+
+
+def test_a_second_driver_is_still_refused_after_its_further_tries(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with (
+        only_driver(run),
+        pytest.raises(UserError, match=f"process {os.getpid()} on .* works on this run directory"),
+        only_driver(run),
+    ):
+        pass
+
+
+def test_a_free_lock_of_another_machine_says_nothing_where_locks_stay_on_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path)
+    run.tracking.mkdir(parents=True)
+    (run.tracking / "lock").write_text("process 12 on elsewhere")
+    monkeypatch.setattr(lock, "shares_locks", lambda path: False)
+    state = lock_state(run)
+    assert (state.held, state.holder) == (None, "process 12 on elsewhere")
+    monkeypatch.setattr(lock, "shares_locks", lambda path: True)
+    assert lock_state(run).held is False
+
+
+@pytest.mark.parametrize(
+    ("path", "shared"),
+    [
+        ("/home/me/run", False),
+        ("/data/run", True),
+        ("/data/scratch disk/run", False),
+        ("/database/run", False),
+        ("/old/run", False),
+        ("/lustre/run", True),
+        ("/lustre2/run", False),
+    ],
+)
+def test_only_file_systems_that_share_their_locks_are_believed(path: str, shared: bool, tmp_path: Path) -> None:
+    (tmp_path / "mountinfo").write_text(MOUNTS)
+    assert shares_locks(Path(path), tmp_path / "mountinfo") is shared
+
+
+def test_without_a_list_of_mounts_nothing_is_promised(tmp_path: Path) -> None:
+    assert shares_locks(Path("/data/run"), tmp_path / "nothing") is False
