@@ -4,9 +4,9 @@
 
 Networks, patches, batches and losses are those of a config, the batches come from its data; the teacher is untrained,
 which changes no cost. The split is the one that a training tells of itself
-(pipeline/training/objective/step_clock.py), on a CPU in CPU time, which other load on the machine does not lengthen, with the networks taking turns on the same batches. How
-long training waits for its data is measured afterwards, by the clock on the wall, with each network by itself and a
-loader at work beside it.
+(pipeline/training/objective/step_clock.py), on a CPU in CPU time, which other load on the machine does not lengthen,
+with the networks taking turns on the same batches. How long training waits for its data is measured afterwards, by
+the clock on the wall, with each network by itself and a loader at work beside it.
 
 The last line of the output is one JSON object: `data_wait_share`, the largest over networks and precisions, and
 `distillation_overhead` by precision: what distillation adds to a step of the student alone, as a share of that step,
@@ -27,12 +27,12 @@ from typing import Any
 
 import gunpowder as gp
 import torch
-from pipeline.training.objective.objective.step_clock import DATA, PARTS, REST, TEACHER, Split, StepClock
 
 from pipeline.config import load_config
 from pipeline.datasets import ensure_imported
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.run import Run
+from pipeline.training.objective.step_clock import DATA, PARTS, REST, TEACHER, Split, StepClock
 from pipeline.training.sampling.loader import BatchLoader
 from pipeline.training.sampling.samples import Arrays, SampleMaker, Sampling
 from pipeline.training.steps.plan import Training

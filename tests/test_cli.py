@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from script_logging import keep_logging  # noqa: F401  a fixture for all tests here
 
 from pipeline.cli import Work, run_script
 from pipeline.errors import UserError
 from pipeline.run import Run
-
-
-@pytest.fixture(autouse=True)
-def keep_logging() -> Iterator[None]:
-    """Scripts set up logging; a test gives it back."""
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers, root.level = handlers, level
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 from end_to_end import STAGES, SUMMED, TERAVOXEL, Cost, Passage, growth_of_global, per_teravoxel, table
-from pipeline.training.objective.objective.step_clock import DATA, TEACHER, Split
 from training_step import overheads
+
+from pipeline.training.objective.step_clock import DATA, TEACHER, Split
 
 
 def passage(voxels: int, edges: int, start: float) -> Passage:

@@ -16,7 +16,7 @@ from voronoi_run import make_run, store_affinities, stored
 from pipeline.engine.blocks.stage import BlockTask
 from pipeline.engine.chain import run_stages
 from pipeline.engine.pilot import Pilot, WorkerCost, log_pilots, report, run_pilot, spread_blocks
-from pipeline.engine.plan import context_overhead, decoded_voxels, log_plan, reader
+from pipeline.engine.plan import context_overhead, decoded_voxels, log_plan
 from pipeline.engine.tracking.progress import Progress, begin, progress_of
 from pipeline.stages.by_script import extract_fragments, fragment_stages, prediction_stages
 from pipeline.stages.fragments import FragmentsTask
@@ -27,7 +27,7 @@ from pipeline.volumes import open_volume
 @pytest.mark.parametrize("task_type", [PredictTask, FragmentsTask])
 def test_sums_over_blocks_are_those_of_all_blocks(tmp_path: Path, task_type: type[BlockTask]) -> None:
     task = task_type(make_run(tmp_path))
-    read = reader(task)
+    read = task.reader()
     boxes = [read(block) for block in task.grid]
     assert context_overhead(task) == pytest.approx(sum(box.size for box in boxes) / task.grid.box.size)
     shape, chunks = Coordinate(9, 42, 38), Coordinate(4, 16, 16)
@@ -62,7 +62,7 @@ def test_the_plan_of_a_petabyte_takes_no_pass_over_its_blocks(tmp_path: Path, mo
     task = FragmentsTask(make_run(tmp_path))
     monkeypatch.setattr(type(task.grid), "__iter__", lambda grid: pytest.fail("the plan looked at every block"))
     asked = []
-    read = reader(task)
+    read = task.reader()
     context_overhead(task, lambda block: asked.append(block.index) or read(block))
     assert len(asked) == sum(task.grid.shape)
 

@@ -11,11 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_state import assert_equal, assert_same_state, curves, weights
 
 from pipeline.checkpoints import latest_checkpoint
 from pipeline.config import dump_config
@@ -24,7 +24,6 @@ from pipeline.networks import load_network
 from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.run import Run, read_json
 from pipeline.training import train_student, train_teacher
-from pipeline.training.steps.logs import read_curves
 
 MakeRun = Callable[..., Run]
 
@@ -40,40 +39,6 @@ ALL_TERMS = (
     "student.distillation.memory_sample=2",
     'student.distillation.layers=["decoder_0", "bottleneck"]',
 )
-
-
-def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return dict(load_checkpoint(checkpoint)["model"])
-
-
-def assert_equal(one: Any, other: Any, path: str = "") -> None:
-    """Nested containers of tensors and plain values are equal to the last bit."""
-    assert type(one) is type(other), path
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), path
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), path
-        for key, value in one.items():
-            assert_equal(value, other[key], f"{path}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), path
-        for index, value in enumerate(one):
-            assert_equal(value, other[index], f"{path}.{index}")
-    else:
-        assert one == other, path
-
-
-def assert_same_state(one: Path, other: Path) -> None:
-    """Two checkpoints are equal, but for the time that they took."""
-    documents = [load_checkpoint(path) for path in (one, other)]
-    for document in documents:
-        document["training"]["progress"].pop("seconds")
-    assert_equal(*documents)
-
-
-def curves(run: Run, role: str) -> list[dict[str, Any]]:
-    lines = read_curves(run.network_directory(role) / "curves.jsonl")
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
 def test_the_loss_falls(make_run: MakeRun) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from script_logging import keep_logging
 from status_runs import another_was_the_driver, driver_at_work, look, mark_done
-from test_cli import keep_logging
 from voronoi_run import make_run, store_affinities
 
 from pipeline.cli import run_script

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from test_kills import BLOCKS, driver_in_the_middle_of, finish, prepared
+from killed_runs import BLOCKS, driver_in_the_middle_of, finish, prepared
 
 from pipeline.engine.status import RunStatus, status_document, write_page
 from pipeline.engine.status.model import Life, StageStatus, Standing, State

@@ -13,13 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from pipeline.training.objective.objective.paraphraser_files import (
-    paraphraser_path,
-    read_paraphrasers,
-    write_paraphrasers,
-)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_training import assert_same_state, curves
+from training_state import assert_same_state, curves
 
 from pipeline.checkpoints import latest_checkpoint
 from pipeline.config import dump_config
@@ -27,6 +22,11 @@ from pipeline.errors import UserError
 from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.run import Run
 from pipeline.training import describe, describe_paraphraser, train_paraphraser, train_student, train_teacher
+from pipeline.training.objective.paraphraser_files import (
+    paraphraser_path,
+    read_paraphrasers,
+    write_paraphrasers,
+)
 
 MakeRun = Callable[..., Run]
 

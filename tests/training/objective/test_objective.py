@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from funlib.geometry import Coordinate
-from pipeline.training.objective.objective.distiller import Distiller
-from pipeline.training.objective.objective.embedding import embed_with_layers
-from pipeline.training.objective.objective.objective import Objective
-from pipeline.training.objective.objective.views import View
 
 from pipeline.config import DistillationConfig, Offset, TargetsConfig
 from pipeline.distillation import EmbeddedPatch
 from pipeline.networks import build_network
+from pipeline.training.objective.distiller import Distiller
+from pipeline.training.objective.embedding import embed_with_layers
+from pipeline.training.objective.objective import Objective
+from pipeline.training.objective.views import View
 from pipeline.volumes import Box
 
 IN_PLANE: tuple[Offset, ...] = ((0, -1, 0), (0, 0, -3))

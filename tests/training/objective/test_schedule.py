@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from pipeline.training.objective.objective.schedule import learning_rate
 
 from pipeline.config import ScheduleConfig
+from pipeline.training.objective.schedule import learning_rate
 
 
 @pytest.mark.parametrize("kind", ["cosine", "polynomial"])

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline.training.objective.objective.step_clock import (
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pipeline.run import Run, read_json
+from pipeline.training import train_student
+from pipeline.training.objective.step_clock import (
     BACKWARD,
     COPY,
     DATA,
@@ -19,10 +23,6 @@ from pipeline.training.objective.objective.step_clock import (
     TEACHER,
     StepClock,
 )
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from pipeline.run import Run, read_json
-from pipeline.training import train_student
 
 MakeRun = Callable[..., Run]
 

@@ -9,11 +9,7 @@ import numpy as np
 import pytest
 import torch
 from funlib.geometry import Coordinate
-from pipeline.training.objective.objective.distiller import Distiller
-from pipeline.training.objective.objective.objective import Objective
-from pipeline.training.objective.objective.teacher_instances import TeacherInstances
-from pipeline.training.objective.objective.views import View
-from test_training import assert_same_state, curves
+from training_state import assert_same_state, curves
 
 from pipeline.checkpoints import latest_checkpoint
 from pipeline.config import DistillationConfig, TargetsConfig, UnlabelledConfig, parse_config
@@ -21,6 +17,10 @@ from pipeline.errors import UserError
 from pipeline.networks import build_network
 from pipeline.run import Run
 from pipeline.training import train_student, train_teacher
+from pipeline.training.objective.distiller import Distiller
+from pipeline.training.objective.objective import Objective
+from pipeline.training.objective.teacher_instances import TeacherInstances
+from pipeline.training.objective.views import View
 from pipeline.training.sampling.loader import BatchLoader
 from pipeline.training.sampling.samples import Arrays
 from pipeline.training.steps.plan import Training

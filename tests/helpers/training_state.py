@@ -1,0 +1,46 @@
+"""What a training left: weights, whole checkpoints, curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.networks import load_checkpoint
+from pipeline.run import Run
+from pipeline.viewer.curves import read_curves
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return dict(load_checkpoint(checkpoint)["model"])
+
+
+def assert_equal(one: Any, other: Any, path: str = "") -> None:
+    """Nested containers of tensors and plain values are equal to the last bit."""
+    assert type(one) is type(other), path
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key, value in one.items():
+            assert_equal(value, other[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for index, value in enumerate(one):
+            assert_equal(value, other[index], f"{path}.{index}")
+    else:
+        assert one == other, path
+
+
+def assert_same_state(one: Path, other: Path) -> None:
+    """Two checkpoints are equal, but for the time that they took."""
+    documents = [load_checkpoint(path) for path in (one, other)]
+    for document in documents:
+        document["training"]["progress"].pop("seconds")
+    assert_equal(*documents)
+
+
+def curves(run: Run, role: str) -> list[dict[str, Any]]:
+    lines = read_curves(run.network_directory(role) / "curves.jsonl")
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
