@@ -9,7 +9,7 @@ import torch
 
 from pipeline.networks import load_checkpoint
 from pipeline.run import Run
-from pipeline.viewer.curves import read_curves
+from pipeline.training.steps.logs import read_curves
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
