@@ -12,7 +12,7 @@ from .executors.run import run_blocks
 from .executors.scheduling import Outcome
 from .summary import log_next_command, record_outcomes, record_step
 from .tracking.driver_lock import only_driver
-from .tracking.progress import Progress, begin, progress_of, refuse_or_drop_stale, write_record
+from .tracking.progress import Progress, StageStates, begin, refuse_or_drop_stale, write_record
 
 
 def run_stages(run: Run, stages: Sequence[Stage], overwrite: bool) -> bool:
@@ -25,17 +25,29 @@ def run_stages(run: Run, stages: Sequence[Stage], overwrite: bool) -> bool:
         UserError: the config, the data, stale outputs or another driver forbid it; nothing was changed.
     """
     with only_driver(run):
-        for stage in stages:
-            stage.check()
-        refuse_or_drop_stale(stages, overwrite)
+        states = check_stages(stages)
+        refuse_or_drop_stale(stages, overwrite, states)
         run.save_config()
         for group in _chained(stages):
             if isinstance(group, DriverStep):
-                _run_step(run, group)
-            elif not _run_tasks(run, group):
+                _run_step(run, group, states)
+            elif not _run_tasks(run, group, states):
                 return False
     log_next_command(stages[-1])
     return True
+
+
+def check_stages(stages: Sequence[Stage]) -> StageStates:
+    """Make sure that stages which are not done can run; how far they are, to be handed down.
+
+    Raises:
+        UserError: something that one of them needs is missing or does not fit.
+    """
+    states = StageStates()
+    for stage in stages:
+        if states[stage] is not Progress.DONE:
+            stage.check()
+    return states
 
 
 def _chained(stages: Sequence[Stage]) -> Iterator[DriverStep | list[BlockTask]]:
@@ -47,24 +59,29 @@ def _chained(stages: Sequence[Stage]) -> Iterator[DriverStep | list[BlockTask]]:
             yield from (stage for stage in group if isinstance(stage, DriverStep))
 
 
-def _run_tasks(run: Run, tasks: Sequence[BlockTask]) -> bool:
-    todo = [task for task in tasks if progress_of(task) is not Progress.DONE]
+def _run_tasks(run: Run, tasks: Sequence[BlockTask], states: StageStates) -> bool:
+    """Compute what is missing of block tasks that follow each other; whether every block of each is done."""
+    todo = [task for task in tasks if states[task] is not Progress.DONE]
     for task in todo:
-        begin(task)
+        begin(task, states)
     computed = {outcome.task.name: outcome for outcome in run_blocks(run, todo)}
     outcomes = [computed.get(task.name) or Outcome.of_done(task) for task in tasks]
     for outcome in computed.values():
         if outcome.complete:
             write_record(outcome.task, complete=True)
+    if computed:
+        states.clear()
     return record_outcomes(run, outcomes)
 
 
-def _run_step(run: Run, step: DriverStep) -> None:
-    if progress_of(step) is Progress.DONE:
+def _run_step(run: Run, step: DriverStep, states: StageStates) -> None:
+    """Run a step of the driver unless it is done."""
+    if states[step] is Progress.DONE:
         record_step(run, step, None)
         return
     started = time.monotonic()
-    begin(step)
+    begin(step, states)
     step.execute()
     write_record(step, complete=True)
+    states.clear()
     record_step(run, step, time.monotonic() - started)

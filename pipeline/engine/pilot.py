@@ -21,10 +21,11 @@ from ..run import Run
 from ..units import duration
 from .blocks.process import WORKER, limit_threads, peak_memory, thread_environment
 from .blocks.stage import BlockTask, Stage
+from .chain import check_stages
 from .plan import read_voxels
 from .tracking.driver_lock import only_driver
 from .tracking.markers import done_blocks
-from .tracking.progress import Progress, begin, progress_of, refuse_or_drop_stale
+from .tracking.progress import Progress, StageStates, begin, refuse_or_drop_stale
 
 logger = logging.getLogger(__name__)
 
@@ -132,25 +133,24 @@ def log_pilots(run: Run, stages: Sequence[Stage], blocks: int, overwrite: bool) 
     Raises:
         UserError: as running the stages would.
     """
-    for stage in stages:
-        stage.check()
     with only_driver(run):
-        refuse_or_drop_stale(stages, overwrite)
+        states = check_stages(stages)
+        refuse_or_drop_stale(stages, overwrite, states)
         run.save_config()
-        _try_stages(stages, blocks)
+        _try_stages(stages, blocks, states)
 
 
-def _try_stages(stages: Sequence[Stage], blocks: int) -> None:
+def _try_stages(stages: Sequence[Stage], blocks: int, states: StageStates) -> None:
     for stage in stages:
-        if progress_of(stage) is Progress.DONE:
+        if states[stage] is Progress.DONE:
             logger.info("%s: everything is done", stage.name)
         elif not isinstance(stage, BlockTask):
             logger.info("%s: one computation in this process, no blocks to try", stage.name)
-        elif any(progress_of(upstream) is not Progress.DONE for upstream in stage.upstream):
+        elif any(states[upstream] is not Progress.DONE for upstream in stage.upstream):
             logger.info("%s: cannot be tried before its inputs are there", stage.name)
             return
         else:
-            begin(stage)
+            begin(stage, states)
             left = np.flatnonzero(~(stage.empty | done_blocks(stage)))
             if not len(left):
                 logger.info("%s: no block is left to try", stage.name)

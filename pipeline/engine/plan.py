@@ -20,7 +20,8 @@ from ..units import disk_size, times
 from ..volumes import Box
 from .blocks.grid import BlockGrid
 from .blocks.stage import BlockReader, BlockTask, Stage, VolumeTask
-from .tracking.progress import Progress, progress_of
+from .chain import check_stages
+from .tracking.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -34,18 +35,17 @@ def log_plan(run: Run, stages: Sequence[Stage]) -> None:
     Raises:
         UserError: as running them would.
     """
+    states = check_stages(stages)
     for stage in stages:
-        stage.check()
-        for line in describe(stage):
+        for line in plan_lines(stage, states[stage]):
             logger.info(line)
     wanted, free = sum(disk_bytes(stage) for stage in stages), shutil.disk_usage(_existing(run.directory)).free
     shortage = "; IT MAY NOT FIT" if wanted > free else ""
     logger.info(f"disk: at most {disk_size(wanted)} to write, {disk_size(free)} free at {run.directory}{shortage}")
 
 
-def describe(stage: Stage) -> list[str]:
+def plan_lines(stage: Stage, state: Progress) -> list[str]:
     """A few lines on a stage; the first says how far its output is."""
-    state = progress_of(stage)
     lines = [f"{stage.name}: {state.value}" + ("; --overwrite would redo it" if state is Progress.STALE else "")]
     if isinstance(stage, BlockTask):
         lines[0] += f"; {len(stage.grid)} blocks of {times(stage.grid.block_size)} voxels in " + times(

@@ -25,11 +25,12 @@ from ..engine.blocks.stage import BlockFunction, BlockReader, VolumeTask
 from ..engine.blocks.storage import open_raw, raw_identity
 from ..engine.plan import decoded_voxels, read_voxels
 from ..engine.tracking.error_kinds import is_out_of_memory
-from ..engine.tracking.progress import Progress, progress_of, read_record
+from ..engine.tracking.progress import read_record
 from ..errors import UserError
-from ..run import Run, file_digest, read_json, write_json
+from ..run import Run, file_digest
 from ..units import times
 from ..volumes import Box, Volume, crop
+from .prediction_plan import PredictionPlan, read_plan
 
 if TYPE_CHECKING:
     from ..networks import EmbeddingNetwork
@@ -62,17 +63,23 @@ class PredictTask(VolumeTask):
         return {"offsets": [list(offset) for offset in self.run.config.predict.offsets]}
 
     @cached_property
+    def plan(self) -> PredictionPlan:
+        """Engine, device, tile and workers, as stored when the output was begun; before that, as they would be."""
+        stored = read_plan(self.folder, self.run.config, self.engine)
+        if stored is not None:
+            return stored
+        from .tile_choice import decide_plan
+
+        return decide_plan(self.run, self.chunk_grid, self.engine)
+
+    @cached_property
     def grid(self) -> BlockGrid:
-        """The region in tiles, see `tiles`; markers count in those with which the affinities were begun."""
-        begun = read_json(self._tile_file).get("blocks")
-        if begun is not None:
-            return self.chunk_grid.merged(Coordinate(begun))
-        from .tile_choice import choose_tile
+        """The region in tiles, in which markers count too."""
+        return self.chunk_grid.merged(self.plan.tile)
 
-        return self.chunk_grid.merged(choose_tile(self.run, self.chunk_grid, self.device))
-
-    @property
+    @cached_property
     def empty_chunks(self) -> np.ndarray:
+        """(z, y, x) bool over the chunk grid: chunks of raw that hold nothing."""
         return empty_blocks(self.run, self.chunk_grid)
 
     @cached_property
@@ -89,13 +96,20 @@ class PredictTask(VolumeTask):
         """Along z, y, x."""
         return [-(-tile // chunk) for tile, chunk in zip(self.grid.block_size, self.chunk_grid.block_size, strict=True)]
 
-    @property
-    def _tile_file(self) -> Path:
-        return self.folder / "tile.json"
-
     def prepare(self) -> None:
+        self._store_plan()
         super().prepare()
-        write_json(self._tile_file, {"blocks": self._chunks_per_tile})
+
+    def resume(self) -> None:
+        self._store_plan()
+
+    def _store_plan(self) -> None:
+        """Decide device and workers for this machine; a tile that is chosen stays."""
+        from .tile_choice import decide_plan
+
+        plan = decide_plan(self.run, self.chunk_grid, self.engine, self.plan.tile)
+        plan.save(self.folder)
+        vars(self)["plan"] = plan  # in place of the one that was read
 
     @cached_property
     def checkpoint(self) -> Path:
@@ -124,7 +138,7 @@ class PredictTask(VolumeTask):
 
         config = self.run.config
         network, _ = load_network(self.checkpoint, config.predicting.network)
-        return network.to(choose_device(self.device, "predict.device", worker_number())).eval()
+        return network.to(choose_device(self.plan.device, "predict.device", worker_number())).eval()
 
     def reader(self) -> BlockReader:
         from .inference import read_box
@@ -142,7 +156,7 @@ class PredictTask(VolumeTask):
         decoded = decoded_voxels(self.grid, read, raw.shape, chunks) / read_voxels(self, read)
         return [("chunks", f"{decoded:.2f} voxels of raw decoded per voxel read: its chunks are {times(chunks)}")]
 
-    @property
+    @cached_property
     def _raw(self) -> Volume:
         """Intensities of the segmented source."""
         return self.run.open_raw(self.run.config.volumes.segment.source)
@@ -171,7 +185,7 @@ class PredictTask(VolumeTask):
 
     @cached_property
     def engine(self) -> str:
-        """What runs the network. With `auto`, what was used before in this run: engines round differently."""
+        """What runs the network, a part of the key. With `auto`, what was used before in this run."""
         chosen = self.run.config.predict.engine
         if chosen != "auto":
             return chosen
@@ -181,12 +195,6 @@ class PredictTask(VolumeTask):
         from .tile_choice import choose_engine
 
         return choose_engine(self.run, self.chunk_grid)
-
-    @property
-    def device(self) -> str:
-        """As configured; for `auto` the CPU where the engine has no other."""
-        chosen = self.run.config.predict.device
-        return "cpu" if chosen == "auto" and self.engine != "torch" else chosen
 
     def checkpoint_hash(self) -> str:
         """SHA-256 of the checkpoint; of the one that was used, when the affinities exist and the file is gone."""
@@ -200,18 +208,15 @@ class PredictTask(VolumeTask):
 
     def check(self) -> None:
         logger.debug("predicting with %s", self.checkpoint)
-        if progress_of(self) is not Progress.DONE:
-            check_context(self.run, self.load_network())
+        check_context(self.run, self.load_network())
 
     @property
     def empty_is_an_answer(self) -> bool:
         return bool(getattr(self.run.config.predicting.network, "background", False))
 
-    @cached_property
+    @property
     def workers(self) -> int:
-        from .tile_choice import most_workers
-
-        return most_workers(self.run, self.device)
+        return self.plan.workers
 
     @property
     def blocks_in_flight(self) -> int:

@@ -10,14 +10,31 @@ from ..engine.blocks.process import GIGABYTE, memory_per_worker
 from ..networks import EmbeddingNetwork, best_engine, build_network, choose_device
 from ..run import Run
 from .inference import read_box, working_bytes
+from .prediction_plan import PredictionPlan, device_name
 from .tiles import tile_blocks
 
-SHARE = 2
-"""A tile may need one of so many parts of the memory: the rest is for what libraries keep, and for blocks under way."""
+MEMORY_FRACTION = 0.5
+"""Of the memory, what a tile may need: the rest is for what libraries keep, and for blocks under way."""
 UNKNOWN_DEVICE = 8 * GIGABYTE
 """What a GPU is taken to have that only the workers see."""
 WORTH_COMPILING = 1 << 24
 """Voxels from which on compiled graphs pay: for each shape of input they take a second or two to compile."""
+
+
+def decide_plan(run: Run, grid: BlockGrid, engine: str, tile: Coordinate | None = None) -> PredictionPlan:
+    """Decide how prediction uses this machine, or the jobs of the cluster.
+
+    Args:
+        run: the run.
+        grid: of the chunks.
+        engine: what runs the network.
+        tile: chunks along z, y, x, if that is decided already.
+
+    Raises:
+        UserError: the configured device is not here.
+    """
+    device = device_name(run.config, engine)
+    return PredictionPlan(engine, device, tile or choose_tile(run, grid, device), most_workers(run, device))
 
 
 def device_of_workers(run: Run, name: str) -> torch.device:
@@ -62,28 +79,28 @@ def choose_tile(run: Run, grid: BlockGrid, device: str) -> Coordinate:
     predict = run.config.predict
     if predict.tile_size != "auto":
         return Coordinate(-(-t // b) for t, b in zip(predict.tile_size, grid.block_size, strict=True))
-    network, computes = _hollow_network(run), device_of_workers(run, device)
+    network, computes = _network_without_weights(run), device_of_workers(run, device)
     return tile_blocks(
         grid,
         read=lambda box: read_box(network, box, predict.offsets),
         bytes_of=lambda read, shape: working_bytes(network, read, shape, predict.offsets, computes.type),
-        room=_room(run, computes),
+        room=_tile_memory(run, computes),
         workers=1 if computes.type == "cuda" else run.config.cluster.workers_of("predict"),
     )
 
 
-def _hollow_network(run: Run) -> EmbeddingNetwork:
-    """The network that predicts, without weights."""
+def _network_without_weights(run: Run) -> EmbeddingNetwork:
+    """The network that predicts, as shapes only."""
     with torch.device("meta"):
         return build_network(run.config.predicting.network)
 
 
-def _room(run: Run, device: torch.device) -> int:
+def _tile_memory(run: Run, device: torch.device) -> int:
     """Bytes that a tile may need."""
     config = run.config
     if config.predict.memory is not None:
         return int(config.predict.memory * GIGABYTE)
     if device.type == "cpu":
-        return memory_per_worker(config.cluster, "predict") // SHARE
+        return int(memory_per_worker(config.cluster, "predict") * MEMORY_FRACTION)
     whole = torch.cuda.mem_get_info(device)[1] if torch.cuda.is_available() else UNKNOWN_DEVICE
-    return whole // SHARE // config.predict.workers_per_gpu
+    return int(whole * MEMORY_FRACTION) // config.predict.workers_per_gpu

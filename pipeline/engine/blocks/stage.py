@@ -78,7 +78,7 @@ class Stage(ABC):
         """What determines the output besides the upstream stages, as JSON values under dotted names."""
 
     def check(self) -> None:  # noqa: B027  most stages need no more than their upstream stages
-        """Make sure that the stage can run, before anything is deleted or written.
+        """Make sure that the stage can run, before anything is deleted or written; not asked of one that is done.
 
         Raises:
             UserError: something that it needs is missing or does not fit.

@@ -42,6 +42,25 @@ def progress_of(stage: Stage) -> Progress:
     return Progress.DONE if done else Progress.STARTED
 
 
+class StageStates:
+    """How far stages are, each asked once: a command makes one of these and hands it down."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Progress] = {}
+
+    def __getitem__(self, stage: Stage) -> Progress:
+        if stage.name not in self._known:
+            self._known[stage.name] = progress_of(stage)
+        return self._known[stage.name]
+
+    def __setitem__(self, stage: Stage, progress: Progress) -> None:
+        self._known[stage.name] = progress
+
+    def clear(self) -> None:
+        """Ask anew from here on: blocks were computed, and what is made from them may have changed."""
+        self._known.clear()
+
+
 def read_record(stage: Stage) -> dict[str, Any]:
     """The record of a stage, empty if there is none."""
     try:
@@ -72,14 +91,21 @@ def record_time(stage: Stage) -> float:
         return 0.0
 
 
-def begin(stage: Stage) -> None:
-    """Make a stage ready for its blocks: create the output if there is none, keep what is done otherwise."""
-    if progress_of(stage) is Progress.ABSENT:
+def begin(stage: Stage, states: StageStates | None = None) -> None:
+    """Make a stage ready for its blocks: create the output if there is none, keep what is done otherwise.
+
+    Args:
+        stage: the stage.
+        states: what the command knows of the stages; default: the disk is asked.
+    """
+    states = states if states is not None else StageStates()
+    if states[stage] is Progress.ABSENT:
         forget(stage)
         stage.prepare()
     else:
         stage.resume()
     write_record(stage, complete=False)
+    states[stage] = Progress.STARTED
     if isinstance(stage, BlockTask):
         clear_failures(stage)
         clear_roster(stage)
@@ -96,19 +122,20 @@ def marker_folder(task: BlockTask) -> Path:
     return task.folder / "blocks"
 
 
-def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool) -> None:
+def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool, states: StageStates) -> None:
     """Deal with outputs that were made with other settings or inputs, before anything runs.
 
     Args:
         stages: the stages about to run, upstream first.
         overwrite: delete stale outputs, so that they are made anew; outputs that fit are kept.
+        states: what the command knows of the stages.
 
     Raises:
         UserError: an output is stale and `overwrite` is not given; or a stage needs another one that is missing,
             incomplete or itself stale.
     """
-    _check_foundations(stages)
-    stale = [stage for stage in stages if progress_of(stage) is Progress.STALE]
+    _check_foundations(stages, states)
+    stale = [stage for stage in stages if states[stage] is Progress.STALE]
     if stale and not overwrite:
         reasons = "; ".join(f"{stage.name} ({why_stale(stage)})" for stage in stale)
         raise UserError(
@@ -118,6 +145,7 @@ def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool) -> None:
     for stage in stale:
         forget(stage)
         stage.drop()
+        states[stage] = Progress.ABSENT
 
 
 def why_stale(stage: Stage) -> str:
@@ -140,14 +168,14 @@ def what_changed(stage: Stage) -> str:
     return "follows " + _list(moved) if moved else "made with other settings"
 
 
-def _check_foundations(stages: Sequence[Stage]) -> None:
+def _check_foundations(stages: Sequence[Stage], states: StageStates) -> None:
     """Every upstream stage that does not run now must be complete and up to date."""
     running = {stage.name for stage in stages}
     for stage in stages:
         for upstream in stage.upstream:
             if upstream.name in running:
                 continue
-            progress = progress_of(upstream)
+            progress = states[upstream]
             if progress is Progress.STALE:
                 cure = f"run workflows/{upstream.script} with --overwrite first"
                 raise UserError(f"{stage.name} needs {upstream.name}, which is stale ({why_stale(upstream)}); {cure}")
