@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pipeline.networks import load_checkpoint
+from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.run import Run
 from pipeline.training.steps.logs import read_curves
 
