@@ -8,7 +8,6 @@ machines would sit beside the driver and wait; so the server is called without i
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -25,6 +24,7 @@ from daisy import _daisy as daisy_core
 from daisy._progress import _TqdmObserver
 
 from ...run import Run
+from ...search_path import module_command, python_path
 from ..blocks.process import LOG, WORKER, thread_variables
 from ..blocks.stage import BlockTask
 from ..tracking.driver_record import DriverNotice
@@ -181,13 +181,11 @@ def worker_environment(run: Run, worker: str, context: str, log: str) -> dict[st
         context: of daisy.
         log: path of what it prints.
     """
-    program = str(Path(__file__).resolve().parents[2])
-    search = [program, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {
         "DAISY_CONTEXT": context,
         WORKER: worker,
         LOG: log,
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(search)),
+        "PYTHONPATH": python_path(),
         "PYTHONUNBUFFERED": "1",
         **thread_variables(run.config.cluster.threads_per_worker),
     }
@@ -195,7 +193,7 @@ def worker_environment(run: Run, worker: str, context: str, log: str) -> dict[st
 
 def worker_command(task: BlockTask) -> list[str]:
     """What starts a worker process."""
-    return [sys.executable, "-m", "pipeline.engine.workers.job", str(order_path(task))]
+    return module_command("pipeline.engine.workers.job", str(order_path(task)))
 
 
 def last_words(log: Path) -> str:

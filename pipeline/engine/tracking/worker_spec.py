@@ -13,6 +13,7 @@ from typing import BinaryIO
 import cloudpickle
 
 from ...run import replaced_file
+from ...search_path import absolute
 from ..blocks.stage import BlockTask
 
 ORDER = "order"
@@ -43,7 +44,7 @@ class Order:
         """
         with replaced_file(path) as file:
             os.fchmod(file.fileno(), 0o600)
-            file.write(json.dumps(sys.path).encode() + b"\n" + cloudpickle.dumps(self))
+            file.write(json.dumps(absolute(sys.path)).encode() + b"\n" + cloudpickle.dumps(self))
 
     @staticmethod
     def load(path: Path) -> Order:
