@@ -137,6 +137,13 @@ def test_a_library_is_imported_in_one_package_only(library: str, home: str) -> N
     assert users <= {home}
 
 
+def test_the_engine_unpickles_nothing() -> None:
+    """Whoever could write into a run directory could have a pickle do anything."""
+    picklers = {"pickle", "cloudpickle", "dill", "shelve", "marshal"}
+    wrong = {path for path in (PIPELINE / "engine").rglob("*.py") if picklers & set(imports(path))}
+    assert not wrong
+
+
 def test_nothing_prints_below_the_workflows() -> None:
     prints = {
         f"{path.relative_to(ROOT)}:{node.lineno}"

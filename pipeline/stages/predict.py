@@ -18,6 +18,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..checkpoints import latest_checkpoint
+from ..config import Config
 from ..engine.blocks.empty_blocks import empty_blocks
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.process import keep_freed_memory, worker_number
@@ -212,6 +213,12 @@ class PredictTask(VolumeTask):
         from .tile_choice import most_workers
 
         return most_workers(self.run, self.device)
+
+    def config_for_workers(self) -> Config:
+        """With the checkpoint and the engine that the driver chose: a newer checkpoint may come meanwhile."""
+        chosen = {"checkpoint": str(self.checkpoint), "engine": self.engine}
+        predict = self.run.config.predict.model_copy(update=chosen)
+        return self.run.config.model_copy(update={"predict": predict})
 
     @property
     def blocks_in_flight(self) -> int:

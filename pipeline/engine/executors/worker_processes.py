@@ -23,6 +23,7 @@ import daisy.v2 as daisy
 from daisy import _daisy as daisy_core
 from daisy._progress import _TqdmObserver
 
+from ...rag import password_in_environment
 from ...run import Run
 from ...search_path import module_command, python_path
 from ..blocks.process import LOG, WORKER, thread_variables
@@ -31,7 +32,7 @@ from ..tracking.driver_record import DriverNotice
 from ..tracking.failures import reason_to_end, record_death
 from ..tracking.markers import marked_blocks
 from ..tracking.worker_records import read_entry
-from ..tracking.worker_spec import Order, order_path
+from ..tracking.worker_spec import WorkerSpec, worker_spec_path
 from ..workers.driver_connection import Lifeline, listening
 from .base import Executor
 from .scheduling import Outcome, cost_of, daisy_tasks_of, outcomes_of, pipeline_of, slots
@@ -157,8 +158,12 @@ class ServedExecutor(Executor):
         with listening(address) as lifeline:
             service = Service(run, tasks, notice, lifeline)
             for task in tasks:
-                Order(task, address, lifeline.port, lifeline.secret).save(order_path(task))
-            with self.staff(service) as start_worker, _stopped_by_signals(service):
+                WorkerSpec.of_task(task, address, lifeline.port, lifeline.secret).save(worker_spec_path(task))
+            with (
+                password_in_environment(run.config.rag.url),
+                self.staff(service) as start_worker,
+                _stopped_by_signals(service),
+            ):
                 functions = [_starter(service, task, start_worker) for task in tasks]
                 daisy_tasks = daisy_tasks_of(tasks, functions, cluster, self.returns)
                 states, _ = daisy_core._run_distributed_server(
@@ -193,7 +198,7 @@ def worker_environment(run: Run, worker: str, context: str, log: str) -> dict[st
 
 def worker_command(task: BlockTask) -> list[str]:
     """What starts a worker process."""
-    return module_command("pipeline.engine.workers.job", str(order_path(task)))
+    return module_command("pipeline.engine.workers.job", str(worker_spec_path(task)))
 
 
 def last_words(log: Path) -> str:
