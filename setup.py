@@ -60,7 +60,6 @@ setup(
         "jinja2>=3.1",
         "neuroglancer>=2.40",
         "psutil>=6",
-        "cloudpickle>=3",  # tasks on their way to workers, as daisy sends them
         "pymongo==4.20.0",  # graphs in MongoDB
         "psycopg[binary]==3.3.9",  # graphs in PostgreSQL
     ],

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PIPELINE = ROOT / "pipeline"
 
-BASE = ["errors", "command_names", "checkpoints", "config", "volumes", "run", "units", "cli", "pages"]
+BASE = ["search_path", "errors", "command_names", "checkpoints", "config", "volumes", "run", "units", "cli", "pages"]
 """Modules and packages under everything; each may import those before it."""
 ALGORITHMS = {"distillation", "networks", "segmentation", "rag", "datasets", "slurm"}
 ENGINE_USES = {"rag", "slurm"}
@@ -142,6 +142,14 @@ def test_a_library_is_imported_in_one_package_only(library: str, home: str) -> N
 
 
 def test_nothing_prints_below_the_commands() -> None:
+def test_the_engine_unpickles_nothing() -> None:
+    """Whoever could write into a run directory could have a pickle do anything."""
+    picklers = {"pickle", "cloudpickle", "dill", "shelve", "marshal"}
+    wrong = {path for path in (PIPELINE / "engine").rglob("*.py") if picklers & set(imports(path))}
+    assert not wrong
+
+
+def test_nothing_prints_below_the_workflows() -> None:
     prints = {
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for package, path in modules()

@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..run import Run
+from ..search_path import safe_search_path
 from ..units import duration
 from .blocks.process import WORKER, limit_threads, peak_memory, thread_environment
 from .blocks.stage import BlockTask, Stage
@@ -174,6 +175,7 @@ def run_pilot(task: BlockTask, left: np.ndarray, blocks: int) -> Pilot:
     shares = [chosen[worker::workers] for worker in range(workers)]
     with (
         thread_environment(cluster.threads_per_worker),
+        safe_search_path(),
         ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
     ):
         pending = [pool.submit(_measure, task, worker, share, time.time()) for worker, share in enumerate(shares)]

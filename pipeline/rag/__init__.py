@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .address import password_in_environment
 from .opening import open_rag, rag_exists, rag_is_missing
 from .store import RagCounts, RagStore
 from .tables import EdgeTable, NodeTable
@@ -14,6 +15,7 @@ __all__ = [
     "RagStore",
     "is_connection_trouble",
     "open_rag",
+    "password_in_environment",
     "rag_exists",
     "rag_is_missing",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
@@ -102,6 +103,23 @@ def _default_graph(directory: Path | None) -> str:
         return DEFAULT_GRAPH
     name = re.sub(r"[^a-z0-9]+", "_", directory.name.lower()).strip("_")[:40]
     return f"{DEFAULT_GRAPH}_{name}_{place_hash(directory)}"
+
+
+@contextmanager
+def password_in_environment(url: str) -> Iterator[None]:
+    """Let processes that are started inside find the password of a URL, which is saved nowhere."""
+    account = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    password = unquote(account.partition(":")[2])
+    before = os.environ.get(PASSWORD_VARIABLE)
+    if password and password != HIDDEN:
+        os.environ[PASSWORD_VARIABLE] = password
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[PASSWORD_VARIABLE] = before
+        else:
+            os.environ.pop(PASSWORD_VARIABLE, None)
 
 
 def _password(given: str | None) -> str | None:

@@ -18,6 +18,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..checkpoints import latest_checkpoint
+from ..config import Config
 from ..engine.blocks.empty_blocks import empty_blocks
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.process import keep_freed_memory, worker_number
@@ -217,6 +218,12 @@ class PredictTask(VolumeTask):
     @property
     def workers(self) -> int:
         return self.plan.workers
+
+    def config_for_workers(self) -> Config:
+        """With the checkpoint and the engine that the driver chose: a newer checkpoint may come meanwhile."""
+        chosen = {"checkpoint": str(self.checkpoint), "engine": self.engine}
+        predict = self.run.config.predict.model_copy(update=chosen)
+        return self.run.config.model_copy(update={"predict": predict})
 
     @property
     def blocks_in_flight(self) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ...command_names import command_line
-from ...config import config_hash
+from ...config import Config, config_hash
 from ...errors import UserError
 from ...run import Run
 from ...volumes import Box, Volume, create_volume, delete_volume, open_volume, volume_exists
@@ -139,6 +139,10 @@ class Stage(ABC):
         """Hash of everything that determines the output."""
         return config_hash(self.name, self.version, self.settings(), [stage.key for stage in self.upstream])
 
+    def take_key(self, key: str) -> None:
+        """Use a key that is known: workers take the driver's, since what it was made from may change meanwhile."""
+        self.__dict__["key"] = key
+
 
 @dataclass(frozen=True)
 class DriverStep(Stage):
@@ -177,6 +181,10 @@ class BlockTask(Stage):
     def workers(self) -> int:
         """Most workers at a time."""
         return self.run.config.cluster.workers_of(self.stage)
+
+    def config_for_workers(self) -> Config:
+        """The config that workers get: the driver's decisions in place of what the user left open."""
+        return self.run.config
 
     @property
     def blocks_in_flight(self) -> int:

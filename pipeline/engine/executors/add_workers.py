@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ...errors import UserError
+from ...rag import password_in_environment
 from ...run import Run
 from ...slurm import ControllerAway, Rejected
 from ..blocks.stage import BlockTask
 from ..tracking.driver_lock import lock_state
 from ..tracking.driver_record import DriverNotice, read_driver
 from ..tracking.markers import marked_blocks
-from ..tracking.worker_spec import ORDER, Order
+from ..tracking.worker_spec import SPEC, WorkerSpec
 from ..workers.driver_connection import is_loopback
 from ..workers.worker import OUTSIDER
 from .local import start_process
@@ -32,17 +33,17 @@ class Vacancy:
     """A task that takes more workers.
 
     Attributes:
-        order: what its driver tells its workers.
+        spec: what its driver tells its workers.
         context: the way to its scheduler.
     """
 
-    order: Order
+    spec: WorkerSpec
     context: str
 
     @property
     def task(self) -> BlockTask:
         """The task, as its driver runs it."""
-        return self.order.task
+        return self.spec.task
 
 
 def add_workers(run: Run, count: int, stage: str | None = None, dry_run: bool = False) -> bool:
@@ -69,10 +70,11 @@ def add_workers(run: Run, count: int, stage: str | None = None, dry_run: bool = 
     if dry_run:
         logger.info("%s would get %d more %s", vacancy.task.name, count, "jobs" if jobs else "processes here")
         return True
-    if jobs:
-        _submit(run, vacancy, names)
-        return True
-    return _start(run, vacancy, names)
+    with password_in_environment(run.config.rag.url):
+        if jobs:
+            _submit(run, vacancy, names)
+            return True
+        return _start(run, vacancy, names)
 
 
 def _driver_at_work(run: Run) -> DriverNotice:
@@ -92,7 +94,7 @@ def _vacancy(run: Run, driver: DriverNotice, stage: str | None) -> Vacancy:
     chosen = [notice for notice in open_tasks if stage in (None, notice.task)]
     for notice in chosen:
         vacancy = Vacancy(
-            Order.load(run.directory / notice.folder / ORDER),
+            WorkerSpec.load(run.directory / notice.folder / SPEC),
             re.sub(r"worker_id=-?\d+", f"worker_id={OUTSIDER}", notice.context),
         )
         if not (marked_blocks(vacancy.task) | vacancy.task.empty).all():
@@ -111,7 +113,7 @@ def _submit(run: Run, vacancy: Vacancy, names: Sequence[str]) -> None:
 
 def _start(run: Run, vacancy: Vacancy, names: Sequence[str]) -> bool:
     driver = read_driver(run)
-    if is_loopback(vacancy.order.address) and driver is not None and driver.host != socket.gethostname():
+    if is_loopback(vacancy.spec.address) and driver is not None and driver.host != socket.gethostname():
         raise UserError(
             f"the driver runs on {driver.host} and takes workers of its own machine only; run this there",
             "cluster.executor",

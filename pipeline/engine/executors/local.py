@@ -14,7 +14,7 @@ from daisy._daisy import EXIT_BLOCK_TIMEOUT
 from ...run import Run
 from ..blocks.process import PARENT
 from ..blocks.stage import BlockTask
-from ..tracking.worker_spec import ENDED_EARLY
+from ..workers.job import ENDED_EARLY
 from .worker_processes import ServedExecutor, Service, WorkerLost, last_words, worker_command, worker_environment
 
 LOOPBACK = "127.0.0.1"

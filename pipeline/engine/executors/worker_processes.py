@@ -8,7 +8,6 @@ machines would sit beside the driver and wait; so the server is called without i
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -25,14 +24,16 @@ from daisy import _daisy as daisy_core
 from daisy._progress import _TqdmObserver
 
 from ...command_names import what_the_user_typed
+from ...rag import password_in_environment
 from ...run import Run
+from ...search_path import module_command, python_path
 from ..blocks.process import LOG, WORKER, thread_variables
 from ..blocks.stage import BlockTask
 from ..tracking.driver_record import DriverNotice
 from ..tracking.failures import reason_to_end, record_death
 from ..tracking.markers import marked_blocks
 from ..tracking.worker_records import read_entry
-from ..tracking.worker_spec import Order, order_path
+from ..tracking.worker_spec import WorkerSpec, worker_spec_path
 from ..workers.driver_connection import Lifeline, listening
 from .base import Executor
 from .scheduling import Outcome, cost_of, daisy_tasks_of, outcomes_of, pipeline_of, slots
@@ -158,8 +159,12 @@ class ServedExecutor(Executor):
         with listening(address) as lifeline:
             service = Service(run, tasks, notice, lifeline)
             for task in tasks:
-                Order(task, address, lifeline.port, lifeline.secret).save(order_path(task))
-            with self.staff(service) as start_worker, _stopped_by_signals(service):
+                WorkerSpec.of_task(task, address, lifeline.port, lifeline.secret).save(worker_spec_path(task))
+            with (
+                password_in_environment(run.config.rag.url),
+                self.staff(service) as start_worker,
+                _stopped_by_signals(service),
+            ):
                 functions = [_starter(service, task, start_worker) for task in tasks]
                 daisy_tasks = daisy_tasks_of(tasks, functions, cluster, self.returns)
                 states, _ = daisy_core._run_distributed_server(
@@ -182,13 +187,11 @@ def worker_environment(run: Run, worker: str, context: str, log: str) -> dict[st
         context: of daisy.
         log: path of what it prints.
     """
-    program = str(Path(__file__).resolve().parents[2])
-    search = [program, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {
         "DAISY_CONTEXT": context,
         WORKER: worker,
         LOG: log,
-        "PYTHONPATH": os.pathsep.join(dict.fromkeys(search)),
+        "PYTHONPATH": python_path(),
         "PYTHONUNBUFFERED": "1",
         **what_the_user_typed(),
         **thread_variables(run.config.cluster.threads_per_worker),
@@ -197,7 +200,7 @@ def worker_environment(run: Run, worker: str, context: str, log: str) -> dict[st
 
 def worker_command(task: BlockTask) -> list[str]:
     """What starts a worker process."""
-    return [sys.executable, "-m", "pipeline.engine.workers.job", str(order_path(task))]
+    return module_command("pipeline.engine.workers.job", str(worker_spec_path(task)))
 
 
 def last_words(log: Path) -> str:

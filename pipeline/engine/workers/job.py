@@ -21,10 +21,12 @@ from ...slurm import end_of_this_job
 from ..blocks.process import LOG, PARENT, WORKER
 from ..blocks.stage import BlockTask
 from ..tracking.worker_records import Attendance, attend, longest_block
-from ..tracking.worker_spec import ENDED_EARLY, UNREACHABLE, Order, worker_key
+from ..tracking.worker_spec import WorkerSpec, worker_key
 from .driver_connection import Unreachable, WorkerLine, dial
 from .worker import TOLD_TO_STOP, Leave, compute_blocks
 
+ENDED_EARLY, UNREACHABLE = 3, 4
+"""Statuses of the process."""
 PARENT_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of Linux's prctl."""
 SPARE = 1.25
@@ -103,24 +105,24 @@ class JobAttention:
 
 
 def main(path: Path) -> int:
-    """Do what an order says; the status of the process."""
+    """Do what a spec says; the status of the process."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
     worker, parent = os.environ[WORKER], os.environ.get(PARENT)
     if parent is not None:
         die_with(int(parent))
-    order = Order.load(path)
+    spec = WorkerSpec.load(path)
     job = os.environ.get("SLURM_JOB_ID")
-    attendance = attend(order.task, worker, job, os.environ.get(LOG, "").replace("%j", job or "%j"))
+    attendance = attend(spec.task, worker, job, os.environ.get(LOG, "").replace("%j", job or "%j"))
     try:
-        line = dial(order.address, order.port, order.secret, worker_key(order.task, worker))
+        line = dial(spec.address, spec.port, spec.secret, worker_key(spec.task, worker))
     except Unreachable as error:
         attendance.leave(str(error))
         sys.stderr.write(f"{error}\n")
         return UNREACHABLE
     line.watch()
-    attention = JobAttention(order.task, attendance, line, end_of_this_job())
+    attention = JobAttention(spec.task, attendance, line, end_of_this_job())
     attention.listen()
-    state = compute_blocks(order.task, attendance, attention)
+    state = compute_blocks(spec.task, attendance, attention)
     line.leave(state)
     return ENDED_EARLY if state == TOLD_TO_STOP else 0
 

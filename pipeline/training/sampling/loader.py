@@ -23,6 +23,7 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from ...errors import UserError
+from ...search_path import safe_search_path
 from .samples import Arrays, SampleMaker, Sampling, batch_layout
 from .shared_batches import BatchSlots
 from .waiting import STARVED, Supply, room_for_workers
@@ -112,7 +113,7 @@ class BatchLoader:
         context.set_forkserver_preload([f"{__package__}.samples"])
         ahead = max(1, self.sampling.schedule.loader_cache // workers)
         layout = batch_layout(self.sampling)
-        with _interrupts_held_back(), _one_thread_each():
+        with _interrupts_held_back(), _one_thread_each(), safe_search_path():
             for index in range(workers):
                 outbox = Outbox(BatchSlots(layout, ahead), ahead, context.Queue(), context.Semaphore(ahead))
                 job = (self.sampling, self.iteration + index, workers, outbox)
