@@ -141,7 +141,6 @@ def test_a_library_is_imported_in_one_package_only(library: str, home: str) -> N
     assert users <= {home}
 
 
-def test_nothing_prints_below_the_commands() -> None:
 def test_the_engine_unpickles_nothing() -> None:
     """Whoever could write into a run directory could have a pickle do anything."""
     picklers = {"pickle", "cloudpickle", "dill", "shelve", "marshal"}
@@ -149,7 +148,7 @@ def test_the_engine_unpickles_nothing() -> None:
     assert not wrong
 
 
-def test_nothing_prints_below_the_workflows() -> None:
+def test_nothing_prints_below_the_commands() -> None:
     prints = {
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for package, path in modules()
