@@ -40,7 +40,6 @@ class Nothing(BlockTask):
     stage = "nothing"
     version = 1
     script = "nothing.py"
-    next_script = "nothing.py"
 
     @property
     def output(self) -> str:

@@ -55,6 +55,14 @@ def step_called(name: str) -> str | None:
     return None
 
 
+def script_after(script: str) -> str | None:
+    """The script of the step that follows; None after the last one, and after scripts that are not ours."""
+    scripts = list(SCRIPTS.values())
+    if script not in scripts[:-1]:
+        return None
+    return scripts[scripts.index(script) + 1]
+
+
 def name_of(script: str) -> str:
     """What the user calls a step, for messages: `workflows/05_segment.py` or `emdistill segment`.
 
@@ -62,7 +70,9 @@ def name_of(script: str) -> str:
         script: of workflows/; one that is not ours keeps its name.
     """
     steps = {script: step for step, script in SCRIPTS.items()}
-    if _user_has_scripts() or script not in steps:
+    if script not in steps:
+        return script
+    if _user_has_scripts():
         return f"workflows/{script}"
     return f"{COMMAND} {steps[script]}"
 
@@ -75,7 +85,7 @@ def command_line(script: str, *arguments: str | Path) -> str:
         arguments: of the script.
     """
     name = name_of(script)
-    words = [name if name.startswith(COMMAND) else f"python {name}"]
+    words = [f"python {name}" if name.endswith(".py") else name]
     return " ".join([*words, *(shlex.quote(str(argument)) for argument in arguments)])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from ..datasets import ensure_imported
-from ..stages.by_script import prediction_stages
+from ..stages.by_script import STAGES_OF
 from .blockwise import run_blockwise
 
 
@@ -13,6 +13,6 @@ def main() -> NoReturn:
     """Read the command line, do the step, and exit."""
     run_blockwise(
         str(__doc__),
-        prediction_stages,
+        STAGES_OF["predict"],
         prepare=lambda run: ensure_imported(run, [run.config.volumes.segment.source]),
     )

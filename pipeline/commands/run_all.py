@@ -16,7 +16,7 @@ from ..engine.plan import log_plan
 from ..evaluation import evaluate
 from ..run import Run
 from ..stages.auditing import require_chunks
-from ..stages.by_script import agglomeration_stages, fragment_stages, prediction_stages, run_chain, segment
+from ..stages.by_script import chained_stages, run_chain, segment
 from ..training import describe, train_student, train_teacher
 from ..viewer import write_report
 from ..volumes import volume_exists
@@ -62,7 +62,7 @@ def plan(run: Run) -> None:
     role = run.config.predict.network
     trained = run.config.predict.checkpoint or any(run.network_directory(role).glob("checkpoint_*.pt"))
     if trained and volume_exists(run.volume, "raw"):
-        log_plan(run, [*prediction_stages(run), *fragment_stages(run), *agglomeration_stages(run)])
+        log_plan(run, chained_stages(run))
     else:
         logger.info("the blocks can be planned once the volume is imported and the %s is trained", role)
 

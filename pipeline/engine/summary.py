@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..command_names import command_line
+from ..command_names import command_line, script_after
 from ..errors import UserError
 from ..run import Run, read_json, update_summary
 from ..units import duration, memory_size, short_number
@@ -66,8 +66,10 @@ def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
 
 
 def log_next_command(stage: Stage) -> None:
-    """Say what to type after a stage."""
-    logger.info("next: %s", command_line(stage.next_script, stage.run.directory / "config.json"))
+    """Say what to type after a stage, unless that is its user's own business."""
+    script = script_after(stage.script)
+    if script is not None:
+        logger.info("next: %s", command_line(script, stage.run.directory / "config.json"))
 
 
 def _log(outcome: Outcome) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from funlib.geometry import Coordinate
 
+from ..command_names import SCRIPTS
 from ..config import NEAREST_NEIGHBOURS
 from ..engine.blocks.checksums import row_checksums
 from ..engine.blocks.grid import Block, BlockGrid
@@ -35,8 +36,7 @@ class _Agglomeration(Stage):
 
     stage = NAME
     version = 1
-    script = "04_agglomerate.py"
-    next_script = "05_segment.py"
+    script = SCRIPTS["agglomerate"]
 
     @property
     def output(self) -> str:

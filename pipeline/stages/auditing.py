@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..command_names import name_of
+from ..command_names import SCRIPTS, name_of
 from ..engine.audit.arrays import Damage, StageFindings, audit_stages
 from ..engine.audit.presence import require_all_chunks
 from ..engine.blocks.stage import BlockTask, Stage
@@ -13,9 +13,9 @@ from ..engine.tracking.progress import Progress, progress_of, read_record
 from ..errors import UserError
 from ..run import Run
 from .agglomerate import agglomeration
+from .by_script import chained_stages
 from .fragments import FragmentsTask
 from .graph_audit import GraphFindings, check_graph
-from .predict import PredictTask
 from .region_graph import RagTask
 from .segment import written_segmentations
 
@@ -28,7 +28,7 @@ def audit(run: Run) -> list[StageFindings]:
     """
     stages = audited_stages(run)
     if not stages:
-        raise UserError(f"nothing is computed yet; run {name_of(PredictTask.script)} first", str(run.volume))
+        raise UserError(f"nothing is computed yet; run {name_of(SCRIPTS['predict'])} first", str(run.volume))
     findings = audit_stages(stages)
     _check_graph(run, stages, findings)
     return list(findings.values())
@@ -50,7 +50,7 @@ def audited_stages(run: Run) -> list[Stage]:
     Raises:
         UserError: an output was made with other settings or inputs, so that nothing is known of it.
     """
-    stages: list[Stage] = [PredictTask(run), FragmentsTask(run), RagTask(run), agglomeration(run)]
+    stages = chained_stages(run)
     found = []
     for stage in stages:
         progress = progress_of(stage)

@@ -1,6 +1,11 @@
-"""Which stages each workflow script runs: predict, fragments, agglomerate, segment, and all of them chained."""
+"""Which stages each workflow script runs: the table `STAGES_OF`, and functions that run them.
+
+Scripts, `run_all`, status, audit and plan ask here; what the scripts are called stands in `command_names.SCRIPTS`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from ..engine.blocks.stage import Stage
 from ..engine.chain import run_stages
@@ -39,8 +44,7 @@ def segment(run: Run, overwrite: bool = False) -> bool:
 
 def run_chain(run: Run, overwrite: bool = False) -> bool:
     """Stages 02 to 04 chained: each block moves on as soon as its inputs are there."""
-    stages = [*prediction_stages(run), *fragment_stages(run), *agglomeration_stages(run)]
-    return run_stages(run, stages, overwrite)
+    return run_stages(run, chained_stages(run), overwrite)
 
 
 def prediction_stages(run: Run) -> list[Stage]:
@@ -80,13 +84,29 @@ def chosen_thresholds(run: Run) -> tuple[float, ...]:
     return tuple(thresholds)
 
 
+STAGES_OF: dict[str, Callable[[Run], list[Stage]]] = {
+    "predict": prediction_stages,
+    "fragments": fragment_stages,
+    "agglomerate": agglomeration_stages,
+    "segment": segmentation_stages,
+}
+"""The stages of each step that computes blocks, in the order of work."""
+CHAINED = ("predict", "fragments", "agglomerate")
+"""Steps whose stages can run together; the thresholds to segment at may only be known after them."""
+
+
+def chained_stages(run: Run) -> list[Stage]:
+    """The stages that run together, upstream ones first."""
+    return [stage for step in CHAINED for stage in STAGES_OF[step](run)]
+
+
 def known_stages(run: Run) -> list[Stage]:
     """The stages of a run; where the best threshold is yet to be found, only the segmentations that exist.
 
     Raises:
         UserError: two thresholds are the same to two decimals.
     """
-    stages = [*prediction_stages(run), *fragment_stages(run), *agglomeration_stages(run)]
+    stages = chained_stages(run)
     if run.config.segment.thresholds != "best":
         return [*stages, *segmentation_stages(run)]
     try:

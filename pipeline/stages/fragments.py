@@ -12,6 +12,7 @@ import cc3d
 import numpy as np
 from funlib.geometry import Coordinate
 
+from ..command_names import SCRIPTS
 from ..config import NEAREST_NEIGHBOURS, FragmentsConfig, dump_config
 from ..engine.blocks.grid import Block
 from ..engine.blocks.process import keep_freed_memory
@@ -74,8 +75,7 @@ class FragmentsTask(VolumeTask):
 
     stage = "fragments"
     version = 2
-    script = "03_extract_fragments.py"
-    next_script = "04_agglomerate.py"
+    script = SCRIPTS["fragments"]
 
     @property
     def dataset(self) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..checkpoints import latest_checkpoint
+from ..command_names import SCRIPTS
 from ..config import Config
 from ..engine.blocks.empty_blocks import empty_blocks
 from ..engine.blocks.grid import Block, BlockGrid
@@ -45,8 +46,7 @@ class PredictTask(VolumeTask):
 
     stage = "predict"
     version = 2
-    script = "02_predict_blockwise.py"
-    next_script = "03_extract_fragments.py"
+    script = SCRIPTS["predict"]
 
     @property
     def dataset(self) -> str:

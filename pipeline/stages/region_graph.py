@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from funlib.geometry import Coordinate
 
+from ..command_names import SCRIPTS
 from ..config import NEAREST_NEIGHBOURS, Offset
 from ..engine.blocks.checksums import row_checksums
 from ..engine.blocks.grid import Block, BlockGrid
@@ -113,8 +114,7 @@ class RagTask(BlockTask):
 
     stage = "rag"
     version = 1
-    script = "04_agglomerate.py"
-    next_script = "04_agglomerate.py"
+    script = SCRIPTS["agglomerate"]
 
     @property
     def output(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..command_names import SCRIPTS
 from ..engine.blocks.checksums import array_checksum
 from ..engine.blocks.grid import Block
 from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
@@ -80,8 +81,7 @@ class SegmentTask(VolumeTask):
 
     stage = "segment"
     version = 1
-    script = "05_segment.py"
-    next_script = "06_evaluate.py"
+    script = SCRIPTS["segment"]
 
     @property
     def name(self) -> str:

@@ -196,7 +196,7 @@ def test_overwrite_keeps_what_still_fits(tmp_path: Path) -> None:
 
 def test_a_stage_refuses_upstream_output_that_is_missing_unfinished_or_stale(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    with pytest.raises(UserError, match=r"needs doubled, which is missing; run workflows/doubled\.py first"):
+    with pytest.raises(UserError, match=r"needs doubled, which is missing; run doubled\.py first"):
         run_stages(run, [Summed(run)], False)
     (tmp_path / "raise").write_text("0")
     assert not run_stages(run, [Doubled(run)], False)

@@ -52,7 +52,6 @@ class Doubled(VolumeTask):
     stage = "doubled"
     version = 1
     script = "doubled.py"
-    next_script = "summed.py"
     factor: int = 2
 
     @property
@@ -80,7 +79,6 @@ class Summed(VolumeTask):
     stage = "summed"
     version = 1
     script = "summed.py"
-    next_script = "nothing.py"
     factor: int = 2
 
     @property

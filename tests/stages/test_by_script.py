@@ -10,14 +10,28 @@ import numpy as np
 import pytest
 from voronoi_run import assert_same, everything, make_run
 
+from pipeline.command_names import SCRIPTS, script_after
 from pipeline.engine.blocks.stage import BlockTask
 from pipeline.engine.tracking.progress import begin, write_record
 from pipeline.errors import UserError
 from pipeline.run import Run, read_json
-from pipeline.stages.by_script import agglomeration_stages, fragment_stages, prediction_stages, run_chain, segment
+from pipeline.stages.by_script import STAGES_OF, chained_stages, run_chain, segment
 from pipeline.stages.predict import PredictTask
 
 FRAGMENTS = {"context": [1, 6, 6], "seed_distance": 3, "boundary_threshold": 0.98}
+
+
+def test_every_stage_names_the_script_that_runs_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    scripts = {step: {stage.script for stage in stages_of(run)} for step, stages_of in STAGES_OF.items()}
+    assert scripts == {step: {SCRIPTS[step]} for step in STAGES_OF}
+    assert [script_after(SCRIPTS[step]) for step in STAGES_OF] == [
+        "03_extract_fragments.py",
+        "04_agglomerate.py",
+        "05_segment.py",
+        "06_evaluate.py",
+    ]
+    assert [script_after(script) for script in ("my_own.py", list(SCRIPTS.values())[-1])] == [None, None]
 
 
 def make_chain_run(directory: Path, executor: str = "serial", workers: int = 1, **sections: Any) -> Run:
@@ -56,8 +70,7 @@ def test_one_and_four_workers_give_the_same_answer_as_none(tmp_path: Path, undis
 def test_any_order_of_blocks_interrupted_or_not_gives_the_same_answer(tmp_path: Path, undisturbed: Run) -> None:
     run = make_chain_run(tmp_path)
     chance = np.random.default_rng(3)
-    stages = [*prediction_stages(run), *fragment_stages(run), *agglomeration_stages(run)]
-    for stage in stages:
+    for stage in chained_stages(run):
         if isinstance(stage, BlockTask):
             begin(stage)
             order = chance.permutation(len(stage.grid)).tolist()

@@ -50,9 +50,7 @@ class Stage(ABC):
     version: ClassVar[int]
     """Raised whenever a change of the code changes the output."""
     script: ClassVar[str]
-    """The workflow script that runs the stage."""
-    next_script: ClassVar[str]
-    """The workflow script to run after it."""
+    """The script that runs the stage, for messages."""
 
     @property
     def name(self) -> str:
