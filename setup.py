@@ -53,7 +53,7 @@ setup(
         "tifffile>=2024.8",
         "imagecodecs>=2024.9",  # compressed TIFF (LZW, JPEG, zstd)
         "pydantic>=2.11,<3",
-        "tqdm>=4.66",
+        "rich>=14",  # tables and progress bars on terminals
         "tensorboard>=2.18",
         "pooch>=1.8",
         "matplotlib>=3.9",

@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from pipeline.config import SectionUnetConfig, dump_config, parse_config
 from pipeline.datasets.phantom import Phantom
@@ -120,7 +119,7 @@ def store_affinities(run: Run, workers: int) -> None:
     begin(task)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         pending = [pool.submit(_store_block, task, index) for index in range(len(task.grid))]
-        for future in tqdm(pending, desc="affinities", unit="block"):
+        for future in tracked(pending, "affinities", len(pending), "blocks"):
             future.result()
     write_record(task, complete=True)
 

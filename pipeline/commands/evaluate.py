@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from ..api import evaluate
 from ..cli import exit_after, parse_arguments, run_script
 from ..errors import UserError
-from ..evaluation import LabelRules, check_run, open_pair, score_volumes, told
+from ..evaluation import LabelRules, check_run, format_score, open_pair, score_volumes
 from ..run import Run
 
 COLUMNS = (
@@ -45,7 +45,7 @@ def score_run(run: Run, options: argparse.Namespace) -> None:
     results = evaluate(run)
     print_table("threshold", results["scores"])
     best = results["best"]
-    print(f"best: threshold {best['threshold']:.2f}, {told(best)}; written to {run.summary}")
+    print(f"best: threshold {best['threshold']:.2f}, {format_score(best)}; written to {run.summary}")
     print(json.dumps(results["best"]))
 
 

@@ -16,7 +16,7 @@ from ..datasets import describe_import
 from ..engine.plan import log_plan
 from ..run import Run
 from ..stages.by_script import chained_stages, run_chain
-from ..training import describe
+from ..training import describe_training
 from ..volumes import volume_exists
 
 logger = logging.getLogger("emdistill")
@@ -56,7 +56,7 @@ def plan(run: Run) -> None:
     for line in describe_import(run):
         logger.info(line)
     for role in networks_to_train(run):
-        logger.info(describe(run, role))
+        logger.info(describe_training(run, role))
     role = run.config.predict.network
     trained = run.config.predict.checkpoint or any(run.network_directory(role).glob("checkpoint_*.pt"))
     if trained and volume_exists(run.volume, "raw"):

@@ -9,13 +9,13 @@ from typing import NoReturn
 from ..api import train_teacher
 from ..cli import run_script
 from ..run import Run
-from ..training import describe
+from ..training import describe_training
 
 
 def work(run: Run, options: argparse.Namespace) -> None:
     """Train, or say what training would do."""
     if options.dry_run:
-        logging.getLogger("emdistill").info(describe(run, "teacher"))
+        logging.getLogger("emdistill").info(describe_training(run, "teacher"))
         return
     train_teacher(run)
 

@@ -6,7 +6,6 @@ attribute is removed first and written last, so that an interrupted import is re
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import zarr
-from funlib.geometry import Coordinate
-from tqdm import tqdm
 
 from ..config import FileSource, PhantomSource, PublicSource, Source, config_hash, dump_config
 from ..errors import UserError
 from ..run import Run
+from ..terminal import tracked
 from ..volumes import Box, Volume, create_volume, delete_volume
-from .files import FileOpener
+from .file_source import FileOpener
 from .phantom import PhantomOpener
 from .public import PublicOpener
 from .source import DTYPES, OpenSource, SourceOpener
@@ -182,7 +180,7 @@ def _forget(container: Path) -> None:
 def _write(name: str, opened: OpenSource, container: Path, import_block: Sequence[int]) -> None:
     volumes = _create(opened, container, import_block)
     boxes = list(_boxes(opened, import_block))
-    for box in tqdm(boxes, desc=f"import {name}", unit="block", disable=None):
+    for box in tracked(boxes, f"import {name}", len(boxes), "blocks"):
         for dataset, data in opened.reader.read(box).items():
             volumes[dataset].write(box, data)
     os.sync()  # the voxels must not be lost after the container claims to be complete
@@ -212,9 +210,7 @@ def _boxes(opened: OpenSource, import_block: Sequence[int]) -> Iterator[Box]:
     bytes_per_voxel = sum(np.dtype(dtype).itemsize for dtype in opened.dtypes.values())
     if np.prod(steps, dtype=np.int64) * bytes_per_voxel > READ_LIMIT:
         steps = list(import_block)
-    starts = [range(0, extent, step) for extent, step in zip(opened.shape, steps, strict=True)]
-    for begin in itertools.product(*starts):
-        yield Box.of_shape(opened.shape).intersect(Box(Coordinate(begin), Coordinate(begin) + Coordinate(steps)))
+    return Box.of_shape(opened.shape).split(steps)
 
 
 def _require_voxels(opened: OpenSource, where: str) -> None:

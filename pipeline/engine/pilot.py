@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from tqdm import tqdm
-
 from ..run import Run
 from ..search_path import safe_search_path
-from ..units import duration
+from ..terminal import tracked
+from ..units import duration, memory_size
 from .blocks.process import WORKER, limit_threads, peak_memory, thread_environment
 from .blocks.stage import BlockTask, Stage
 from .chain import check_stages
@@ -179,7 +178,7 @@ def run_pilot(task: BlockTask, left: np.ndarray, blocks: int) -> Pilot:
         ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
     ):
         pending = [pool.submit(_measure, task, worker, share, time.time()) for worker, share in enumerate(shares)]
-        measured = [future.result() for future in tqdm(pending, desc=f"{task.name} pilot", unit="worker")]
+        measured = [future.result() for future in tracked(pending, f"{task.name} pilot", workers, "workers")]
     read = task.reader()
     costs = [
         WorkerCost(start, tuple(read(task.grid.block(index)).size for index in share), seconds, memory)
@@ -204,7 +203,7 @@ def report(pilot: Pilot) -> list[str]:
     timeout = task.run.config.cluster.block_timeout
     lines = [
         f"{task.name}: a block takes {np.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}, "
-        f"{len(seconds)} blocks), {pilot.peak_memory / 2**20:.0f} MiB per worker, {pilot.start_seconds:.1f} s to start",
+        f"{len(seconds)} blocks), {memory_size(pilot.peak_memory)} per worker, {pilot.start_seconds:.1f} s to start",
         f"  {pilot.blocks} blocks with {_workers(pilot.workers)}: about {duration(expected)} "
         f"({CONFIDENCE:.0%} of such pilots: {duration(low)} to {duration(high)})",
     ]

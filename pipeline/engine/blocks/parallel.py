@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from tqdm import tqdm
+from ...terminal import ProgressBar
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -31,16 +31,16 @@ def in_threads(
         title: of the progress bar.
     """
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool, tqdm(total=total, desc=title, unit="block", disable=None) as bar:
+    with ThreadPoolExecutor(threads) as pool, ProgressBar(title, total, "blocks") as bar:
         try:
             for piece in pieces:
                 waiting.append(pool.submit(work, piece))
                 if len(waiting) >= threads * AHEAD:
                     yield waiting.popleft().result()
-                    bar.update()
+                    bar.advance()
             while waiting:
                 yield waiting.popleft().result()
-                bar.update()
+                bar.advance()
         finally:
             for future in waiting:
                 future.cancel()

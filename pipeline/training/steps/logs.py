@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
-from ...errors import UserError
+from ...errors import writing
+from ...run import read_json_lines, replaced_file
+from ...terminal import ProgressBar
 from ..objective.step_clock import Split
 
 
@@ -31,10 +32,11 @@ class TrainingLog:
     def __init__(self, directory: Path, start: int, total: int, name: str) -> None:
         self.curves = directory / "curves.jsonl"
         self._rewind(start)
-        self.progress = tqdm(total=total, initial=start, desc=name, unit="it", dynamic_ncols=True, smoothing=0.05)
+        self.progress = ProgressBar(name, total, "iterations", start)
         self.writer = SummaryWriter(str(directory / "logs"), purge_step=start + 1)
 
     def __enter__(self) -> TrainingLog:
+        self.progress.__enter__()
         return self
 
     def __exit__(
@@ -45,9 +47,7 @@ class TrainingLog:
 
     def advance(self, loss: float, waiting: float | None = None) -> None:
         """One more iteration is done; lately training has waited for data for a share of the time."""
-        told = {} if waiting is None else {"data": f"{waiting:.0%}"}
-        self.progress.set_postfix(loss=f"{loss:.4f}", **told, refresh=False)
-        self.progress.update()
+        self.progress.advance(f"loss {loss:.4f}" + ("" if waiting is None else f", data {waiting:.0%}"))
 
     def scalars(
         self, iteration: int, values: Mapping[str, float], weights: Mapping[str, float], seconds: float
@@ -76,32 +76,14 @@ class TrainingLog:
 
     def has_validation(self, iteration: int) -> bool:
         """Whether the scores of an iteration are logged."""
-        return any("validation" in line and line["iteration"] == iteration for line in read_curves(self.curves))
+        return any("validation" in line and line["iteration"] == iteration for line in read_json_lines(self.curves))
 
     def _append(self, line: dict[str, Any]) -> None:
-        try:
-            with self.curves.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot be written: {error.strerror or error}", str(self.curves)) from error
+        with writing(self.curves), self.curves.open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
     def _rewind(self, iteration: int) -> None:
-        kept = [line for line in read_curves(self.curves) if line["iteration"] <= iteration]
-        try:
-            self.curves.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.curves.with_suffix(".partial")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            temporary.replace(self.curves)
-        except OSError as error:
-            raise UserError(f"cannot be written: {error.strerror or error}", str(self.curves)) from error
-
-
-def read_curves(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `curves.jsonl`, without one that a crash cut short; empty if there is no such file."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
+        """Drop the lines after an iteration."""
+        kept = [line for line in read_json_lines(self.curves) if line["iteration"] <= iteration]
+        with replaced_file(self.curves) as file:
+            file.write("".join(json.dumps(line) + "\n" for line in kept).encode())

@@ -1,0 +1,146 @@
+"""What is shown on a terminal: tables and progress bars. Where output is no terminal, tables are plain, bars absent."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import TextIO, TypeVar
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Task as BarTask
+from rich.table import Table
+from rich.text import Text
+
+from .units import short_number
+
+Item = TypeVar("Item")
+
+ENDLESS = 100_000
+"""Columns of output that nothing wraps or cuts."""
+
+
+def has_colours(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that shows colours, and nobody asked for none (`NO_COLOR`)."""
+    return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+def rendered(shown: RenderableType, colours: bool = False) -> list[str]:
+    """What rich makes of text and tables, line by line, neither wrapped nor padded.
+
+    Args:
+        shown: text or a table.
+        colours: with the codes of a terminal.
+    """
+    target = io.StringIO()
+    console = Console(
+        file=target,
+        width=ENDLESS,
+        force_terminal=colours,
+        color_system="standard" if colours else None,
+        highlight=False,
+        emoji=False,
+        markup=False,
+        legacy_windows=False,
+    )
+    console.print(shown, soft_wrap=True)
+    return [line.rstrip() for line in target.getvalue().splitlines()]
+
+
+def table_of(
+    columns: Sequence[str], rows: Iterable[Sequence[str | Text]], numbers: Collection[str] = (), header: str = "bold"
+) -> Table:
+    """A table without lines, two spaces between columns.
+
+    Args:
+        columns: headings.
+        rows: a cell for each column.
+        numbers: the columns that are aligned on the right.
+        header: style of the headings.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=header)
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return table
+
+
+def table_lines(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    numbers: Collection[str] = (),
+    stream: TextIO | None = None,
+) -> list[str]:
+    """The lines of such a table; headings are bold if the stream is a terminal (default: standard output)."""
+    return rendered(table_of(columns, rows, numbers), has_colours(stream or sys.stdout))
+
+
+class _Rate(ProgressColumn):
+    """Pieces per second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: BarTask) -> Text:
+        """`12.3 blocks/s`; nothing as long as that is not known."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{short_number(speed)} {self._unit}/s")
+
+
+class ProgressBar:
+    """A bar with count, rate and time left on standard error; nothing at all where that is no terminal.
+
+    Args:
+        title: in front of it.
+        total: pieces in all.
+        unit: name of a piece, in the plural.
+        done: pieces that were done before.
+    """
+
+    def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
+        self._progress = None
+        if sys.stderr.isatty():
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                _Rate(unit),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=Console(stderr=True),
+            )
+            self._bar = self._progress.add_task(title, total=total, completed=done, note="")
+
+    def __enter__(self) -> ProgressBar:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def advance(self, note: str | None = None) -> None:
+        """One more piece is done; `note` stands behind the bar until there is another."""
+        if self._progress is not None:
+            fields = {} if note is None else {"note": note}
+            self._progress.update(self._bar, advance=1, **fields)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Leave the bar as it is, and the terminal to others."""
+        if self._progress is not None:
+            self._progress.stop()
+
+
+def tracked(items: Iterable[Item], title: str, total: int, unit: str) -> Iterator[Item]:
+    """Items with a progress bar: each counts as done when the next one is asked for."""
+    with ProgressBar(title, total, unit) as bar:
+        for item in items:
+            yield item
+            bar.advance()
