@@ -34,6 +34,7 @@ from pipeline.networks import build_network, save_checkpoint
 from pipeline.rag import open_rag
 from pipeline.run import Run, read_summary
 from pipeline.stages.predict import PredictTask
+from pipeline.terminal import tracked
 from pipeline.volumes import Box, create_volume, open_volume
 
 ROOT = Path(__file__).resolve().parents[1]

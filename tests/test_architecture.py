@@ -27,8 +27,8 @@ ENGINE_TOP = {"chain", "plan", "pilot", "summary", "audit", "status"}
 USES = {"training", "stages", "evaluation", "viewer"}
 DOORS = ["api", "api_reference", "commands"]
 """How a user comes in: from Python, and from the command line. Each may import everything, and those before it."""
-SIDEWAYS = {("stages", "evaluation"), ("training", "evaluation")}
-"""Both choose or report a threshold by scoring; evaluation knows neither."""
+SIDEWAYS = {("stages", "evaluation"), ("training", "evaluation"), ("viewer", "evaluation")}
+"""They choose or show a threshold by its scores; evaluation knows none of them."""
 PURE = {"segmentation", "distillation"}
 """Numpy or torch in, numpy or torch out: no config, no files."""
 ARITHMETIC = {"errors", "offsets", "hashing"}

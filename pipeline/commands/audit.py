@@ -13,6 +13,7 @@ from ..engine.blocks.stage import DriverStep
 from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
 from ..stages.auditing import audit
+from ..terminal import table_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def print_table(findings: Sequence[StageFindings]) -> None:
     """One line per stage, one column per kind of damage."""
-    columns = list(Damage)
-    width = max(len("stage"), *(len(found.stage.name) for found in findings))
-    print(f"{'stage':<{width}}  {'done':>9}  " + "  ".join(damage.value for damage in columns))
-    for found in findings:
-        counts = (f"{found.count(damage):>{len(damage.value)}}" for damage in columns)
-        print(f"{found.stage.name:<{width}}  {found.done:>9}  " + "  ".join(counts) + f"  {found.unsound}".rstrip())
+    counts = ["done", *(damage.value for damage in Damage)]
+    rows = [
+        [found.stage.name, str(found.done), *(str(found.count(damage)) for damage in Damage), found.unsound]
+        for found in findings
+    ]
+    print("\n".join(table_lines(["stage", *counts, ""], rows, numbers=counts)))
 
 
 def work(run: Run, options: argparse.Namespace) -> int:

@@ -11,22 +11,9 @@ from typing import Any, NoReturn
 from ..api import evaluate
 from ..cli import exit_after, parse_arguments, run_script
 from ..errors import UserError
-from ..evaluation import LabelRules, check_run, format_score, open_pair, score_volumes
+from ..evaluation import LabelRules, check_run, common_scores, format_score, open_pair, score_volumes
 from ..run import Run
-
-COLUMNS = (
-    "panoptic_quality",
-    "segmentation_quality",
-    "recognition_quality",
-    "f1",
-    "aggregated_jaccard",
-    "dice",
-    "voi_split",
-    "voi_merge",
-    "voi_sum",
-    "adapted_rand_error",
-)
-"""Scores in the order of the table; those of objects are there for separate images only."""
+from ..terminal import table_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,11 +52,9 @@ def score_files(options: argparse.Namespace) -> None:
 
 def print_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """One line per row, one column per score."""
-    width = max(len(title), *(len(name) for name in rows))
-    columns = [column for column in COLUMNS if all(column in scores for scores in rows.values())]
-    print(f"{title:>{width}}  " + "  ".join(f"{column:>20}" for column in columns))
-    for name, scores in rows.items():
-        print(f"{name:>{width}}  " + "  ".join(f"{scores[column]:20.4f}" for column in columns))
+    columns = common_scores(rows.values())
+    cells = [[name, *(f"{scores[column]:.4f}" for column in columns)] for name, scores in rows.items()]
+    print("\n".join(table_lines([title, *columns], cells, numbers=columns)))
 
 
 def main() -> NoReturn:

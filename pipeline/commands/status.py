@@ -1,25 +1,30 @@
-"""How it stands with a run: stages, workers, errors, when it will be done. Reads files only; run it beside anything."""
+"""The status of a run: stages, workers, errors, when it will be done. Reads files only; run it beside anything."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
 from ..cli import run_script
-from ..engine.status import History, Look, RunStatus, render_text, status_document, write_page
+from ..engine.status import History, RunStatus, TerminalStyle, render_text, status_document, write_page
 from ..run import Run
 from ..stages.run_status import read_status
+from ..terminal import has_colours
 
 WATCH_SECONDS = 5.0
 """Between looks unless `--watch` says otherwise."""
 REFRESH_SECONDS = 10.0
 """After which a browser reads a page again that nobody watches for."""
-CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 PAGE = "status.html"
 
 
@@ -67,25 +72,35 @@ def work(run: Run, options: argparse.Namespace) -> int:
     """Look once, or until the run is over or Ctrl-C."""
     history = History()
     try:
-        while True:
-            status = read_status(run, Path(options.config), history)
-            show(run, status, options)
-            if options.watch is None or status.is_over:
-                return 0
-            time.sleep(options.watch)
+        with screen(options) as show_text:
+            while True:
+                status = read_status(run, Path(options.config), history)
+                show(run, status, options, show_text)
+                if options.watch is None or status.is_over:
+                    return 0
+                time.sleep(options.watch)
     except KeyboardInterrupt:
         return 0
 
 
-def show(run: Run, status: RunStatus, options: argparse.Namespace) -> None:
-    """Print what is asked for, and write the page."""
+@contextmanager
+def screen(options: argparse.Namespace) -> Iterator[Callable[[str], None]]:
+    """What shows a status: on a terminal that is watched in place of the one before, elsewhere below it."""
+    if options.watch is None or options.json or not sys.stdout.isatty():
+        yield lambda text: print(text, flush=True)
+        return
+    with Live(console=Console(), auto_refresh=False) as live:
+        yield lambda text: live.update(Text.from_ansi(text), refresh=True)
+
+
+def show(run: Run, status: RunStatus, options: argparse.Namespace, show_text: Callable[[str], None]) -> None:
+    """Show what is asked for, and write the page."""
     if options.html is not None:
         show_page(run, status, options)
     if options.json:
         print(json.dumps(status_document(status), indent=None if options.watch else 2), flush=True)
     elif options.html is None or (options.watch and sys.stdout.isatty()):
-        clear = CLEAR if options.watch and sys.stdout.isatty() else ""
-        print(clear + render_text(status, look_of_terminal(), options.all), flush=True)
+        show_text(render_text(status, style_of_terminal(), options.all))
 
 
 def show_page(run: Run, status: RunStatus, options: argparse.Namespace) -> None:
@@ -100,12 +115,12 @@ def show_page(run: Run, status: RunStatus, options: argparse.Namespace) -> None:
         print(f"would write {path}")
 
 
-def look_of_terminal() -> Look:
+def style_of_terminal() -> TerminalStyle:
     """Colours on a terminal that has them, unless NO_COLOR is set; blocks in a bar where they can be encoded."""
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+    colour = has_colours(sys.stdout)
     if (sys.stdout.encoding or "").lower().replace("-", "") == "utf8":
-        return Look(colour, "█", "░")
-    return Look(colour)
+        return TerminalStyle(colour, "█", "░")
+    return TerminalStyle(colour)
 
 
 def main() -> NoReturn:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
 from ..run import Run
 from ..search_path import safe_search_path
 from ..terminal import tracked

@@ -16,6 +16,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..run import Run
+from ..terminal import rendered, table_of
 from ..units import disk_size, times
 from ..volumes import Box
 from .blocks.grid import BlockGrid
@@ -51,7 +52,7 @@ def plan_lines(stage: Stage, state: Progress) -> list[str]:
         lines[0] += f"; {len(stage.grid)} blocks of {times(stage.grid.block_size)} voxels in " + times(
             stage.grid.region.shape
         )
-        lines += [f"  {name:8}{text}" for name, text in _details(stage)]
+        lines += [f"  {line}" for line in rendered(table_of(("", ""), _details(stage)))[1:]]
     return lines
 
 

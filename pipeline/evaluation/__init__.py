@@ -8,9 +8,10 @@ from .overlaps import LabelRules, count_overlaps, prepare_labels
 from .runs import best_threshold, check_run, evaluate
 from .score_files import open_pair, score_volumes
 from .skeletons import expected_run_length
-from .sweep import best_of, format_score, loss_of, sweep_thresholds
+from .sweep import SCORE_TITLES, best_of, common_scores, format_score, loss_of, sweep_thresholds
 
 __all__ = [
+    "SCORE_TITLES",
     "LabelRules",
     "PanopticQuality",
     "VariationOfInformation",
@@ -19,6 +20,7 @@ __all__ = [
     "best_of",
     "best_threshold",
     "check_run",
+    "common_scores",
     "contingency_table",
     "count_overlaps",
     "dice",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -12,6 +12,26 @@ from .metrics import rand_error_of_table, voi_of_table
 
 Scores = dict[str, float]
 """`voi_split`, `voi_merge`, `voi_sum` in bits and `adapted_rand_error`; of images also the scores of their objects."""
+
+
+SCORE_TITLES = {
+    "panoptic_quality": "PQ",
+    "segmentation_quality": "PQ segmentation",
+    "recognition_quality": "PQ recognition",
+    "f1": "F1",
+    "aggregated_jaccard": "AJI",
+    "dice": "Dice",
+    "voi_split": "VOI split",
+    "voi_merge": "VOI merge",
+    "voi_sum": "VOI sum",
+    "adapted_rand_error": "adapted Rand error",
+}
+"""Scores in the order of tables, with short titles; those of objects are there for separate images only."""
+
+
+def common_scores(of_segmentations: Collection[Mapping[str, float]]) -> list[str]:
+    """The scores that all segmentations have, in the order of tables."""
+    return [name for name in SCORE_TITLES if all(name in scores for scores in of_segmentations)]
 
 
 def scores_of_table(table: Contingency) -> Scores:

@@ -123,7 +123,8 @@ def _standard_output_discarded() -> Iterator[None]:
     """Drop what the process writes to standard output inside the block: waterz prints every step, from C++.
 
     File descriptor 1 points to the null device meanwhile. What lies in the buffers of Python and C is written out
-    before and after, so that it goes where it belongs. Logging and progress bars use standard error and are not concerned.
+    before and after, so that it goes where it belongs. Logging and progress bars use standard error and are not
+    concerned.
     """
     c_library = ctypes.CDLL(None)
 

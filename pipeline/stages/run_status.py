@@ -1,4 +1,4 @@
-"""How it stands with the stages of a run."""
+"""The status of a run with its stages from raw to segmentation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..engine.blocks.stage import Stage
-from ..engine.status.model import RunStatus, StageStatus, State
+from ..engine.status.model import RunStatus, StageState, StageStatus
 from ..engine.status.pace import History
 from ..engine.status.read_run import read_run_status
 from ..run import Run
@@ -15,15 +15,15 @@ from .segment import SegmentTask
 
 
 def read_status(run: Run, config: Path, history: History | None = None) -> RunStatus:
-    """How it stands with a run now, see `engine.status.read_run.read_run_status`.
+    """The status of a run now, see `engine.status.read_run.read_run_status`.
 
     Raises:
         UserError: the config asks for what there cannot be, or files of the run directory are damaged.
     """
-    return read_run_status(run, _Stages(), config, history)
+    return read_run_status(run, _StagesOfRun(), config, history)
 
 
-class _Stages:
+class _StagesOfRun:
     """The stages from raw to segmentation."""
 
     def known(self, run: Run) -> list[Stage]:
@@ -40,7 +40,7 @@ class _Stages:
                 SegmentTask.stage,
                 SegmentTask.script,
                 str(run.volume / "segmentation"),
-                State.NOT_BEGUN,
+                StageState.NOT_BEGUN,
                 "the best threshold is chosen when the graph is there",
             )
         ]

@@ -15,6 +15,7 @@ import torch
 
 from ..command_names import command_line
 from ..config import NetworkConfig, dump_config
+from ..evaluation import SCORE_TITLES, common_scores
 from ..networks import build_network
 from ..pages import html_environment
 from ..run import Run, package_versions, read_summary, replaced_file
@@ -32,26 +33,8 @@ CAPTIONS = {
     "fragments": "fragments",
     "labels": "labels",
 }
-COLUMNS = {
-    "panoptic_quality": "PQ",
-    "segmentation_quality": "PQ segmentation",
-    "recognition_quality": "PQ recognition",
-    "f1": "F1",
-    "aggregated_jaccard": "AJI",
-    "dice": "Dice",
-    "voi_split": "VOI split",
-    "voi_merge": "VOI merge",
-    "voi_sum": "VOI sum",
-    "adapted_rand_error": "adapted Rand error",
-}
-"""Scores in the order of the table; those of objects are there for separate images only."""
-VOLUME_TILES = {
-    "voi_sum": "VOI sum, bits",
-    "voi_split": "VOI split",
-    "voi_merge": "VOI merge",
-    "adapted_rand_error": "adapted Rand error",
-}
-IMAGE_TILES = {"panoptic_quality": "panoptic quality", "f1": "F1", "aggregated_jaccard": "AJI", "dice": "Dice"}
+VOLUME_TILES = ("voi_sum", "voi_split", "voi_merge", "adapted_rand_error")
+IMAGE_TILES = ("panoptic_quality", "f1", "aggregated_jaccard", "dice")
 """Scores at the head of the page, the one that decides first."""
 
 
@@ -108,7 +91,7 @@ def report_content(run: Run) -> dict[str, Any]:
         "best": best,
         "tiles": _tiles(run, scores.get(best) if best else None),
         "scores": dict(sorted(scores.items(), key=lambda item: float(item[0]))),
-        "columns": {name: COLUMNS[name] for name in COLUMNS if all(name in score for score in scores.values())},
+        "columns": {name: SCORE_TITLES[name] for name in common_scores(scores.values())},
         "images": run.config.volumes.images,
         "sweep": _picture("threshold sweep", sweep_png(scores, best)) if len(scores) > 1 else None,
         "region": "validation region" if validates_segmented(run) else "segmented region",
@@ -126,7 +109,8 @@ def report_content(run: Run) -> dict[str, Any]:
 def _tiles(run: Run, scores: Mapping[str, float] | None) -> dict[str, float]:
     """The scores at the head of the page by what they are called there."""
     tiles = IMAGE_TILES if run.config.volumes.images else VOLUME_TILES
-    return {title: scores[name] for name, title in tiles.items()} if scores else {}
+    titles = {**SCORE_TITLES, "panoptic_quality": "panoptic quality", "voi_sum": "VOI sum, bits"}
+    return {titles[name]: scores[name] for name in tiles} if scores else {}
 
 
 def network_sizes(run: Run) -> list[dict[str, Any]]:

@@ -6,18 +6,21 @@ from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
-from . import phrases as words
+from . import phrases
 from .model import RunStatus
 
 
 def status_document(status: RunStatus) -> dict[str, Any]:
-    """The facts of a status under their names, as JSON values; `state`, `life` and `standing` in words.
+    """The fields of a status as JSON values. The state of the driver is called `life`, that of a worker `standing`.
 
     Besides the fields of the dataclasses: `headline`, `goes_on` and `is_done` of the run, `left`, `fraction` and
     `voxels_per_second` of each stage.
     """
     document = _plain(asdict(status))
-    document |= {"headline": words.headline(status), "goes_on": status.goes_on, "is_done": status.is_done}
+    document |= {"headline": phrases.headline(status), "goes_on": status.goes_on, "is_done": status.is_done}
+    document["driver"]["life"] = document["driver"].pop("state")
+    for worker in document["workers"]:
+        worker["standing"] = worker.pop("state")
     for entry, stage in zip(document["stages"], status.stages, strict=True):
         entry |= {"left": stage.left, "fraction": stage.fraction, "voxels_per_second": stage.voxels_per_second}
     return dict(document)

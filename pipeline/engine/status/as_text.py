@@ -6,29 +6,32 @@ import time as clock
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rich.text import Text
+
+from ...terminal import rendered, table_of
 from ...units import duration, memory_size
-from . import phrases as words
-from .model import Life, RunStatus, StageStatus, Standing, State, WorkerStatus
+from . import phrases
+from .model import DriverState, RunStatus, StageState, StageStatus, WorkerState, WorkerStatus
 
 COLUMNS = 100
 BAR = 20
 """Characters of a progress bar."""
+WORKER_COLUMNS = ("stage", "worker", "node", "place", "block", "for", "done", "failed", "memory", "state")
 
-GREEN, RED, YELLOW, BLUE, DIM, BOLD = "32", "31", "33", "36", "2", "1"
-STATE_COLOURS = {
-    State.DONE: GREEN,
-    State.RUNNING: BLUE,
-    State.WAITING: BLUE,
-    State.FAILED: RED,
-    State.STOPPED: YELLOW,
-    State.STALE: YELLOW,
-    State.NOT_BEGUN: DIM,
+STAGE_STYLES = {
+    StageState.DONE: "green",
+    StageState.RUNNING: "cyan",
+    StageState.WAITING: "cyan",
+    StageState.FAILED: "red",
+    StageState.STOPPED: "yellow",
+    StageState.STALE: "yellow",
+    StageState.NOT_BEGUN: "dim",
 }
-STANDING_COLOURS = {Standing.DIED: RED, Standing.LEFT: YELLOW, Standing.SLOW: YELLOW}
+WORKER_STYLES = {WorkerState.DIED: "red", WorkerState.LEFT: "yellow", WorkerState.SLOW: "yellow"}
 
 
 @dataclass(frozen=True)
-class Look:
+class TerminalStyle:
     """What a terminal can show.
 
     Attributes:
@@ -40,53 +43,59 @@ class Look:
     full: str = "#"
     rest: str = "."
 
-    def paint(self, text: str, colour: str) -> str:
-        """The text in a colour, where there are colours."""
-        return f"\x1b[{colour}m{text}\x1b[0m" if self.colour and text else text
 
-
-def render_text(status: RunStatus, look: Look, everyone: bool = False) -> str:
+def render_text(status: RunStatus, style: TerminalStyle, all_workers: bool = False) -> str:
     """The status as text.
 
     Args:
         status: of a run.
-        look: what the terminal can show.
-        everyone: list all workers.
+        style: what the terminal can show.
+        all_workers: list all of them.
     """
-    parts = [
-        _head(status, look),
-        _stages(status, look),
-        _workers(status, look, everyone),
-        _failures(status, look),
-        _what_next(status, look),
+    parts: list[Sequence[str | Text]] = [
+        list(_head(status)),
+        list(_stages(status, style)),
+        _workers(status, style, all_workers),
+        list(_failures(status)),
+        list(_what_next(status)),
     ]
-    return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part))) + "\n"
+    texts = ["\n".join(_lines(part, style)) for part in parts if part]
+    return "\n\n".join(texts) + "\n"
 
 
-def _head(status: RunStatus, look: Look) -> Iterator[str]:
-    yield f"run     {status.directory}"
+def _lines(part: Sequence[str | Text], style: TerminalStyle) -> Iterator[str]:
+    """Lines as the terminal shows them; those that are text already stay as they are."""
+    for line in part:
+        yield from rendered(line, style.colour) if isinstance(line, Text) else [line]
+
+
+def _head(status: RunStatus) -> Iterator[Text]:
+    yield Text(f"run     {status.directory}")
     when = clock.strftime("%Y-%m-%d %H:%M:%S", clock.localtime(status.time))
-    yield f"state   {look.paint(words.headline(status), BOLD)} ({when})"
-    colour = YELLOW if status.driver.life is Life.GONE and status.driver.ended is None else ""
-    text = words.driver_words(status.driver, status.time)
-    yield f"driver  {look.paint(text, colour) if colour else text}"
+    yield Text.assemble("state   ", (phrases.headline(status), "bold"), f" ({when})")
+    was_killed = status.driver.state is DriverState.GONE and status.driver.ended is None
+    text = phrases.format_driver(status.driver, status.time)
+    yield Text.assemble("driver  ", (text, "yellow" if was_killed else ""))
 
 
-def _stages(status: RunStatus, look: Look) -> Iterator[str]:
+def _stages(status: RunStatus, style: TerminalStyle) -> Iterator[Text]:
     width = max(len(stage.name) for stage in status.stages)
     indent = " " * (width + 2)
     for stage in status.stages:
-        yield _stage_line(stage, look, width)
-        lines = _filled(words.details(stage, status.time), COLUMNS - len(indent))
-        yield from (indent + look.paint(line, DIM) for line in lines)
+        yield _stage_line(stage, style, width)
+        for line in _filled(phrases.details(stage, status.time), COLUMNS - len(indent)):
+            yield Text(indent).append(line, "dim")
 
 
-def _stage_line(stage: StageStatus, look: Look, width: int) -> str:
+def _stage_line(stage: StageStatus, style: TerminalStyle, width: int) -> Text:
     full = int(stage.fraction * BAR)
-    bar = look.full * full + look.rest * (BAR - full)
-    percent = f"{words.percent(stage):>7}" if stage.is_begun else " " * 7
-    state = look.paint(f"{stage.state.value:<9}", STATE_COLOURS[stage.state])
-    return f"{stage.name:<{width}}  {state}  {bar}  {percent}  {words.block_words(stage)}".rstrip()
+    bar = style.full * full + style.rest * (BAR - full)
+    percent = f"{phrases.percent(stage):>7}" if stage.is_begun else " " * 7
+    return Text.assemble(
+        f"{stage.name:<{width}}  ",
+        (f"{stage.state.value:<9}", STAGE_STYLES[stage.state]),
+        f"  {bar}  {percent}  {phrases.format_blocks(stage)}".rstrip(),
+    )
 
 
 def _filled(parts: Sequence[str], width: int) -> Iterator[str]:
@@ -102,56 +111,53 @@ def _filled(parts: Sequence[str], width: int) -> Iterator[str]:
         yield line
 
 
-def _workers(status: RunStatus, look: Look, everyone: bool) -> Iterator[str]:
+def _workers(status: RunStatus, style: TerminalStyle, all_workers: bool) -> list[str | Text]:
+    """A summary, a table of the workers to show, and the logs of those in trouble."""
     if not status.workers:
-        return
-    yield f"workers: {words.worker_summary(status.workers)}"
-    shown = words.workers_to_show(status.workers, everyone)
+        return []
+    lines: list[str | Text] = [Text(f"workers: {phrases.worker_summary(status.workers)}")]
+    shown = phrases.workers_to_show(status.workers, all_workers)
     if not shown:
-        return
-    rows = [("stage", "worker", "node", "place", "block", "for", "done", "failed", "memory"), *map(_worker_row, shown)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for worker, row in zip([None, *shown], rows, strict=True):
-        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
-        state = (
-            look.paint(words.worker_words(worker), STANDING_COLOURS.get(worker.standing, "0")) if worker else "state"
-        )
-        line = f"  {'  '.join(cells)}  {state}"
-        yield line if worker else look.paint(line, DIM)
-        if worker is not None and worker.log and worker.standing.is_trouble:
-            yield f"    log: {worker.log}"
-    hidden = sum(worker.standing.is_trouble or worker.standing.is_present for worker in status.workers) - len(shown)
+        return lines
+    table = table_of(WORKER_COLUMNS, map(_worker_row, shown), header="dim")
+    lines += [f"  {line}" for line in rendered(table, style.colour)]
+    for worker in shown:
+        if worker.log and worker.state.is_trouble:
+            lines.append(Text(f"    worker {worker.worker} log: {worker.log}"))
+    hidden = sum(worker.state.is_trouble or worker.state.is_present for worker in status.workers) - len(shown)
     if hidden > 0:
-        yield look.paint(f"  and {hidden} more; --all lists all", DIM)
+        lines.append(Text(f"  and {hidden} more; --all lists all", "dim"))
+    return lines
 
 
-def _worker_row(worker: WorkerStatus) -> tuple[str, ...]:
+def _worker_row(worker: WorkerStatus) -> tuple[str | Text, ...]:
     return (
         worker.stage,
         worker.worker,
         worker.host,
-        words.place_words(worker),
+        phrases.format_place(worker),
         "" if worker.block is None else str(worker.block),
         duration(worker.block_seconds) if worker.block is not None else "",
         f"{worker.done:,}",
         f"{worker.failed:,}" if worker.failed else "",
         memory_size(worker.memory) if worker.memory else "",
+        Text(phrases.format_worker_state(worker), WORKER_STYLES.get(worker.state, "")),
     )
 
 
-def _failures(status: RunStatus, look: Look) -> Iterator[str]:
+def _failures(status: RunStatus) -> Iterator[Text]:
     if not status.failures:
         return
-    yield look.paint("newest errors:", RED)
+    yield Text("newest errors:", "red")
     for failure in status.failures:
-        yield from (f"  {line}" for line in failure.description.splitlines())
-        yield f"      logs: {failure.logs}"
+        yield from (Text(f"  {line}") for line in failure.description.splitlines())
+        yield Text(f"      logs: {failure.logs}")
 
 
-def _what_next(status: RunStatus, look: Look) -> Iterator[str]:
-    for stage in words.results(status):
-        yield f"segmentation: {stage.output}"
-    if words.results(status):
-        yield f"look at it:   {words.view_command(status)}"
+def _what_next(status: RunStatus) -> Iterator[Text]:
+    for stage in phrases.results(status):
+        yield Text(f"segmentation: {stage.output}")
+    if phrases.results(status):
+        yield Text(f"look at it:   {phrases.view_command(status)}")
     if status.command:
-        yield f"to go on:     {look.paint(status.command, BOLD)}"
+        yield Text.assemble("to go on:     ", (status.command, "bold"))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class State(Enum):
-    """How it stands with a stage."""
+class StageState(Enum):
+    """The state of a stage."""
 
     NOT_BEGUN = "not begun"
     WAITING = "waiting"
@@ -22,8 +22,8 @@ class State(Enum):
     """Its output was made with other settings or inputs than the config now gives."""
 
 
-class Life(Enum):
-    """How it stands with the driver."""
+class DriverState(Enum):
+    """The state of the driver."""
 
     NONE = "none has begun"
     WORKS = "works"
@@ -32,17 +32,18 @@ class Life(Enum):
     UNKNOWN = "may live: this file system does not show the locks of other machines"
 
 
-class Standing(Enum):
-    """How it stands with a worker, those that ask for a look first."""
+class WorkerState(Enum):
+    """The state of a worker; those that somebody should look at come first."""
 
     DIED = "died"
-    """Without a word."""
+    """Its process ended and left no reason."""
     LEFT = "left"
+    """It gave its block back and ended, for a reason that it noted."""
     SLOW = "slow"
     """Its block takes much longer than any before."""
     BUSY = "busy"
     IDLE = "waiting"
-    """For a block."""
+    """It waits for a block."""
     ORPHANED = "left behind"
     """Its driver is gone, and so it is or will be."""
     REPLACED = "replaced"
@@ -52,12 +53,12 @@ class Standing(Enum):
     @property
     def is_trouble(self) -> bool:
         """Whether somebody should look at it."""
-        return self in (Standing.DIED, Standing.LEFT, Standing.SLOW)
+        return self in (WorkerState.DIED, WorkerState.LEFT, WorkerState.SLOW)
 
     @property
     def is_present(self) -> bool:
         """Whether it works, or could."""
-        return self in (Standing.SLOW, Standing.BUSY, Standing.IDLE)
+        return self in (WorkerState.SLOW, WorkerState.BUSY, WorkerState.IDLE)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class WorkerStatus:
     Attributes:
         stage: name of the task that it works on.
         worker, host, process, job, log: as in its `Entry`.
-        standing: how it stands.
+        state: of it.
         reason: why it left, also if it was replaced; empty otherwise.
         blocks: indices of the blocks under way, those begun first in front.
         block: the first of them; None if there is none.
@@ -83,7 +84,7 @@ class WorkerStatus:
     process: int
     job: str | None
     log: str
-    standing: Standing
+    state: WorkerState
     reason: str
     blocks: tuple[int, ...]
     block: int | None
@@ -139,7 +140,7 @@ class StageStatus:
         stage: of the stage that it belongs to, as in `summary.json`.
         script: workflow script that runs it.
         output: where its output lies.
-        state: how it stands.
+        state: of it.
         note: what else there is to say, or empty.
         blocks, done, empty, running, failed: blocks; `empty` ones need no work and are not in `done`.
         voxels: of all blocks.
@@ -155,7 +156,7 @@ class StageStatus:
     stage: str
     script: str
     output: str
-    state: State
+    state: StageState
     note: str = ""
     blocks: int = 0
     done: int = 0
@@ -182,7 +183,7 @@ class StageStatus:
 
     @property
     def voxels_per_block(self) -> float:
-        """On average."""
+        """Voxels of a block, on average."""
         return self.voxels / self.blocks if self.blocks else 0.0
 
     @property
@@ -195,12 +196,12 @@ class StageStatus:
     @property
     def is_begun(self) -> bool:
         """Whether there is any output."""
-        return self.state is not State.NOT_BEGUN
+        return self.state is not StageState.NOT_BEGUN
 
     @property
     def is_at_work(self) -> bool:
         """Whether a driver works on it."""
-        return self.state in (State.WAITING, State.RUNNING)
+        return self.state in (StageState.WAITING, StageState.RUNNING)
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ class DriverStatus:
     """The process that works on the run, or did.
 
     Attributes:
-        life: how it stands.
+        state: of it.
         host, process: where it runs or ran; empty and None if unknown.
         job: its own batch job; None if it is none.
         executor: where it has blocks computed; empty if unknown.
@@ -216,7 +217,7 @@ class DriverStatus:
         ended: when it was through; None if it is not, or was killed.
     """
 
-    life: Life
+    state: DriverState
     host: str = ""
     process: int | None = None
     job: str | None = None
@@ -252,14 +253,14 @@ class RunStatus:
     @property
     def goes_on(self) -> bool:
         """Whether a driver works on it, as far as one can tell; with a failure it is through."""
-        if self.driver.life is Life.BETWEEN:
-            return not any(stage.state in (State.FAILED, State.STOPPED) for stage in self.stages)
-        return self.driver.life in (Life.WORKS, Life.UNKNOWN)
+        if self.driver.state is DriverState.BETWEEN:
+            return not any(stage.state in (StageState.FAILED, StageState.STOPPED) for stage in self.stages)
+        return self.driver.state in (DriverState.WORKS, DriverState.UNKNOWN)
 
     @property
     def is_done(self) -> bool:
         """Whether every stage is."""
-        return all(stage.state is State.DONE for stage in self.stages)
+        return all(stage.state is StageState.DONE for stage in self.stages)
 
     @property
     def is_over(self) -> bool:

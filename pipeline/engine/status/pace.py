@@ -21,7 +21,7 @@ class History:
         self._counts: deque[tuple[float, dict[str, int]]] = deque()
 
     def note(self, time: float, finished: Mapping[str, int]) -> None:
-        """Add the counts of a moment.
+        """Add the counts of a snapshot.
 
         Args:
             time: in seconds since 1970.

@@ -1,4 +1,4 @@
-"""What text and page have in common: facts in words."""
+"""The facts of a status as phrases, for text and page alike."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ...command_names import command_line
 from ...units import duration, memory_size, short_number
-from .model import DriverStatus, Life, RunStatus, StageStatus, Standing, State, WorkerStatus
+from .model import DriverState, DriverStatus, RunStatus, StageState, StageStatus, WorkerState, WorkerStatus
 
 SHOWN_WORKERS = 20
 """Workers that are listed unless all are wanted."""
@@ -25,26 +25,26 @@ def clock_time(time: float, now: float) -> str:
     return clock.strftime("%a %H:%M" if abs(time - now) < 5 * 86400 else "%Y-%m-%d %H:%M", then)
 
 
-def driver_words(driver: DriverStatus, now: float) -> str:
+def format_driver(driver: DriverStatus, now: float) -> str:
     """Who works on the run, or did."""
-    if driver.life is Life.NONE:
+    if driver.state is DriverState.NONE:
         return "none has begun"
     where = f"process {driver.process} on {driver.host}" if driver.process is not None else "a process"
     job = f", job {driver.job}" if driver.job else ""
     executor = f", executor {driver.executor}" if driver.executor else ""
     since = f", since {clock_time(driver.began, now)}" if driver.began is not None else ""
-    return f"{where}{job}{executor}{since}: {_life_words(driver, now)}"
+    return f"{where}{job}{executor}{since}: {_format_driver_state(driver, now)}"
 
 
-def _life_words(driver: DriverStatus, now: float) -> str:
-    if driver.life is not Life.GONE:
-        return driver.life.value
+def _format_driver_state(driver: DriverStatus, now: float) -> str:
+    if driver.state is not DriverState.GONE:
+        return driver.state.value
     if driver.ended is not None:
         return f"ended at {clock_time(driver.ended, now)}"
     return "is gone; it was stopped or killed"
 
 
-def block_words(stage: StageStatus) -> str:
+def format_blocks(stage: StageStatus) -> str:
     """`512 of 1,024 blocks (12 empty)`."""
     empty = f" ({stage.empty:,} empty)" if stage.empty else ""
     if not stage.is_begun:
@@ -52,18 +52,18 @@ def block_words(stage: StageStatus) -> str:
     return f"{stage.done + stage.empty:,} of {stage.blocks:,} {'block' if stage.blocks == 1 else 'blocks'}{empty}"
 
 
-def rest_words(stage: StageStatus) -> str:
+def format_remaining(stage: StageStatus) -> str:
     """`16 running, 2 failed, 498 left`; of stages that are done or not begun nothing."""
-    if stage.state in (State.NOT_BEGUN, State.DONE, State.STALE) or stage.blocks <= 1:
+    if stage.state in (StageState.NOT_BEGUN, StageState.DONE, StageState.STALE) or stage.blocks <= 1:
         return ""
     parts = {"running": stage.running, "failed": stage.failed, "left": stage.left}
     return ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
 
 
-def pace_words(stage: StageStatus) -> str:
+def format_pace(stage: StageStatus) -> str:
     """`41 blocks/s, 21.5 M voxels/s (last minutes: 38 blocks/s)`; empty if there is nothing to tell."""
     pace = stage.pace
-    if pace is None or stage.state is State.DONE or (pace.blocks <= 0 and pace.recent_blocks is None):
+    if pace is None or stage.state is StageState.DONE or (pace.blocks <= 0 and pace.recent_blocks is None):
         return ""
     recent = "" if pace.recent_blocks is None else f" (last minutes: {_rate(pace.recent_blocks, stage)})"
     return f"{_rate(pace.blocks, stage)}{recent}"
@@ -73,14 +73,14 @@ def _rate(blocks: float, stage: StageStatus) -> str:
     return f"{short_number(blocks)} blocks/s, {short_number(blocks * stage.voxels_per_block)} voxels/s"
 
 
-def end_words(stage: StageStatus, now: float) -> str:
+def format_end(stage: StageStatus, now: float) -> str:
     """`done in 3.3 h, Tue 17:22`; empty if that cannot be told."""
     if stage.pace is None or stage.pace.seconds_left is None or stage.pace.end is None or not stage.is_at_work:
         return ""
     return f"done in {duration(stage.pace.seconds_left)}, at {clock_time(stage.pace.end, now)}"
 
 
-def cost_words(stage: StageStatus) -> str:
+def format_costs(stage: StageStatus) -> str:
     """`took 2.1 min, 3.2 M voxels/s, peak memory 412 MiB`, as far as it is known."""
     parts = []
     if stage.took is not None and stage.voxels_per_second is not None:
@@ -99,37 +99,37 @@ def percent(stage: StageStatus) -> str:
 
 def details(stage: StageStatus, now: float) -> list[str]:
     """Everything besides state and blocks that there is to tell of a stage."""
-    told = [rest_words(stage), pace_words(stage), end_words(stage, now), cost_words(stage), stage.note]
-    return [words for words in told if words]
+    told = [format_remaining(stage), format_pace(stage), format_end(stage, now), format_costs(stage), stage.note]
+    return [phrase for phrase in told if phrase]
 
 
-def worker_words(worker: WorkerStatus) -> str:
-    """How it stands with a worker."""
-    return f"{worker.standing.value}: {worker.reason}" if worker.reason else worker.standing.value
+def format_worker_state(worker: WorkerStatus) -> str:
+    """`busy`, or `left: cannot reach the driver`."""
+    return f"{worker.state.value}: {worker.reason}" if worker.reason else worker.state.value
 
 
-def place_words(worker: WorkerStatus) -> str:
+def format_place(worker: WorkerStatus) -> str:
     """`process 1234` or `job 77`."""
     return f"job {worker.job}" if worker.job else f"process {worker.process}"
 
 
 def worker_summary(workers: Sequence[WorkerStatus]) -> str:
     """`2 slow, 98 busy, on 12 nodes`."""
-    counts = Counter(worker.standing for worker in workers)
-    told = ", ".join(f"{counts[standing]} {standing.value}" for standing in Standing if counts[standing])
-    nodes = len({worker.host for worker in workers if worker.standing.is_present})
+    counts = Counter(worker.state for worker in workers)
+    told = ", ".join(f"{counts[state]} {state.value}" for state in WorkerState if counts[state])
+    nodes = len({worker.host for worker in workers if worker.state.is_present})
     return f"{told}, on {nodes} node{'s' if nodes > 1 else ''}" if nodes else told
 
 
-def workers_to_show(workers: Sequence[WorkerStatus], everyone: bool) -> Sequence[WorkerStatus]:
-    """Those that are listed: unless everyone is wanted, who is through or was left behind only as a count."""
-    if everyone:
+def workers_to_show(workers: Sequence[WorkerStatus], all_workers: bool) -> Sequence[WorkerStatus]:
+    """Those that are listed: unless all_workers is wanted, who is through or was left behind only as a count."""
+    if all_workers:
         return workers
-    return [worker for worker in workers if worker.standing.is_trouble or worker.standing.is_present][:SHOWN_WORKERS]
+    return [worker for worker in workers if worker.state.is_trouble or worker.state.is_present][:SHOWN_WORKERS]
 
 
 def headline(status: RunStatus) -> str:
-    """How it stands with the run, in a few words."""
+    """The state of the run in a few words."""
     failed = sum(stage.failed for stage in status.stages)
     trouble = f", {failed:,} failed block{'s' if failed > 1 else ''}" if failed else ""
     if status.is_done:
@@ -139,14 +139,14 @@ def headline(status: RunStatus) -> str:
     if not any(stage.is_begun for stage in status.stages):
         return "not begun"
     states = {stage.state for stage in status.stages}
-    if State.FAILED in states:
+    if StageState.FAILED in states:
         return f"failed{trouble}"
-    return "stopped" if State.STOPPED in states else "not complete"
+    return "stopped" if StageState.STOPPED in states else "not complete"
 
 
 def results(status: RunStatus) -> list[StageStatus]:
     """The segmentations that are done."""
-    return [stage for stage in status.stages if stage.stage == "segment" and stage.state is State.DONE]
+    return [stage for stage in status.stages if stage.stage == "segment" and stage.state is StageState.DONE]
 
 
 def view_command(status: RunStatus) -> str:

@@ -1,4 +1,4 @@
-"""How it stands with the driver of a run."""
+"""The state of the driver of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 from ...run import Run
 from ..tracking.driver_lock import LockState, lock_state
 from ..tracking.driver_record import DriverNotice, read_driver
-from .model import DriverStatus, Life
+from .model import DriverState, DriverStatus
 
 CLOCK_SLACK = 2.0
 """Seconds by which the clocks of processes, files and machines may differ."""
@@ -19,11 +19,11 @@ def read_driver_status(run: Run) -> tuple[DriverStatus, DriverNotice | None, Loc
     """The driver, and the two sources that tell of it: its notice, and the lock on the run directory."""
     lock, notice = lock_state(run), read_driver(run)
     if lock.held and (notice is None or (notice.host, notice.process) != (lock.host, lock.process)):
-        return DriverStatus(Life.WORKS, lock.host, lock.process, began=lock.since), None, lock
+        return DriverStatus(DriverState.WORKS, lock.host, lock.process, began=lock.since), None, lock
     if notice is None:
-        return DriverStatus(_life_without_notice(lock), lock.host, lock.process), None, lock
+        return DriverStatus(_state_without_notice(lock), lock.host, lock.process), None, lock
     status = DriverStatus(
-        _life(lock, notice),
+        _driver_state(lock, notice),
         notice.host,
         notice.process,
         notice.job,
@@ -44,17 +44,17 @@ def lives_here(host: str, process: int, began: float) -> bool | None:
         return False
 
 
-def _life(lock: LockState, notice: DriverNotice) -> Life:
+def _driver_state(lock: LockState, notice: DriverNotice) -> DriverState:
     if lock.held:
-        return Life.WORKS
+        return DriverState.WORKS
     if notice.ended and lives_here(notice.host, notice.process, notice.began):
-        return Life.BETWEEN
+        return DriverState.BETWEEN
     if lock.held is None and not notice.ended:
-        return Life.UNKNOWN
-    return Life.GONE
+        return DriverState.UNKNOWN
+    return DriverState.GONE
 
 
-def _life_without_notice(lock: LockState) -> Life:
+def _state_without_notice(lock: LockState) -> DriverState:
     if lock.held is None:
-        return Life.UNKNOWN
-    return Life.GONE if lock.since else Life.NONE
+        return DriverState.UNKNOWN
+    return DriverState.GONE if lock.since else DriverState.NONE

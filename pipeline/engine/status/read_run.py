@@ -1,4 +1,4 @@
-"""From the files of a run directory to its status."""
+"""Reads the status of a run from the files of its directory."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ...command_names import command_line
 from ...errors import UserError
 from ...run import Run, read_summary
 from ..blocks.stage import Stage
-from .model import DriverStatus, Life, RunStatus, StageStatus, Standing, State
+from .model import DriverState, DriverStatus, RunStatus, StageState, StageStatus, WorkerState
 from .pace import History
 from .read_driver import CLOCK_SLACK, read_driver_status
-from .read_stage import Moment, StageFacts, stage_facts
+from .read_stage import RunSnapshot, StageReport, stage_report
 
-LOOKS = 3
-"""Attempts to read files that change meanwhile,"""
+ATTEMPTS = 3
+"""How often files that change meanwhile are read."""
 PAUSE = 0.1
-"""and seconds between them."""
+"""Seconds between attempts."""
 
 
 class RunStages(Protocol):
-    """What a run consists of."""
+    """The stages that a run consists of."""
 
     def known(self, run: Run) -> list[Stage]:
         """The stages whose tasks are known by now, upstream ones first.
@@ -39,7 +39,7 @@ class RunStages(Protocol):
 
 
 def read_run_status(run: Run, stages: RunStages, config: Path, history: History | None = None) -> RunStatus:
-    """How it stands with a run now. Only files of the run directory are read; nothing is computed or written.
+    """The status of a run now. Only files of the run directory are read; nothing is computed or written.
 
     Args:
         run: the run, in whatever state.
@@ -50,11 +50,11 @@ def read_run_status(run: Run, stages: RunStages, config: Path, history: History 
     Raises:
         UserError: the config asks for what there cannot be, or files of the run directory are damaged.
     """
-    for look in range(1, LOOKS + 1):
+    for attempt in range(1, ATTEMPTS + 1):
         try:
             return _read(run, stages, config, history or History(), clock.time())
         except (FileNotFoundError, ValueError) as error:  # a driver makes or removes files just now
-            if look == LOOKS:
+            if attempt == ATTEMPTS:
                 raise UserError(f"cannot be read: {error}", str(run.directory)) from error
         clock.sleep(PAUSE)
     raise AssertionError("unreachable")
@@ -63,7 +63,7 @@ def read_run_status(run: Run, stages: RunStages, config: Path, history: History 
 def _read(run: Run, of_run: RunStages, config: Path, history: History, time: float) -> RunStatus:
     driver, notice, lock = read_driver_status(run)
     stages = of_run.known(run)
-    moment = Moment(
+    snapshot = RunSnapshot(
         run=run,
         time=time,
         driver=driver,
@@ -74,13 +74,13 @@ def _read(run: Run, of_run: RunStages, config: Path, history: History, time: flo
         tasks=Counter(stage.stage for stage in stages),
         history=history,
     )
-    found: list[StageFacts] = []
+    reports: list[StageReport] = []
     for stage in stages:
-        found.append(stage_facts(stage, moment, [facts.status for facts in found]))
-    statuses = _without_repeated_notes([facts.status for facts in found])
+        reports.append(stage_report(stage, snapshot, [report.status for report in reports]))
+    statuses = _without_repeated_notes([report.status for report in reports])
     statuses += of_run.to_come(run, stages)
     history.note(time, {status.name: status.done + status.empty for status in statuses})
-    workers = [worker for facts in found for worker in facts.workers]
+    workers = [worker for report in reports for worker in report.workers]
     own_config = run.directory / "config.json"
     shown_config = own_config if own_config.exists() else config
     return RunStatus(
@@ -89,8 +89,8 @@ def _read(run: Run, of_run: RunStages, config: Path, history: History, time: flo
         time=time,
         driver=driver,
         stages=tuple(statuses),
-        workers=tuple(sorted(workers, key=lambda worker: list(Standing).index(worker.standing))),
-        failures=tuple(failure for facts in found for failure in facts.failures),
+        workers=tuple(sorted(workers, key=lambda worker: list(WorkerState).index(worker.state))),
+        failures=tuple(failure for report in reports for failure in report.failures),
         command=_command(statuses, driver, shown_config),
     )
 
@@ -112,8 +112,8 @@ def _is_summed_up(run: Run, driver: DriverStatus) -> bool:
 
 def _command(stages: Sequence[StageStatus], driver: DriverStatus, config: Path) -> str:
     """What to type to go on, unless a driver works on blocks or nothing is left."""
-    unfinished = [stage for stage in stages if stage.state is not State.DONE]
-    if driver.life in (Life.WORKS, Life.UNKNOWN) or not unfinished:
+    unfinished = [stage for stage in stages if stage.state is not StageState.DONE]
+    if driver.state in (DriverState.WORKS, DriverState.UNKNOWN) or not unfinished:
         return ""
     first = unfinished[0]
-    return command_line(first.script, config, *(["--overwrite"] if first.state is State.STALE else []))
+    return command_line(first.script, config, *(["--overwrite"] if first.state is StageState.STALE else []))

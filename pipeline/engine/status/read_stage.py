@@ -1,4 +1,4 @@
-"""How it stands with one stage, from its files alone: nothing is computed, no database is asked."""
+"""The state of one stage, from its files alone: nothing is computed, no database is asked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..tracking.failures import newest_failures, reason_to_end
 from ..tracking.markers import marked_blocks
 from ..tracking.progress import Progress, progress_of, read_record, record_time, what_changed
 from ..tracking.worker_records import read_roster
-from .model import DriverStatus, FailureStatus, Life, StageStatus, State, WorkerStatus
+from .model import DriverState, DriverStatus, FailureStatus, StageState, StageStatus, WorkerStatus
 from .pace import History, Session, pace_of
 from .read_workers import worker_statuses
 
@@ -28,8 +28,8 @@ TOLD_FAILURES = 3
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A run at one moment, as far as all stages share it.
+class RunSnapshot:
+    """What is known of a run at one moment, for all stages alike.
 
     Attributes:
         run: the run.
@@ -55,7 +55,7 @@ class Moment:
 
     def works_on(self, stage: Stage) -> bool:
         """Whether the driver at work has begun with a stage: a driver first takes the lock, then writes records."""
-        if self.driver.life not in (Life.WORKS, Life.UNKNOWN):
+        if self.driver.state not in (DriverState.WORKS, DriverState.UNKNOWN):
             return False
         return record_time(stage) >= self.lock.since
 
@@ -67,7 +67,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class StageFacts:
+class StageReport:
     """A stage, with its workers and what failed."""
 
     status: StageStatus
@@ -75,31 +75,31 @@ class StageFacts:
     failures: Sequence[FailureStatus] = ()
 
 
-def stage_facts(stage: Stage, moment: Moment, before: Sequence[StageStatus]) -> StageFacts:
+def stage_report(stage: Stage, snapshot: RunSnapshot, before: Sequence[StageStatus]) -> StageReport:
     """Everything about a stage.
 
     Args:
         stage: the stage.
-        moment: the run.
+        snapshot: the run.
         before: the stages upstream, among others.
     """
-    status = StageStatus(stage.name, stage.stage, stage.script, stage.output, State.NOT_BEGUN)
+    status = StageStatus(stage.name, stage.stage, stage.script, stage.output, StageState.NOT_BEGUN)
     try:
         progress = progress_on_disk(stage)
         status = replace(status, blocks=1, voxels=stage.grid.box.size)
     except UserError as error:
-        return StageFacts(replace(status, note=str(error)))  # what it is made from is not there yet
+        return StageReport(replace(status, note=str(error)))  # what it is made from is not there yet
     if progress is Progress.STALE:
-        status = replace(status, state=State.STALE, note=what_changed(stage))
+        status = replace(status, state=StageState.STALE, note=what_changed(stage))
     elif progress is Progress.DONE:
-        status = _with_costs(replace(status, state=State.DONE), moment)
+        status = _with_costs(replace(status, state=StageState.DONE), snapshot)
     elif progress is Progress.STARTED:
-        status = replace(status, state=State.RUNNING if moment.works_on(stage) else State.STOPPED)
+        status = replace(status, state=StageState.RUNNING if snapshot.works_on(stage) else StageState.STOPPED)
     if isinstance(stage, BlockTask):
-        return _task_facts(stage, moment, status, before)
+        return _task_report(stage, snapshot, status, before)
     if status.is_at_work:
-        return StageFacts(replace(status, began=record_time(stage), note="one computation in the driver"))
-    return StageFacts(replace(status, done=int(progress is Progress.DONE)))
+        return StageReport(replace(status, began=record_time(stage), note="one computation in the driver"))
+    return StageReport(replace(status, done=int(progress is Progress.DONE)))
 
 
 def progress_on_disk(stage: Stage) -> Progress:
@@ -118,70 +118,72 @@ def progress_on_disk(stage: Stage) -> Progress:
     return Progress.DONE if record["complete"] is True else Progress.STARTED
 
 
-def _task_facts(task: BlockTask, moment: Moment, status: StageStatus, before: Sequence[StageStatus]) -> StageFacts:
-    empty, empty_is_known = known_empty_blocks(moment.run, task.grid)
+def _task_report(
+    task: BlockTask, snapshot: RunSnapshot, status: StageStatus, before: Sequence[StageStatus]
+) -> StageReport:
+    empty, empty_is_known = known_empty_blocks(snapshot.run, task.grid)
     status = replace(status, blocks=len(task.grid), empty=int(empty.sum()))
-    if status.state in (State.NOT_BEGUN, State.STALE):
-        return StageFacts(status)
+    if status.state in (StageState.NOT_BEGUN, StageState.STALE):
+        return StageReport(status)
     entries = read_roster(task)
-    workers = worker_statuses(task.name, entries, status.state, moment.driver, moment.time)
+    workers = worker_statuses(task.name, entries, status.state, snapshot.driver, snapshot.time)
     status = replace(
         status,
         done=_count_done(task, status, empty),
-        running=sum(len(worker.blocks) for worker in workers if worker.standing.is_present),
+        running=sum(len(worker.blocks) for worker in workers if worker.state.is_present),
         peak_memory=max([status.peak_memory, *(entry.memory for entry in entries)]),
         longest_block=max((entry.longest for entry in entries), default=0.0),
     )
-    if status.state is State.DONE:
-        return StageFacts(status, workers)
+    if status.state is StageState.DONE:
+        return StageReport(status, workers)
     failed, newest = newest_failures(task, TOLD_FAILURES)
     status = replace(status, failed=failed, note=reason_to_end(task) or "")
-    if status.state is State.RUNNING:
-        status = _at_work(status, task, moment, before)
-        staffed = status.state is State.WAITING or any(worker.standing.is_present for worker in workers)
-        status = replace(status, note=status.note or _why_nothing_runs(task, moment, staffed, empty_is_known))
+    if status.state is StageState.RUNNING:
+        status = _at_work(status, task, snapshot, before)
+        staffed = status.state is StageState.WAITING or any(worker.state.is_present for worker in workers)
+        status = replace(status, note=status.note or _why_nothing_runs(task, snapshot, staffed, empty_is_known))
     else:
-        status = _at_rest(status, moment)
-    logs = moment.run.logs / task.name
+        status = _at_rest(status, snapshot)
+    logs = snapshot.run.logs / task.name
     failures = [
         FailureStatus(task.name, failure.block, failure.error, describe_failure(task, failure), str(logs))
         for failure in newest
     ]
-    return StageFacts(status, workers, failures)
+    return StageReport(status, workers, failures)
 
 
-def _why_nothing_runs(task: BlockTask, moment: Moment, staffed: bool, empty_is_known: bool) -> str:
+def _why_nothing_runs(task: BlockTask, snapshot: RunSnapshot, staffed: bool, empty_is_known: bool) -> str:
     """Of a stage that its driver has begun; `staffed`: it has workers, or needs none yet."""
     if not empty_is_known:
         return "looks for empty blocks"
-    if moment.notice_of(task) is None:
+    if snapshot.notice_of(task) is None:
         return "gets ready"
     if staffed:
         return ""
-    queue = "; jobs may wait in the queue" if moment.driver.executor == "slurm" else ""
+    queue = "; jobs may wait in the queue" if snapshot.driver.executor == "slurm" else ""
     return f"no worker is there now{queue}"
 
 
 def _count_done(task: BlockTask, status: StageStatus, empty: np.ndarray) -> int:
-    if status.state is State.DONE:
+    if status.state is StageState.DONE:
         return status.blocks - status.empty
     return int(np.count_nonzero(marked_blocks(task) & ~empty))
 
 
-def _at_work(status: StageStatus, task: BlockTask, moment: Moment, before: Sequence[StageStatus]) -> StageStatus:
+def _at_work(status: StageStatus, task: BlockTask, snapshot: RunSnapshot, before: Sequence[StageStatus]) -> StageStatus:
     """With the pace, and whether it waits for another stage."""
     names = {stage.name for stage in task.upstream}
     upstream = [stage for stage in before if stage.name in names and stage.is_at_work]
     if upstream and not status.running:
-        status = replace(status, state=State.WAITING)
-    notice = moment.notice_of(task)
-    if moment.notice is None or notice is None:
+        status = replace(status, state=StageState.WAITING)
+    notice = snapshot.notice_of(task)
+    if snapshot.notice is None or notice is None:
         return status
     finished = status.done + status.empty
-    recent = moment.history.blocks_per_second(task.name, moment.time, finished)
-    session = Session(finished - notice.done_before, moment.time - moment.notice.began, recent)
-    pace = pace_of(session, status.blocks - finished, _seconds_left(upstream), moment.time)
-    return replace(status, began=moment.notice.began, pace=pace)
+    recent = snapshot.history.blocks_per_second(task.name, snapshot.time, finished)
+    session = Session(finished - notice.done_before, snapshot.time - snapshot.notice.began, recent)
+    pace = pace_of(session, status.blocks - finished, _seconds_left(upstream), snapshot.time)
+    return replace(status, began=snapshot.notice.began, pace=pace)
 
 
 def _seconds_left(stages: Sequence[StageStatus]) -> float | None:
@@ -191,20 +193,20 @@ def _seconds_left(stages: Sequence[StageStatus]) -> float | None:
     return max(known, default=0.0) if len(known) == len(seconds) else None
 
 
-def _at_rest(status: StageStatus, moment: Moment) -> StageStatus:
+def _at_rest(status: StageStatus, snapshot: RunSnapshot) -> StageStatus:
     """Not done, and nobody works on it: whether something failed. Of workers that died, only the summary tells."""
-    told = moment.summary.get(status.stage, {}) if moment.summed_up else {}
+    told = snapshot.summary.get(status.stage, {}) if snapshot.summed_up else {}
     note = status.note or (told.get("error") or "" if status.failed == 0 else "")
     failed = status.failed or min(told.get("blocks_failed", 0), status.left)
-    state = State.FAILED if failed or note else State.STOPPED
+    state = StageState.FAILED if failed or note else StageState.STOPPED
     return replace(status, state=state, failed=failed, note=note)
 
 
-def _with_costs(status: StageStatus, moment: Moment) -> StageStatus:
+def _with_costs(status: StageStatus, snapshot: RunSnapshot) -> StageStatus:
     """With what the summary says of a stage that is done; of several tasks it only tells the sum."""
-    if moment.tasks[status.stage] > 1:
+    if snapshot.tasks[status.stage] > 1:
         return status
-    told = moment.summary.get(status.stage, {})
+    told = snapshot.summary.get(status.stage, {})
     seconds, speed = told.get("seconds"), told.get("voxels_per_second", 0)
     voxels = min(status.voxels, round(speed * seconds)) if seconds else 0
     return replace(status, took=seconds, took_voxels=voxels, peak_memory=told.get("peak_worker_memory", 0))

@@ -1,11 +1,11 @@
-"""How it stands with the workers of a stage."""
+"""The state of the workers of a stage."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ..tracking.worker_records import DONE, Entry
-from .model import DriverStatus, Standing, State, WorkerStatus
+from .model import DriverStatus, StageState, WorkerState, WorkerStatus
 from .read_driver import lives_here
 
 SLOW_FACTOR = 3.0
@@ -15,14 +15,14 @@ SLOW_SECONDS = 10.0
 
 
 def worker_statuses(
-    stage: str, entries: Sequence[Entry], state: State, driver: DriverStatus, time: float
+    stage: str, entries: Sequence[Entry], stage_state: StageState, driver: DriverStatus, time: float
 ) -> list[WorkerStatus]:
     """The workers of a stage.
 
     Args:
         stage: name of the task.
         entries: what the workers said.
-        state: of the stage, as far as it depends on the driver alone.
+        stage_state: as far as it depends on the driver alone.
         driver: who gives them blocks.
         time: now, in seconds since 1970.
     """
@@ -30,10 +30,10 @@ def worker_statuses(
     latest = {_place(entry): entry for entry in sorted(entries, key=lambda entry: entry.began)}
     statuses = []
     for entry in entries:
-        standing = _standing(entry, state, driver, longest, time)
-        if latest[_place(entry)] is not entry and standing is not Standing.DONE:
-            standing = Standing.REPLACED
-        statuses.append(_status(stage, entry, standing, time))
+        state = _state_of(entry, stage_state, driver, longest, time)
+        if latest[_place(entry)] is not entry and state is not WorkerState.DONE:
+            state = WorkerState.REPLACED
+        statuses.append(_status(stage, entry, state, time))
     return statuses
 
 
@@ -42,9 +42,9 @@ def _place(entry: Entry) -> str:
     return entry.worker.split(".")[0]
 
 
-def _status(stage: str, entry: Entry, standing: Standing, time: float) -> WorkerStatus:
-    blocks = tuple(entry.blocks) if standing.is_present or standing is Standing.DIED else ()
-    has_left = standing in (Standing.LEFT, Standing.REPLACED) and not entry.at_work
+def _status(stage: str, entry: Entry, state: WorkerState, time: float) -> WorkerStatus:
+    blocks = tuple(entry.blocks) if state.is_present or state is WorkerState.DIED else ()
+    has_left = state in (WorkerState.LEFT, WorkerState.REPLACED) and not entry.at_work
     return WorkerStatus(
         stage=stage,
         worker=entry.worker,
@@ -52,7 +52,7 @@ def _status(stage: str, entry: Entry, standing: Standing, time: float) -> Worker
         process=entry.process,
         job=entry.job,
         log=entry.log,
-        standing=standing,
+        state=state,
         reason=entry.state.removeprefix("left: ") if has_left else "",
         blocks=blocks,
         block=blocks[0] if blocks else None,
@@ -64,18 +64,18 @@ def _status(stage: str, entry: Entry, standing: Standing, time: float) -> Worker
     )
 
 
-def _standing(entry: Entry, state: State, driver: DriverStatus, longest: float, time: float) -> Standing:
+def _state_of(entry: Entry, stage_state: StageState, driver: DriverStatus, longest: float, time: float) -> WorkerState:
     if not entry.at_work:
-        return Standing.DONE if entry.state == DONE else Standing.LEFT
-    if state is State.DONE:
-        return Standing.DONE
-    if state is not State.RUNNING and driver.ended is None:
-        return Standing.ORPHANED  # workers end with a driver that is killed: it is the one to look at
+        return WorkerState.DONE if entry.state == DONE else WorkerState.LEFT
+    if stage_state is StageState.DONE:
+        return WorkerState.DONE
+    if stage_state is not StageState.RUNNING and driver.ended is None:
+        return WorkerState.ORPHANED  # workers end with a driver that is killed: it is the one to look at
     if lives_here(entry.host, entry.process, entry.began) is False:
-        return Standing.DIED
-    if state is not State.RUNNING:
-        return Standing.ORPHANED
+        return WorkerState.DIED
+    if stage_state is not StageState.RUNNING:
+        return WorkerState.ORPHANED
     if entry.block is None:
-        return Standing.IDLE
+        return WorkerState.IDLE
     limit = max(SLOW_FACTOR * longest, SLOW_SECONDS)
-    return Standing.SLOW if longest and time - entry.block_began > limit else Standing.BUSY
+    return WorkerState.SLOW if longest and time - entry.block_began > limit else WorkerState.BUSY

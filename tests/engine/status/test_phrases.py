@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import sys
@@ -17,12 +16,13 @@ from status_runs import another_was_the_driver, driver_at_work, look, mark_done
 from voronoi_run import make_run, store_affinities
 
 from pipeline.cli import run_script
+from pipeline.commands import status as status_command
 from pipeline.engine.status import (
+    DriverState,
     DriverStatus,
-    Life,
-    Look,
-    Standing,
-    State,
+    StageState,
+    TerminalStyle,
+    WorkerState,
     WorkerStatus,
     render_text,
     status_document,
@@ -36,8 +36,7 @@ from pipeline.stages.by_script import extract_fragments
 
 __all__ = ["keep_logging"]
 
-SCRIPT = Path(__file__).parents[3] / "workflows" / "status.py"
-WORKS = DriverStatus(Life.WORKS, "elsewhere", 1, began=0.0)
+WORKS = DriverStatus(DriverState.WORKS, "elsewhere", 1, began=0.0)
 
 
 def entry(worker: str, **values: object) -> Entry:
@@ -46,9 +45,9 @@ def entry(worker: str, **values: object) -> Entry:
     return replace(fresh, **values)  # type: ignore[arg-type]
 
 
-def standings(*entries: Entry, time: float = 1000.0) -> dict[str, Standing]:
-    statuses = worker_statuses("predict", entries, State.RUNNING, WORKS, time)
-    return {status.worker: status.standing for status in statuses}
+def standings(*entries: Entry, time: float = 1000.0) -> dict[str, WorkerState]:
+    statuses = worker_statuses("predict", entries, StageState.RUNNING, WORKS, time)
+    return {status.worker: status.state for status in statuses}
 
 
 def test_a_block_that_takes_much_longer_than_any_before_is_flagged() -> None:
@@ -56,11 +55,11 @@ def test_a_block_that_takes_much_longer_than_any_before_is_flagged() -> None:
         entry("0", blocks={1: 900.0}, longest=20.0),
         entry("1", blocks={2: 970.0}),
         entry("2"),
-    ) == {"0": Standing.SLOW, "1": Standing.BUSY, "2": Standing.IDLE}
+    ) == {"0": WorkerState.SLOW, "1": WorkerState.BUSY, "2": WorkerState.IDLE}
 
 
 def test_short_blocks_are_not_called_slow_for_a_few_seconds() -> None:
-    assert standings(entry("0", blocks={1: 995.0}, longest=0.1)) == {"0": Standing.BUSY}
+    assert standings(entry("0", blocks={1: 995.0}, longest=0.1)) == {"0": WorkerState.BUSY}
 
 
 def test_a_job_that_goes_on_in_the_place_of_another_settles_that_one() -> None:
@@ -71,11 +70,11 @@ def test_a_job_that_goes_on_in_the_place_of_another_settles_that_one() -> None:
         entry("1", state="left: told to end by the cluster"),
         entry("2", state=DONE),
     ) == {
-        "0": Standing.REPLACED,
-        "0.1": Standing.REPLACED,
-        "0.2": Standing.BUSY,
-        "1": Standing.LEFT,
-        "2": Standing.DONE,
+        "0": WorkerState.REPLACED,
+        "0.1": WorkerState.REPLACED,
+        "0.2": WorkerState.BUSY,
+        "1": WorkerState.LEFT,
+        "2": WorkerState.DONE,
     }
 
 
@@ -83,23 +82,32 @@ def many_workers() -> tuple[WorkerStatus, ...]:
     busy = [entry(str(worker), blocks={worker: 999.0}, longest=1.0) for worker in range(300)]
     slow = entry("300", blocks={7: 100.0})
     left = entry("301", state="cannot reach the driver")
-    return tuple(worker_statuses("predict", [*busy, slow, left], State.RUNNING, WORKS, 1000.0))
+    return tuple(worker_statuses("predict", [*busy, slow, left], StageState.RUNNING, WORKS, 1000.0))
 
 
 def test_hundreds_of_workers_are_summed_up_with_trouble_first(tmp_path: Path) -> None:
     status = replace(look(make_run(tmp_path)), workers=tuple(sorted(many_workers(), key=standing_order)))
-    text = render_text(status, Look())
+    text = render_text(status, TerminalStyle())
     assert "workers: 1 left, 1 slow, 300 busy, on 4 nodes" in text
     rows = [line for line in text.splitlines() if line.startswith("  predict")]
     assert len(rows) == 20
     assert "left: cannot reach the driver" in rows[0] and rows[1].endswith("slow")
     assert "log: /logs/301" in text
     assert "and 282 more; --all lists all" in text
-    assert len([line for line in render_text(status, Look(), everyone=True).splitlines() if "  predict" in line]) == 302
+    assert (
+        len(
+            [
+                line
+                for line in render_text(status, TerminalStyle(), all_workers=True).splitlines()
+                if "  predict" in line
+            ]
+        )
+        == 302
+    )
 
 
 def standing_order(worker: WorkerStatus) -> int:
-    return list(Standing).index(worker.standing)
+    return list(WorkerState).index(worker.state)
 
 
 def test_the_text_fits_a_terminal_and_has_colours_only_if_asked(tmp_path: Path) -> None:
@@ -107,12 +115,12 @@ def test_the_text_fits_a_terminal_and_has_colours_only_if_asked(tmp_path: Path) 
     with driver_at_work(run, seconds=5000) as (predict, _):
         mark_done(predict, 9)
         status = look(run)
-    plain, coloured = render_text(status, Look()), render_text(status, Look(colour=True))
+    plain, coloured = render_text(status, TerminalStyle()), render_text(status, TerminalStyle(colour=True))
     paths = (str(tmp_path), "workflows")
     assert all(len(line) <= 100 for line in plain.splitlines() if not any(path in line for path in paths))
     assert "##########.........." in plain and "9 of 18 blocks" in plain
     assert "\x1b" not in plain
-    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
+    assert re.sub(r"\x1b\[[\d;]+m", "", coloured) == plain
 
 
 def test_the_page_escapes_what_comes_from_outside_and_needs_nothing_else(tmp_path: Path) -> None:
@@ -159,12 +167,8 @@ def test_programs_get_the_same_facts_as_json(tmp_path: Path) -> None:
 
 @pytest.fixture
 def script() -> ModuleType:
-    """workflows/status.py."""
-    specification = importlib.util.spec_from_file_location("status_script", SCRIPT)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    """What workflows/status.py does."""
+    return status_command
 
 
 def exit_status(script: ModuleType, *arguments: str) -> int | str | None:
@@ -226,4 +230,4 @@ def test_a_terminal_without_utf_8_gets_plain_bars(script: ModuleType, monkeypatc
             return False
 
     monkeypatch.setattr(sys, "stdout", Terminal())
-    assert script.look_of_terminal() == Look()
+    assert script.style_of_terminal() == TerminalStyle()

@@ -9,7 +9,7 @@ from pathlib import Path
 from killed_runs import BLOCKS, driver_in_the_middle_of, finish, prepared
 
 from pipeline.engine.status import RunStatus, status_document, write_page
-from pipeline.engine.status.model import Life, StageStatus, Standing, State
+from pipeline.engine.status.model import DriverState, StageState, StageStatus, WorkerState
 from pipeline.engine.tracking.driver_lock import only_driver
 from pipeline.run import Run
 from pipeline.stages.run_status import read_status
@@ -35,24 +35,24 @@ def test_a_run_in_the_middle_and_after_its_driver_was_killed(tmp_path: Path) -> 
     try:
         status = status_of(run)
         fragments = stage(status, "fragments")
-        assert status.driver.life is Life.WORKS and status.driver.process == driver.pid
-        assert fragments.state is State.RUNNING and fragments.blocks == BLOCKS and fragments.running >= 1
+        assert status.driver.state is DriverState.WORKS and status.driver.process == driver.pid
+        assert fragments.state is StageState.RUNNING and fragments.blocks == BLOCKS and fragments.running >= 1
         busy = next(each for each in status.workers if each.process == worker)
-        assert busy.block == 5 and busy.standing in (Standing.BUSY, Standing.SLOW)
+        assert busy.block == 5 and busy.state in (WorkerState.BUSY, WorkerState.SLOW)
         assert 'http-equiv="refresh"' in page_of(run)
     finally:
         driver.kill()
         driver.join()
     status = status_of(run)
-    assert status.driver.life is Life.GONE
-    assert stage(status, "fragments").state is State.STOPPED
+    assert status.driver.state is DriverState.GONE
+    assert stage(status, "fragments").state is StageState.STOPPED
     assert 'http-equiv="refresh"' not in page_of(run)
     (tmp_path / "go").touch()
     with only_driver(run):  # a look at the lock keeps no driver out
         pass
     assert finish(run)
     status = status_of(run)
-    assert {each.state for each in status.stages} == {State.DONE}
+    assert {each.state for each in status.stages} == {StageState.DONE}
     assert stage(status, "fragments").done == BLOCKS
 
 
@@ -62,7 +62,7 @@ def test_a_failed_block_is_told_with_its_place_and_log(tmp_path: Path) -> None:
     assert not finish(run)
     status = status_of(run)
     fragments = stage(status, "fragments")
-    assert (fragments.state, fragments.failed, fragments.done) == (State.FAILED, 1, BLOCKS - 1)
+    assert (fragments.state, fragments.failed, fragments.done) == (StageState.FAILED, 1, BLOCKS - 1)
     (failure,) = [failure for failure in status.failures if failure.stage == "fragments"]
     assert failure.block == 5 and "told to fail" in failure.error and "--position" in failure.description
     document = json.loads(json.dumps(status_document(status)))
@@ -78,6 +78,6 @@ def test_the_page_escapes_what_it_shows_and_loads_nothing(tmp_path: Path) -> Non
 def test_an_empty_run_directory_has_a_status(tmp_path: Path) -> None:
     started = time.time()
     status = status_of(prepared(tmp_path, "serial"))
-    assert status.driver.life is Life.NONE
-    assert stage(status, "fragments").state is State.NOT_BEGUN
+    assert status.driver.state is DriverState.NONE
+    assert stage(status, "fragments").state is StageState.NOT_BEGUN
     assert status.time >= started

@@ -14,7 +14,7 @@ from voronoi_run import make_run, store_affinities
 
 from pipeline.engine.blocks.empty_blocks import EMPTY, OCCUPIED, UNKNOWN, _path, _write
 from pipeline.engine.blocks.grid import BlockGrid
-from pipeline.engine.status import History, Life, Standing, State
+from pipeline.engine.status import DriverState, History, StageState, WorkerState
 from pipeline.engine.tracking.driver_lock import only_driver
 from pipeline.engine.tracking.failures import end_early
 from pipeline.engine.tracking.progress import begin
@@ -28,7 +28,7 @@ from pipeline.stages.run_status import read_status
 BLOCKS = 2 * 3 * 3
 
 
-def states(run: Run) -> list[State]:
+def states(run: Run) -> list[StageState]:
     return [stage.state for stage in look(run).stages]
 
 
@@ -36,8 +36,8 @@ def test_a_run_that_has_not_begun_is_told_so_and_left_alone(tmp_path: Path) -> N
     run = make_run(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
     status = look(run)
-    assert {stage.state for stage in status.stages} == {State.NOT_BEGUN}
-    assert status.driver.life is Life.NONE
+    assert {stage.state for stage in status.stages} == {StageState.NOT_BEGUN}
+    assert status.driver.state is DriverState.NONE
     assert not status.is_over
     assert status.command == "python workflows/02_predict_blockwise.py config.json"
     assert not (tmp_path / "run").exists()
@@ -47,13 +47,13 @@ def test_a_missing_checkpoint_is_a_reason_and_no_crash(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     shutil.rmtree(tmp_path / "student")
     store_nothing = look(run)
-    assert {stage.state for stage in store_nothing.stages} == {State.NOT_BEGUN}
+    assert {stage.state for stage in store_nothing.stages} == {StageState.NOT_BEGUN}
     run_with_output = make_run(tmp_path / "other")
     begin(PredictTask(run_with_output))
     (run_with_output.tracking / "predict.json").unlink()
     shutil.rmtree(tmp_path / "other" / "student")
     predict = stage_of(look(run_with_output), "predict")
-    assert predict.state is State.NOT_BEGUN
+    assert predict.state is StageState.NOT_BEGUN
     assert "there is no checkpoint" in predict.note
 
 
@@ -82,7 +82,7 @@ def test_a_failed_block_is_counted_and_shown_with_its_place(tmp_path: Path) -> N
     assert not extract_fragments(run)
     status = look(run)
     fragments = stage_of(status, "fragments")
-    assert fragments.state is State.FAILED
+    assert fragments.state is StageState.FAILED
     assert (fragments.done, fragments.failed, fragments.left) == (BLOCKS - 8, 8, 0)  # the neighbours read the chunk
     assert len(status.failures) == 3
     assert all("chunk affinities/0.0.0.0 is missing" in failure.error for failure in status.failures)
@@ -97,7 +97,7 @@ def test_changed_settings_show_as_stale_with_what_changed(tmp_path: Path) -> Non
     assert extract_fragments(run)
     changed = make_run(tmp_path, fragments={"seed_distance": 4})
     fragments = stage_of(look(changed), "fragments")
-    assert (fragments.state, fragments.note) == (State.STALE, "changed: fragments.seed_distance")
+    assert (fragments.state, fragments.note) == (StageState.STALE, "changed: fragments.seed_distance")
     assert look(changed).command.endswith("--overwrite")
 
 
@@ -108,18 +108,22 @@ def test_stages_that_run_together_are_told_apart_by_who_waits(tmp_path: Path) ->
         worker = attend(predict, "0", job="77", log="/logs/77")
         worker.begin(6)
         status = look(run)
-        assert status.driver.life is Life.WORKS
+        assert status.driver.state is DriverState.WORKS
         assert not status.is_over and status.command == ""
-        assert [stage.state for stage in status.stages[:3]] == [State.RUNNING, State.WAITING, State.NOT_BEGUN]
+        assert [stage.state for stage in status.stages[:3]] == [
+            StageState.RUNNING,
+            StageState.WAITING,
+            StageState.NOT_BEGUN,
+        ]
         assert status.stages[1].note == ""  # it needs no worker yet
         running = status.stages[0]
         assert (running.done, running.running, running.left) == (6, 1, BLOCKS - 7)
         assert running.pace is not None
         assert running.pace.blocks == pytest.approx(0.06, rel=0.1)
         assert running.pace.seconds_left == pytest.approx(200, rel=0.1)
-        assert [(w.standing, w.block, w.job, w.log) for w in status.workers] == [(Standing.BUSY, 6, "77", "/logs/77")]
-    assert look(run).driver.life is Life.GONE
-    assert states(run)[:2] == [State.STOPPED, State.STOPPED]
+        assert [(w.state, w.block, w.job, w.log) for w in status.workers] == [(WorkerState.BUSY, 6, "77", "/logs/77")]
+    assert look(run).driver.state is DriverState.GONE
+    assert states(run)[:2] == [StageState.STOPPED, StageState.STOPPED]
 
 
 def test_a_stage_waits_at_least_as_long_as_the_one_it_reads(tmp_path: Path) -> None:
@@ -144,7 +148,7 @@ def test_what_a_killed_driver_left_is_told_from_what_runs_and_how_to_go_on(tmp_p
         attend(predict, "0").begin(3)
     another_was_the_driver(run)
     status = look(run)
-    assert status.workers[0].standing is Standing.ORPHANED
+    assert status.workers[0].state is WorkerState.ORPHANED
     assert stage_of(status, "predict").running == 0
     assert status.is_over
     assert status.command == f"python workflows/02_predict_blockwise.py {run.directory / 'config.json'}"
@@ -158,7 +162,10 @@ def test_a_killed_worker_is_seen_while_its_driver_works(tmp_path: Path) -> None:
         worker.start()
         worker.join()
         workers = look(run).workers
-        assert [(w.worker, w.standing, w.block) for w in workers] == [("1", Standing.DIED, 4), ("0", Standing.BUSY, 3)]
+        assert [(w.worker, w.state, w.block) for w in workers] == [
+            ("1", WorkerState.DIED, 4),
+            ("0", WorkerState.BUSY, 3),
+        ]
         assert stage_of(look(run), "predict").running == 1
 
 
@@ -179,16 +186,16 @@ def test_another_process_in_the_run_directory_is_not_taken_for_the_driver_of_old
     another_was_the_driver(run)
     with only_driver(run):  # an audit, say: it begins no stage
         status = look(run)
-        assert (status.driver.life, status.driver.process) == (Life.WORKS, os.getpid())
-        assert stage_of(status, "predict").state is State.STOPPED
+        assert (status.driver.state, status.driver.process) == (DriverState.WORKS, os.getpid())
+        assert stage_of(status, "predict").state is StageState.STOPPED
 
 
 def test_a_stage_that_ended_early_says_why(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     with driver_at_work(run) as (predict, _):
         end_early(predict, "block 3: no room is left")
-        assert (states(run)[0], stage_of(look(run), "predict").note) == (State.RUNNING, "block 3: no room is left")
-    assert (states(run)[0], stage_of(look(run), "predict").note) == (State.FAILED, "block 3: no room is left")
+        assert (states(run)[0], stage_of(look(run), "predict").note) == (StageState.RUNNING, "block 3: no room is left")
+    assert (states(run)[0], stage_of(look(run), "predict").note) == (StageState.FAILED, "block 3: no room is left")
 
 
 def test_the_one_computation_of_the_global_agglomeration_shows_as_running(tmp_path: Path) -> None:
@@ -197,8 +204,8 @@ def test_the_one_computation_of_the_global_agglomeration_shows_as_running(tmp_pa
     assert extract_fragments(run) and agglomerate(run)
     with only_driver(run):
         begin(agglomeration(run))
-        assert stage_of(look(run), "agglomerate").state is State.RUNNING
-    assert stage_of(look(run), "agglomerate").state is State.STOPPED
+        assert stage_of(look(run), "agglomerate").state is StageState.RUNNING
+    assert stage_of(look(run), "agglomerate").state is StageState.STOPPED
 
 
 def test_empty_blocks_are_not_sought_and_half_an_answer_counts(tmp_path: Path) -> None:
@@ -221,7 +228,7 @@ def test_empty_blocks_are_not_sought_and_half_an_answer_counts(tmp_path: Path) -
 def test_no_database_is_asked(tmp_path: Path) -> None:
     run = make_run(tmp_path, rag={"url": "postgresql://nobody@127.0.0.1:1/nothing"})
     store_affinities(run)
-    assert stage_of(look(run), "rag").state is State.NOT_BEGUN
+    assert stage_of(look(run), "rag").state is StageState.NOT_BEGUN
 
 
 def test_a_graph_that_was_deleted_is_not_called_done(tmp_path: Path) -> None:
@@ -229,7 +236,7 @@ def test_a_graph_that_was_deleted_is_not_called_done(tmp_path: Path) -> None:
     store_affinities(run)
     assert extract_fragments(run) and agglomerate(run)
     (tmp_path / "rag.sqlite").unlink()
-    assert {stage_of(look(run), name).state for name in ("rag", "agglomerate")} == {State.NOT_BEGUN}
+    assert {stage_of(look(run), name).state for name in ("rag", "agglomerate")} == {StageState.NOT_BEGUN}
 
 
 def test_a_driver_that_lives_between_two_stages_is_not_called_gone(tmp_path: Path) -> None:
@@ -237,11 +244,11 @@ def test_a_driver_that_lives_between_two_stages_is_not_called_gone(tmp_path: Pat
     store_affinities(run)
     assert extract_fragments(run)
     status = look(run)  # this process may go on with the next stage
-    assert status.driver.life is Life.BETWEEN
+    assert status.driver.state is DriverState.BETWEEN
     assert not status.is_over
     another_was_the_driver(run)
     status = look(run)
-    assert status.driver.life is Life.GONE
+    assert status.driver.state is DriverState.GONE
     assert status.driver.ended is not None
     assert status.is_over
 
@@ -249,7 +256,7 @@ def test_a_driver_that_lives_between_two_stages_is_not_called_gone(tmp_path: Pat
 def test_the_best_threshold_is_not_computed_to_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.evaluation.best_threshold", lambda run: pytest.fail("a look computed the sweep"))
     run = make_run(tmp_path, segment={"thresholds": "best"})
-    assert look(run).stages[-1].state is State.NOT_BEGUN
+    assert look(run).stages[-1].state is StageState.NOT_BEGUN
     assert not look(run).is_done
 
 
