@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from .command_names import A_SCRIPT, note_what_the_user_typed
 from .config import load_config
@@ -83,9 +83,17 @@ def exit_with(error: UserError) -> NoReturn:
     sys.exit(2)
 
 
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is at the moment: under a progress bar, lines go above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def start_logging(debug: bool) -> None:
     """Send the product's log lines to standard error; libraries only speak up from warnings on."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setFormatter(logging.Formatter("%(message)s"))
     root = logging.getLogger()
     root.handlers = [handler]

@@ -1,4 +1,7 @@
-"""What is shown on a terminal: tables and progress bars. Where output is no terminal, tables are plain, bars absent."""
+"""What is shown on a terminal: tables and progress bars. Where output is no terminal, tables are plain, bars absent.
+
+rich is imported where something is shown: workers, which show nothing, start sooner without it.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,13 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Task as BarTask
-from rich.table import Table
-from rich.text import Text
-
-from .units import short_number
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.progress import Progress
+    from rich.table import Table
+    from rich.text import Text
 
 Item = TypeVar("Item")
 
@@ -35,6 +36,8 @@ def rendered(shown: RenderableType, colours: bool = False) -> list[str]:
         shown: text or a table.
         colours: with the codes of a terminal.
     """
+    from rich.console import Console
+
     target = io.StringIO()
     console = Console(
         file=target,
@@ -61,6 +64,9 @@ def table_of(
         numbers: the columns that are aligned on the right.
         header: style of the headings.
     """
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=header)
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left", no_wrap=True)
@@ -79,19 +85,6 @@ def table_lines(
     return rendered(table_of(columns, rows, numbers), has_colours(stream or sys.stdout))
 
 
-class _Rate(ProgressColumn):
-    """Pieces per second."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
-    def render(self, task: BarTask) -> Text:
-        """`12.3 blocks/s`; nothing as long as that is not known."""
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{short_number(speed)} {self._unit}/s")
-
-
 class ProgressBar:
     """A bar with count, rate and time left on standard error; nothing at all where that is no terminal.
 
@@ -103,18 +96,9 @@ class ProgressBar:
     """
 
     def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
-        self._progress = None
-        if sys.stderr.isatty():
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                _Rate(unit),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=Console(stderr=True),
-            )
-            self._bar = self._progress.add_task(title, total=total, completed=done, note="")
+        self._progress = _progress_on_terminal(unit) if sys.stderr.isatty() else None
+        if self._progress is not None:
+            self._bar = self._progress.add_task(title, total=total, completed=done, rate="", note="")
 
     def __enter__(self) -> ProgressBar:
         if self._progress is not None:
@@ -128,14 +112,35 @@ class ProgressBar:
 
     def advance(self, note: str | None = None) -> None:
         """One more piece is done; `note` stands behind the bar until there is another."""
-        if self._progress is not None:
-            fields = {} if note is None else {"note": note}
-            self._progress.update(self._bar, advance=1, **fields)  # type: ignore[arg-type]
+        if self._progress is None:
+            return
+        speed = self._progress.tasks[0].speed
+        rate = "" if speed is None else f"{speed:.3g}/s"
+        self._progress.update(self._bar, advance=1, rate=rate)
+        if note is not None:
+            self._progress.update(self._bar, note=note)
 
     def close(self) -> None:
         """Leave the bar as it is, and the terminal to others."""
         if self._progress is not None:
             self._progress.stop()
+
+
+def _progress_on_terminal(unit: str) -> Progress:
+    """Title, bar, count, rate and time left, side by side."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
 
 
 def tracked(items: Iterable[Item], title: str, total: int, unit: str) -> Iterator[Item]:
