@@ -53,7 +53,7 @@ from pipeline.run import Run, write_json
 from pipeline.stages.by_script import predict
 from pipeline.stages.inference import Predictor, read_box, working_bytes
 from pipeline.stages.predict import PredictTask
-from pipeline.stages.tile_choice import SHARE
+from pipeline.stages.tile_choice import MEMORY_FRACTION
 from pipeline.stages.tiles import tile_blocks
 from pipeline.volumes import Box, create_volume, crop
 
@@ -202,7 +202,7 @@ def tiling_table(scale: Scale, engine_name: str) -> dict[str, Any]:
     def bytes_of(read: Coordinate, shape: Coordinate) -> int:
         return working_bytes(network, read, shape, NEAREST_NEIGHBOURS, "cpu")
 
-    blocks_per_tile = tile_blocks(blocks, predictor.read_box, bytes_of, free_memory() // SHARE, workers=1)
+    blocks_per_tile = tile_blocks(blocks, predictor.read_box, bytes_of, int(free_memory() * MEMORY_FRACTION), workers=1)
     tile = blocks.merged(blocks_per_tile).block(0).box
     read = predictor.read_box(tile)
     raw = texture(read.shape)

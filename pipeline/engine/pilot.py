@@ -1,5 +1,6 @@
-"""A pilot: a few blocks computed for real, by as many processes at once as there will be workers, to tell what all
-blocks will take. Its blocks are not marked as done; the run computes them again, with the same result.
+"""A pilot: a few blocks computed by as many processes as there will be workers, to predict time and memory of all.
+
+The blocks are not marked as done; the run computes them again, with the same result.
 """
 
 from __future__ import annotations

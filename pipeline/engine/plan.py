@@ -1,4 +1,4 @@
-"""What a stage would do: blocks, bytes, files, and how much is read and decoded for nothing around the blocks.
+"""Tells what a stage would do: blocks, bytes, files, and how much more than its own voxels it reads and decodes.
 
 All sums over blocks are products of sums along the axes, so that a plan of millions of blocks takes no time.
 """

@@ -1,4 +1,4 @@
-"""What became of a stage: one line for the user, one entry in `summary.json`, one exit status."""
+"""Reports what became of stages: lines in the log, and entries in `summary.json`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .tracking.failures import BlockFailure, failure_folder
 
 logger = logging.getLogger(__name__)
 
-TOLD_FAILURES = 3
-"""Failed blocks that are described one by one."""
+SHOWN_FAILURES = 3
+"""Failed blocks of a stage that are described one by one."""
 
 
 def record_outcomes(run: Run, outcomes: Sequence[Outcome]) -> bool:
@@ -83,9 +83,9 @@ def _log(outcome: Outcome) -> None:
             outcome.orphaned,
             outcome.error or "an upstream block failed",
         )
-        for failure in outcome.failures[:TOLD_FAILURES]:
+        for failure in outcome.failures[:SHOWN_FAILURES]:
             logger.error(describe_failure(task, failure))
-        if len(outcome.failures) > TOLD_FAILURES:
+        if len(outcome.failures) > SHOWN_FAILURES:
             logger.error("%s: all %d failures: %s", task.name, len(outcome.failures), failure_folder(task))
     elif not outcome.done:
         logger.info("%s: up to date, %d blocks%s in %s", task.name, outcome.skipped, _of_empty(outcome), task.output)

@@ -1,4 +1,4 @@
-"""Is all that a run has on disk still what was computed: arrays, graph, lookup tables."""
+"""Audits a run: compares arrays, graph and lookup tables on disk with what was computed."""
 
 from __future__ import annotations
 

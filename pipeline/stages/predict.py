@@ -6,7 +6,6 @@ torch and the networks are imported where they are needed: workers of the other 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,12 +25,12 @@ from ..engine.blocks.process import keep_freed_memory, worker_number
 from ..engine.blocks.stage import BlockFunction, BlockReader, VolumeTask
 from ..engine.blocks.storage import open_raw, raw_identity
 from ..engine.plan import decoded_voxels, read_voxels
-from ..engine.tracking.error_kinds import is_out_of_memory
 from ..engine.tracking.progress import read_record
 from ..errors import UserError
 from ..run import Run, file_digest
 from ..units import times
-from ..volumes import Box, Volume, crop
+from ..volumes import Volume, crop
+from .halving_predictor import HalvingPredictor
 from .prediction_plan import PredictionPlan, read_plan
 
 if TYPE_CHECKING:
@@ -242,75 +241,16 @@ class PredictTask(VolumeTask):
         engine = build_engine(self.engine, network, autocast, self.run.config.cluster.threads_per_worker)
         predictor = Predictor(network, predict.offsets, engine)
 
-        in_parts = PartByPart(lambda box: raw.read_mirrored(predictor.read_box(box)), predictor.quantised)
+        predict_box = HalvingPredictor(lambda box: raw.read_mirrored(predictor.read_box(box)), predictor.quantised)
 
         def process_block(block: Block) -> None:
-            affinities = in_parts(self.grid.to_source(block.box))
+            affinities = predict_box(self.grid.to_source(block.box))
             for chunk in self.chunk_grid.blocks_in(block.box):
                 if empty.flat[chunk.index]:
                     crop(affinities, chunk.box.relative_to(block.box))[:] = 0
             output.write(block, affinities)
 
         yield process_block
-
-
-class PartByPart:
-    """Predicts boxes in as many parts as the accelerator's memory asks for: when it is too small, in twice as many.
-
-    Parts are exact as blocks are: each reads the context that it needs. Threads may read at the same time, but compute
-    one after another.
-
-    Args:
-        read: what the affinities of a box need.
-        compute: the affinities (k, z, y, x) of a box from what was read for it.
-    """
-
-    def __init__(self, read: Callable[[Box], np.ndarray], compute: Callable[[np.ndarray, Box], np.ndarray]) -> None:
-        self._read, self._compute = read, compute
-        self._computing = threading.Lock()
-        self.halvings = 0
-
-    def __call__(self, box: Box) -> np.ndarray:
-        """The affinities (k, z, y, x) of a box.
-
-        Raises:
-            RuntimeError: the memory is too small even for a single voxel.
-        """
-        while True:
-            halvings = self.halvings
-            try:
-                return self._predict(box, halvings)
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or 2**halvings >= box.size:
-                    raise
-            self._halve(halvings)
-
-    def _halve(self, halvings: int) -> None:
-        """From here on with smaller parts, if no other thread has seen to that."""
-        with self._computing:
-            if self.halvings == halvings:
-                self.halvings += 1
-                logger.warning("too little memory on the device; from here on in %d parts", 2**self.halvings)
-            free_device_memory()
-
-    def _predict(self, box: Box, halvings: int) -> np.ndarray:
-        axis = int(np.argmax(box.shape))
-        if halvings == 0 or box.shape[axis] < 2:
-            seen = self._read(box)
-            with self._computing:
-                return self._compute(seen, box)
-        low_end, high_begin = list(box.end), list(box.begin)
-        low_end[axis] = high_begin[axis] = box.begin[axis] + box.shape[axis] // 2
-        parts = [Box(box.begin, Coordinate(low_end)), Box(Coordinate(high_begin), box.end)]
-        return np.concatenate([self._predict(part, halvings - 1) for part in parts], axis=axis + 1)
-
-
-def free_device_memory() -> None:
-    """Give back what the failed attempt still holds."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def check_context(run: Run, network: EmbeddingNetwork) -> None:

@@ -1,4 +1,4 @@
-"""What prediction makes of the machine: the device, what runs the network there, and the tile that fits."""
+"""Decides how prediction uses the machine: engine, device, number of workers, and the tile that fits into memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .tiles import tile_blocks
 MEMORY_FRACTION = 0.5
 """Of the memory, what a tile may need: the rest is for what libraries keep, and for blocks under way."""
 UNKNOWN_DEVICE = 8 * GIGABYTE
-"""What a GPU is taken to have that only the workers see."""
+"""Bytes that a GPU is taken to have if only the workers see it."""
 WORTH_COMPILING = 1 << 24
-"""Voxels from which on compiled graphs pay: for each shape of input they take a second or two to compile."""
+"""Voxels of a region above which OpenVINO pays: it takes a second or two to compile for each shape of input."""
 
 
 def decide_plan(run: Run, grid: BlockGrid, engine: str, tile: Coordinate | None = None) -> PredictionPlan:
@@ -68,8 +68,8 @@ def most_workers(run: Run, device: str) -> int:
 def choose_tile(run: Run, grid: BlockGrid, device: str) -> Coordinate:
     """Blocks along z, y, x that make up a tile: as configured, or for `auto` what the memory allows.
 
-    On a GPU the shape of what is computed decides how it is rounded. So the tile is there a matter of the config, the
-    region and the kind of GPU; what is free at the moment, and the number of workers, have no say.
+    On a GPU the shape of a tile decides how results are rounded. So there it depends on the config, the region and the
+    kind of GPU alone, and neither on the memory that is free at the moment nor on the number of workers.
 
     Args:
         run: the run; of the network, only the config is looked at.

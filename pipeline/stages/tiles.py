@@ -1,9 +1,9 @@
-"""How many chunks prediction computes at a time.
+"""Chooses the tile: how many chunks prediction computes at a time.
 
-Around each block a network reads a margin that it computes for nothing; the larger the block, the less of it. So
-prediction works on tiles of several chunks, as large as the memory allows. What a tile gives does not depend on it,
-but for how a GPU rounds: it begins at the pooling grid of the volume, as every other one does, and reads all that its
-voxels need.
+Around each block a network reads a margin, whose own results are thrown away; the larger the block, the smaller the
+margin's share. So prediction works on tiles of several chunks, as large as the memory allows. The affinities do not
+depend on the tile, except for how a GPU rounds: every tile begins at the pooling grid of the volume and reads all that
+its voxels need.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from ..engine.blocks.grid import BlockGrid
 from ..volumes import Box
 
 TILES_PER_WORKER = 4
-"""So many at least where there are as many blocks: the last ones keep all workers busy, and the next stage begins."""
+"""At least so many, as long as there are enough blocks: the last tiles keep all workers busy, and the next stage can
+begin early."""
 MOST_VOXELS = 1 << 26
-"""Of a tile: what an interruption costs, and what a block takes on its way to the disk, stay small."""
+"""Voxels of the largest tile: so that an interruption costs little, and writing a tile takes little memory."""
 AS_GOOD = 1.03
 """Tiles that compute this much more than the best count as equal; the smallest of them is taken."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """A choice along one axis.
+    """A possible extent of the tile along one axis.
 
     Attributes:
         blocks: per tile.
@@ -45,7 +46,7 @@ class Span:
 
 @dataclass(frozen=True, order=True)
 class Tile:
-    """A choice.
+    """A possible tile.
 
     Attributes:
         cost: voxels that are computed, times workers that are there per worker that has something to do.

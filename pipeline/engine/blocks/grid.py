@@ -13,6 +13,9 @@ from ...errors import UserError
 from ...run import Run, region_box
 from ...volumes import Box, cells_of
 
+ZERO = Coordinate(0, 0, 0)
+"""No voxels, or the first one."""
+
 
 @dataclass(frozen=True)
 class Block:

@@ -99,8 +99,8 @@ def percent(stage: StageStatus) -> str:
 
 def details(stage: StageStatus, now: float) -> list[str]:
     """Everything besides state and blocks that there is to tell of a stage."""
-    told = [format_remaining(stage), format_pace(stage), format_end(stage, now), format_costs(stage), stage.note]
-    return [phrase for phrase in told if phrase]
+    phrases = [format_remaining(stage), format_pace(stage), format_end(stage, now), format_costs(stage), stage.note]
+    return [phrase for phrase in phrases if phrase]
 
 
 def format_worker_state(worker: WorkerStatus) -> str:
@@ -116,9 +116,9 @@ def format_place(worker: WorkerStatus) -> str:
 def worker_summary(workers: Sequence[WorkerStatus]) -> str:
     """`2 slow, 98 busy, on 12 nodes`."""
     counts = Counter(worker.state for worker in workers)
-    told = ", ".join(f"{counts[state]} {state.value}" for state in WorkerState if counts[state])
+    summary = ", ".join(f"{counts[state]} {state.value}" for state in WorkerState if counts[state])
     nodes = len({worker.host for worker in workers if worker.state.is_present})
-    return f"{told}, on {nodes} node{'s' if nodes > 1 else ''}" if nodes else told
+    return f"{summary}, on {nodes} node{'s' if nodes > 1 else ''}" if nodes else summary
 
 
 def workers_to_show(workers: Sequence[WorkerStatus], all_workers: bool) -> Sequence[WorkerStatus]:

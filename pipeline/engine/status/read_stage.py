@@ -23,7 +23,7 @@ from .model import DriverState, DriverStatus, FailureStatus, StageState, StageSt
 from .pace import History, Session, pace_of
 from .read_workers import worker_statuses
 
-TOLD_FAILURES = 3
+SHOWN_FAILURES = 3
 """Failed blocks of a stage that are described."""
 
 
@@ -136,7 +136,7 @@ def _task_report(
     )
     if status.state is StageState.DONE:
         return StageReport(status, workers)
-    failed, newest = newest_failures(task, TOLD_FAILURES)
+    failed, newest = newest_failures(task, SHOWN_FAILURES)
     status = replace(status, failed=failed, note=reason_to_end(task) or "")
     if status.state is StageState.RUNNING:
         status = _at_work(status, task, snapshot, before)
@@ -195,9 +195,9 @@ def _seconds_left(stages: Sequence[StageStatus]) -> float | None:
 
 def _at_rest(status: StageStatus, snapshot: RunSnapshot) -> StageStatus:
     """Not done, and nobody works on it: whether something failed. Of workers that died, only the summary tells."""
-    told = snapshot.summary.get(status.stage, {}) if snapshot.summed_up else {}
-    note = status.note or (told.get("error") or "" if status.failed == 0 else "")
-    failed = status.failed or min(told.get("blocks_failed", 0), status.left)
+    entry = snapshot.summary.get(status.stage, {}) if snapshot.summed_up else {}
+    note = status.note or (entry.get("error") or "" if status.failed == 0 else "")
+    failed = status.failed or min(entry.get("blocks_failed", 0), status.left)
     state = StageState.FAILED if failed or note else StageState.STOPPED
     return replace(status, state=state, failed=failed, note=note)
 
@@ -206,7 +206,7 @@ def _with_costs(status: StageStatus, snapshot: RunSnapshot) -> StageStatus:
     """With what the summary says of a stage that is done; of several tasks it only tells the sum."""
     if snapshot.tasks[status.stage] > 1:
         return status
-    told = snapshot.summary.get(status.stage, {})
-    seconds, speed = told.get("seconds"), told.get("voxels_per_second", 0)
+    entry = snapshot.summary.get(status.stage, {})
+    seconds, speed = entry.get("seconds"), entry.get("voxels_per_second", 0)
     voxels = min(status.voxels, round(speed * seconds)) if seconds else 0
-    return replace(status, took=seconds, took_voxels=voxels, peak_memory=told.get("peak_worker_memory", 0))
+    return replace(status, took=seconds, took_voxels=voxels, peak_memory=entry.get("peak_worker_memory", 0))

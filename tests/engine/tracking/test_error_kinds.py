@@ -15,7 +15,7 @@ from pipeline.config import ClusterConfig
 from pipeline.engine.tracking.error_kinds import Trouble, is_out_of_memory, pauses, trouble_of
 from pipeline.errors import UserError
 from pipeline.run import write_json
-from pipeline.stages.predict import PartByPart
+from pipeline.stages.halving_predictor import HalvingPredictor
 from pipeline.volumes import Box
 
 
@@ -82,13 +82,13 @@ def test_an_accelerator_with_too_little_memory_gets_smaller_parts_from_then_on()
         z, y, x = np.meshgrid(*(np.arange(b, e) for b, e in zip(box.begin, box.end, strict=True)), indexing="ij")
         return np.stack([z, y, x])
 
-    in_parts = PartByPart(lambda box: np.zeros(box.size), affinities_of)
+    predict_box = HalvingPredictor(lambda box: np.zeros(box.size), affinities_of)
     box = Box(Coordinate(1, 2, 3), Coordinate(5, 8, 8))
     whole = np.stack(np.meshgrid(np.arange(1, 5), np.arange(2, 8), np.arange(3, 8), indexing="ij"))
-    np.testing.assert_array_equal(in_parts(box), whole)
-    assert in_parts.halvings == 2
+    np.testing.assert_array_equal(predict_box(box), whole)
+    assert predict_box.halvings == 2
     sizes.clear()
-    np.testing.assert_array_equal(in_parts(box), whole)
+    np.testing.assert_array_equal(predict_box(box), whole)
     assert max(sizes) <= 40, "the size that is too large is not tried again"
 
 
@@ -97,5 +97,5 @@ def test_an_accelerator_without_memory_for_a_voxel_is_an_error() -> None:
         raise RuntimeError("CUDA out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        PartByPart(lambda box: np.zeros(1), never)(Box(Coordinate(0, 0, 0), Coordinate(2, 2, 2)))
+        HalvingPredictor(lambda box: np.zeros(1), never)(Box(Coordinate(0, 0, 0), Coordinate(2, 2, 2)))
     assert not is_out_of_memory(RuntimeError("no kernel image"))

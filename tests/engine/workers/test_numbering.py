@@ -11,8 +11,7 @@ from daisy import _daisy as daisy_core
 from funlib.geometry import Coordinate, Roi
 from toy_tasks import Doubled, make_run
 
-from pipeline.engine.blocks.grid import BlockGrid
-from pipeline.engine.blocks.stage import NO_CONTEXT
+from pipeline.engine.blocks.grid import ZERO, BlockGrid
 from pipeline.engine.workers.numbering import Numbering
 from pipeline.run import Run
 from pipeline.volumes import Box
@@ -22,7 +21,7 @@ from pipeline.volumes import Box
 class WithContext(Doubled):
     """A task of some grid that reads around its blocks."""
 
-    around: Coordinate = NO_CONTEXT
+    around: Coordinate = ZERO
     cut: BlockGrid | None = None
 
     @property
