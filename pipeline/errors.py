@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 HIDDEN = "***"
 """What stands in place of a password."""
@@ -28,6 +30,19 @@ class UserError(Exception):
         self.what = hide_passwords(" ".join(what.split()))
         self.where = where
         super().__init__(f"{where}: {self.what}" if where else self.what)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Let what keeps a file or folder from being written end in one line.
+
+    Raises:
+        UserError: the disk is full, or the place cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror or error}", str(path)) from error
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -17,7 +17,7 @@ from funlib.geometry import Coordinate
 
 from . import __version__
 from .config import Config, Region, config_hash, dump_config
-from .errors import UserError
+from .errors import UserError, writing
 from .volumes import Box, Volume, open_volume, volume_exists
 
 RESULTS_DEPEND_ON = ("torch", "gunpowder", "daisy", "zarr", "numpy", "scipy", "scikit-image", "waterz", "higra")
@@ -183,7 +183,7 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
         UserError: the disk is full, or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
@@ -195,8 +195,6 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
                 sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror or error}", str(path)) from error
 
 
 def sync_folder(folder: Path) -> None:

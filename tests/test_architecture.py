@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PIPELINE = ROOT / "pipeline"
 
-BASE = ["search_path", "errors", "checkpoints", "config", "volumes", "run", "units", "cli", "pages"]
+BASE = ["search_path", "stop_signals", "errors", "checkpoints", "config", "volumes", "run", "units", "cli", "pages"]
 """Modules and packages under everything; each may import those before it."""
 ALGORITHMS = {"distillation", "networks", "segmentation", "rag", "datasets", "slurm"}
 ENGINE_USES = {"rag", "slurm"}

@@ -18,14 +18,12 @@ from ..engine.blocks.stage import BlockFunction, BlockTask, Stage
 from ..rag import EdgeTable, NodeTable, RagStore, open_rag, rag_exists, rag_is_missing
 from ..run import Run
 from ..segmentation import fragment_statistics, region_graph_statistics
-from ..volumes import Box, Volume, crop
+from ..volumes import ZERO, Box, Volume, crop
 from .fragments import FragmentsTask
 from .predict import PredictTask
 
 CONTACT_CONTEXT = Coordinate(1, 1, 1)
 """Contacts reach one voxel to the low side, where the nearest-neighbour offsets point."""
-
-NO_VOXELS = Coordinate(0, 0, 0)
 
 
 def node_table(fragments: np.ndarray, block: Block, grid: BlockGrid) -> NodeTable:
@@ -131,7 +129,7 @@ class RagTask(BlockTask):
 
     @property
     def high_context(self) -> Coordinate:
-        return NO_VOXELS
+        return ZERO
 
     def settings(self) -> dict[str, Any]:
         return {}
@@ -162,7 +160,7 @@ class RagTask(BlockTask):
         with open_graph(self.run) as store:
 
             def process_block(block: Block) -> None:
-                around = self.grid.with_context(block.box, CONTACT_CONTEXT, NO_VOXELS)
+                around = self.grid.with_context(block.box, CONTACT_CONTEXT, ZERO)
                 owned = block.box.relative_to(around)
                 ids = read_with_faces(fragments, block.box, around)
                 values = np.zeros((len(neighbours), *around.shape), np.uint8)  # those of others are not looked at

@@ -23,7 +23,7 @@ from funlib.geometry import Coordinate
 from ...config import Config, config_hash
 from ...errors import UserError
 from ...run import Run
-from ...volumes import Box, Volume, create_volume, delete_volume, open_volume, volume_exists
+from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, volume_exists
 from .checksums import BlockRecords
 from .empty_blocks import empty_blocks
 from .grid import Block, BlockGrid
@@ -31,7 +31,6 @@ from .storage import BlockOutput, UpstreamVolume, open_upstream
 
 BlockFunction = Callable[[Block], None]
 BlockReader = Callable[[Block], Box]
-NO_CONTEXT = Coordinate(0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ class BlockTask(Stage):
     @property
     def context(self) -> Coordinate:
         """Voxels around a block, per side, in which it reads outputs of upstream stages; daisy plans with these."""
-        return NO_CONTEXT
+        return ZERO
 
     @property
     def high_context(self) -> Coordinate:

@@ -66,7 +66,7 @@ class WorkerStatus:
 
     Attributes:
         stage: name of the task that it works on.
-        worker, host, process, job, log: as in its `Entry`.
+        worker, host, process, job, log: as in its `WorkerRecord`.
         standing: how it stands.
         reason: why it left, also if it was replaced; empty otherwise.
         blocks: indices of the blocks under way, those begun first in front.

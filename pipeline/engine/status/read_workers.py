@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..tracking.worker_records import DONE, Entry
+from ..tracking.worker_records import DONE, WorkerRecord
 from .model import DriverStatus, Standing, State, WorkerStatus
 from .read_driver import lives_here
 
@@ -15,7 +15,7 @@ SLOW_SECONDS = 10.0
 
 
 def worker_statuses(
-    stage: str, entries: Sequence[Entry], state: State, driver: DriverStatus, time: float
+    stage: str, entries: Sequence[WorkerRecord], state: State, driver: DriverStatus, time: float
 ) -> list[WorkerStatus]:
     """The workers of a stage.
 
@@ -37,12 +37,12 @@ def worker_statuses(
     return statuses
 
 
-def _place(entry: Entry) -> str:
+def _place(entry: WorkerRecord) -> str:
     """What an entry shares with the jobs that go on in its place: worker 3 becomes 3.1, then 3.2."""
     return entry.worker.split(".")[0]
 
 
-def _status(stage: str, entry: Entry, standing: Standing, time: float) -> WorkerStatus:
+def _status(stage: str, entry: WorkerRecord, standing: Standing, time: float) -> WorkerStatus:
     blocks = tuple(entry.blocks) if standing.is_present or standing is Standing.DIED else ()
     has_left = standing in (Standing.LEFT, Standing.REPLACED) and not entry.at_work
     return WorkerStatus(
@@ -64,7 +64,7 @@ def _status(stage: str, entry: Entry, standing: Standing, time: float) -> Worker
     )
 
 
-def _standing(entry: Entry, state: State, driver: DriverStatus, longest: float, time: float) -> Standing:
+def _standing(entry: WorkerRecord, state: State, driver: DriverStatus, longest: float, time: float) -> Standing:
     if not entry.at_work:
         return Standing.DONE if entry.state == DONE else Standing.LEFT
     if state is State.DONE:

@@ -18,7 +18,7 @@ from ...errors import UserError
 from ...run import read_json, write_json
 from ..blocks.stage import BlockTask, Stage
 from .failures import clear_failures
-from .worker_records import clear_roster
+from .worker_records import clear_worker_records
 
 
 class Progress(Enum):
@@ -82,7 +82,7 @@ def begin(stage: Stage) -> None:
     write_record(stage, complete=False)
     if isinstance(stage, BlockTask):
         clear_failures(stage)
-        clear_roster(stage)
+        clear_worker_records(stage)
 
 
 def forget(stage: Stage) -> None:
