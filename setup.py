@@ -60,6 +60,7 @@ setup(
         "jinja2>=3.1",
         "neuroglancer>=2.40",
         "psutil>=6",
+        "threadpoolctl>=3.5,<4",
         "pymongo==4.20.0",  # graphs in MongoDB
         "psycopg[binary]==3.3.9",  # graphs in PostgreSQL
     ],

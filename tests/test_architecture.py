@@ -14,7 +14,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PIPELINE = ROOT / "pipeline"
 
-BASE = ["search_path", "errors", "offsets", "hashing", "command_names", "checkpoints", "config", "volumes", "run"]
+BASE = [
+    "search_path",
+    "stop_signals",
+    "errors",
+    "offsets",
+    "hashing",
+    "command_names",
+    "checkpoints",
+    "config",
+    "volumes",
+    "run",
+]
 BASE += ["units", "terminal", "cli", "pages"]
 """Modules and packages under everything; each may import those before it."""
 ALGORITHMS = {"distillation", "networks", "segmentation", "rag", "datasets", "slurm"}

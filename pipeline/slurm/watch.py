@@ -52,10 +52,10 @@ class JobWatch:
         self._wake.set()
         self._thread.join()
 
-    def follow(self, job: str, news: Callable[[], None]) -> None:
-        """Begin with a job; `news` is called at each change of its state."""
+    def follow(self, job: str, on_change: Callable[[], None]) -> None:
+        """Begin with a job; `on_change` is called at each change of its state."""
         with self._lock:
-            self._jobs[job] = news
+            self._jobs[job] = on_change
 
     def forget(self, job: str) -> None:
         """A job is of no more interest."""
@@ -94,8 +94,8 @@ class JobWatch:
             if self._away_since is None:
                 self._away_since = time.monotonic()
             self._tell(f"SLURM's controller does not answer ({error}); workers that run go on")
-            for news in jobs.values():
-                news()
+            for on_change in jobs.values():
+                on_change()
             return
         if self._away_since is not None:
             self._tell("SLURM's controller answers again")

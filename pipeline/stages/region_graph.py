@@ -14,12 +14,12 @@ from funlib.geometry import Coordinate
 from ..command_names import SCRIPTS
 from ..config import NEAREST_NEIGHBOURS, Offset
 from ..engine.blocks.checksums import row_checksums
-from ..engine.blocks.grid import ZERO, Block, BlockGrid
+from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.stage import BlockFunction, BlockTask, Stage
 from ..rag import EdgeTable, NodeTable, RagStore, open_rag, rag_exists, rag_is_missing
 from ..run import Run
 from ..segmentation import fragment_statistics, region_graph_statistics
-from ..volumes import Box, Volume, crop
+from ..volumes import ZERO, Box, Volume, crop
 from .fragments import FragmentsTask
 from .predict import PredictTask
 

@@ -2,6 +2,7 @@
 
 from .arrays import (
     SPATIAL_AXES,
+    ZERO,
     Box,
     Volume,
     cells_of,
@@ -18,6 +19,7 @@ from .chunks import CheckedStore, blosc_length, decoded
 
 __all__ = [
     "SPATIAL_AXES",
+    "ZERO",
     "Box",
     "CheckedStore",
     "Volume",

@@ -77,6 +77,10 @@ class Box:
         return self.intersect(other) == other
 
 
+ZERO = Coordinate(0, 0, 0)
+"""The first voxel, and the context of what needs none."""
+
+
 def cells_of(box: Box, size: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Positions (z, y, x), in C order, of the cells of a regular grid from voxel 0 that share voxels with a box.
 

@@ -172,7 +172,7 @@ def test_a_resumed_run_asks_the_driver_nothing_block_by_block(tmp_path: Path, mo
     assert toy_chain(run)
     calls: list[int] = []
     monkeypatch.setattr(BlockGrid, "block", lambda grid, index: calls.append(index))
-    monkeypatch.setattr(BlockGrid, "index_of", lambda grid, roi: calls.append(roi))
+    monkeypatch.setattr(BlockGrid, "index_of", lambda grid, begin: calls.append(begin))
     assert toy_chain(run)
     assert not calls, "a run of 100,000 finished blocks would take minutes to find out that nothing is to be done"
 
@@ -224,6 +224,22 @@ def test_deleted_output_is_made_again_although_its_markers_remain(tmp_path: Path
     shutil.rmtree(run.volume / "summed")
     assert toy_chain(run)
     np.testing.assert_array_equal(result(run), expected_sums(run))
+
+
+def test_markers_that_were_begun_in_nanometres_go_on(tmp_path: Path) -> None:
+    """daisy notes the geometry with its markers, in the unit that the task was given in."""
+    run = make_run(tmp_path)
+    (tmp_path / "raise").write_text("0")
+    assert not run_stages(run, [Doubled(run)], False)
+    attributes = Doubled(run).folder / "blocks" / "zarr.json"
+    document = json.loads(attributes.read_text())
+    assert document["attributes"]["daisy_task_hash"], "else this test shows nothing"
+    document["attributes"]["daisy_task_hash"] = "0" * 64
+    attributes.write_text(json.dumps(document))
+    (tmp_path / "raise").unlink()
+    assert toy_chain(run)
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+    assert visits(tmp_path) == {0: 2} | dict.fromkeys(range(1, BLOCKS), 1)
 
 
 def test_deleted_markers_are_no_harm(tmp_path: Path) -> None:

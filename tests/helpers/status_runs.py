@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.engine.blocks.stage import BlockTask
 from pipeline.engine.status import RunStatus, StageStatus
 from pipeline.engine.tracking.driver_lock import only_driver
-from pipeline.engine.tracking.driver_record import DriverNotice, TaskNotice, read_driver
+from pipeline.engine.tracking.driver_record import DriverRecord, TaskRecord, read_driver
 from pipeline.engine.tracking.progress import begin, marker_folder
 from pipeline.run import Run
 from pipeline.stages.fragments import FragmentsTask
@@ -49,9 +49,9 @@ def driver_at_work(run: Run, seconds: float = 0.0, executor: str = "local") -> I
         for task in tasks:
             begin(task)
         notices = [
-            TaskNotice(task.name, str(task.folder.relative_to(run.directory)), len(task.grid), 0) for task in tasks
+            TaskRecord(task.name, str(task.folder.relative_to(run.directory)), len(task.grid), 0) for task in tasks
         ]
-        notice = DriverNotice.of_this_process(executor, tuple(notices))
+        notice = DriverRecord.of_this_process(executor, tuple(notices))
         replace(notice, began=time.time() - seconds).save(run)
         yield tasks
 

@@ -118,19 +118,6 @@ def expected_sums(run: Run, factor: int = 2) -> np.ndarray:
     return padded[1:, 1:, 1:] + padded[:-1, 1:, 1:] + padded[1:, :-1, 1:] + padded[1:, 1:, :-1]
 
 
-class NoAttention:
-    """Nobody tells the worker to leave."""
-
-    def before_waiting(self) -> None:
-        """Never."""
-
-    def before_block(self) -> None:
-        """Never."""
-
-    def may_go_on(self) -> None:
-        """Always."""
-
-
 def make_trouble(directory: Path, block: Block) -> None:
     """What the files in the run directory ask for, each of which lists blocks.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,9 +12,6 @@ from funlib.geometry import Coordinate, Roi
 from ...errors import UserError
 from ...run import Run, region_box
 from ...volumes import Box, cells_of
-
-ZERO = Coordinate(0, 0, 0)
-"""No voxels, or the first one."""
 
 
 @dataclass(frozen=True)
@@ -77,20 +74,6 @@ class BlockGrid:
         return int(np.prod(self.block_size))
 
     @cached_property
-    def _extents(self) -> tuple[int, ...]:
-        """Of z, y, x: the blocks, then voxels of a full block, then voxels of the region."""
-        return tuple(map(int, (*self.shape, *self.block_size, *self.region.shape)))
-
-    @cached_property
-    def _axes_in_nanometres(self) -> tuple[tuple[int, int, int], ...]:
-        """Of z, y, x: where the first block begins, length of a full block, and the number of blocks."""
-        steps = self.block_size * self.voxel_size
-        return tuple(
-            (int(offset), int(step), int(blocks))
-            for offset, step, blocks in zip(self.offset, steps, self.shape, strict=True)
-        )
-
-    @property
     def box(self) -> Box:
         """All voxels of the stored arrays."""
         return Box.of_shape(self.region.shape)
@@ -107,20 +90,12 @@ class BlockGrid:
         Raises:
             ValueError: the grid has no such position.
         """
-        blocks_z, blocks_y, blocks_x, size_z, size_y, size_x, extent_z, extent_y, extent_x = self._extents
-        row, x = divmod(index, blocks_x)
-        z, y = divmod(row, blocks_y)
-        if not 0 <= z < blocks_z:
+        if not 0 <= index < len(self):
             raise ValueError(f"there is no block {index} in a grid of {len(self)}")
-        begin = z * size_z, y * size_y, x * size_x
-        end_z, end_y, end_x = begin[0] + size_z, begin[1] + size_y, begin[2] + size_x
-        end = (
-            end_z if end_z < extent_z else extent_z,
-            end_y if end_y < extent_y else extent_y,
-            end_x if end_x < extent_x else extent_x,
-        )
-        # of numbers that are integers: Coordinate's own constructor looks at each, which takes longer than all of this
-        return Block(index, Box(tuple.__new__(Coordinate, begin), tuple.__new__(Coordinate, end)))
+        row, x = divmod(index, self.shape[2])
+        z, y = divmod(row, self.shape[1])
+        begin = Coordinate(z, y, x) * self.block_size
+        return Block(index, Box(begin, begin + self.block_size).intersect(self.box))
 
     def to_roi(self, box: Box) -> Roi:
         """A box of stored voxels as a region in nanometres."""
@@ -131,20 +106,19 @@ class BlockGrid:
         for position in cells_of(box, self.block_size):
             yield self.block(int(np.ravel_multi_index(position, tuple(self.shape))))
 
-    def index_of(self, roi: Roi) -> int:
-        """The index of the block that writes a region in nanometres; no objects are made on the way.
+    def index_of(self, begin: Sequence[int]) -> int:
+        """The index of the block whose first voxel is `begin`, counted as in `Block.box`.
 
         Raises:
-            ValueError: no block begins where the region does.
+            ValueError: no block begins there.
         """
         index = 0
-        for begin, (offset, step, blocks) in zip(roi.begin, self._axes_in_nanometres, strict=True):
-            distance = begin - offset
-            position = distance // step
-            if distance % step or not 0 <= position < blocks:
-                raise ValueError(f"no block begins at {tuple(roi.begin)} nm")
+        for first, size, blocks in zip(begin, self.block_size, self.shape, strict=True):
+            position, rest = divmod(first, size)
+            if rest or not 0 <= position < blocks:
+                raise ValueError(f"no block begins at voxel {tuple(begin)}")
             index = index * blocks + position
-        return index
+        return int(index)
 
     def to_source(self, box: Box) -> Box:
         """A box of stored voxels, counted from the first voxel of the source."""

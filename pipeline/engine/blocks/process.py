@@ -6,12 +6,12 @@ import contextlib
 import ctypes
 import os
 import resource
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 from numcodecs import blosc
+from threadpoolctl import threadpool_limits
 
 from ...config import ClusterConfig
 
@@ -82,10 +82,9 @@ def worker_number() -> int:
 
 
 def limit_threads(threads: int) -> None:
-    """Keep the numerical libraries of this process to a number of threads."""
+    """Keep the numerical libraries that this process has loaded to a number of threads."""
     blosc.set_nthreads(threads)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
+    threadpool_limits(threads)
 
 
 def thread_variables(threads: int) -> dict[str, str]:

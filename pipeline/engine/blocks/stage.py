@@ -24,10 +24,10 @@ from ...command_names import command_line
 from ...config import Config, config_hash
 from ...errors import UserError
 from ...run import Run
-from ...volumes import Box, Volume, create_volume, delete_volume, open_volume, volume_exists
+from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, volume_exists
 from .checksums import BlockRecords
 from .empty_blocks import empty_blocks
-from .grid import ZERO, Block, BlockGrid
+from .grid import Block, BlockGrid
 from .storage import BlockOutput, UpstreamVolume, open_upstream
 
 BlockFunction = Callable[[Block], None]

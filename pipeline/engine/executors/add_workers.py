@@ -17,7 +17,7 @@ from ...run import Run
 from ...slurm import ControllerAway, Rejected
 from ..blocks.stage import BlockTask
 from ..tracking.driver_lock import lock_state
-from ..tracking.driver_record import DriverNotice, read_driver
+from ..tracking.driver_record import DriverRecord, read_driver
 from ..tracking.markers import marked_blocks
 from ..tracking.worker_spec import SPEC, WorkerSpec
 from ..workers.driver_connection import is_loopback
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Vacancy:
+class JoinableTask:
     """A task that takes more workers.
 
     Attributes:
@@ -64,69 +64,69 @@ def add_workers(run: Run, count: int, stage: str | None = None, dry_run: bool = 
         UserError: no driver is at work, none of its tasks is meant, its workers cannot be joined from here, or the
             cluster refuses the jobs.
     """
-    vacancy = _vacancy(run, _driver_at_work(run), stage)
+    joined = _joinable_task(run, _driver_at_work(run), stage)
     names = [f"added-{socket.gethostname()}-{os.getpid()}-{number}" for number in range(count)]
     jobs = run.config.cluster.executor == "slurm"
     if dry_run:
-        logger.info("%s would get %d more %s", vacancy.task.name, count, "jobs" if jobs else "processes here")
+        logger.info("%s would get %d more %s", joined.task.name, count, "jobs" if jobs else "processes here")
         return True
     with password_in_environment(run.config.rag.url):
         if jobs:
-            _submit(run, vacancy, names)
+            _submit(run, joined, names)
             return True
-        return _start(run, vacancy, names)
+        return _start(run, joined, names)
 
 
-def _driver_at_work(run: Run) -> DriverNotice:
+def _driver_at_work(run: Run) -> DriverRecord:
     driver = read_driver(run)
     if driver is None or driver.ended or lock_state(run).held is False:
         raise UserError("no driver is at work on this run; start one first", str(run.directory))
     return driver
 
 
-def _vacancy(run: Run, driver: DriverNotice, stage: str | None) -> Vacancy:
-    open_tasks = [notice for notice in driver.tasks if notice.context]
+def _joinable_task(run: Run, driver: DriverRecord, stage: str | None) -> JoinableTask:
+    open_tasks = [record for record in driver.tasks if record.context]
     if not open_tasks:
         raise UserError(f"the driver on {driver.host} has not started its first worker yet", str(run.directory))
-    known = ", ".join(notice.task for notice in driver.tasks)
-    if stage is not None and stage not in {notice.task for notice in open_tasks}:
+    known = ", ".join(record.task for record in driver.tasks)
+    if stage is not None and stage not in {record.task for record in open_tasks}:
         raise UserError(f'the driver does not work on "{stage}" now, but on {known}', "--stage")
-    chosen = [notice for notice in open_tasks if stage in (None, notice.task)]
-    for notice in chosen:
-        vacancy = Vacancy(
-            WorkerSpec.load(run.directory / notice.folder / SPEC),
-            re.sub(r"worker_id=-?\d+", f"worker_id={OUTSIDER}", notice.context),
+    chosen = [record for record in open_tasks if stage in (None, record.task)]
+    for record in chosen:
+        joined = JoinableTask(
+            WorkerSpec.load(run.directory / record.folder / SPEC),
+            re.sub(r"worker_id=-?\d+", f"worker_id={OUTSIDER}", record.context),
         )
-        if not (marked_blocks(vacancy.task) | vacancy.task.empty).all():
-            return vacancy
+        if not (marked_blocks(joined.task) | joined.task.empty).all():
+            return joined
     raise UserError(f"all blocks of {known} are done or under way", str(run.directory))
 
 
-def _submit(run: Run, vacancy: Vacancy, names: Sequence[str]) -> None:
+def _submit(run: Run, joined: JoinableTask, names: Sequence[str]) -> None:
     for name in names:
         try:
-            job = WorkerJob(run, vacancy.task, name, vacancy.context).submit()
+            job = WorkerJob(run, joined.task, name, joined.context).submit()
         except (Rejected, ControllerAway) as error:
             raise UserError(f"SLURM refuses the job: {error}", "cluster.slurm") from error
-        logger.info("%s: job %s submitted", vacancy.task.name, job)
+        logger.info("%s: job %s submitted", joined.task.name, job)
 
 
-def _start(run: Run, vacancy: Vacancy, names: Sequence[str]) -> bool:
+def _start(run: Run, joined: JoinableTask, names: Sequence[str]) -> bool:
     driver = read_driver(run)
-    if is_loopback(vacancy.spec.address) and driver is not None and driver.host != socket.gethostname():
+    if is_loopback(joined.spec.address) and driver is not None and driver.host != socket.gethostname():
         raise UserError(
             f"the driver runs on {driver.host} and takes workers of its own machine only; run this there",
             "cluster.executor",
         )
     with contextlib.ExitStack() as stack:
-        processes = [stack.enter_context(_process(run, vacancy, name)) for name in names]
-        logger.info("%s: %d workers join; Ctrl-C ends them", vacancy.task.name, len(names))
+        processes = [stack.enter_context(_process(run, joined, name)) for name in names]
+        logger.info("%s: %d workers join; Ctrl-C ends them", joined.task.name, len(names))
         return all([process.wait() == 0 for process in processes])  # noqa: C419  every one is waited for
 
 
 @contextlib.contextmanager
-def _process(run: Run, vacancy: Vacancy, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    process, _ = start_process(run, vacancy.task, name, vacancy.context)
+def _process(run: Run, joined: JoinableTask, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    process, _ = start_process(run, joined.task, name, joined.context)
     try:
         yield process
     finally:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ...run import Run
 from ..blocks.stage import BlockTask
-from ..tracking.driver_record import DriverNotice
+from ..tracking.driver_record import DriverRecord
 from .scheduling import Outcome
 
 
@@ -15,11 +15,11 @@ class Executor(ABC):
     """A place where blocks are computed."""
 
     @abstractmethod
-    def run(self, run: Run, tasks: Sequence[BlockTask], notice: DriverNotice) -> list[Outcome]:
+    def run(self, run: Run, tasks: Sequence[BlockTask], record: DriverRecord) -> list[Outcome]:
         """Compute all blocks that are not marked as done.
 
         Args:
             run: whose config says how.
             tasks: upstream tasks first.
-            notice: what others are told of this driver.
+            record: what others are told of this driver.
         """

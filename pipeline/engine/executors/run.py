@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from daisy import logging as daisy_logging
 
-from ...errors import UserError
+from ...errors import UserError, writing
 from ...run import Run
 from ..blocks.stage import BlockTask
-from ..tracking.driver_record import DriverNotice, TaskNotice, read_driver
+from ..tracking.driver_record import DriverRecord, TaskRecord, read_driver
 from ..tracking.markers import marked_blocks
 from .base import Executor
 from .local import LocalExecutor
@@ -29,24 +29,22 @@ def run_blocks(run: Run, tasks: Sequence[BlockTask]) -> list[Outcome]:
     """
     if not tasks:
         return []
-    try:
+    with writing(run.logs):
         run.logs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", str(run.logs)) from error
     daisy_logging.set_log_basedir(run.logs)
     for task in tasks:
         take_room_for_markers(task, run.config.cluster)
-    with _noticed(run, tasks) as notice:
-        return EXECUTORS[run.config.cluster.executor]().run(run, tasks, notice)
+    with _recorded(run, tasks) as record:
+        return EXECUTORS[run.config.cluster.executor]().run(run, tasks, record)
 
 
 @contextlib.contextmanager
-def _noticed(run: Run, tasks: Sequence[BlockTask]) -> Iterator[DriverNotice]:
+def _recorded(run: Run, tasks: Sequence[BlockTask]) -> Iterator[DriverRecord]:
     """Tell others what this driver works on, and when it is through."""
-    notice = DriverNotice.of_this_process(
+    record = DriverRecord.of_this_process(
         run.config.cluster.executor,
         tuple(
-            TaskNotice(
+            TaskRecord(
                 task.name,
                 str(task.folder.relative_to(run.directory)),
                 len(task.grid),
@@ -55,9 +53,9 @@ def _noticed(run: Run, tasks: Sequence[BlockTask]) -> Iterator[DriverNotice]:
             for task in tasks
         ),
     )
-    notice.save(run)
+    record.save(run)
     try:
-        yield notice
+        yield record
     finally:
         with contextlib.suppress(UserError):  # on a full disk there is more to tell
-            (read_driver(run) or notice).ended_now().save(run)
+            (read_driver(run) or record).ended_now().save(run)

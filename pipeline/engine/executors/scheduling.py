@@ -1,4 +1,4 @@
-"""Tasks as daisy schedules them, and what became of their blocks.
+"""Tasks as daisy schedules them, in voxels of the segmented region, and what became of their blocks.
 
 Tasks given together are chained: a block starts as soon as the upstream blocks that it reads are done. All tasks
 together use at most `cluster.workers` workers at a time, and one more for each stage that waits for another. Success is
@@ -14,15 +14,16 @@ from typing import Any
 
 import daisy.v2 as daisy
 import numpy as np
+from funlib.geometry import Roi
 
 from ...config import ClusterConfig
-from ...errors import UserError
+from ...errors import writing
 from ..blocks.stage import BlockTask
-from ..tracking.error_kinds import Trouble
+from ..tracking.error_kinds import ErrorKind
 from ..tracking.failures import BlockFailure, read_failures, reason_to_end
-from ..tracking.markers import marked_blocks
+from ..tracking.markers import accept_any_unit, marked_blocks
 from ..tracking.progress import marker_folder
-from ..tracking.worker_records import read_roster
+from ..tracking.worker_records import worker_records
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Cost:
 
 def cost_of(task: BlockTask) -> Cost:
     """What the workers of a task measured."""
-    entries = read_roster(task)
-    return Cost(sum(entry.busy for entry in entries), max((entry.memory for entry in entries), default=0))
+    records = worker_records(task)
+    return Cost(sum(record.busy for record in records), max((record.memory for record in records), default=0))
 
 
 def daisy_tasks_of(
@@ -141,15 +142,13 @@ def take_room_for_markers(task: BlockTask, cluster: ClusterConfig) -> None:
     """
     folder = marker_folder(task)
     if any(folder.glob("*/c/0/0/0")):
+        accept_any_unit(task)
         return
     nothing = _daisy_task(task, _no_work, cluster, skip=np.ones(task.grid.shape, dtype=bool))
     daisy.run_blockwise(nothing, multiprocessing=False, progress=False, summary=False)
     for path in folder.glob("*/c/0/0/0"):
-        with path.open("r+b") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                raise UserError(f"cannot be written: {error.strerror}", str(path)) from error
+        with path.open("r+b") as file, writing(path):
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _no_work(block: daisy.Block) -> None:
@@ -164,13 +163,11 @@ def _daisy_task(
     returns: int = 0,
     skip: np.ndarray | None = None,
 ) -> daisy.Task:
-    grid = task.grid
-    first = grid.to_roi(grid.block(0).box)
-    context = task.context * grid.voxel_size
+    whole, first = (Roi(box.begin, box.shape) for box in (task.grid.box, task.grid.block(0).box))
     return daisy.Task(
         task.name,
-        total_roi=grid.to_roi(grid.box).grow(context, context),
-        read_roi=first.grow(context, context),
+        total_roi=whole.grow(task.context, task.context),
+        read_roi=first.grow(task.context, task.context),
         write_roi=first,
         process_function=function,
         read_write_conflict=False,
@@ -226,9 +223,9 @@ def _failures(task: BlockTask, daisy_task: daisy.Task, state: daisy.TaskState) -
     told = {failure.block: failure for failure in read_failures(task) if not done[failure.block]}
     if reason_to_end(task) is not None or state.failed_count == len(told):
         return tuple(told.values())
-    silent = {task.grid.index_of(block.write_roi) for block in daisy_task.failed_blocks()} - told.keys()
+    silent = {task.grid.index_of(block.write_roi.begin) for block in daisy_task.failed_blocks()} - told.keys()
     reason = f"its worker died, or it took longer than cluster.block_timeout ({state.timeout_secs} s)"
-    return (*told.values(), *(BlockFailure(block, reason, "", Trouble.UNKNOWN) for block in sorted(silent)))
+    return (*told.values(), *(BlockFailure(block, reason, "", ErrorKind.UNKNOWN) for block in sorted(silent)))
 
 
 def _first_error(failures: Sequence[BlockFailure], state: daisy.TaskState) -> str | None:

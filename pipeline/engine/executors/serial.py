@@ -10,9 +10,9 @@ import daisy.v2 as daisy
 
 from ...run import Run
 from ..blocks.stage import BlockTask
-from ..tracking.driver_record import DriverNotice
-from ..tracking.worker_records import DONE, attend
-from ..workers.worker import Books, OpenTask, attempt
+from ..tracking.driver_record import DriverRecord
+from ..tracking.worker_records import DONE, open_worker_record
+from ..workers.worker import BlockLog, OpenTask, attempt
 from .base import Executor
 from .scheduling import Cost, Outcome, daisy_tasks_of, outcomes_of, pipeline_of
 
@@ -20,7 +20,7 @@ from .scheduling import Cost, Outcome, daisy_tasks_of, outcomes_of, pipeline_of
 class SerialExecutor(Executor):
     """This process, one block after the other."""
 
-    def run(self, run: Run, tasks: Sequence[BlockTask], notice: DriverNotice) -> list[Outcome]:
+    def run(self, run: Run, tasks: Sequence[BlockTask], record: DriverRecord) -> list[Outcome]:
         cluster = run.config.cluster
         started = time.monotonic()
         with contextlib.ExitStack() as stack:
@@ -41,24 +41,20 @@ class _InProcess:
     """The block function of the serial executor, the only worker of its task: opens it at its first block."""
 
     def __init__(self, task: BlockTask, stack: contextlib.ExitStack) -> None:
-        self._attendance = attend(task, "0")
-        stack.callback(self._leave)
-        self._books = Books(task, self._attendance)
+        self._record = open_worker_record(task, "0")
+        stack.callback(self._record.leave, DONE)
+        self._log = BlockLog(task, self._record)
         self._opened = stack.enter_context(OpenTask(task))
         self.__name__ = task.name
 
     def __call__(self, given: daisy.Block) -> None:
-        block = self._books.begin(given)
-        success = attempt(self._opened, self._books, block)
-        self._books.end(block, success)
+        block = self._log.begin(given)
+        success = attempt(self._opened, block)
+        self._log.end(block, success)
         if not success:
             given.status = daisy.BlockStatus.FAILED
 
     @property
     def cost(self) -> Cost:
         """What its blocks took."""
-        return Cost(self._attendance.entry.busy, self._attendance.entry.memory)
-
-    def _leave(self) -> None:
-        with contextlib.suppress(OSError):
-            self._attendance.leave(DONE)
+        return Cost(self._record.record.busy, self._record.record.memory)

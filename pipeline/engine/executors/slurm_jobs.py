@@ -7,7 +7,7 @@ import re
 import time
 from pathlib import Path
 
-from ...errors import UserError
+from ...errors import UserError, writing
 from ...run import Run, place_hash
 from ...slurm import ControllerAway, cancel, job_options, job_script, jobs_named, submit
 from ..blocks.stage import BlockTask
@@ -15,7 +15,7 @@ from .worker_processes import worker_command, worker_environment
 
 logger = logging.getLogger(__name__)
 
-SWEEP_SECONDS = 60.0
+CANCEL_SECONDS = 60.0
 """How long to wait until cancelled jobs of an earlier driver are gone."""
 
 
@@ -24,13 +24,13 @@ def job_prefix(run: Run) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_-]', '_', run.directory.name)[:24]}-{place_hash(run.directory)}."
 
 
-def sweep(prefix: str) -> None:
+def cancel_former_jobs(prefix: str) -> None:
     """Cancel the jobs that a killed driver left, and wait until they are gone.
 
     Raises:
         UserError: the controller does not answer, or jobs do not end.
     """
-    deadline = time.monotonic() + SWEEP_SECONDS
+    deadline = time.monotonic() + CANCEL_SECONDS
     try:
         left = jobs_named(prefix)
         if left:
@@ -77,7 +77,8 @@ class WorkerJob:
         Raises:
             Rejected, ControllerAway, UserError: see `pipeline.slurm.submit`.
         """
-        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self._log):
+            self._log.parent.mkdir(parents=True, exist_ok=True)
         return submit(self.options, self.script)
 
     def log(self, job: str) -> Path:

@@ -8,15 +8,11 @@ machines would sit beside the driver and wait; so the server is called without i
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
-import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import daisy.v2 as daisy
@@ -29,108 +25,26 @@ from ...run import Run
 from ...search_path import module_command, python_path
 from ..blocks.process import LOG, WORKER, thread_variables
 from ..blocks.stage import BlockTask
-from ..tracking.driver_record import DriverNotice
-from ..tracking.failures import reason_to_end, record_death
-from ..tracking.markers import marked_blocks
-from ..tracking.worker_records import read_entry
+from ..tracking.driver_record import DriverRecord
 from ..tracking.worker_spec import WorkerSpec, worker_spec_path
-from ..workers.driver_connection import Lifeline, listening
+from ..workers.driver_connection import driver_server
+from ..workers.worker import STAGE_ENDS_EARLY
 from .base import Executor
 from .scheduling import Outcome, cost_of, daisy_tasks_of, outcomes_of, pipeline_of, slots
+from .session import DriverSession
 
 LOG_TAIL = 4096
 """Bytes at the end of a log in which the last words of a worker are sought."""
+
+WorkerStarter = Callable[[BlockTask, str, str], None]
+"""Starts a worker for a task, by its name and with daisy's context; see `ProcessExecutor.worker_starter`."""
 
 
 class WorkerLost(Exception):
     """A worker is given up; the text says why. daisy replaces it up to `cluster.worker_restarts` times."""
 
 
-@dataclass
-class Service:
-    """The driver while its tasks run: what the threads of all workers share.
-
-    Attributes:
-        run: whose config says how.
-        tasks: what runs.
-        notice: what others are told of it.
-        lifeline: where workers report.
-        stopping: the driver is told to stop.
-    """
-
-    run: Run
-    tasks: Sequence[BlockTask]
-    notice: DriverNotice
-    lifeline: Lifeline
-    stopping: threading.Event = field(default_factory=threading.Event)
-    _ends: set[Callable[[], None]] = field(default_factory=set)
-    _over: set[str] = field(default_factory=set)
-    _news: dict[str, list[threading.Event]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def news_for(self, task: BlockTask) -> threading.Event:
-        """An event that is set when something about a task changes; its owner sets it for reasons of its own too."""
-        event = threading.Event()
-        with self._lock:
-            self._news.setdefault(task.name, []).append(event)
-        return event
-
-    def needs_no_worker(self, task: BlockTask) -> bool:
-        """Whether a worker that has not begun can be spared."""
-        return self.stopping.is_set() or task.name in self._over or self.ends_early()
-
-    def ends_early(self) -> bool:
-        """Whether one of the tasks was told to end."""
-        return any(reason_to_end(task) is not None for task in self.tasks)
-
-    def finish(self, task: str) -> None:
-        """No block of a task is left."""
-        self._over.add(task)
-        self._wake(self._news.get(task, ()))
-
-    def stop(self) -> None:
-        """The driver is told to stop."""
-        self.stopping.set()
-        self._wake([event for events in list(self._news.values()) for event in events])
-        for end in list(self._ends):
-            end()
-
-    @contextlib.contextmanager
-    def ended_by(self, end: Callable[[], None]) -> Iterator[None]:
-        """Have something called if the driver is told to stop while the block lasts, or was already."""
-        self._ends.add(end)
-        if self.stopping.is_set():
-            end()
-        try:
-            yield
-        finally:
-            self._ends.discard(end)
-
-    def announce(self, task: BlockTask, context: str) -> None:
-        """Tell on disk how workers of a task reach the scheduler, once."""
-        with self._lock:
-            if all(notice.context for notice in self.notice.tasks if notice.task == task.name):
-                return
-            self.notice = self.notice.with_context(task.name, context)
-            self.notice.save(self.run)
-
-    def died(self, task: BlockTask, worker: str, reason: str) -> None:
-        """A worker died of itself: the blocks that it had have been tried once more."""
-        entry = read_entry(task, worker)
-        if entry is None or not entry.blocks:
-            return
-        done = marked_blocks(task).ravel()
-        for block in entry.blocks:
-            if not done[block]:
-                record_death(task, block, reason)
-
-    @staticmethod
-    def _wake(events: Sequence[threading.Event]) -> None:
-        for event in events:
-            event.set()
-
-
-class ServedExecutor(Executor):
+class ProcessExecutor(Executor):
     """Worker processes that are handed blocks by daisy's server."""
 
     returns = 0
@@ -138,14 +52,14 @@ class ServedExecutor(Executor):
 
     @abstractmethod
     def address(self, run: Run) -> str:
-        """The address that workers dial.
+        """The address that workers connect to.
 
         Raises:
             UserError: the config asks for one that this machine does not have.
         """
 
     @abstractmethod
-    def staff(self, service: Service) -> contextlib.AbstractContextManager[Callable[[BlockTask, str, str], None]]:
+    def worker_starter(self, session: DriverSession) -> contextlib.AbstractContextManager[WorkerStarter]:
         """Everything that workers need to be started.
 
         Returns:
@@ -153,24 +67,24 @@ class ServedExecutor(Executor):
             should; it raises `WorkerLost` when it is given up.
         """
 
-    def run(self, run: Run, tasks: Sequence[BlockTask], notice: DriverNotice) -> list[Outcome]:
+    def run(self, run: Run, tasks: Sequence[BlockTask], record: DriverRecord) -> list[Outcome]:
         cluster, address = run.config.cluster, self.address(run)
         started = time.monotonic()
-        with listening(address) as lifeline:
-            service = Service(run, tasks, notice, lifeline)
+        with driver_server(address) as server:
+            session = DriverSession(run, tasks, record, server)
             for task in tasks:
-                WorkerSpec.of_task(task, address, lifeline.port, lifeline.secret).save(worker_spec_path(task))
+                WorkerSpec.of_task(task, address, server.port, server.secret).save(worker_spec_path(task))
             with (
                 password_in_environment(run.config.rag.url),
-                self.staff(service) as start_worker,
-                _stopped_by_signals(service),
+                self.worker_starter(session) as start_worker,
+                session.stopped_by_signals(),
             ):
-                functions = [_starter(service, task, start_worker) for task in tasks]
+                functions = [_worker_function(session, task, start_worker) for task in tasks]
                 daisy_tasks = daisy_tasks_of(tasks, functions, cluster, self.returns)
                 states, _ = daisy_core._run_distributed_server(
                     pipeline_of(tasks, daisy_tasks),
                     slots(tasks, cluster),
-                    _Observer(service),
+                    _Observer(session),
                     host=address,
                     block_tracking=True,
                 )
@@ -214,29 +128,26 @@ def last_words(log: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def _starter(
-    service: Service, task: BlockTask, start_worker: Callable[[BlockTask, str, str], None]
-) -> Callable[..., None]:
-    """The function that daisy calls for each worker of a task."""
+def _worker_function(session: DriverSession, task: BlockTask, start_worker: WorkerStarter) -> Callable[..., None]:
+    """The function that daisy calls for each worker of a task, and again if it returns before the task is done."""
 
-    def start(*, context: daisy.Context) -> None:
+    def run_worker(*, context: daisy.Context) -> None:
         encoded = context.to_env()
-        service.announce(task, encoded)
-        if service.needs_no_worker(task):
-            if service.ends_early():
-                raise WorkerLost("the stage ends early")
-            return
-        start_worker(task, str(context["worker_id"]), encoded)
+        session.announce(task, encoded)
+        if not session.needs_no_worker(task):
+            start_worker(task, str(context["worker_id"]), encoded)
+        if session.ends_early():
+            raise WorkerLost(STAGE_ENDS_EARLY)
 
-    return start
+    return run_worker
 
 
 class _Observer:
     """Told by daisy after each block: lets a progress bar know, and the workers of tasks that are over."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        names = tuple(task.name for task in service.tasks)
+    def __init__(self, session: DriverSession) -> None:
+        self._session = session
+        names = tuple(task.name for task in session.tasks)
         self._bars = _TqdmObserver(task_order=list(names)) if sys.stderr.isatty() else None
         self._open = names
 
@@ -250,7 +161,7 @@ class _Observer:
         for task in self._open:
             if states[task].is_done():
                 self._open = tuple(other for other in self._open if other != task)
-                self._service.finish(task)
+                self._session.finish(task)
         if self._bars is not None:
             self._bars.on_progress(states)
 
@@ -258,22 +169,3 @@ class _Observer:
         """When all workers have ended."""
         if self._bars is not None:
             self._bars.on_finish(states)
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(service: Service) -> Iterator[None]:
-    """Ctrl-C and SIGTERM stop the driver, and it its workers: daisy waits for all of them before it lets go."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        service.stop()
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

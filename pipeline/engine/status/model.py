@@ -67,7 +67,7 @@ class WorkerStatus:
 
     Attributes:
         stage: name of the task that it works on.
-        worker, host, process, job, log: as in its `Entry`.
+        worker, host, process, job, log: as in its `WorkerRecord`.
         state: of it.
         reason: why it left, also if it was replaced; empty otherwise.
         blocks: indices of the blocks under way, those begun first in front.

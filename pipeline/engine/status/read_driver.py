@@ -8,14 +8,14 @@ import psutil
 
 from ...run import Run
 from ..tracking.driver_lock import LockState, lock_state
-from ..tracking.driver_record import DriverNotice, read_driver
+from ..tracking.driver_record import DriverRecord, read_driver
 from .model import DriverState, DriverStatus
 
 CLOCK_SLACK = 2.0
 """Seconds by which the clocks of processes, files and machines may differ."""
 
 
-def read_driver_status(run: Run) -> tuple[DriverStatus, DriverNotice | None, LockState]:
+def read_driver_status(run: Run) -> tuple[DriverStatus, DriverRecord | None, LockState]:
     """The driver, and the two sources that tell of it: its notice, and the lock on the run directory."""
     lock, notice = lock_state(run), read_driver(run)
     if lock.held and (notice is None or (notice.host, notice.process) != (lock.host, lock.process)):
@@ -44,7 +44,7 @@ def lives_here(host: str, process: int, began: float) -> bool | None:
         return False
 
 
-def _driver_state(lock: LockState, notice: DriverNotice) -> DriverState:
+def _driver_state(lock: LockState, notice: DriverRecord) -> DriverState:
     if lock.held:
         return DriverState.WORKS
     if notice.ended and lives_here(notice.host, notice.process, notice.began):

@@ -14,11 +14,11 @@ from ..blocks.empty_blocks import known_empty_blocks
 from ..blocks.stage import BlockTask, Stage, VolumeTask
 from ..summary import describe_failure
 from ..tracking.driver_lock import LockState
-from ..tracking.driver_record import DriverNotice, TaskNotice
+from ..tracking.driver_record import DriverRecord, TaskRecord
 from ..tracking.failures import newest_failures, reason_to_end
 from ..tracking.markers import marked_blocks
 from ..tracking.progress import Progress, progress_of, read_record, record_time, what_changed
-from ..tracking.worker_records import read_roster
+from ..tracking.worker_records import worker_records
 from .model import DriverState, DriverStatus, FailureStatus, StageState, StageStatus, WorkerStatus
 from .pace import History, Session, pace_of
 from .read_workers import worker_statuses
@@ -46,7 +46,7 @@ class RunSnapshot:
     run: Run
     time: float
     driver: DriverStatus
-    notice: DriverNotice | None
+    notice: DriverRecord | None
     lock: LockState
     summary: Mapping[str, Any]
     summed_up: bool
@@ -59,7 +59,7 @@ class RunSnapshot:
             return False
         return record_time(stage) >= self.lock.since
 
-    def notice_of(self, stage: Stage) -> TaskNotice | None:
+    def notice_of(self, stage: Stage) -> TaskRecord | None:
         """What the driver says of a stage's output under its present key."""
         folder = str(stage.folder.relative_to(self.run.directory))
         tasks = self.notice.tasks if self.notice is not None else ()
@@ -125,7 +125,7 @@ def _task_report(
     status = replace(status, blocks=len(task.grid), empty=int(empty.sum()))
     if status.state in (StageState.NOT_BEGUN, StageState.STALE):
         return StageReport(status)
-    entries = read_roster(task)
+    entries = worker_records(task)
     workers = worker_statuses(task.name, entries, status.state, snapshot.driver, snapshot.time)
     status = replace(
         status,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..tracking.worker_records import DONE, Entry
+from ..tracking.worker_records import DONE, WorkerRecord
 from .model import DriverStatus, StageState, WorkerState, WorkerStatus
 from .read_driver import lives_here
 
@@ -15,7 +15,7 @@ SLOW_SECONDS = 10.0
 
 
 def worker_statuses(
-    stage: str, entries: Sequence[Entry], stage_state: StageState, driver: DriverStatus, time: float
+    stage: str, entries: Sequence[WorkerRecord], stage_state: StageState, driver: DriverStatus, time: float
 ) -> list[WorkerStatus]:
     """The workers of a stage.
 
@@ -37,12 +37,12 @@ def worker_statuses(
     return statuses
 
 
-def _place(entry: Entry) -> str:
+def _place(entry: WorkerRecord) -> str:
     """What an entry shares with the jobs that go on in its place: worker 3 becomes 3.1, then 3.2."""
     return entry.worker.split(".")[0]
 
 
-def _status(stage: str, entry: Entry, state: WorkerState, time: float) -> WorkerStatus:
+def _status(stage: str, entry: WorkerRecord, state: WorkerState, time: float) -> WorkerStatus:
     blocks = tuple(entry.blocks) if state.is_present or state is WorkerState.DIED else ()
     has_left = state in (WorkerState.LEFT, WorkerState.REPLACED) and not entry.at_work
     return WorkerStatus(
@@ -64,7 +64,9 @@ def _status(stage: str, entry: Entry, state: WorkerState, time: float) -> Worker
     )
 
 
-def _state_of(entry: Entry, stage_state: StageState, driver: DriverStatus, longest: float, time: float) -> WorkerState:
+def _state_of(
+    entry: WorkerRecord, stage_state: StageState, driver: DriverStatus, longest: float, time: float
+) -> WorkerState:
     if not entry.at_work:
         return WorkerState.DONE if entry.state == DONE else WorkerState.LEFT
     if stage_state is StageState.DONE:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import UserError
+from ...errors import UserError, writing
 from ...run import Run
 from .mounts import shares_locks
 
@@ -29,11 +29,9 @@ def only_driver(run: Run) -> Iterator[None]:
         UserError: another process works on the directory, or it cannot be written.
     """
     path = _path(run)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", str(path)) from error
     try:
         if not _take(file):
             holder = os.read(file, 256).decode(errors="replace") or "another process"

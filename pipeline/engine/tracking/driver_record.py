@@ -1,4 +1,4 @@
-"""What the driver of a run tells others, on disk: the status page, and workers that are added by hand."""
+"""What the driver of a run works on, as a file: for the status, and for workers that are added by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...run import Run, read_json, write_json
 
 
 @dataclass(frozen=True)
-class TaskNotice:
+class TaskRecord:
     """A task that the driver works on.
 
     Attributes:
@@ -32,7 +32,7 @@ class TaskNotice:
 
 
 @dataclass(frozen=True)
-class DriverNotice:
+class DriverRecord:
     """A driver and what it works on now.
 
     Attributes:
@@ -50,25 +50,25 @@ class DriverNotice:
     executor: str
     began: float
     ended: float
-    tasks: tuple[TaskNotice, ...]
+    tasks: tuple[TaskRecord, ...]
 
     @staticmethod
-    def of_this_process(executor: str, tasks: tuple[TaskNotice, ...]) -> DriverNotice:
-        """The notice of a driver that begins now."""
+    def of_this_process(executor: str, tasks: tuple[TaskRecord, ...]) -> DriverRecord:
+        """The record of a driver that begins now."""
         job = os.environ.get("SLURM_JOB_ID")
-        return DriverNotice(socket.gethostname(), os.getpid(), job, executor, time.time(), 0.0, tasks)
+        return DriverRecord(socket.gethostname(), os.getpid(), job, executor, time.time(), 0.0, tasks)
 
-    def ended_now(self) -> DriverNotice:
+    def ended_now(self) -> DriverRecord:
         """The same, through with its tasks."""
         return replace(self, ended=time.time())
 
-    def with_context(self, task: str, context: str) -> DriverNotice:
+    def with_context(self, task: str, context: str) -> DriverRecord:
         """The same, with the way to the scheduler of one task."""
-        tasks = tuple(replace(notice, context=context) if notice.task == task else notice for notice in self.tasks)
+        tasks = tuple(replace(record, context=context) if record.task == task else record for record in self.tasks)
         return replace(self, tasks=tasks)
 
     def save(self, run: Run) -> None:
-        """Tell it.
+        """Write it to `driver.json`.
 
         Raises:
             UserError: the tracking folder cannot be written.
@@ -76,12 +76,12 @@ class DriverNotice:
         write_json(_path(run), asdict(self))
 
 
-def read_driver(run: Run) -> DriverNotice | None:
-    """What the newest driver of a run told; None if there was none."""
+def read_driver(run: Run) -> DriverRecord | None:
+    """The record of the newest driver of a run; None if there was none."""
     document: dict[str, Any] = read_json(_path(run))
     if not document:
         return None
-    return DriverNotice(**{**document, "tasks": tuple(TaskNotice(**task) for task in document["tasks"])})
+    return DriverRecord(**{**document, "tasks": tuple(TaskRecord(**task) for task in document["tasks"])})
 
 
 def _path(run: Run) -> Path:

@@ -17,12 +17,12 @@ from ...errors import UserError, causes
 from ...rag import is_connection_error
 
 
-class Trouble(Enum):
+class ErrorKind(Enum):
     """Kinds of errors, by what helps."""
 
-    PASSING = "the infrastructure: the worker waits, opens everything anew and tries again"
+    TRANSIENT = "the infrastructure: the worker waits, opens everything anew and tries again"
     DISK_FULL = "no room: nothing helps but room, so the run ends"
-    LASTING = "the code or the data: the same block would fail in the same way, so it is not tried again"
+    PERMANENT = "the code or the data: the same block would fail in the same way, so it is not tried again"
     UNKNOWN = "may be either: tried again by another worker, cluster.retries times"
 
 
@@ -31,13 +31,13 @@ class Rule:
     """A line of the table.
 
     Attributes:
-        trouble: what it is,
+        kind: what it is,
         types: if the error is one of these,
         numbers: and has one of these numbers (none given: any),
         texts: and says one of these (none given: anything).
     """
 
-    trouble: Trouble
+    kind: ErrorKind
     types: tuple[type[BaseException], ...]
     numbers: tuple[int, ...] = ()
     texts: tuple[str, ...] = ()
@@ -66,27 +66,27 @@ NETWORK = (
 FILE_SERVER = (errno.ESTALE, errno.EIO, errno.EREMOTEIO, errno.EAGAIN, errno.EBUSY, errno.ENOLCK, errno.EINTR)
 
 TABLE = (
-    Rule(Trouble.DISK_FULL, (OSError,), numbers=(errno.ENOSPC, errno.EDQUOT)),
-    Rule(Trouble.DISK_FULL, (sqlite3.Error,), texts=("database or disk is full",)),
-    Rule(Trouble.PASSING, (OSError,), numbers=NETWORK + FILE_SERVER),
-    Rule(Trouble.PASSING, (ConnectionError, TimeoutError)),
-    Rule(Trouble.PASSING, (sqlite3.OperationalError,), texts=("locked", "busy", "disk i/o error")),
-    Rule(Trouble.LASTING, (UserError, AssertionError, AttributeError, ImportError, LookupError, NameError)),
-    Rule(Trouble.LASTING, (TypeError, ValueError, ArithmeticError, NotImplementedError)),
+    Rule(ErrorKind.DISK_FULL, (OSError,), numbers=(errno.ENOSPC, errno.EDQUOT)),
+    Rule(ErrorKind.DISK_FULL, (sqlite3.Error,), texts=("database or disk is full",)),
+    Rule(ErrorKind.TRANSIENT, (OSError,), numbers=NETWORK + FILE_SERVER),
+    Rule(ErrorKind.TRANSIENT, (ConnectionError, TimeoutError)),
+    Rule(ErrorKind.TRANSIENT, (sqlite3.OperationalError,), texts=("locked", "busy", "disk i/o error")),
+    Rule(ErrorKind.PERMANENT, (UserError, AssertionError, AttributeError, ImportError, LookupError, NameError)),
+    Rule(ErrorKind.PERMANENT, (TypeError, ValueError, ArithmeticError, NotImplementedError)),
 )
 
 OUT_OF_MEMORY = ("out of memory", "cublas_status_alloc_failed")
 
 
-def trouble_of(error: BaseException) -> Trouble:
+def kind_of(error: BaseException) -> ErrorKind:
     """What kind of error it is, with what it was raised from; of those of databases, the graph store knows more."""
     if is_connection_error(error):
-        return Trouble.PASSING
+        return ErrorKind.TRANSIENT
     chain = list(causes(error))
     for rule in TABLE:
         if any(rule.fits(link) for link in chain):
-            return rule.trouble
-    return Trouble.UNKNOWN
+            return rule.kind
+    return ErrorKind.UNKNOWN
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from ...errors import UserError
 from ...run import read_json, write_json
 from ..blocks.stage import BlockTask, Stage
 from .failures import clear_failures
-from .worker_records import clear_roster
+from .worker_records import clear_worker_records
 
 
 class Progress(Enum):
@@ -109,7 +109,7 @@ def begin(stage: Stage, states: StageStates | None = None) -> None:
     states[stage] = Progress.STARTED
     if isinstance(stage, BlockTask):
         clear_failures(stage)
-        clear_roster(stage)
+        clear_worker_records(stage)
 
 
 def forget(stage: Stage) -> None:

@@ -1,14 +1,14 @@
-"""Who works on a task: one small file per worker, which tells what it is doing.
+"""Who works on a task: one small JSON file per worker, which tells what it is doing.
 
-A worker writes its entry over the former one, in place and without waiting for the disk, and where the file system lets
-files be mapped, without a system call: it costs microseconds per block. Whoever reads it (the status page, or the
-driver when the worker has died) may find it a moment old, and lost after the loss of a whole machine; nothing but
+A worker writes over its file, in place and without waiting for the disk, when a block begins and when it ends: some
+microseconds, where a file that is replaced costs milliseconds on ext4, which then flushes it. Whoever reads it (the
+status, or the driver when the worker has died) may find it a moment old, and lost with the whole machine: nothing but
 messages and the count of tries depends on it.
 """
 
 from __future__ import annotations
 
-import mmap
+import json
 import os
 import shutil
 import socket
@@ -19,129 +19,139 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...errors import UserError
+from ...errors import writing
 from ..blocks.process import peak_memory
 from ..blocks.stage import BlockTask
-from .worker_record_format import AT_WORK, DONE, MOST_UNDER_WAY, RECORDS_BYTES, Entry
 
 MEMORY_SECONDS = 0.5
-"""How often a worker looks how much memory it has taken: that takes as long as a dozen writes of its entry."""
+"""How often a worker looks at its memory, which takes longer than writing its record."""
 READ_TRIES = 3
-"""Reading an entry again helps if its worker was just writing it."""
 
-__all__ = [
-    "AT_WORK",
-    "DONE",
-    "Attendance",
-    "Entry",
-    "attend",
-    "clear_roster",
-    "longest_block",
-    "read_entry",
-    "read_roster",
-    "roster_folder",
-]
+AT_WORK = "at work"
+DONE = "done"
 
 
 @dataclass
-class Attendance:
-    """A worker's own entry, kept up to date by itself; its threads may have blocks under way at the same time.
+class WorkerRecord:
+    """What a worker last said about itself.
 
     Attributes:
-        path: where it lies.
-        entry: what it says.
+        worker: its name within the task: daisy's number, or another one if it was added by hand.
+        host: machine it runs on, by its name in the cluster if it is a job.
+        process: its process id there.
+        job: its batch job; None if it is no job.
+        log: path of what it prints; empty if that is the driver's output.
+        began: when it began, in seconds since 1970; so are the other times.
+        heard: when it said this.
+        blocks: the blocks under way, those begun first in front: when each one began, by index.
+        done, failed: blocks that it has finished.
+        busy: seconds that these took; of blocks under way together, each counts its own.
+        longest: seconds of the one that took longest.
+        memory: its peak resident memory in bytes.
+        state: `at work`, `done`, or why it left.
     """
 
-    path: Path
-    entry: Entry
-    _file: int = field(init=False)
-    _records: mmap.mmap | _WrittenThrough = field(init=False)
-    _looked_at_memory: float = field(init=False, default=0.0)
-    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    worker: str
+    host: str
+    process: int
+    job: str | None
+    log: str
+    began: float
+    heard: float
+    blocks: dict[int, float] = field(default_factory=dict)
+    done: int = 0
+    failed: int = 0
+    busy: float = 0.0
+    longest: float = 0.0
+    memory: int = 0
+    state: str = AT_WORK
 
-    def __post_init__(self) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+    @property
+    def at_work(self) -> bool:
+        """Whether it has not said that it left; it may have died since."""
+        return self.state == AT_WORK
+
+    @property
+    def block(self) -> int | None:
+        """Index of the block that has been under way longest; None between blocks."""
+        return next(iter(self.blocks), None)
+
+    @property
+    def block_began(self) -> float:
+        """When that one began; 0 between blocks."""
+        return next(iter(self.blocks.values()), 0.0)
+
+
+class WorkerRecordFile:
+    """A worker's own record, and its file; threads of the worker may have blocks under way at the same time.
+
+    Args:
+        path: the file.
+        record: what it says first.
+
+    Attributes:
+        record: what it says.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, record: WorkerRecord) -> None:
+        self.record = record
+        self._lock = threading.Lock()
+        self._length = 0
+        self._looked_at_memory = -MEMORY_SECONDS
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             weakref.finalize(self, os.close, self._file)
-        except OSError as error:
-            raise UserError(f"cannot be written: {error.strerror}", str(self.path)) from error
-        os.pwrite(self._file, self.entry.pack(), 0)
-        self._records = _records(self._file)
+            self._write()
 
     def begin(self, block: int) -> None:
-        """A block is under way, beside those that are; not after the worker has left.
-
-        Raises:
-            ValueError: more than `MOST_UNDER_WAY` would be.
-        """
+        """A block is under way, beside those that are; not after the worker has left."""
         with self._lock:
-            entry, now = self.entry, time.time()
-            if entry.state != AT_WORK:
-                return
-            if len(entry.blocks) == MOST_UNDER_WAY:
-                raise ValueError(f"a worker can have {MOST_UNDER_WAY} blocks under way, not more")
-            entry.blocks[block] = entry.heard = now
-            place, content = entry.next_record()
-            self._records[place] = content
+            if self.record.at_work:
+                self.record.blocks[block] = time.time()
+                self._write()
 
     def end(self, block: int, success: bool) -> None:
-        """A block under way is finished; one that went back when the worker left does not count."""
+        """A block under way is finished; not after the worker has left, which gave it back."""
         with self._lock:
-            entry, now = self.entry, time.time()
-            if entry.state != AT_WORK:
+            record = self.record
+            if not record.at_work:
                 return
-            seconds = now - entry.blocks.pop(block)
-            entry.heard = now
-            if success:
-                entry.done += 1
-            else:
-                entry.failed += 1
-            entry.busy += seconds
-            if seconds > entry.longest:
-                entry.longest = seconds
-            if abs(now - self._looked_at_memory) >= MEMORY_SECONDS:
-                entry.memory = peak_memory()
-                self._looked_at_memory = now
-            place, content = entry.next_record()
-            self._records[place] = content
+            seconds = time.time() - record.blocks.pop(block)
+            record.done += success
+            record.failed += not success
+            record.busy += seconds
+            record.longest = max(record.longest, seconds)
+            if time.monotonic() - self._looked_at_memory >= MEMORY_SECONDS:
+                record.memory, self._looked_at_memory = peak_memory(), time.monotonic()
+            self._write()
 
     def leave(self, state: str) -> None:
         """The worker ends; blocks still under way go back."""
         with self._lock:
-            self.entry = replace(self.entry, heard=time.time(), blocks={}, state=state, memory=peak_memory())
-            os.pwrite(self._file, self.entry.pack(), 0)
+            self.record = replace(self.record, blocks={}, state=state, memory=peak_memory())
+            self._write()
+
+    def _write(self) -> None:
+        """Write over what the file held; spaces cover the rest of a longer text."""
+        self.record.heard = time.time()
+        text = json.dumps(vars(self.record)).encode()
+        os.pwrite(self._file, text.ljust(self._length), 0)
+        self._length = max(self._length, len(text))
 
 
-class _WrittenThrough:
-    """The records of an entry on a file system that does not let files be mapped, as some network file systems."""
-
-    def __init__(self, file: int) -> None:
-        self._file = file
-
-    def __setitem__(self, place: slice, content: bytes) -> None:
-        os.pwrite(self._file, content, place.start)
-
-
-def _records(file: int) -> mmap.mmap | _WrittenThrough:
-    """The records of an entry, to be written over."""
-    try:
-        return mmap.mmap(file, RECORDS_BYTES)
-    except OSError:
-        return _WrittenThrough(file)
-
-
-def attend(task: BlockTask, worker: str, job: str | None = None, log: str = "") -> Attendance:
-    """Enter a worker that begins, in place of an earlier one of the same name.
+def open_worker_record(task: BlockTask, worker: str, job: str | None = None, log: str = "") -> WorkerRecordFile:
+    """The record of a worker that begins, in place of an earlier one of the same name.
 
     Raises:
         UserError: the folder cannot be written.
     """
     now = time.time()
-    return Attendance(
-        _entry_path(task, worker),
-        Entry(worker, _this_machine(), os.getpid(), job, log, began=now, heard=now),
-    )
+    record = WorkerRecord(worker, _this_machine(), os.getpid(), job, log, began=now, heard=now)
+    return WorkerRecordFile(_record_path(task, worker), record)
 
 
 def _this_machine() -> str:
@@ -149,46 +159,47 @@ def _this_machine() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def read_roster(task: BlockTask) -> list[Entry]:
-    """The entries of all workers that began since the driver did, by name."""
-    return sorted(_entries(task), key=lambda entry: (len(entry.worker), entry.worker))
+def worker_records(task: BlockTask) -> list[WorkerRecord]:
+    """The records of all workers that began since the driver did, by name."""
+    return sorted(_records(task), key=lambda record: (len(record.worker), record.worker))
 
 
-def read_entry(task: BlockTask, worker: str) -> Entry | None:
-    """The entry of one worker; None if it has not begun, or is writing just now."""
-    return _read(_entry_path(task, worker))
+def read_worker_record(task: BlockTask, worker: str) -> WorkerRecord | None:
+    """The record of one worker; None if it has not begun."""
+    return _read(_record_path(task, worker))
 
 
-def clear_roster(task: BlockTask) -> None:
+def clear_worker_records(task: BlockTask) -> None:
     """Forget the workers of an earlier driver."""
-    shutil.rmtree(roster_folder(task), ignore_errors=True)
+    shutil.rmtree(worker_record_folder(task), ignore_errors=True)
 
 
-def roster_folder(task: BlockTask) -> Path:
-    """Where the workers of a task keep their entries."""
+def worker_record_folder(task: BlockTask) -> Path:
+    """Where the workers of a task keep their records."""
     return task.folder / "workers"
 
 
 def longest_block(task: BlockTask) -> float:
     """Seconds that the slowest block has taken so far; 0 if none is finished."""
-    return max((entry.longest for entry in _entries(task)), default=0.0)
+    return max((record.longest for record in _records(task)), default=0.0)
 
 
-def _entries(task: BlockTask) -> Iterator[Entry]:
-    entries = (_read(path) for path in roster_folder(task).glob("*.entry"))
-    return (entry for entry in entries if entry is not None)
+def _records(task: BlockTask) -> Iterator[WorkerRecord]:
+    records = (_read(path) for path in worker_record_folder(task).glob("*.json"))
+    return (record for record in records if record is not None)
 
 
-def _entry_path(task: BlockTask, worker: str) -> Path:
-    return roster_folder(task) / f"{worker}.entry"
+def _record_path(task: BlockTask, worker: str) -> Path:
+    return worker_record_folder(task) / f"{worker}.json"
 
 
-def _read(path: Path) -> Entry | None:
+def _read(path: Path) -> WorkerRecord | None:
     for _ in range(READ_TRIES):
         try:
-            return Entry.unpack(path.read_bytes())
-        except OSError:
+            document = json.loads(path.read_text())
+        except FileNotFoundError:
             return None
-        except ValueError:
+        except ValueError:  # its worker is just writing it
             continue
+        return WorkerRecord(**{**document, "blocks": {int(block): at for block, at in document["blocks"].items()}})
     return None

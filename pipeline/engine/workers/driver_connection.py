@@ -1,8 +1,8 @@
 """A connection from each worker to its driver: tells a worker that the driver lives, and a driver that a worker left.
 
 daisy's own connection is silent while a block is computed. A worker whose driver has died would go on to the end of its
-block, and write where the workers of the next driver may write by then; so it ends as soon as this line breaks. The
-driver learns at once from it that a worker has come, left with a reason, or is gone without a word; a batch system
+block, and write where the workers of the next driver may write by then; so it ends as soon as this connection breaks.
+The driver learns at once from it that a worker has come, left with a reason, or is gone without a word; a batch system
 would tell so much later.
 
 A worker sends one line of JSON when it comes, with a secret that only workers of this driver know, and one when it
@@ -38,28 +38,28 @@ class Unreachable(Exception):
 
 
 @dataclass
-class Line:
-    """What the driver knows of one worker.
+class WorkerConnection:
+    """What the driver knows of one worker by its connection.
 
     Attributes:
-        news: called whenever something below changes.
+        on_change: called whenever something below changes.
         arrived: it has come; so far at least once.
         connected: it is there.
         goodbye: why it left; None if it is there, or gone without a word.
     """
 
-    news: Callable[[], None]
+    on_change: Callable[[], None]
     arrived: bool = False
     connected: bool = False
     goodbye: str | None = None
 
 
 @dataclass
-class Lifeline:
-    """The driver's end of all lines.
+class DriverServer:
+    """The driver's end of all connections.
 
     Attributes:
-        address: name or address that workers dial.
+        address: name or address that workers connect to.
         port: and the port.
         secret: what they must know.
     """
@@ -67,60 +67,62 @@ class Lifeline:
     address: str
     port: int
     secret: str
-    _lines: dict[str, Line] = field(default_factory=dict)
+    _connections: dict[str, WorkerConnection] = field(default_factory=dict)
 
-    def expect(self, worker: str, news: Callable[[], None]) -> Line:
+    def expect(self, worker: str, on_change: Callable[[], None]) -> WorkerConnection:
         """Make ready for a worker of a name that no other one has or had."""
-        self._lines[worker] = line = Line(news)
-        return line
+        self._connections[worker] = connection = WorkerConnection(on_change)
+        return connection
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, from the first line to the end."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, asyncio.IncompleteReadError):
             keep_alive(writer.get_extra_info("socket"))
             hello = json.loads(await reader.readline())
-            line = self._lines.get(hello["worker"])
-            if secrets.compare_digest(hello["secret"], self.secret) and not (line is not None and line.connected):
+            known = secrets.compare_digest(hello["secret"], self.secret)
+            connection = self._connections.get(hello["worker"]) or WorkerConnection(lambda: None)
+            if known and not connection.connected:
                 writer.write(WELCOME)
-                await self._accompany(line or Line(lambda: None), reader)
+                await self._follow(connection, reader)
         writer.close()
 
-    async def _accompany(self, line: Line, reader: asyncio.StreamReader) -> None:
-        line.arrived = line.connected = True
-        line.goodbye = None
-        line.news()
+    async def _follow(self, connection: WorkerConnection, reader: asyncio.StreamReader) -> None:
+        """A worker's connection, from when it was let in until it ends."""
+        connection.arrived = connection.connected = True
+        connection.goodbye = None
+        connection.on_change()
         try:
             last = await reader.readline()
             if last:
-                line.goodbye = json.loads(last)["goodbye"]
+                connection.goodbye = json.loads(last)["goodbye"]
         finally:
-            line.connected = False
-            line.news()
+            connection.connected = False
+            connection.on_change()
 
 
 @contextlib.contextmanager
-def listening(address: str) -> Iterator[Lifeline]:
-    """Take lines in a thread as long as the block lasts.
+def driver_server(address: str) -> Iterator[DriverServer]:
+    """Listen to workers in a thread as long as the block lasts.
 
     Args:
-        address: what workers dial. Only a loopback address keeps other machines out.
+        address: what workers connect to. Only a loopback address keeps other machines out.
 
     Raises:
         UserError: the address is of no interface of this machine.
     """
     loop = asyncio.new_event_loop()
-    lifeline = Lifeline(address, 0, secrets.token_hex(16))
+    listener = DriverServer(address, 0, secrets.token_hex(16))
     host = address if is_loopback(address) else "0.0.0.0"
     try:
-        server = loop.run_until_complete(asyncio.start_server(lifeline.serve, host, 0, backlog=1024))
+        server = loop.run_until_complete(asyncio.start_server(listener.serve, host, 0, backlog=1024))
     except OSError as error:
         loop.close()
         raise UserError(f"cannot listen on {host}: {error.strerror or error}", "cluster.slurm.address") from error
-    lifeline.port = server.sockets[0].getsockname()[1]
+    listener.port = server.sockets[0].getsockname()[1]
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
-        yield lifeline
+        yield listener
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -137,13 +139,13 @@ async def _hang_up(loop: asyncio.AbstractEventLoop, server: asyncio.Server) -> N
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine can dial it."""
+    """Whether only this machine can connect to it."""
     return address == "localhost" or address.startswith("127.") or address == "::1"
 
 
 @dataclass
-class WorkerLine:
-    """The worker's end. The process ends when the line breaks."""
+class DriverConnection:
+    """The worker's end. The process ends when the connection breaks."""
 
     connection: socket.socket
     _leaving: bool = False
@@ -168,7 +170,7 @@ class WorkerLine:
             os._exit(1)
 
 
-def dial(address: str, port: int, secret: str, worker: str, tries: int = TRIES) -> WorkerLine:
+def connect(address: str, port: int, secret: str, worker: str, tries: int = TRIES) -> DriverConnection:
     """Reach the driver, whose network may need a moment.
 
     Args:
@@ -182,7 +184,7 @@ def dial(address: str, port: int, secret: str, worker: str, tries: int = TRIES) 
     """
     for attempt in range(tries):
         try:
-            return _dial(address, port, secret, worker)
+            return _connect(address, port, secret, worker)
         except OSError as error:
             last = error
         if attempt + 1 < tries:
@@ -193,7 +195,7 @@ def dial(address: str, port: int, secret: str, worker: str, tries: int = TRIES) 
     )
 
 
-def _dial(address: str, port: int, secret: str, worker: str) -> WorkerLine:
+def _connect(address: str, port: int, secret: str, worker: str) -> DriverConnection:
     connection = socket.create_connection((address, port), CONNECT_TIMEOUT)
     keep_alive(connection)
     connection.sendall(_encoded(worker=worker, secret=secret))
@@ -201,7 +203,7 @@ def _dial(address: str, port: int, secret: str, worker: str) -> WorkerLine:
     connection.settimeout(None)
     if answer != WELCOME:
         raise Unreachable(f"{address}:{port} is not, or no longer, the driver that wants this worker")
-    return WorkerLine(connection)
+    return DriverConnection(connection)
 
 
 def keep_alive(connection: socket.socket) -> None:

@@ -8,221 +8,126 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 import daisy.v2 as daisy
 
 from ..blocks.grid import Block
 from ..blocks.process import limit_threads
 from ..blocks.stage import BlockFunction, BlockTask
-from ..tracking.error_kinds import Trouble, pauses, trouble_of
-from ..tracking.failures import Ending, KnownFailures, mark_success, record_failure
-from ..tracking.worker_records import DONE, Attendance
-from .daisy_client import Client, connected
-from .numbering import Given, Numbering
+from ..tracking.error_kinds import ErrorKind, kind_of, pauses
+from ..tracking.failures import failed_for_good, reason_to_end, record_failure, record_success
+from ..tracking.worker_records import DONE, WorkerRecordFile
 
 logger = logging.getLogger(__name__)
 
-TOLD_TO_STOP = "the stage ends early"
+STAGE_ENDS_EARLY = "the stage ends early"
 SUCCESS, FAILED = daisy.BlockStatus.SUCCESS, daisy.BlockStatus.FAILED
 OUTSIDER = "-1"
 """Number of a worker that daisy did not start, and does not count among those that it did."""
 
-
-class Leave(BaseException):
-    """The worker is to give back the block under way, untried, and end; its text says why.
-
-    Not an `Exception`: code that handles the errors of a block must not take it for one.
-    """
+StopReason = Callable[[], str | None]
+"""Says why a worker is to begin no more blocks; None while it is to go on."""
 
 
-class Attention(Protocol):
-    """Who tells a worker to leave."""
-
-    def before_waiting(self) -> None:
-        """Called when the worker is about to ask for a block, which may take long.
-
-        Raises:
-            Leave: it is not to take another one.
-        """
-
-    def before_block(self) -> None:
-        """Called when it has one.
-
-        Raises:
-            Leave: it is not to begin it.
-        """
-
-    def may_go_on(self) -> None:
-        """Called in both places by threads beside the main one.
-
-        Raises:
-            Leave: the worker is to take and begin no more blocks.
-        """
-
-
-@dataclass(frozen=True)
-class Beside:
-    """The attention of a thread beside the main one, which leaves when the main one does.
-
-    Attributes:
-        worker: that of the worker.
-        over: the main thread has left before its time.
-    """
-
-    worker: Attention
-    over: threading.Event
-
-    def may_go_on(self) -> None:
-        """Leave after the main thread, or where it would."""
-        if self.over.is_set():
-            raise Leave(TOLD_TO_STOP)
-        self.worker.may_go_on()
-
-    before_waiting = before_block = may_go_on
-
-
-def compute_blocks(task: BlockTask, attendance: Attendance, attention: Attention) -> str:
-    """The life of a worker: blocks, until there are none or it is to leave. A block that raises is reported as failed.
+def compute_blocks(task: BlockTask, record: WorkerRecordFile, stop_reason: StopReason) -> str:
+    """Compute blocks until there are none, or the worker is to stop. A block that raises is reported as failed.
 
     Args:
-        task: whose blocks it computes; `DAISY_CONTEXT` says where the scheduler is.
-        attendance: its entry in the roster.
-        attention: who tells it to leave.
+        task: whose blocks; `DAISY_CONTEXT` says where the scheduler is.
+        record: of the worker.
+        stop_reason: asked before and after the worker waits for a block.
 
     Returns:
-        What it says when it leaves.
+        `done`, or why it stopped.
     """
-    state = DONE
-    try:
-        with (
-            OpenTask(task) as opened,
-            _threads_beside(opened, attendance, attention),
-            connected(daisy.Context.from_env()) as client,
-        ):
-            _take_blocks(opened, client, attendance, attention)
-    except Leave as leave:
-        state = str(leave)
-    attendance.leave(state)
+    log = BlockLog(task, record)
+    with OpenTask(task) as opened, _extra_threads(opened, log, stop_reason) as stop_threads:
+        state = _take_blocks(opened, daisy.Client(), log, stop_reason)
+        if state != DONE:
+            stop_threads.set()
     return state
 
 
 @contextlib.contextmanager
-def _threads_beside(opened: OpenTask, attendance: Attendance, attention: Attention) -> Iterator[None]:
+def _extra_threads(opened: OpenTask, log: BlockLog, stop_reason: StopReason) -> Iterator[threading.Event]:
     """Threads that take blocks as the main one does, as many as the task wants besides.
 
     Each has a connection of its own, on which daisy watches over its block. To daisy they are outsiders: the worker
-    lives as long as its main thread, which waits for them. When that leaves early, with an exception, they do so after
-    the block under way. When it only gets no more blocks, one that was just given to them is not given back untried.
+    lives as long as its main thread, which waits for them. The event makes them end after the block under way; it is
+    set when the main thread stops early. When that only gets no more blocks, one that was just given to another thread
+    is computed all the same.
     """
-    over = threading.Event()
-    beside = Beside(attention, over)
+    stop = threading.Event()
+
+    def thread_stop_reason() -> str | None:
+        return STAGE_ENDS_EARLY if stop.is_set() else stop_reason()
+
     threads = [
-        threading.Thread(target=_take_blocks_beside, args=(opened, attendance, beside), daemon=True)
+        threading.Thread(target=_take_blocks_beside, args=(opened, log, thread_stop_reason), daemon=True)
         for _ in range(1, opened.task.blocks_in_flight)
     ]
     for thread in threads:
         thread.start()
     try:
-        yield
+        yield stop
     except BaseException:
-        over.set()
+        stop.set()
         raise
     finally:
         for thread in threads:
             thread.join()
 
 
-def _take_blocks_beside(opened: OpenTask, attendance: Attendance, attention: Attention) -> None:
+def _take_blocks_beside(opened: OpenTask, log: BlockLog, stop_reason: StopReason) -> None:
     context = daisy.Context.from_env()
     context["worker_id"] = OUTSIDER
     try:
-        with connected(context) as client:
-            _take_blocks(opened, client, attendance, attention)
-    except Leave:
-        return
+        _take_blocks(opened, daisy.Client(context), log, stop_reason)
     except BaseException:  # as it would end the main thread
         traceback.print_exc()
         os._exit(1)
 
 
-def _take_blocks(opened: OpenTask, client: Client, attendance: Attendance, attention: Attention) -> None:
+def _take_blocks(opened: OpenTask, client: daisy.Client, log: BlockLog, stop_reason: StopReason) -> str:
     """Give every block back to daisy: as a success, or as a failure, which includes those that were not tried."""
-    leave: Leave | None = None
-    books = Books(opened.task, attendance)
-    while leave is None:
-        if books.ending.reason() is not None:
-            raise Leave(TOLD_TO_STOP)
-        attention.before_waiting()
-        given = client.acquire_block()
-        if given is None:
-            return
-        try:
-            block = books.begin(given)  # first: a signal from here on finds the block under way
-            attention.before_block()
-            success = attempt(opened, books, block)
-            books.end(block, success)
-        except Leave as told:  # no error of the block
-            success, leave = False, told
-        except BaseException:
-            given.status = FAILED
-            client.report_failure(given, traceback.format_exc())
-            raise
-        given.status = SUCCESS if success else FAILED
-        client.release_block(given)
-    raise leave
+    while True:
+        reason = STAGE_ENDS_EARLY if reason_to_end(opened.task) is not None else stop_reason()
+        if reason is not None:
+            return reason
+        with client.acquire_block() as given:
+            if given is None:
+                return DONE
+            reason = stop_reason()  # waiting may have taken long
+            if reason is not None:
+                given.status = FAILED
+                return reason
+            block = log.begin(given)
+            success = attempt(opened, block)
+            given.status = SUCCESS if success else FAILED
+        log.end(block, success)
 
 
-class Books:
-    """What is noted of each block of a worker, from when it is given until it goes back; several may be under way.
-
-    All of it costs some microseconds per block while nothing fails: a block may be that short.
+class BlockLog:
+    """What is noted of each block of a worker, from when it is given until it went back; several may be under way.
 
     Args:
         task: whose blocks.
-        attendance: the worker's entry in the roster.
-
-    Attributes:
-        ending: whether the task is to end early.
+        record: of the worker.
     """
 
-    def __init__(self, task: BlockTask, attendance: Attendance) -> None:
-        self.task = task
-        self._grid, self._attendance = task.grid, attendance
-        self._numbering = Numbering(task)
-        self.ending, self._failures = Ending(task), KnownFailures(task)
-        self._told_of_success = False
+    def __init__(self, task: BlockTask, record: WorkerRecordFile) -> None:
+        self._grid, self._record = task.grid, record
 
-    def begin(self, given: Given) -> Block:
-        """A block is under way, from now on in the roster: the one that daisy gave."""
-        index = self._numbering.index_of(given)
-        self._attendance.begin(index)
+    def begin(self, given: daisy.Block) -> Block:
+        """A block is under way, and from now on in the worker's record: the one that daisy gave."""
+        index = self._grid.index_of(given.write_roi.begin)
+        self._record.begin(index)
         return self._grid.block(index)
 
-    def may_be_tried(self, block: Block) -> bool:
-        """Whether a block is worth a try: its task goes on, and it has not failed for good."""
-        if self._failures.all_well():
-            return True
-        return self.ending.reason() is None and not self._failures.are_for_good(block)
-
-    def note_failure(self, block: Block, error: Exception, trouble: Trouble) -> None:
-        """A block failed: leave the error for the driver, and have the stage end if going on is of no use."""
-        record_failure(self.task, block, error, trouble)
-        self.ending.look_again()
-
-    def note_success(self, block: Block) -> None:
-        """A block is stored; once is enough to tell all workers that blocks succeed."""
-        if not self._failures.all_well():
-            self._failures.forget(block)
-        if not self._told_of_success:
-            mark_success(self.task)
-            self._told_of_success = True
-
     def end(self, block: Block, success: bool) -> None:
-        """A block is not under way any more, and goes back to daisy."""
-        self._attendance.end(block.index, success)
+        """A block is not under way any more."""
+        self._record.end(block.index, success)
 
 
 class OpenTask:
@@ -265,29 +170,24 @@ class OpenTask:
             self._stack, self._process_block = contextlib.ExitStack(), None
 
 
-def attempt(opened: OpenTask, books: Books, block: Block) -> bool:
-    """Compute one block, waiting for trouble to pass; whether it succeeded. The error is left for the driver."""
-    if not books.may_be_tried(block):
+def attempt(opened: OpenTask, block: Block) -> bool:
+    """Compute one block, again after transient errors; whether it succeeded. The error is left for the driver."""
+    task = opened.task
+    if reason_to_end(task) is not None or failed_for_good(task, block):
         return False
-    waits: Iterator[float] | None = None
+    waits = pauses(task.run.config.cluster, f"{task.run.config.seed} {task.name} {block.index}")
     while True:
         try:
             opened.process(block)
         except Exception as error:
-            trouble = trouble_of(error)
-            waits = waits or _waits(opened.task, block)
-            pause = next(waits, None) if trouble is Trouble.PASSING else None
+            kind = kind_of(error)
+            pause = next(waits, None) if kind is ErrorKind.TRANSIENT else None
             if pause is None:
-                books.note_failure(block, error, trouble)
+                record_failure(task, block, error, kind)
                 return False
             logger.warning("block %d: %s; once more in %.1f s", block.index, error, pause)
             opened.abandon()
             time.sleep(pause)
         else:
-            books.note_success(block)
+            record_success(task, block)
             return True
-
-
-def _waits(task: BlockTask, block: Block) -> Iterator[float]:
-    """Seconds before each further try of a block in trouble that passes."""
-    return pauses(task.run.config.cluster, f"{task.run.config.seed} {task.name} {block.index}")

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import gunpowder as gp
@@ -19,6 +18,7 @@ from funlib.geometry import Coordinate
 
 from ...distillation import cosine_to_affinity, embedding_affinities
 from ...errors import UserError
+from ...stop_signals import stop_signals_call
 from ..objective.step_clock import STEP, Split
 from ..objective.validation import ValidationStopped, validate
 from ..sampling.loader import BatchLoader
@@ -240,20 +240,13 @@ def stop_on_signal() -> Iterator[threading.Event]:
     the job's script passes its own on.
     """
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int) -> None:
         if not stop.is_set():
             logger.info("stopping after this iteration, with a checkpoint; Ctrl-C once more stops at once, without")
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stop_signals_call(handle):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

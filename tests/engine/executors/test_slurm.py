@@ -22,7 +22,7 @@ from toy_tasks import Doubled, Summed, expected_sums, make_run, visits, wait_unt
 from pipeline.engine.chain import run_stages
 from pipeline.engine.executors.add_workers import add_workers
 from pipeline.engine.executors.slurm_jobs import job_prefix
-from pipeline.engine.tracking.worker_records import read_roster
+from pipeline.engine.tracking.worker_records import worker_records
 from pipeline.errors import UserError
 from pipeline.run import Run
 
@@ -88,15 +88,15 @@ def middle_of_block(run: Run, block: int) -> Path:
 def job_at(cluster: SlurmCluster, run: Run, block: int) -> Job:
     """The job whose worker waits in the middle of a block."""
     wait_until((run.directory / "waiting").exists)
-    entry = next(entry for entry in read_roster(Doubled(run)) if entry.block == block)
-    return cluster.job(int(str(entry.job)))
+    record = next(record for record in worker_records(Doubled(run)) if record.block == block)
+    return cluster.job(int(str(record.job)))
 
 
 def cancel_busy_jobs(cluster: SlurmCluster, run: Run, count: int) -> None:
     """Cancel job after job of a run, each in the middle of a block."""
     cancelled: set[str | None] = set()
     while len(cancelled) < count:
-        busy = {entry.job for entry in read_roster(Doubled(run)) if entry.block is not None} - cancelled
+        busy = {record.job for record in worker_records(Doubled(run)) if record.block is not None} - cancelled
         for job in busy:
             cluster.call("scancel", str(job))
         cancelled |= busy
@@ -115,13 +115,14 @@ def test_jobs_give_what_an_undisturbed_run_gives(slurm: SlurmCluster, tmp_path: 
     assert_undisturbed(slurm, run)
     assert set(visits(tmp_path).values()) == {1}
     assert "doubled.w0" in {job.name.removeprefix(job_prefix(run)) for job in jobs_of(slurm, run)}
-    entries = read_roster(Doubled(run))
-    assert {entry.host for entry in entries} <= set(slurm.nodes)
-    assert sum(entry.done for entry in entries) == len(Doubled(run).grid)
+    records = worker_records(Doubled(run))
+    assert {record.host for record in records} <= set(slurm.nodes)
+    assert sum(record.done for record in records) == len(Doubled(run).grid)
     assert all(
-        entry.job is not None and Path(entry.log).name == f"worker_{entry.worker}_{entry.job}.log" for entry in entries
+        record.job is not None and Path(record.log).name == f"worker_{record.worker}_{record.job}.log"
+        for record in records
     )
-    assert all(Path(entry.log).exists() for entry in entries)
+    assert all(Path(record.log).exists() for record in records)
 
 
 def test_a_cancelled_worker_gives_its_block_back_untried(slurm: SlurmCluster, tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_a_cancelled_worker_gives_its_block_back_untried(slurm: SlurmCluster, tm
         assert process.exitcode == 0
     assert_undisturbed(slurm, run)
     assert visits(tmp_path)[3] == 2
-    assert "left: told to end by the cluster" in {entry.state for entry in read_roster(Doubled(run))}
+    assert "left: told to end by the cluster" in {record.state for record in worker_records(Doubled(run))}
 
 
 def test_a_lost_node_costs_no_try(slurm: SlurmCluster, tmp_path: Path) -> None:
@@ -331,6 +332,6 @@ def test_jobs_can_join_while_a_run_goes_on(slurm: SlurmCluster, tmp_path: Path) 
         process.join()
         assert process.exitcode == 0
     assert_undisturbed(slurm, run)
-    done = {entry.worker: entry.done for entry in read_roster(Doubled(run))}
+    done = {record.worker: record.done for record in worker_records(Doubled(run))}
     added = [worker for worker in done if worker.startswith("added-")]
     assert len(added) == 1 and done[added[0]] + done["0"] == len(Doubled(run).grid)

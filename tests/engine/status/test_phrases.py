@@ -29,9 +29,9 @@ from pipeline.engine.status import (
     write_page,
 )
 from pipeline.engine.status.read_workers import worker_statuses
-from pipeline.engine.tracking.error_kinds import Trouble
+from pipeline.engine.tracking.error_kinds import ErrorKind
 from pipeline.engine.tracking.failures import record_failure
-from pipeline.engine.tracking.worker_records import DONE, Entry
+from pipeline.engine.tracking.worker_records import DONE, WorkerRecord
 from pipeline.stages.by_script import extract_fragments
 
 __all__ = ["keep_logging"]
@@ -39,13 +39,13 @@ __all__ = ["keep_logging"]
 WORKS = DriverStatus(DriverState.WORKS, "elsewhere", 1, began=0.0)
 
 
-def entry(worker: str, **values: object) -> Entry:
+def entry(worker: str, **values: object) -> WorkerRecord:
     """A worker on another machine that began a while ago."""
-    fresh = Entry(worker, f"node{int(float(worker)) % 4}", 1000, None, f"/logs/{worker}", began=10.0, heard=10.0)
+    fresh = WorkerRecord(worker, f"node{int(float(worker)) % 4}", 1000, None, f"/logs/{worker}", began=10.0, heard=10.0)
     return replace(fresh, **values)  # type: ignore[arg-type]
 
 
-def standings(*entries: Entry, time: float = 1000.0) -> dict[str, WorkerState]:
+def standings(*entries: WorkerRecord, time: float = 1000.0) -> dict[str, WorkerState]:
     statuses = worker_statuses("predict", entries, StageState.RUNNING, WORKS, time)
     return {status.worker: status.state for status in statuses}
 
@@ -127,7 +127,7 @@ def test_the_page_escapes_what_comes_from_outside_and_needs_nothing_else(tmp_pat
     run, page = make_run(tmp_path), tmp_path / "status.html"
     with driver_at_work(run) as (predict, _):
         error = ValueError('<script>alert("1")</script>')
-        record_failure(predict, predict.grid.block(3), error, Trouble.LASTING)
+        record_failure(predict, predict.grid.block(3), error, ErrorKind.PERMANENT)
         write_page(page, look(run), seconds=7)
     html = page.read_text()
     assert "&lt;script&gt;alert" in html and "<script" not in html

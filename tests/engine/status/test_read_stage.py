@@ -18,7 +18,7 @@ from pipeline.engine.status import DriverState, History, StageState, WorkerState
 from pipeline.engine.tracking.driver_lock import only_driver
 from pipeline.engine.tracking.failures import end_early
 from pipeline.engine.tracking.progress import begin
-from pipeline.engine.tracking.worker_records import attend
+from pipeline.engine.tracking.worker_records import open_worker_record
 from pipeline.run import Run, read_json
 from pipeline.stages.agglomerate import agglomeration
 from pipeline.stages.by_script import agglomerate, extract_fragments, segment
@@ -105,7 +105,7 @@ def test_stages_that_run_together_are_told_apart_by_who_waits(tmp_path: Path) ->
     run = make_run(tmp_path)
     with driver_at_work(run, seconds=100) as (predict, _):
         mark_done(predict, 6)
-        worker = attend(predict, "0", job="77", log="/logs/77")
+        worker = open_worker_record(predict, "0", job="77", log="/logs/77")
         worker.begin(6)
         status = look(run)
         assert status.driver.state is DriverState.WORKS
@@ -145,7 +145,7 @@ def test_what_a_killed_driver_left_is_told_from_what_runs_and_how_to_go_on(tmp_p
     run = make_run(tmp_path)
     run.save_config()
     with driver_at_work(run) as (predict, _):
-        attend(predict, "0").begin(3)
+        open_worker_record(predict, "0").begin(3)
     another_was_the_driver(run)
     status = look(run)
     assert status.workers[0].state is WorkerState.ORPHANED
@@ -157,8 +157,8 @@ def test_what_a_killed_driver_left_is_told_from_what_runs_and_how_to_go_on(tmp_p
 def test_a_killed_worker_is_seen_while_its_driver_works(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     with driver_at_work(run) as (predict, _):
-        attend(predict, "0").begin(3)
-        worker = multiprocessing.get_context("fork").Process(target=lambda: attend(predict, "1").begin(4))
+        open_worker_record(predict, "0").begin(3)
+        worker = multiprocessing.get_context("fork").Process(target=lambda: open_worker_record(predict, "1").begin(4))
         worker.start()
         worker.join()
         workers = look(run).workers
@@ -171,7 +171,7 @@ def test_a_killed_worker_is_seen_while_its_driver_works(tmp_path: Path) -> None:
 
 def test_every_block_that_a_worker_has_under_way_counts(tmp_path: Path) -> None:
     with driver_at_work(run := make_run(tmp_path)) as (predict, _):
-        worker = attend(predict, "0")
+        worker = open_worker_record(predict, "0")
         for block in (6, 8, 7):
             worker.begin(block)
         status = look(run)
@@ -268,7 +268,7 @@ def test_a_million_blocks_are_counted_without_visiting_each(tmp_path: Path, monk
         mark_done(predict, 400_000)
         _write(_path(run, predict.grid), np.repeat(np.array([OCCUPIED, EMPTY], dtype=np.uint8), [700_000, 300_000]))
         for worker in range(100):
-            attend(predict, str(worker)).begin(400_000 + worker)
+            open_worker_record(predict, str(worker)).begin(400_000 + worker)
         monkeypatch.setattr(BlockGrid, "block", lambda grid, index: pytest.fail("a look at a single block"))
         status = look(run)
         first = stage_of(status, "predict")

@@ -6,6 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 from toy_tasks import make_run
 
@@ -15,12 +16,12 @@ from pipeline.engine.tracking.mounts import shares_locks
 from pipeline.errors import UserError
 
 MOUNTS = """\
-22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
-30 22 0:40 / /data rw,relatime shared:2 - nfs4 server:/data rw,vers=4.2,hard,local_lock=none
-31 22 0:41 / /old rw,relatime shared:3 - nfs server:/old rw,vers=3,nolock,local_lock=all
-32 30 254:1 / /data/scratch\\040disk rw,relatime - xfs /dev/vdb rw
-33 22 0:42 / /lustre rw,flock - lustre mgs:/fs rw,flock,lazystatfs
-34 22 0:43 / /lustre2 rw - lustre mgs:/fs2 rw,localflock
+/dev/vda / ext4 rw,relatime 0 0
+server:/data /data nfs4 rw,relatime,vers=4.2,hard,local_lock=none 0 0
+server:/old /old nfs rw,vers=3,nolock,local_lock=all 0 0
+/dev/vdb /data/scratch\\040disk xfs rw 0 0
+mgs:/fs /lustre lustre rw,flock,lazystatfs 0 0
+mgs:/fs2 /lustre2 lustre rw,localflock 0 0
 """
 
 
@@ -92,10 +93,16 @@ def test_a_free_lock_of_another_machine_says_nothing_where_locks_stay_on_theirs(
         ("/lustre2/run", False),
     ],
 )
-def test_only_file_systems_that_share_their_locks_are_believed(path: str, shared: bool, tmp_path: Path) -> None:
-    (tmp_path / "mountinfo").write_text(MOUNTS)
-    assert shares_locks(Path(path), tmp_path / "mountinfo") is shared
+def test_only_file_systems_that_share_their_locks_are_believed(
+    path: str, shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "mounts").write_text(MOUNTS)
+    (tmp_path / "filesystems").write_text("\text4\n")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    assert shares_locks(Path(path)) is shared
 
 
-def test_without_a_list_of_mounts_nothing_is_promised(tmp_path: Path) -> None:
-    assert shares_locks(Path("/data/run"), tmp_path / "nothing") is False
+def test_without_a_list_of_mounts_nothing_is_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "nothing"))
+    assert shares_locks(Path("/data/run")) is False

@@ -1,4 +1,4 @@
-"""Trouble that passes is waited for, trouble that lasts is not, and a full disk is never mistaken for either."""
+"""ErrorKind that passes is waited for, trouble that lasts is not, and a full disk is never mistaken for either."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from funlib.geometry import Coordinate
 
 from pipeline.config import ClusterConfig
-from pipeline.engine.tracking.error_kinds import Trouble, is_out_of_memory, pauses, trouble_of
+from pipeline.engine.tracking.error_kinds import ErrorKind, is_out_of_memory, kind_of, pauses
 from pipeline.errors import UserError
 from pipeline.run import write_json
 from pipeline.stages.halving_predictor import HalvingPredictor
@@ -22,43 +22,43 @@ from pipeline.volumes import Box
 @pytest.mark.parametrize(
     ("error", "trouble"),
     [
-        (ConnectionResetError("gone"), Trouble.PASSING),
-        (OSError(errno.ESTALE, "Stale file handle"), Trouble.PASSING),
-        (OSError(errno.EIO, "Input/output error"), Trouble.PASSING),
-        (TimeoutError("slow"), Trouble.PASSING),
-        (sqlite3.OperationalError("database is locked"), Trouble.PASSING),
-        (sqlite3.OperationalError("no such table: nodes"), Trouble.UNKNOWN),
-        (OSError(errno.ENOSPC, "No space left on device"), Trouble.DISK_FULL),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), Trouble.DISK_FULL),
-        (sqlite3.OperationalError("database or disk is full"), Trouble.DISK_FULL),
-        (UserError("chunk 0.0.0 is missing"), Trouble.LASTING),
-        (ValueError("shapes differ"), Trouble.LASTING),
-        (ZeroDivisionError("division by zero"), Trouble.LASTING),
-        (KeyError("offsets"), Trouble.LASTING),
-        (RuntimeError("something in C++"), Trouble.UNKNOWN),
-        (MemoryError(), Trouble.UNKNOWN),
+        (ConnectionResetError("gone"), ErrorKind.TRANSIENT),
+        (OSError(errno.ESTALE, "Stale file handle"), ErrorKind.TRANSIENT),
+        (OSError(errno.EIO, "Input/output error"), ErrorKind.TRANSIENT),
+        (TimeoutError("slow"), ErrorKind.TRANSIENT),
+        (sqlite3.OperationalError("database is locked"), ErrorKind.TRANSIENT),
+        (sqlite3.OperationalError("no such table: nodes"), ErrorKind.UNKNOWN),
+        (OSError(errno.ENOSPC, "No space left on device"), ErrorKind.DISK_FULL),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), ErrorKind.DISK_FULL),
+        (sqlite3.OperationalError("database or disk is full"), ErrorKind.DISK_FULL),
+        (UserError("chunk 0.0.0 is missing"), ErrorKind.PERMANENT),
+        (ValueError("shapes differ"), ErrorKind.PERMANENT),
+        (ZeroDivisionError("division by zero"), ErrorKind.PERMANENT),
+        (KeyError("offsets"), ErrorKind.PERMANENT),
+        (RuntimeError("something in C++"), ErrorKind.UNKNOWN),
+        (MemoryError(), ErrorKind.UNKNOWN),
     ],
 )
-def test_each_error_has_its_line_in_the_table(error: Exception, trouble: Trouble) -> None:
-    assert trouble_of(error) is trouble
+def test_each_error_has_its_line_in_the_table(error: Exception, trouble: ErrorKind) -> None:
+    assert kind_of(error) is trouble
 
 
 def test_what_a_database_calls_a_lost_connection_passes() -> None:
     """Also where the graph store made a user's error of it: while a server restarts, it cannot be opened."""
     lost = psycopg.errors.AdminShutdown("terminating connection due to administrator command")
-    assert trouble_of(lost) is Trouble.PASSING
+    assert kind_of(lost) is ErrorKind.TRANSIENT
     refused = UserError("the PostgreSQL graph 'a' cannot be opened", "rag.url")
     refused.__cause__ = psycopg.OperationalError("connection refused")
-    assert trouble_of(refused) is Trouble.PASSING
+    assert kind_of(refused) is ErrorKind.TRANSIENT
 
 
 def test_the_cause_of_an_error_counts(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         write_json(Path("/proc/nowhere/file.json"), {})
-    assert trouble_of(caught.value) is Trouble.LASTING
+    assert kind_of(caught.value) is ErrorKind.PERMANENT
     wrapped = UserError("cannot be written", str(tmp_path))
     wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    assert trouble_of(wrapped) is Trouble.DISK_FULL
+    assert kind_of(wrapped) is ErrorKind.DISK_FULL
 
 
 def test_pauses_double_up_to_a_limit_and_differ_between_blocks() -> None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_tasks import Doubled, NoAttention, make_run, visits, wait_until
+from toy_tasks import Doubled, make_run, visits, wait_until
 
 from pipeline.engine.blocks.grid import Block
 from pipeline.engine.blocks.stage import BlockFunction
 from pipeline.engine.chain import run_stages
-from pipeline.engine.tracking.worker_records import read_roster
+from pipeline.engine.tracking.progress import begin
+from pipeline.engine.tracking.worker_records import open_worker_record, worker_records
 from pipeline.engine.workers import worker as worker_module
-from pipeline.engine.workers.worker import Beside, Leave, OpenTask
+from pipeline.engine.workers.worker import DONE, OpenTask, StopReason
 from pipeline.run import Run
 from pipeline.volumes import open_volume
 
@@ -67,9 +68,9 @@ def test_one_worker_has_several_blocks_under_way(tmp_path: Path) -> None:
     assert finish(run)  # it would not go on with one block at a time
     assert_complete(run)
     assert set(visits(tmp_path).values()) == {1}
-    (entry,) = read_roster(Overlapping(run))
-    assert entry.done == len(Overlapping(run).grid)
-    assert entry.state == "done"
+    (record,) = worker_records(Overlapping(run))
+    assert record.done == len(Overlapping(run).grid)
+    assert record.state == "done"
 
 
 def test_a_block_that_fails_does_so_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -91,12 +92,13 @@ def test_a_block_that_a_thread_was_given_is_computed_when_the_main_thread_gets_n
     """The moment: the other thread has its block but has not begun, and the main thread waits for it to end."""
     waited_for, untried = threading.Event(), []
 
-    def take_one_block(opened: OpenTask, attendance: object, beside: Beside) -> None:
+    def take_one_block(opened: OpenTask, log: object, stop_reason: StopReason) -> None:
         assert waited_for.wait(60)
-        try:
-            beside.before_block()
-        except Leave:
+        if stop_reason() is not None:
             untried.append(True)
+
+    def take_blocks(*arguments: object) -> str:
+        return "left: told to" if left_early else DONE
 
     def join(thread: threading.Thread) -> None:
         waited_for.set()
@@ -105,10 +107,11 @@ def test_a_block_that_a_thread_was_given_is_computed_when_the_main_thread_gets_n
     original_join = threading.Thread.join
     monkeypatch.setattr(worker_module, "_take_blocks_beside", take_one_block)
     monkeypatch.setattr(threading.Thread, "join", join)
-    opened = OpenTask(Overlapping(local_run(tmp_path)))
-    with suppress(Leave), worker_module._threads_beside(opened, None, NoAttention()):
-        if left_early:
-            raise Leave("told to")
+    monkeypatch.setattr(worker_module, "_take_blocks", take_blocks)
+    monkeypatch.setattr(worker_module.daisy, "Client", object)
+    task = Overlapping(local_run(tmp_path))
+    begin(task)
+    worker_module.compute_blocks(task, open_worker_record(task, "0"), lambda: None)
     assert untried == ([True] * (IN_FLIGHT - 1) if left_early else [])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -19,30 +21,17 @@ from pipeline.engine.blocks.grid import Block
 from pipeline.engine.blocks.stage import BlockFunction
 from pipeline.engine.executors.scheduling import daisy_tasks_of, pipeline_of, slots
 from pipeline.engine.tracking.progress import begin
-from pipeline.engine.tracking.worker_records import attend
-from pipeline.engine.workers.worker import Leave, compute_blocks
+from pipeline.engine.tracking.worker_records import open_worker_record
+from pipeline.engine.workers.worker import StopReason, compute_blocks
 
 ALL = 1000
 """More blocks than there are."""
 
 
-class Attention:
-    """Tells the worker to leave when it has taken some blocks."""
-
-    def __init__(self, blocks: int) -> None:
-        self._left = blocks
-
-    def before_waiting(self) -> None:
-        """Not yet."""
-
-    def before_block(self) -> None:
-        """The last one is not begun."""
-        self._left -= 1
-        if self._left == 0:
-            raise Leave("left: told to")
-
-    def may_go_on(self) -> None:
-        """Always."""
+def stop_before_block(blocks: int) -> StopReason:
+    """Tells the worker to stop when it was given so many blocks; the last one is not begun."""
+    asked = itertools.count(1)  # before and after each wait
+    return lambda: "left: told to" if next(asked) == 2 * blocks else None
 
 
 @dataclass(frozen=True)
@@ -83,8 +72,8 @@ def test_a_worker_that_comes_after_the_end_leaves_in_peace(
     context = daisy.Context(hostname="127.0.0.1", port=port, task_id=task.name, worker_id=0)
     monkeypatch.setenv(daisy.Context.ENV_VARIABLE, context.to_env())
     with caplog.at_level(logging.WARNING):
-        assert compute_blocks(task, attend(task, "0"), Attention(ALL)) == "done"
-    assert "its run has ended" in caplog.text
+        assert compute_blocks(task, open_worker_record(task, "0"), stop_before_block(ALL)) == "done"
+    assert "the run has ended" in caplog.text
 
 
 def test_a_block_that_is_not_begun_is_computed_by_the_next_worker(
@@ -95,7 +84,7 @@ def test_a_block_that_is_not_begun_is_computed_by_the_next_worker(
     def start(*, context: daisy.Context) -> None:
         monkeypatch.setenv(daisy.Context.ENV_VARIABLE, context.to_env())
         for blocks in (3, ALL):
-            said.append(compute_blocks(task, attend(task, str(len(said))), Attention(blocks)))
+            said.append(compute_blocks(task, open_worker_record(task, str(len(said))), stop_before_block(blocks)))
 
     state = serve(task, start)
     assert said == ["left: told to", "done"]
@@ -110,8 +99,9 @@ def test_an_error_that_ends_the_worker_is_told_with_its_traceback(
     def start(*, context: daisy.Context) -> None:
         monkeypatch.setenv(daisy.Context.ENV_VARIABLE, context.to_env())
         with suppress(SystemExit):  # daisy's client must die in this thread: no traceback may keep it
-            compute_blocks(task, attend(task, "0"), Attention(ALL))
-        compute_blocks(task, attend(task, "1"), Attention(ALL))
+            compute_blocks(task, open_worker_record(task, "0"), stop_before_block(ALL))
+        gc.collect()
+        compute_blocks(task, open_worker_record(task, "1"), stop_before_block(ALL))
 
     state = serve(task, start)
     assert (state.completed_count, state.failed_count) == (len(task.grid) - 1, 1)

@@ -1,0 +1,112 @@
+"""The driver while its tasks run: what the threads that start workers and wait for them share."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ...run import Run
+from ...stop_signals import stop_signals_call
+from ..blocks.stage import BlockTask
+from ..tracking.driver_record import DriverRecord
+from ..tracking.failures import reason_to_end, record_death
+from ..tracking.markers import marked_blocks
+from ..tracking.worker_records import read_worker_record
+from ..workers.driver_connection import DriverServer
+
+
+@dataclass
+class DriverSession:
+    """The driver while its tasks run.
+
+    Attributes:
+        run: whose config says how.
+        tasks: what runs.
+        record: what others are told of the driver.
+        server: where workers report.
+        stopping: the driver is told to stop.
+    """
+
+    run: Run
+    tasks: Sequence[BlockTask]
+    record: DriverRecord
+    server: DriverServer
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _ends: set[Callable[[], None]] = field(default_factory=set)
+    _over: set[str] = field(default_factory=set)
+    _changes: dict[str, list[threading.Event]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def changes_of(self, task: BlockTask) -> threading.Event:
+        """An event that is set when something about a task changes; its owner sets it for reasons of its own too."""
+        event = threading.Event()
+        with self._lock:
+            self._changes.setdefault(task.name, []).append(event)
+        return event
+
+    def needs_no_worker(self, task: BlockTask) -> bool:
+        """Whether a worker that has not begun can be spared."""
+        return self.stopping.is_set() or task.name in self._over or self.ends_early()
+
+    def ends_early(self) -> bool:
+        """Whether one of the tasks was told to end."""
+        return any(reason_to_end(task) is not None for task in self.tasks)
+
+    def finish(self, task: str) -> None:
+        """No block of a task is left."""
+        self._over.add(task)
+        self._wake(self._changes.get(task, ()))
+
+    def stop(self) -> None:
+        """The driver is told to stop."""
+        self.stopping.set()
+        self._wake([event for events in list(self._changes.values()) for event in events])
+        for end in list(self._ends):
+            end()
+
+    @contextlib.contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM stop the driver, and it its workers: daisy waits for all of them before it lets go."""
+
+        def stop(number: int) -> None:
+            self.stop()
+            raise KeyboardInterrupt
+
+        with stop_signals_call(stop):
+            yield
+
+    @contextlib.contextmanager
+    def ended_by(self, end: Callable[[], None]) -> Iterator[None]:
+        """Have something called if the driver is told to stop while the block lasts, or was already."""
+        self._ends.add(end)
+        if self.stopping.is_set():
+            end()
+        try:
+            yield
+        finally:
+            self._ends.discard(end)
+
+    def announce(self, task: BlockTask, context: str) -> None:
+        """Write down how workers of a task reach the scheduler, once."""
+        with self._lock:
+            if all(record.context for record in self.record.tasks if record.task == task.name):
+                return
+            self.record = self.record.with_context(task.name, context)
+            self.record.save(self.run)
+
+    def worker_died(self, task: BlockTask, worker: str, reason: str) -> None:
+        """A worker died of itself: the blocks that it had have been tried once more."""
+        record = read_worker_record(task, worker)
+        if record is None or not record.blocks:
+            return
+        done = marked_blocks(task).ravel()
+        for block in record.blocks:
+            if not done[block]:
+                record_death(task, block, reason)
+
+    @staticmethod
+    def _wake(events: Sequence[threading.Event]) -> None:
+        for event in events:
+            event.set()

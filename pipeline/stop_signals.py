@@ -1,0 +1,27 @@
+"""Ctrl-C and SIGTERM, for programs that have something to do before they stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stop_signals_call(handle: Callable[[int], None]) -> Iterator[None]:
+    """Call a function with the signal's number at Ctrl-C and SIGTERM, while the block lasts.
+
+    Python lets no thread but the main one do that; in others nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda number, _: handle(number)) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
