@@ -66,6 +66,14 @@ setup(
     ],
     extras_require={
         "cpu": ["openvino==2026.4.1"],  # predicts faster than torch does there
-        "test": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.13", "openvino==2026.4.1"],
+        "test": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "ruff>=0.9",
+            "mypy>=1.13",
+            "codespell>=2.4",
+            "setuptools>=70.1",  # a test builds a wheel
+            "openvino==2026.4.1",
+        ],
     },
 )
