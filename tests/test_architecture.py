@@ -210,5 +210,19 @@ def test_every_import_is_declared() -> None:
     assert not imported_distributions() - declared()
 
 
+def test_the_docs_name_every_room_and_only_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    rooms = {path.parent.relative_to(PIPELINE) for path in PIPELINE.rglob("__init__.py")} - {Path()}
+    rooms -= {Path("datasets/phantom")}  # a data set with several modules
+    tree_of_rooms = text.split("```")[1]
+    assert not {str(room) for room in rooms if f" {room.name}/" not in tree_of_rooms}
+    files = {path.name for path in PIPELINE.glob("*.py")} - {"__init__.py"}
+    assert not {name for name in files if name not in tree_of_rooms}
+    assert not {name for name in re.findall(r"tests/[\w/]+\.py", text) if not (ROOT / name).exists()}
+    walk = text.split("## How raw and the config travel")[1].split("## On disk")[0]
+    shown = re.findall(r"(?:workflows|commands|datasets|training|stages|engine|evaluation)/[\w/]+\.py", walk)
+    assert len(shown) > 15 and not [n for n in shown if not any((base / n).exists() for base in (ROOT, PIPELINE))]
+
+
 def test_modules_stay_readable() -> None:
     assert not {str(path) for _, path in modules() if len(path.read_text().splitlines()) > 330}
