@@ -35,6 +35,7 @@ setup(
         "scipy>=1.14",
         "scikit-image>=0.25",
         "numba>=0.63,<1",  # watershed and contacts; numpy 2.4 needs 0.63
+        "tensorstore==0.1.86",  # arrays in place: zarr 2 and 3, N5, precomputed; files, web servers, buckets
         "h5py>=3.11",
         "tifffile>=2024.8",
         "imagecodecs>=2024.9",  # compressed TIFF (LZW, JPEG, zstd)
@@ -52,6 +53,13 @@ setup(
     ],
     extras_require={
         "cpu": ["openvino==2026.4.1"],  # predicts faster than torch does there
-        "test": ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "mypy>=1.13", "openvino==2026.4.1"],
+        "test": [
+            "moto[server]>=5.1",
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "ruff>=0.9",
+            "mypy>=1.13",
+            "openvino==2026.4.1",
+        ],
     },
 )
