@@ -54,7 +54,9 @@ setup(
     extras_require={
         "cpu": ["openvino==2026.4.1"],  # predicts faster than torch does there
         "test": [
-            "moto[server]>=5.1",
+            "moto[s3]>=5.1,<6",  # buckets on this machine
+            "flask>=3",
+            "flask-cors>=5",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "ruff>=0.9",

@@ -11,7 +11,7 @@ from .axes import AxisChoice, choose_axes
 from .containers import Found, find_array, only_array
 from .dialects.precomputed import scale_of
 from .file_arrays import UNCHUNKED, FileArray, dataset_names, find_in_hdf5, open_hdf5, open_npy
-from .formats import IN_PLACE, Format, Node, require
+from .formats import IN_PLACE, Format, Node, look, require
 from .locations import Location
 from .placement import FROM_CONFIG, Placement, combined
 from .placing import stated_axes, statements, stored_shape
@@ -74,7 +74,7 @@ def open_at(location: Location, wanted: Wanted | None = None, *, writable: bool 
         UserError: there is no such array, or its format, codec, axes or place are not understood.
     """
     wanted = wanted or Wanted()
-    node = require(location, wanted.format, wanted.path("path"))
+    node = _container(location, wanted)
     if node.format in IN_PLACE:
         return _open_in_place(node, wanted, writable)
     if node.format == "hdf5":
@@ -113,6 +113,15 @@ def create_volume_at(
     choice = AxisChoice("c" * len(channels) + "zyx", _last_three(len(shape)), {}, 0 if channels else None)
     placement = Placement((z, y, x), (first_z, first_y, first_x), FROM_CONFIG, FROM_CONFIG)
     return Volume(array, placement, found, choice, tuple(shape))
+
+
+def _container(location: Location, wanted: Wanted) -> Node:
+    """What lies at a location; a folder that says nothing is a group if the array that is named lies in it."""
+    node = look(location, wanted.format)
+    if node is None and wanted.dataset is not None and not (location.is_local and location.file.is_file()):
+        inside = look(location.child(wanted.dataset), wanted.format)
+        node = Node(location, inside.format, is_array=False) if inside is not None else None
+    return node or require(location, wanted.format, wanted.path("path"))
 
 
 def _open_in_place(node: Node, wanted: Wanted, writable: bool) -> Volume | None:

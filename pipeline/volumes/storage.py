@@ -81,11 +81,21 @@ def wait(future: Any, location: Location, seconds: float, doing: str) -> Any:
         UserError: anything else that keeps the data away.
     """
     try:
-        return future.result() if location.is_local else future.result(timeout=seconds)
-    except (ValueError, OSError, NotImplementedError, TimeoutError) as error:
-        if isinstance(error, TimeoutError):
-            raise StorageUnavailable(f"the server has not answered for {seconds:.0f} s", location.name) from error
+        return _result(future, location, seconds)
+    except (ValueError, OSError, NotImplementedError) as error:
         raise_explained(error, location, doing)
+
+
+def _result(future: Any, location: Location, seconds: float) -> Any:
+    """The result of a request, whose errors are TensorStore's; files of this machine are waited for without end.
+
+    Raises:
+        StorageUnavailable: the server has not answered in time.
+    """
+    try:
+        return future.result() if location.is_local else future.result(timeout=seconds)
+    except TimeoutError as error:
+        raise StorageUnavailable(f"the server has not answered for {seconds:g} s", location.name) from error
 
 
 def open_store(location: Location) -> ts.KvStore:
@@ -111,8 +121,8 @@ def read_files(location: Location, names: Sequence[str]) -> dict[str, bytes]:
     found, denied = {}, None
     for name, future in asked.items():
         try:
-            result = future.result() if location.is_local else future.result(timeout=METADATA_WAIT)
-        except (ValueError, OSError, TimeoutError) as error:
+            result = _result(future, location, METADATA_WAIT)
+        except (ValueError, OSError) as error:
             if status_of(error) != "PERMISSION_DENIED":
                 raise_explained(error, location)
             denied = error

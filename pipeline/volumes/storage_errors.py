@@ -22,11 +22,8 @@ _HTTP_CODE = re.compile(r"\[http_response_code='(\d+)'\]")
 _DETAILS = re.compile(
     r"\s*\[(tensorstore_spec|http_response_body|x-amzn-requestid|curl_code|source locations)=?.*$", re.S
 )
-_CODEC = re.compile(
-    r'"(?:compressor|compression|codecs?)".*?"([\w.-]+)" is not registered|'
-    r'Error parsing object member "(?:compressor|compression|codecs)": (.*)',
-    re.S,
-)
+_CODEC = re.compile(r'Error parsing object member "(?:compressor|compression|codecs)": (.*)', re.S)
+_UNKNOWN = re.compile(r'"([^"]+)" is not registered')
 _QUERY = re.compile(r"(https?://[^\s\"'?]+)\?[^\s\"']+")
 _HEADER = re.compile(r"(Authorization: *)[^\"'\]]+", re.I)
 
@@ -56,8 +53,6 @@ def raise_explained(error: Exception, location: Location, doing: str = "read") -
 
 def status_of(error: Exception) -> str:
     """TensorStore's status word for an error; empty if it has none."""
-    if isinstance(error, TimeoutError):
-        return "DEADLINE_EXCEEDED"
     found = _STATUS.match(str(error))
     return found.group(1) if found else ""
 
@@ -86,7 +81,8 @@ def _explanation(status: str, text: str, whole: str, location: Location, doing: 
     ):
         return UserError(f"the web server does not serve parts of files (byte ranges): {text}; use one that does", name)
     if doing == "opened" and codec:
-        what = codec.group(1) or codec.group(2)
+        unknown = _UNKNOWN.search(codec.group(1))
+        what = unknown.group(1) if unknown else codec.group(1)
         return UserError(
             f"its codec cannot be read: {what}; write the array again with a common one (blosc, zstd, gzip)", name
         )

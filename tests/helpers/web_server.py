@@ -60,6 +60,7 @@ class WebServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = 1 << 16  # one packet for head and body
 
             def do_GET(self) -> None:
                 server.requests.append(self.path)
@@ -92,6 +93,7 @@ class WebServer:
                 self.end_headers()
                 if status < 300 and server.take("dropped"):
                     self.wfile.write(data[: len(data) // 2])
+                    self.wfile.flush()
                     self.close_connection = True
                     self.connection.close()
                 else:
