@@ -82,7 +82,7 @@ def say_goodbye(record: WorkerRecordFile, connection: DriverConnection, reason: 
 
 
 def main(path: Path) -> None:
-    """Do what a spec says."""
+    """Be the worker that a spec describes, from its start until it says good-bye."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
     worker, parent = os.environ[WORKER], os.environ.get(PARENT)
     if parent is not None:
