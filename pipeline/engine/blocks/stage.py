@@ -176,7 +176,7 @@ class BlockTask(Stage):
 
     @property
     def workers(self) -> int:
-        """Most workers at a time."""
+        """Most workers that it may have at a time."""
         return self.run.config.cluster.workers_of(self.stage)
 
     def config_for_workers(self) -> Config:
