@@ -11,14 +11,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from funlib.geometry import Coordinate
 
 from . import __version__
 from .config import Config, Region, config_hash, dump_config
+from .config.paths import portable
 from .errors import UserError, writing
-from .volumes import Box, Volume, open_volume, volume_exists
+from .volumes import Box, volume_exists
+
+if TYPE_CHECKING:
+    from .volumes.aligned import Labels, Mask
+    from .volumes.intensity import IntensityRange
+    from .volumes.run_sources import RunSource
+    from .volumes.volume import Volume
 
 RESULTS_DEPEND_ON = ("torch", "gunpowder", "daisy", "zarr", "numpy", "scipy", "scikit-image", "waterz", "higra")
 
@@ -76,28 +83,47 @@ class Run:
         return self.directory / role
 
     def container(self, source: str) -> Path:
-        """The zarr container that a source is imported into: the main one for the segmented source."""
+        """The zarr container that a source is converted into: the main one for the segmented source."""
         if source == self.config.volumes.segment.source:
             return self.volume
         return self.directory / "sources" / f"{source}.zarr"
 
+    def source(self, name: str) -> RunSource:
+        """A source, wherever it is read from."""
+        from .volumes.run_sources import RunSource  # workers of most stages start sooner without TensorStore
+
+        section = self.config.volumes.sources[name]
+        record = self.directory / "sources" / f"{name}.json"
+        return RunSource(name, section, self.container(name), record, self.config.targets.unlabelled_id)
+
     def open_raw(self, source: str) -> Volume:
-        """Raw intensities of an imported source, (z, y, x) uint8 or uint16."""
-        return open_volume(self.container(source), "raw")
-
-    def has_labels(self, source: str) -> bool:
-        """Whether the imported source is labelled."""
-        return volume_exists(self.container(source), "labels")
-
-    def open_labels(self, source: str) -> Volume:
-        """Labels of an imported source, (z, y, x) uint64.
+        """Raw intensities of a source, (z, y, x).
 
         Raises:
-            UserError: the source has no labels.
+            StorageUnavailable: a server does not answer.
+            UserError: the source has to be converted and is not, or cannot be read.
         """
-        if not self.has_labels(source):
-            raise UserError("this source has no labels", f"volumes.sources.{source}")
-        return open_volume(self.container(source), "labels")
+        return self.source(source).open_raw()
+
+    def intensity(self, source: str) -> IntensityRange:
+        """The raw intensities of a source that are black and white for the networks."""
+        return self.source(source).intensity()
+
+    def has_labels(self, source: str) -> bool:
+        """Whether a source is labelled."""
+        return self.source(source).has_labels()
+
+    def open_labels(self, source: str) -> Labels:
+        """Labels of a source on raw's voxels, (z, y, x) uint64.
+
+        Raises:
+            UserError: the source has no labels, or they lie elsewhere than raw.
+        """
+        return self.source(source).open_labels()
+
+    def open_mask(self, source: str) -> Mask | None:
+        """Where a source is to be used; None for everywhere."""
+        return self.source(source).open_mask()
 
     def segmentation_names(self) -> list[str]:
         """Names of the segmentations in the volume, sorted: their thresholds with two decimals, such as `0.50`."""
@@ -105,10 +131,11 @@ class Run:
         return sorted(path.name for path in folder.glob("*") if volume_exists(folder, path.name))
 
     def save_config(self) -> None:
-        """Write the config as run to `config.json`, with `run_directory` `.` so that the directory can be moved."""
-        document = dump_config(self.config)
-        document["run_directory"] = "."
-        write_json(self.directory / "config.json", document)
+        """Write the config as run to `config.json`, so that the directory can be moved: `run_directory` is `.`, paths
+        inside it are relative to it, and all others are absolute.
+        """
+        document = portable(dump_config(self.config), self.directory)
+        write_json(self.directory / "config.json", {**document, "run_directory": "."})
 
 
 def region_box(region: Region, shape: Coordinate, where: str) -> Box:

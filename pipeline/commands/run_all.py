@@ -12,20 +12,26 @@ from typing import Any, NoReturn
 from ..api import evaluate, import_data, networks_to_train, segment, train_networks, write_report
 from ..cli import run_script
 from ..command_names import command_line
-from ..datasets import describe_import
+from ..datasets import describe_import, is_ready
 from ..engine.plan import log_plan
 from ..run import Run
 from ..stages.by_script import chained_stages, run_chain
 from ..training import describe_training
-from ..volumes import volume_exists
 
 logger = logging.getLogger("emdistill")
 
 TRAIN_SHARE, VALIDATE_SHARE = [0.0, 0.65], [0.7, 1.0]
 
 
+def _place(text: str) -> str:
+    """A URL as it is, a path as an absolute one."""
+    return text if "://" in text else str(Path(text).expanduser().resolve())
+
+
 class UseData(argparse.Action):
-    """`--data FILE` as overrides: train on the first sections of a labelled file, validate on the last, segment all."""
+    """`--data PLACE` as overrides: train on the first sections of a labelled volume, validate on the last, segment
+    all.
+    """
 
     def __call__(
         self,
@@ -35,7 +41,7 @@ class UseData(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         volumes = {
-            "sources": {"data": {"kind": "file", "path": str(Path(str(values)).expanduser().resolve())}},
+            "sources": {"data": {"kind": "file", "path": _place(str(values))}},
             "train": [{"source": "data", "z_share": TRAIN_SHARE}],
             "validate": {"source": "data", "z_share": VALIDATE_SHARE},
             "segment": {"source": "data"},
@@ -47,7 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this step."""
     parser.add_argument("--overwrite", action="store_true", help="redo blocks made with other settings or inputs")
     parser.add_argument(
-        "--data", action=UseData, metavar="FILE", help="use this labelled volume instead of the config's"
+        "--data",
+        action=UseData,
+        metavar="PLACE",
+        help="use this labelled volume, a path or URL, instead of the config's",
     )
 
 
@@ -59,7 +68,7 @@ def plan(run: Run) -> None:
         logger.info(describe_training(run, role))
     role = run.config.predict.network
     trained = run.config.predict.checkpoint or any(run.network_directory(role).glob("checkpoint_*.pt"))
-    if trained and volume_exists(run.volume, "raw"):
+    if trained and is_ready(run, run.config.volumes.segment.source):
         log_plan(run, chained_stages(run))
     else:
         logger.info("the blocks can be planned once the volume is imported and the %s is trained", role)

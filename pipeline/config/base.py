@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
 
 class Section(BaseModel):
@@ -42,13 +42,29 @@ VoxelContext = Annotated[
 ]
 """Voxels around a block, order z, y, x."""
 
-NanometreVector = Annotated[tuple[int, int, int], Readable("[z, y, x] in nanometres (3 whole numbers)")]
+
+def plain_number(value: float) -> float:
+    """A number as JSON should have it: 8, not 8.0; fractions as they are."""
+    return int(value) if float(value).is_integer() else float(value)
+
+
+_AS_WRITTEN = (AfterValidator(plain_number), PlainSerializer(plain_number, return_type=int | float))
+
+Nanometres = Annotated[float, Field(allow_inf_nan=False), *_AS_WRITTEN]
+"""A length; fractions are allowed, and whole numbers stay whole ones in files and hashes."""
+
+NanometreVector = Annotated[
+    tuple[Nanometres, Nanometres, Nanometres], Readable("[z, y, x] in nanometres (3 numbers, fractions allowed)")
+]
 """A position in nanometres, order z, y, x."""
 
+NanometreExtent = Annotated[float, Field(gt=0, allow_inf_nan=False), *_AS_WRITTEN]
+
 NanometreShape = Annotated[
-    tuple[Positive, Positive, Positive], Readable("[z, y, x] in nanometres (3 whole numbers ≥ 1)")
+    tuple[NanometreExtent, NanometreExtent, NanometreExtent],
+    Readable("[z, y, x] in nanometres (3 numbers > 0, fractions allowed)"),
 ]
-"""An extent in nanometres, order z, y, x; each at least 1."""
+"""An extent in nanometres, order z, y, x; each above 0."""
 
 Offset = VoxelVector
 """An affinity offset in voxels, order z, y, x."""

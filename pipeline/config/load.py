@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError
 from .mistakes import first_mistake
+from .paths import absolute
 from .root import Config
 
 
@@ -25,7 +26,8 @@ def load_config(config: str | Path | Mapping[str, Any], overrides: Mapping[str, 
             text where they are not JSON.
 
     Returns:
-        The validated config, with `run_directory` as an absolute path.
+        The validated config, with `run_directory` and all other paths absolute. Relative ones count from the current
+        directory, or from that of a run; in a file whose `run_directory` is `.`, first from the folder of the file.
 
     Raises:
         UserError: the file is missing or no JSON, a key is unknown, a value has the wrong type or range.
@@ -38,7 +40,8 @@ def load_config(config: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     parsed = parse_config(document)
     base = folder if parsed.run_directory == "." else Path.cwd()
     run_directory = (base / Path(parsed.run_directory).expanduser()).resolve()
-    return parsed.model_copy(update={"run_directory": str(run_directory)})
+    folders = dict.fromkeys((base, Path.cwd(), run_directory))
+    return parse_config({**absolute(document, tuple(folders)), "run_directory": str(run_directory)})
 
 
 def parse_config(document: dict[str, Any]) -> Config:

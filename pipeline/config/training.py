@@ -81,9 +81,9 @@ class TargetsConfig(Section):
     """Weight of a pair of two background voxels, as a multiple of that of a pair within an object. Default: the one of
     any pair that does not belong together, all of which have as much weight as all that do. Where objects lie on a
     wide background, 1 lets the boundaries between objects keep their say, and objects end where they do."""
-    unlabelled_id: NonNegative | None = None
-    """A label value that means "not annotated": no loss there. Label 0 is background, not unknown, unless named
-    here."""
+    unlabelled_id: int | None = None
+    """A label value that means "not annotated": no loss there. Any whole number, such as -1 or 18446744073709551615
+    (2^64 - 1). Label 0 is background, not unknown, unless named here."""
 
 
 class ScheduleConfig(Section):

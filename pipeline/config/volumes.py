@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Fraction, NanometreShape, NanometreVector, Probability, Readable, Section, VoxelShape, VoxelVector
+from .base import (
+    Fraction,
+    NanometreShape,
+    NanometreVector,
+    NonNegative,
+    Positive,
+    Probability,
+    Readable,
+    Section,
+    VoxelShape,
+    VoxelVector,
+)
 
 
 class ChosenSections(Section):
@@ -20,33 +31,59 @@ class ChosenSections(Section):
 
 
 class FileSource(Section):
-    """A volume in a file: TIFF stack (file or folder), HDF5, N5 or zarr."""
+    """A volume in files, here or elsewhere: zarr 2 or 3 (OME-NGFF too), N5 and neuroglancer precomputed are read where
+    they are; TIFF stacks (file or folder), HDF5 and npy are converted into the run first.
+    """
 
     kind: Literal["file"] = "file"
-    path: str
-    """The file or folder that holds the raw volume. `~` and `${VARIABLES}` are expanded."""
+    path: Annotated[str, Field(min_length=1)]
+    """The file, folder or URL (`file://`, `http://`, `https://`, `s3://`, `gs://`) of the raw volume or of the
+    container that holds it. `~` and `${VARIABLES}` are expanded. A relative path counts from the current directory; in a
+    `config.json` whose `run_directory` is `.`, from the folder of that file."""
+    format: Literal["zarr2", "zarr3", "n5", "precomputed", "hdf5", "tiff", "npy"] | None = None
+    """How `path` is stored. Default: recognised by what lies there."""
     raw: str | None = None
-    """Dataset inside an HDF5, N5 or zarr container that holds the raw intensities, for example `volumes/raw`.
-    Default: the one dataset called `raw`, `volumes/raw` or `main`. Leave out for TIFF."""
+    """Dataset inside a container that holds the raw intensities, for example `volumes/raw`; an array or a pyramid.
+    Default: the container itself if it is an array or a pyramid, or the one dataset called `raw`, `volumes/raw` or
+    `main`. Leave out for TIFF."""
     labels_path: str | None = None
-    """The file or folder that holds the labels, if it is another one than `path`."""
+    """The file, folder or URL that holds the labels, if it is another one than `path`."""
     labels: str | None = None
-    """Dataset that holds the labels. Default: `labels`, `volumes/labels/neuron_ids` or `stack` if there is one, or the
-    only dataset of `labels_path`; otherwise the volume is unlabelled. With a TIFF `labels_path`, leave out. A table
-    `transforms` beside `stack` merges supervoxels into bodies (FlyEM's layout)."""
+    """Dataset that holds the labels. Default: `labels`, `volumes/labels/neuron_ids` or `stack` if there is one, the one
+    label image of an OME-NGFF container, or the only dataset of `labels_path`; otherwise the volume is unlabelled. With
+    a TIFF `labels_path`, leave out. A table `transforms` beside `stack` merges supervoxels into bodies (FlyEM's
+    layout). Labels may cover a part of raw, at an offset of their own, and may be coarser by whole factors; the rest
+    counts as not annotated. `""`: read no labels."""
     mask_path: str | None = None
-    """The file or folder that holds the mask, if it is another one than `path`."""
+    """The file, folder or URL that holds the mask, if it is another one than `path`."""
     mask: str | None = None
     """Dataset that is non-zero where the volume is to be used: for training, scores, and blocks to segment
     (`predict.skip_empty`). Default: the only dataset of `mask_path`; without one, the volume is used everywhere. With a
-    TIFF `mask_path`, leave out."""
+    TIFF `mask_path`, leave out. Where it does not cover raw, raw is not used."""
+    level: int | str | None = None
+    """Level of raw's pyramid, by its number (0 is the finest) or its path. Labels and mask are taken from the level of
+    theirs that fits. Default: the finest."""
+    channel: NonNegative | None = None
+    """Which channel to read, if there are several, counted from 0."""
+    time: NonNegative | None = None
+    """Which point in time to read, if there are several, counted from 0."""
     voxel_size: NanometreShape | None = None
-    """Size of a voxel in nanometres, order z, y, x. Required where the file does not say it."""
+    """Size of a voxel of raw in nanometres, order z, y, x; overrides what the data say. Required where they do not."""
     offset: NanometreVector | None = None
-    """Position of the first voxel in nanometres. Default: what the file says, otherwise 0."""
+    """Position of raw's first voxel in nanometres; overrides what the data say, of labels and mask too, which then
+    begin where raw begins. Default: what the data say, otherwise 0."""
     axes: str | None = None
-    """Order of the stored axes, for example `zyx` or `xyz`; `n` instead of `z` counts separate images. Default: what
-    the file says, otherwise `zyx`."""
+    """Order of the stored axes, the slowest first, one letter each: `z`, `y`, `x`, `c` for channels and `t` for time,
+    for example `zyx`, `xyz` or `tczyx`; `n` instead of `z` counts separate images. Default: what the data say,
+    otherwise `zyx`."""
+    intensity: Literal["auto", "dtype", "percentiles"] | tuple[float, float] = "auto"
+    """Which intensities of raw are black and white for the networks: `dtype` for the full range of its type, `[low,
+    high]`, or `percentiles`, measured once on a sample and written into the run. `auto`: the full range for 8 bits
+    without sign, `percentiles` for all others."""
+    copy_: Annotated[bool, Field(alias="copy")] = False
+    """Copy the volume into the run although it could be read where it is."""
+    samples: Positive = 16
+    """Of a volume that is read where it is, so many chunks are looked at to tell whether it has changed."""
     sections: ChosenSections | None = None
     """Import only some of the sections. Default: all."""
 
@@ -150,13 +187,13 @@ class VolumesConfig(Section):
     validate_: Annotated[Region | None, Field(alias="validate")] = None
     """A labelled region that training never sees: validation during training, choice of the threshold, scores."""
     segment: Region
-    """The region that is predicted and segmented; its source is imported into `volume.zarr`."""
+    """The region that is predicted and segmented; if its source has to be converted, it goes into `volume.zarr`."""
     images: bool = False
     """The sections are separate images: nothing crosses from one to the next. Networks are 2D, all offsets have z = 0
     (`predict.offsets` start with [0,-1,0], [0,0,-1]), fragments and graph stay within sections, the same label in two
     sections is two objects, and scores are means over the images."""
     import_block: VoxelShape = (32, 256, 256)
-    """Volumes are imported in blocks of this many voxels; also the chunk shape of the imported arrays."""
+    """Volumes are converted in blocks of this many voxels; also the chunk shape of the converted arrays."""
 
     @model_validator(mode="after")
     def _sources_exist(self) -> VolumesConfig:

@@ -1,32 +1,38 @@
-"""File sources: open raw, labels and mask, put their axes in order, and refuse whatever is ambiguous."""
+"""File sources that are converted: open raw, labels and mask whatever their format, and refuse what is ambiguous."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import h5py
 import numpy as np
 from funlib.geometry import Coordinate
 
-from ..config import ChosenSections, FileSource
+from ..config import ChosenSections as SectionsConfig
+from ..config import FileSource
 from ..errors import UserError
-from .containers import OpenContainer, StoredArray, listing, open_hdf5, open_n5, open_zarr
-from .metadata import whole_nanometres, zyx_order
-from .ordered import ChosenArray, FileReader, OrderedArray
-from .source import DTYPES, OpenSource
+from ..volumes.aligned import Aligned
+from ..volumes.axes import choose_axes
+from ..volumes.containers import Found
+from ..volumes.file_arrays import FileArray, open_hdf5
+from ..volumes.formats import IN_PLACE, Node, look
+from ..volumes.locations import Location
+from ..volumes.opening import Wanted, open_at
+from ..volumes.placement import Placement, combined
+from ..volumes.placing import statements
+from ..volumes.sources import DATASETS, Source, SourceFiles, stored_label_type
+from ..volumes.tensors import read_whole
+from ..volumes.volume import Volume
+from .ordered import ChosenSections, FileReader
+from .source import OpenSource
 from .stamps import stamp
-from .tiff import is_tiff, open_tiff
+from .supervoxels import STACK, TABLE, Bodies
+from .tiff import open_tiff
 
-RAW_NAMES = ("raw", "volumes/raw", "main")
-"""Datasets that are taken for raw intensities when the config names none."""
-LABEL_NAMES = ("labels", "volumes/labels/neuron_ids", "stack")
-"""Datasets that are taken for labels when the config names none."""
+PATHS = ("path", "labels_path", "mask_path")
 
 
 @dataclass(frozen=True)
@@ -36,19 +42,47 @@ class FileOpener:
     Attributes:
         source: its config section.
         where: dotted path of that section.
+        unlabelled_id: the label that means "not annotated".
     """
 
     source: FileSource
     where: str
+    unlabelled_id: int | None = None
+    all_datasets: bool = field(default=True, kw_only=True)
+    """Whether volumes that can be read where they are are converted, too."""
 
     def identity(self) -> dict[str, Any] | None:
-        """Size and modification time of the files; None if they are gone."""
-        source = self.source
-        paths = [("path", source.path), ("labels_path", source.labels_path), ("mask_path", source.mask_path)]
+        """Size and modification time of files, and of arrays of chunks what tells whether they changed; None if they
+        are gone.
+        """
         try:
-            return {key: stamp(_expand(text, f"{self.where}.{key}")) for key, text in paths if text is not None}
+            stamps = self.stamps(of_chunks=False)
+            if all(key in stamps for key in PATHS if getattr(self.source, key) is not None):
+                return stamps
+            files = SourceFiles(self.source, self.where)
+            found = {"raw": files.raw(), "mask": files.mask()}
+            found["labels"] = files.labels(found["raw"]) if found["raw"] is not None else None
+            chunked = {name: v for name, v in found.items() if v is not None and v.found.array.format in IN_PLACE}
+            volumes = {name: volume.identity(self.source.samples) for name, volume in sorted(chunked.items())}
+            return {**stamps, "volumes": volumes}
         except (UserError, OSError, ValueError):
             return None
+
+    def stamps(self, of_chunks: bool) -> dict[str, Any]:
+        """Name, size and modification time of the files.
+
+        Args:
+            of_chunks: also of those that describe arrays of chunks, as imports of earlier versions noted them.
+        """
+        found = {}
+        for key in PATHS:
+            text = getattr(self.source, key)
+            if text is None:
+                continue
+            location = Location.of(text, where=f"{self.where}.{key}")
+            if location.is_local and (of_chunks or not _is_chunked(location)):
+                found[key] = stamp(location.file)
+        return found
 
     @contextmanager
     def open(self) -> Iterator[OpenSource]:
@@ -58,162 +92,198 @@ class FileOpener:
             UserError: anything is missing or ambiguous.
         """
         with ExitStack() as stack:
-            main = stack.enter_context(open_any(_expand(self.source.path, f"{self.where}.path"), f"{self.where}.path"))
-            stored = self._find_all(stack, main)
-            readers = {dataset: self._ordered(dataset, array, stored["raw"]) for dataset, array in stored.items()}
-            for dataset, reader in readers.items():
-                self._check(dataset, reader, readers["raw"])
+            files = SourceFiles(self.source, self.where, _Opener(stack, self.where))
+            found = files.all()
             if self.source.sections is not None:
-                chosen = chosen_sections(main, self.source.sections, readers["raw"], f"{self.where}.sections")
-                readers = {name: ChosenArray(reader.stored, reader.order, chosen) for name, reader in readers.items()}
-            voxel_size = self._voxel_size(readers)
-            yield OpenSource(
-                shape=readers["raw"].shape,
-                voxel_size=voxel_size,
-                offset=self._offset(readers),
-                dtypes={dataset: _stored_dtype(dataset, reader) for dataset, reader in readers.items()},
-                reader=FileReader(readers, self.where),
-                chunks=Coordinate(max(sizes) for sizes in zip(*(r.chunks for r in readers.values()), strict=True)),
-            )
+                found = _only_chosen(found, self.source.sections, f"{self.where}.sections")
+            names = [n for n in DATASETS if self.all_datasets or not files.is_in_place(n)]
+            yield self._opened(found, names)
 
-    def _find_all(self, stack: ExitStack, main: OpenContainer | StoredArray) -> dict[str, StoredArray]:
-        source, where = self.source, self.where
-        raw = _required(_find(main, source.raw, RAW_NAMES, f"{where}.raw"), main, f"{where}.raw")
-        found = {"raw": raw}
-        labels = self._find_labels(stack, main)
-        if labels is not None and labels.name == raw.name:
-            raise UserError(f"{raw.name} cannot be both raw and labels", f"{where}.labels")
-        if labels is not None:
-            found["labels"] = labels
-        mask = self._find_mask(stack, main)
-        if mask is not None:
-            found["mask"] = mask
-        return found
+    def _opened(self, found: Source, names: list[str]) -> OpenSource:
+        """The source as it is stored: what has raw's voxels together, what has other ones apart."""
+        raw = found.raw
+        together = {"raw": raw} if "raw" in names else {}
+        apart: list[OpenSource] = []
+        for name, part in (("labels", found.labels), ("mask", found.mask)):
+            if part is None or name not in names:
+                continue
+            if (
+                part.begin == Coordinate(0, 0, 0)
+                and part.factor == Coordinate(1, 1, 1)
+                and part.volume.shape == raw.shape
+            ):
+                together[name] = part.volume
+            else:
+                offset = (o + b * s for o, b, s in zip(raw.offset, part.begin, raw.voxel_size, strict=True))
+                size = (s * f for s, f in zip(raw.voxel_size, part.factor, strict=True))
+                apart.append(self._part({name: part.volume}, part.volume.shape, _three(size), _three(offset)))
+        opened = self._part(together, raw.shape, raw.voxel_size, raw.offset)
+        return replace(opened, others=tuple(apart), source=found)
 
-    def _find_mask(self, stack: ExitStack, main: OpenContainer | StoredArray) -> StoredArray | None:
-        """The mask: in the file that the config names, or the dataset that it names."""
-        key, path_key = f"{self.where}.mask", f"{self.where}.mask_path"
-        if self.source.mask_path is not None:
-            other = stack.enter_context(open_any(_expand(self.source.mask_path, path_key), path_key))
-            return _required(_find(other, self.source.mask, (), key) or _only_array(other), other, key)
-        return None if self.source.mask is None else _required(_find(main, self.source.mask, (), key), main, key)
+    def _part(
+        self,
+        volumes: dict[str, Volume],
+        shape: Coordinate,
+        voxel_size: tuple[float, float, float],
+        offset: tuple[float, float, float],
+    ) -> OpenSource:
+        dtypes = {name: self._stored_type(name, volume.dtype) for name, volume in volumes.items()}
+        chunks = [volume.chunks for volume in volumes.values()] or [Coordinate(1, 1, 1)]
+        return OpenSource(
+            shape=shape,
+            voxel_size=voxel_size,
+            offset=offset,
+            dtypes=dtypes,
+            reader=FileReader(volumes, dtypes, self.unlabelled_id, self.where),
+            chunks=Coordinate(max(sizes) for sizes in zip(*chunks, strict=True)),
+        )
 
-    def _find_labels(self, stack: ExitStack, main: OpenContainer | StoredArray) -> StoredArray | None:
-        """The labels: in the file that the config names, otherwise beside raw, if anywhere."""
-        key = f"{self.where}.labels"
-        if self.source.labels_path is not None:
-            path_key = f"{self.where}.labels_path"
-            other = stack.enter_context(open_any(_expand(self.source.labels_path, path_key), path_key))
-            found = _find(other, self.source.labels, LABEL_NAMES, key) or _only_array(other)
-            return _required(found, other, key)
-        if isinstance(main, OpenContainer):
-            return main.find(self.source.labels, LABEL_NAMES, key) if main.names() != [""] else None
-        if self.source.labels is not None:
-            raise UserError("a TIFF stack has no datasets; name the file of the labels in labels_path", key)
-        return None
+    def _stored_type(self, name: str, dtype: np.dtype) -> np.dtype:
+        if name == "raw":
+            return dtype
+        return stored_label_type(dtype, self.unlabelled_id) if name == "labels" else np.dtype(np.uint8)
 
-    def _ordered(self, dataset: str, array: StoredArray, raw: StoredArray) -> OrderedArray:
-        key = f"{self.where}.{dataset}"
-        if len(array.array.shape) != 3:
+
+@dataclass(frozen=True)
+class _Opener:
+    """Opens volumes of every format; files are closed with the stack."""
+
+    stack: ExitStack
+    where: str
+
+    def __call__(self, location: Location, wanted: Wanted) -> Volume | None:
+        if is_tiff_at(location, wanted):
+            return self._tiff(location, wanted)
+        if location.is_local and location.file.is_file() and look(location) is None:
             raise UserError(
-                f"{array.name} has {len(array.array.shape)} axes {tuple(array.array.shape)}; a volume has three: z,"
-                " y, x",
-                key,
+                f"{location.name} is no TIFF stack, HDF5 or npy file, N5, zarr or precomputed container (or is"
+                " damaged)",
+                wanted.path("path"),
             )
-        axes = self.source.axes or array.placement.axes or raw.placement.axes or "zyx"
-        where = f"{self.where}.axes" if self.source.axes else f"{array.name}, attribute axes"
-        order = zyx_order(axes, where)
-        if array.reverse and self.source.axes is None and axes != "zyx":
-            raise UserError(
-                f"{array.name} states axes, but N5 writers list them in different orders; set axes in the config (zyx"
-                " for volumes whose N5 dimensions are x, y, z)",
-                f"{self.where}.axes",
-            )
-        return OrderedArray(array, order)
+        volume = open_at(location, wanted)
+        if volume is None:
+            return None
+        stored = getattr(volume.array, "stored", None)
+        if isinstance(stored, h5py.Dataset):
+            self.stack.callback(stored.file.close)
+        return _merged(volume) if wanted.key == "labels" else volume
 
-    def _check(self, dataset: str, reader: OrderedArray, raw: OrderedArray) -> None:
-        key = f"{self.where}.{dataset}"
-        if dataset == "raw" and reader.dtype.newbyteorder("=").name not in DTYPES["raw"]:
-            raise UserError(
-                f"{reader.name} is {reader.dtype.name}; raw intensities must be uint8 or uint16: scale them to 0..255"
-                " or 0..65535, without NaN, and save them as such",
-                key,
+    def _tiff(self, location: Location, wanted: Wanted) -> Volume:
+        key = wanted.path(wanted.key)
+        if wanted.dataset is not None:
+            cure = "name the file of the labels in labels_path" if wanted.key == "labels" else "leave this out"
+            raise UserError(f"{location.name} is a TIFF stack and has no datasets; {cure}", key)
+        opened = self.stack.enter_context(open_tiff(location.file, wanted.path("path")))
+        array = opened.array
+        found = Found(Node(location, "tiff", True, opened.metadata))
+        choice = choose_axes(array.shape, None, opened.name, axes=wanted.axes, where=wanted.where)
+        chunks = (1, *array.shape[1:])
+        placement = Placement(None)
+        if wanted.placed:
+            placement = combined(
+                statements(found, choice),
+                opened.name,
+                voxel_size=wanted.voxel_size,
+                offset=wanted.offset,
+                where=wanted.where,
             )
-        if dataset == "labels" and reader.dtype.kind not in "ui":
-            raise UserError(
-                f"{reader.name} is {reader.dtype.name}; labels must be whole numbers, one per neurite: save them as"
-                " uint32 or uint64",
-                key,
-            )
-        if dataset == "mask" and reader.dtype.kind not in "uib":
-            raise UserError(f"{reader.name} is {reader.dtype.name}; a mask must be of whole numbers or bool", key)
-        if reader.shape != raw.shape:
-            raise UserError(
-                f"{reader.name} has {tuple(reader.shape)} voxels (z, y, x), but {raw.name} has {tuple(raw.shape)};"
-                " they must agree",
-                key,
-            )
-
-    def _voxel_size(self, readers: dict[str, OrderedArray]) -> Coordinate:
-        key = f"{self.where}.voxel_size"
-        if self.source.voxel_size is not None:
-            return Coordinate(self.source.voxel_size)
-        stated = {}
-        for reader in readers.values():
-            if reader.voxel_size is not None:
-                stated[reader.name] = reader.voxel_size
-        if not stated:
-            raise UserError(
-                f"{readers['raw'].name} does not say its voxel size; give it in nanometres, order z, y, x, for"
-                " example [40, 4, 4]",
-                key,
-            )
-        if len(set(stated.values())) > 1:
-            told = ", ".join(f"{name}: {list(size)} nm" for name, size in stated.items())
-            raise UserError(f"the datasets state different voxel sizes ({told}); set voxel_size", key)
-        name, size = next(iter(stated.items()))
-        return whole_nanometres(size, "voxel size", name, key)
-
-    def _offset(self, readers: dict[str, OrderedArray]) -> Coordinate:
-        key = f"{self.where}.offset"
-        if self.source.offset is not None:
-            return Coordinate(self.source.offset)
-        raw = readers["raw"].offset or (0.0, 0.0, 0.0)
-        for reader in readers.values():
-            if reader.offset is not None and reader.offset != raw:
-                raise UserError(
-                    f"{reader.name} lies at {list(reader.offset)} nm, but {readers['raw'].name} at {list(raw)} nm;"
-                    " crop them to one region, or set offset if the file is wrong",
-                    key,
-                )
-        return whole_nanometres(raw, "offset", readers["raw"].name, key)
+        return Volume(FileArray(array, choice, chunks, opened.name), placement, found, choice, tuple(array.shape))
 
 
-def chosen_sections(
-    main: OpenContainer | StoredArray, wanted: ChosenSections, raw: OrderedArray, where: str
-) -> np.ndarray:
+def is_tiff_at(location: Location, wanted: Wanted) -> bool:
+    """Whether a location is a TIFF file, or a folder that is no container: of TIFF files, then."""
+    if not location.is_local or not location.file.exists():
+        return False
+    node = look(location, wanted.format)
+    if location.file.is_dir():
+        plain = node is None and wanted.dataset is None
+        return plain and not any(look(location.child(name)) is not None for name in wanted.candidates)
+    if node is None and location.file.suffix.lower() in (".tif", ".tiff"):
+        return True
+    return node is not None and node.format == "tiff"
+
+
+def _is_chunked(location: Location) -> bool:
+    node = look(location)
+    if node is not None:
+        return node.format in IN_PLACE
+    return any(look(location.child(name)) is not None for name in ("raw", "labels", "volumes"))
+
+
+def _merged(labels: Volume) -> Volume:
+    """Labels, or their bodies if they are supervoxels and a table that merges them lies beside them."""
+    location = labels.found.array.location
+    if location.path.rpartition("/")[2] != STACK or location.parent is None:
+        return labels
+    if isinstance(labels.array, FileArray):
+        table = labels.array.stored.parent.get(TABLE) if labels.found.array.format == "hdf5" else None
+        if table is None:
+            return labels
+        bodies = Bodies.of(labels.array.stored, np.asarray(table[:]), labels.name)
+        return replace(labels, array=replace(labels.array, stored=bodies))
+    node = look(location.parent.child(TABLE), labels.found.array.format)
+    if node is None:
+        return labels
+    return replace(labels, array=_MergedArray(labels.array, Bodies.of(labels.array, read_whole(node), labels.name)))
+
+
+@dataclass(frozen=True)
+class _MergedArray:
+    """Supervoxels of an array of chunks that are merged into bodies as they are read; see `VoxelArray`."""
+
+    array: Any
+    bodies: Bodies
+
+    shape = property(lambda self: self.array.shape)
+    dtype = property(lambda self: self.bodies.dtype)
+    chunks = property(lambda self: self.array.chunks)
+    shards = property(lambda self: self.array.chunks)
+
+    def read(self, box: Any) -> np.ndarray:
+        """The bodies of a box."""
+        return self.bodies.merged(self.array.read(box))
+
+    def write(self, box: Any, data: np.ndarray) -> None:
+        """Sources are only read."""
+        raise ValueError("supervoxels are opened to be read only")
+
+
+def _only_chosen(found: Source, wanted: SectionsConfig, where: str) -> Source:
+    chosen = chosen_sections(found.raw, wanted, where)
+
+    def cut(volume: Volume) -> Volume:
+        return replace(volume, array=ChosenSections(volume.array, chosen))
+
+    def cut_part(part: Aligned | None) -> Aligned | None:
+        if part is None:
+            return None
+        if part.volume.shape != found.raw.shape:
+            raise UserError(f"{part.volume.name} must cover all of raw, so that its sections can be chosen", where)
+        return replace(part, volume=cut(part.volume), raw=raw)
+
+    raw = cut(found.raw)
+    return Source(raw, cut_part(found.labels), cut_part(found.mask))
+
+
+def chosen_sections(raw: Volume, wanted: SectionsConfig, where: str) -> np.ndarray:
     """The numbers of the sections to import, (n,) int64, ascending.
 
     Args:
-        main: the opened file.
-        wanted: the list of numbers in it, and the number that counts.
-        raw: the intensities, whose sections are listed.
+        raw: the intensities, whose sections are listed beside it.
+        wanted: the list of numbers in the same container, and the number that counts.
         where: dotted path of the config section.
 
     Raises:
         UserError: there is no such list, it does not fit, or no section has the number.
     """
     key = f"{where}.dataset"
-    if not isinstance(main, OpenContainer):
-        raise UserError(f"{main.name} is a TIFF stack and has no datasets that could choose sections", key)
-    found = _required(main.find(wanted.dataset, (), key), main, key).array
-    if found.shape != (raw.shape[0],) or np.dtype(found.dtype).kind not in "uib":
+    numbers = _numbers(raw, wanted.dataset, key)
+    if numbers.shape != (raw.shape[0],) or numbers.dtype.kind not in "uib":
         raise UserError(
-            f"{wanted.dataset} is {np.dtype(found.dtype).name} of shape {tuple(found.shape)}; expected one whole "
+            f"{wanted.dataset} is {numbers.dtype.name} of shape {tuple(numbers.shape)}; expected one whole "
             f"number for each of the {raw.shape[0]} sections of {raw.name}",
             key,
         )
-    numbers = np.asarray(found[:])
     chosen = np.flatnonzero(numbers == wanted.equals)
     if len(chosen) == 0:
         present = ", ".join(str(number) for number in np.unique(numbers)[:10])
@@ -221,57 +291,25 @@ def chosen_sections(
     return chosen
 
 
-def open_any(path: Path, where: str) -> AbstractContextManager[OpenContainer | StoredArray]:
-    """Open a file or folder by what it is: a container of datasets, or a TIFF stack, which is one array.
-
-    Raises:
-        UserError: it does not exist, or is of an unknown kind.
-    """
-    if not path.exists():
-        raise UserError(f"there is no file {path}", where)
-    if path.is_dir():
-        if any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json")):
-            return open_zarr(path, where)
-        if (path / "attributes.json").exists() or path.suffix == ".n5":
-            return open_n5(path, where)
-        return open_tiff(path, where)
-    if is_tiff(path):
-        return open_tiff(path, where)
-    if h5py.is_hdf5(path):
-        return open_hdf5(path, where)
-    raise UserError(f"{path} is no TIFF stack, HDF5 file, N5 or zarr container (or is damaged)", where)
+def _numbers(raw: Volume, dataset: str, key: str) -> np.ndarray:
+    """An array of the container that holds raw."""
+    node = raw.found.array
+    if node.format == "hdf5":
+        path = raw.found.groups[-1][0].location.file
+        with open_hdf5(path, key) as file:
+            array = file.get(dataset)
+            if isinstance(array, h5py.Dataset):
+                return np.asarray(array[:])
+        raise UserError(f"{path} has no dataset {dataset!r}", key)
+    if node.format not in IN_PLACE:
+        raise UserError(f"{raw.name} is a TIFF stack and has no datasets that could choose sections", key)
+    for group, _ in raw.found.groups:
+        found = look(group.location.child(dataset), node.format)
+        if found is not None and found.is_array:
+            return read_whole(found)
+    raise UserError(f"{raw.name} has no dataset {dataset!r} beside it", key)
 
 
-def _find(
-    opened: OpenContainer | StoredArray, dataset: str | None, candidates: tuple[str, ...], key: str
-) -> StoredArray | None:
-    if isinstance(opened, OpenContainer):
-        return opened.find(dataset, candidates, key)
-    if dataset is not None:
-        raise UserError(f"{opened.name} is a TIFF stack and has no datasets; leave this out", key)
-    return opened
-
-
-def _required(found: StoredArray | None, opened: OpenContainer | StoredArray, key: str) -> StoredArray:
-    if found is None:
-        path, names = (opened.path, opened.names()) if isinstance(opened, OpenContainer) else (opened.name, [])
-        raise UserError(f"name the dataset to use; {path} has {listing(names)}", key)
-    return found
-
-
-def _only_array(opened: OpenContainer | StoredArray) -> StoredArray | None:
-    """The array of a container that holds a single one."""
-    names = opened.names() if isinstance(opened, OpenContainer) else []
-    return opened.get(names[0]) if isinstance(opened, OpenContainer) and len(names) == 1 else None
-
-
-def _stored_dtype(dataset: str, reader: OrderedArray) -> np.dtype:
-    return reader.dtype.newbyteorder("=") if dataset == "raw" else np.dtype(DTYPES[dataset][0])
-
-
-def _expand(text: str, where: str) -> Path:
-    expanded = os.path.expandvars(text)
-    missing = re.search(r"\$\{?(\w+)\}?", expanded)
-    if missing:
-        raise UserError(f"the environment variable {missing.group(1)} is not set (in {text!r})", where)
-    return Path(expanded).expanduser()
+def _three(values: Any) -> tuple[float, float, float]:
+    z, y, x = (float(value) for value in values)
+    return z, y, x

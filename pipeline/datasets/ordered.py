@@ -1,4 +1,4 @@
-"""Arrays of a file in z, y, x order, converted to what the import stores."""
+"""Volumes of a file as an import reads them: converted to what is stored, perhaps some sections only."""
 
 from __future__ import annotations
 
@@ -10,72 +10,41 @@ from funlib.geometry import Coordinate
 
 from ..errors import UserError
 from ..volumes import Box
-from .containers import StoredArray, read_stored
+from ..volumes.aligned import is_id
+from ..volumes.volume import Volume, VoxelArray
 
 
 @dataclass(frozen=True)
-class OrderedArray:
-    """A stored array read in z, y, x order, whatever the file's order is."""
-
-    stored: StoredArray
-    order: tuple[int, int, int]
-
-    @property
-    def name(self) -> str:
-        """Path of the file and of the dataset in it, for messages."""
-        return self.stored.name
-
-    @property
-    def shape(self) -> Coordinate:
-        """Extent in voxels."""
-        return Coordinate(self.stored.array.shape[axis] for axis in self.order)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Data type in the file."""
-        result: np.dtype = np.dtype(self.stored.array.dtype)
-        return result
-
-    @property
-    def chunks(self) -> Coordinate:
-        """Voxels that can only be decoded together."""
-        return Coordinate(self.stored.chunks[axis] for axis in self.order)
-
-    @property
-    def voxel_size(self) -> tuple[float, ...] | None:
-        """Nanometres, order z, y, x; None if the file does not say."""
-        return self._in_order(self.stored.placement.voxel_size)
-
-    @property
-    def offset(self) -> tuple[float, ...] | None:
-        """Nanometres, order z, y, x; None if the file does not say."""
-        return self._in_order(self.stored.placement.offset)
-
-    def _in_order(self, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        return None if values is None else tuple(values[axis] for axis in self.order)
-
-    def read(self, box: Box) -> np.ndarray:
-        """The voxels of a box."""
-        index = [slice(0)] * 3
-        for axis, part in zip(self.order, box.slices, strict=True):
-            index[axis] = part
-        return read_stored(self.stored.array, tuple(index), self.name).transpose(self.order)
-
-
-@dataclass(frozen=True)
-class ChosenArray(OrderedArray):
-    """Some sections of a stored array, one after the other.
+class ChosenSections:
+    """Some sections of an array, one after the other; see `VoxelArray`.
 
     Attributes:
-        sections: (n,) their numbers in the file, ascending.
+        array: all sections, (z, y, x).
+        sections: (n,) the numbers of those chosen, ascending.
     """
 
+    array: VoxelArray
     sections: np.ndarray
 
     @property
-    def shape(self) -> Coordinate:
-        """Extent in voxels of the chosen sections."""
-        return Coordinate(len(self.sections), *super().shape[1:])
+    def shape(self) -> tuple[int, ...]:
+        """Extents of the chosen sections."""
+        return (len(self.sections), *self.array.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the voxels."""
+        return self.array.dtype
+
+    @property
+    def chunks(self) -> tuple[int, int, int]:
+        """Voxels that can only be decoded together."""
+        return self.array.chunks
+
+    @property
+    def shards(self) -> tuple[int, int, int]:
+        """As `chunks`."""
+        return self.array.chunks
 
     def read(self, box: Box) -> np.ndarray:
         """The voxels of a box, counted in chosen sections. Every chunk is decoded once."""
@@ -86,31 +55,56 @@ class ChosenArray(OrderedArray):
     def _read_part(self, sections: np.ndarray, box: Box) -> np.ndarray:
         first, last = int(sections[0]), int(sections[-1])
         around = Box(Coordinate(first, *box.begin[1:]), Coordinate(last + 1, *box.end[1:]))
-        result: np.ndarray = super().read(around)[sections - first]
+        result: np.ndarray = self.array.read(around)[sections - first]
         return result
+
+    def write(self, box: Box, data: np.ndarray) -> None:
+        """Files are only read."""
+        raise ValueError("sections of a file are opened to be read only")
 
 
 @dataclass(frozen=True)
 class FileReader:
-    """Raw, labels and mask of a file source, read together; see `BoxReader`."""
+    """Volumes of a file source that have the same voxels, read together; see `BoxReader`.
 
-    readers: Mapping[str, OrderedArray]
+    Attributes:
+        volumes: by the dataset that they become.
+        dtypes: to store.
+        unlabelled_id: the one label that may be negative.
+        where: dotted path of the source's section.
+    """
+
+    volumes: Mapping[str, Volume]
+    dtypes: Mapping[str, np.dtype]
+    unlabelled_id: int | None
     where: str
 
     def read(self, box: Box) -> dict[str, np.ndarray]:
         """The voxels of a box per dataset, in the types to store."""
-        return {dataset: self._converted(dataset, reader.read(box), box) for dataset, reader in self.readers.items()}
+        return {name: self._converted(name, volume.read(box), box) for name, volume in self.volumes.items()}
 
     def _converted(self, dataset: str, data: np.ndarray, box: Box) -> np.ndarray:
         if dataset == "raw":
-            return data.astype(data.dtype.newbyteorder("="), copy=False)
+            if data.dtype.kind == "f" and not np.isfinite(data).all():
+                raise UserError(
+                    f"{self.volumes[dataset].name} has NaN or infinite intensities between voxels {tuple(box.begin)}"
+                    f" and {tuple(box.end)}; write numbers in their place, 0 where nothing is",
+                    f"{self.where}.raw",
+                )
+            return data
         if dataset == "mask":
             result: np.ndarray = (data != 0).astype(np.uint8)
             return result
-        if data.dtype.kind == "i" and data.min() < 0:
+        if data.dtype.kind == "i":
+            self._refuse_negative(dataset, data, box)
+        return data.astype(self.dtypes[dataset])
+
+    def _refuse_negative(self, dataset: str, data: np.ndarray, box: Box) -> None:
+        ids = data if self.unlabelled_id is None else data[~is_id(data, self.unlabelled_id)]
+        if ids.size and ids.min() < 0:
             raise UserError(
-                f"labels must not be negative, but {self.readers[dataset].name} has {data.min()} between voxels"
-                f" {tuple(box.begin)} and {tuple(box.end)}; write 0 for background",
+                f"labels must not be negative, but {self.volumes[dataset].name} has {ids.min()} between voxels"
+                f" {tuple(box.begin)} and {tuple(box.end)}; write 0 for background, or set targets.unlabelled_id to it"
+                " if it means that a voxel is not annotated",
                 f"{self.where}.labels",
             )
-        return data.astype(np.uint64)

@@ -11,9 +11,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..volumes import Box
-
-DTYPES: Mapping[str, tuple[str, ...]] = {"raw": ("uint8", "uint16"), "labels": ("uint64",), "mask": ("uint8",)}
-"""The datasets that an import may write, and the types they may have there."""
+from ..volumes.sources import Source
 
 
 @dataclass(frozen=True)
@@ -22,17 +20,21 @@ class OpenSource:
 
     Attributes:
         shape: extent in voxels, common to all its datasets.
-        voxel_size, offset: nanometres.
+        voxel_size, offset: nanometres; fractions are allowed.
         dtypes: type to store, per dataset that the source has (`raw`, perhaps `labels`, `mask`).
         chunks: voxels of the source that can only be decoded together.
+        others: datasets with other voxels: labels or a mask that cover a part of raw, or are coarser.
+        source: its volumes as they lie in files, if it has any.
     """
 
     shape: Coordinate
-    voxel_size: Coordinate
-    offset: Coordinate
+    voxel_size: tuple[float, float, float]
+    offset: tuple[float, float, float]
     dtypes: Mapping[str, np.dtype]
     reader: BoxReader
     chunks: Coordinate = field(default_factory=lambda: Coordinate(1, 1, 1))
+    others: tuple[OpenSource, ...] = ()
+    source: Source | None = None
 
 
 class BoxReader(Protocol):

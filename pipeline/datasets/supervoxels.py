@@ -57,7 +57,14 @@ class Bodies:
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
         """The bodies of a box; 0 stays 0."""
-        stored = np.asarray(self.array[index])
+        return self.merged(np.asarray(self.array[index]))
+
+    def merged(self, stored: np.ndarray) -> np.ndarray:
+        """The bodies of supervoxels; 0 stays 0.
+
+        Raises:
+            UserError: a supervoxel has no body.
+        """
         unique, inverse = np.unique(stored, return_inverse=True)
         place = np.searchsorted(self.supervoxels, unique).clip(max=len(self.supervoxels) - 1)
         known = self.supervoxels[place] == unique

@@ -8,24 +8,37 @@ import math
 import re
 import struct
 import tempfile
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
 
 from ..errors import UserError
-from .containers import StoredArray
-from .metadata import Placement, length_in_nanometres
 
 SUFFIXES = (".tif", ".tiff")
 SLAB_IN_MEMORY = 256 * 2**20
 """Decoded sections beyond this many bytes are kept in a temporary file instead of memory."""
 DAMAGED = (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, struct.error)
 """What tifffile raises for files that are no TIFF or not all there."""
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array as a file holds it.
+
+    Attributes:
+        array: indexable like a numpy array, with `shape` and `dtype`.
+        name: the file, for messages.
+        metadata: what the file says about its voxel size, as `volumes.dialects.tiff` reads it.
+    """
+
+    array: Any
+    name: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -198,7 +211,7 @@ def _open_folder(folder: Path, where: str) -> StoredArray:
                 where,
             )
     array = Sections((len(files), *shape), dtype, lambda section: tifffile.imread(files[section]))
-    return StoredArray(array, str(folder), Placement(), (1, 1, 1))
+    return StoredArray(array, str(folder))
 
 
 def _section_type(file: Path, where: str) -> tuple[tuple[int, int], np.dtype]:
@@ -227,7 +240,7 @@ def _open_pages(file: tifffile.TiffFile, path: Path, where: str) -> StoredArray:
             " y, x",
             where,
         )
-    return StoredArray(_page_array(stack, path), str(path), _placement(file), (1, 1, 1))
+    return StoredArray(_page_array(stack, path), str(path), _metadata(file))
 
 
 def _page_array(stack: tifffile.TiffPageSeries, path: Path) -> np.ndarray | Sections:
@@ -245,43 +258,12 @@ def _page_array(stack: tifffile.TiffPageSeries, path: Path) -> np.ndarray | Sect
     return Sections((depth, height, width), np.dtype(stack.dtype), read_section)
 
 
-def _placement(file: tifffile.TiffFile) -> Placement:
-    voxel_size = _ome_voxel_size(file.ome_metadata) or _imagej_voxel_size(file)
-    return Placement(voxel_size=voxel_size)
-
-
-def _ome_voxel_size(xml: str | None) -> tuple[float, ...] | None:
-    """Voxel size in nanometres from OME-XML, if all three extents are there."""
-    if not xml:
-        return None
-    pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
-    if pixels is None:
-        return None
-    size = []
-    for axis in "ZYX":
-        extent = pixels.get(f"PhysicalSize{axis}")
-        unit = length_in_nanometres(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        if extent is None or unit is None or float(extent) <= 0:
-            return None
-        size.append(round(float(extent) * unit, 6))
-    return tuple(size)
-
-
-def _imagej_voxel_size(file: tifffile.TiffFile) -> tuple[float, ...] | None:
-    """Voxel size in nanometres as ImageJ stores it, if unit, spacing and resolution are all there."""
-    metadata = file.imagej_metadata or {}
-    unit = length_in_nanometres(metadata.get("unit"))
+def _metadata(file: tifffile.TiffFile) -> dict[str, Any]:
+    """What the file says about its voxel size."""
     tags = file.pages.first.tags
-    per_unit = [tags[name].value for name in ("YResolution", "XResolution") if name in tags]
-    if unit is None or "spacing" not in metadata or len(per_unit) != 2 or any(0 in pair for pair in per_unit):
-        return None
-    plane = [denominator / numerator for numerator, denominator in per_unit]
-    return _rounded([float(metadata["spacing"]) * unit, plane[0] * unit, plane[1] * unit])
-
-
-def _rounded(values: Sequence[float]) -> tuple[float, ...]:
-    """ImageJ stores the plane's resolution as a fraction of limited precision: undo its rounding."""
-    return tuple(round(value) if abs(value - round(value)) < 1e-3 * value else value for value in values)
+    names = {"y_resolution": "YResolution", "x_resolution": "XResolution"}
+    told: dict[str, Any] = {key: tags[name].value for key, name in names.items() if name in tags}
+    return {**told, "ome": file.ome_metadata, "imagej": file.imagej_metadata}
 
 
 def _section_format(shape: tuple[int, int], dtype: np.dtype) -> str:

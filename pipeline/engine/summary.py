@@ -106,12 +106,12 @@ def _log(outcome: Outcome) -> None:
 def describe_failure(task: BlockTask, failure: BlockFailure) -> str:
     """Where a failed block lies, its traceback unless the user can mend it, and how to look at it."""
     box = task.grid.block(failure.block).box
-    roi = task.grid.to_roi(box)
+    begin, end = task.grid.position(box.begin), task.grid.position(box.end)
     config = task.run.directory / "config.json"
-    position = ",".join(str(value) for value in roi.center)
+    position = ",".join(f"{(low + high) / 2:.10g}" for low, high in zip(begin, end, strict=True))
     return "\n".join(
         [
-            f"{task.name}: block {failure.block} at {_vector(roi.begin)} to {_vector(roi.end)} nm "
+            f"{task.name}: block {failure.block} at {_vector(begin)} to {_vector(end)} nm "
             f"(voxels {_vector(box.begin)} to {_vector(box.end)} of the region): {failure.error}",
             *(f"    {line}" for line in failure.trace.splitlines()),
             f"    look: {command_line('07_view.py', config, '--position', position)}",
@@ -119,8 +119,8 @@ def describe_failure(task: BlockTask, failure: BlockFailure) -> str:
     )
 
 
-def _vector(values: Sequence[int]) -> str:
-    return f"({', '.join(str(value) for value in values)})"
+def _vector(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.10g}' for value in values)})"
 
 
 def _of_empty(outcome: Outcome) -> str:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from funlib.geometry import Coordinate
 
 from ..config import EvaluateConfig
 from ..errors import UserError
 from ..rag import EdgeTable, open_rag
 from ..run import SEGMENTATIONS, Run, region_box, update_summary
-from ..volumes import Box, Volume, open_volume, volume_exists
+from ..volumes import Box, Volume, open_volume
+from ..volumes.aligned import Labels, Mask
 from .contingency import Contingency
 from .images import mean_image_scores, sections_of, sweep_images
 from .overlaps import LabelRules, count_overlaps
@@ -35,36 +35,34 @@ class Truth:
 
     Attributes:
         labels: the labelled volume.
-        mask: non-zero where it is to be used; None for everywhere.
-        region: the voxels that count, in voxels of `labels`.
-        unlabelled_id: a label that means "not annotated", besides 0.
+        mask: where it is to be used; None for everywhere.
+        region: the voxels that count, in voxels of raw.
+        segmented: the voxels of raw that segmentations cover.
         rules: which labels count as objects.
         images: every section is an image of its own.
     """
 
-    labels: Volume
-    mask: Volume | None
+    labels: Labels
+    mask: Mask | None
     region: Box
-    unlabelled_id: int | None
+    segmented: Box
     rules: LabelRules
     images: bool = False
 
     def read(self, box: Box) -> np.ndarray:
         """The labels of a box; 0 where they do not count."""
         labels = self.labels.read(box)
-        if self.unlabelled_id is not None:
-            labels = np.where(labels == self.unlabelled_id, 0, labels)
         if self.mask is not None:
-            labels = np.where(self.mask.read(box) > 0, labels, 0)
+            labels = np.where(self.mask.read(box) > 0, labels, np.uint64(0))
         return labels
 
     def count_against(self, segmentation: Volume) -> Contingency:
         """The contingency table of a segmentation that covers the region, its labelled voxels only."""
-        return count_overlaps(segmentation, self, self.region, shift=self._shift(segmentation), rules=self.rules)
+        return count_overlaps(segmentation, self, self.region, shift=self.segmented.begin, rules=self.rules)
 
     def count_images_against(self, segmentation: Volume) -> Iterator[Contingency]:
         """The contingency table of each image, its background included."""
-        shift, known = self._shift(segmentation), _Annotated(self)
+        shift, known = self.segmented.begin, _Annotated(self)
         for section in sections_of(self.region):
             yield count_overlaps(
                 segmentation, self, section, shift=shift, rules=self.rules, background=True, known=known
@@ -76,9 +74,6 @@ class Truth:
             return mean_image_scores(self.count_images_against(segmentation))
         return scores_of_table(self.count_against(segmentation))
 
-    def _shift(self, segmentation: Volume) -> Coordinate:
-        return (segmentation.offset - self.labels.offset) / self.labels.voxel_size
-
 
 @dataclass(frozen=True)
 class _Annotated:
@@ -88,9 +83,7 @@ class _Annotated:
 
     def read(self, box: Box) -> np.ndarray:
         """Whether voxels count, (z, y, x) bool."""
-        known = np.ones(box.shape, bool)
-        if self.truth.unlabelled_id is not None:
-            known &= self.truth.labels.read(box) != self.truth.unlabelled_id
+        known = self.truth.labels.annotated(box)
         if self.truth.mask is not None:
             known &= self.truth.mask.read(box) > 0
         return known
@@ -187,15 +180,15 @@ def find_truth(run: Run) -> Truth:
     volumes, config = run.config.volumes, run.config.evaluate
     source = volumes.segment.source
     labels = run.open_labels(source)
-    region = region_box(volumes.segment, labels.shape, "volumes.segment")
+    segmented = region_box(volumes.segment, labels.shape, "volumes.segment")
+    region = segmented
     validation = volumes.validate_
     if validation is not None and validation.source == source:
         region = region.intersect(region_box(validation, labels.shape, "volumes.validate"))
         if region.size == 0:
             raise UserError("lies outside volumes.segment, so nothing there was segmented", "volumes.validate")
-    mask = open_volume(run.container(source), "mask") if volume_exists(run.container(source), "mask") else None
     rules = label_rules(config, volumes.images)
-    return Truth(labels, mask, region, run.config.targets.unlabelled_id, rules, volumes.images)
+    return Truth(labels, run.open_mask(source), region, segmented, rules, volumes.images)
 
 
 def label_rules(config: EvaluateConfig, images: bool) -> LabelRules:

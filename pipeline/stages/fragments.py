@@ -26,7 +26,7 @@ def fragment_block(
     affinities: np.ndarray,
     box: Box,
     first_id: int,
-    voxel_size: Coordinate,
+    voxel_size: Sequence[float],
     config: FragmentsConfig,
     offsets: Sequence[Sequence[int]] = NEAREST_NEIGHBOURS,
 ) -> np.ndarray:

@@ -17,6 +17,7 @@ from funlib.geometry import Coordinate
 from ..distillation import SMALLEST_NORM, cosine_to_affinity
 from ..networks import EmbeddingNetwork, Engine, TorchEngine, normalise_raw, peak_bytes, sections_at_once
 from ..volumes import Box
+from ..volumes.intensity import IntensityRange
 
 Offsets = Sequence[Sequence[int]]
 NORMALISED_AT_ONCE = 16
@@ -30,10 +31,18 @@ class Predictor:
         network: in evaluation mode, on the device that computes.
         offsets: affinity offsets in voxels.
         engine: embeds for the network; default: torch in float32.
+        intensity: what is black and white in raw; None for the full range of its type.
     """
 
-    def __init__(self, network: EmbeddingNetwork, offsets: Offsets, engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        network: EmbeddingNetwork,
+        offsets: Offsets,
+        engine: Engine | None = None,
+        intensity: IntensityRange | None = None,
+    ) -> None:
         self.network = network
+        self._intensity = intensity
         self.offsets = [tuple(offset) for offset in offsets]
         self._engine = engine if engine is not None else TorchEngine(network, None)
         self._device = next(network.parameters()).device
@@ -47,7 +56,7 @@ class Predictor:
         """Affinities of a box.
 
         Args:
-            raw: (z, y, x) uint8 or uint16 intensities of `read_box(box)`.
+            raw: (z, y, x) intensities of `read_box(box)`.
             box: the voxels whose affinities are wanted.
 
         Returns:
@@ -117,7 +126,7 @@ class Predictor:
         return self._engine(windows.repeat_interleave(2, dim=0))[:1]
 
     def _normalised(self, raw: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(normalise_raw(raw)).to(self._device)
+        return torch.from_numpy(normalise_raw(raw, self._intensity)).to(self._device)
 
     def _compare(self, around: Sequence[torch.Tensor], section: int, wanted: Box) -> torch.Tensor:
         """Affinities (k, y, x) of a section.

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from funlib.geometry import Coordinate
 
 from ..checkpoints import latest_checkpoint
 from ..command_names import SCRIPTS
@@ -29,7 +28,8 @@ from ..engine.tracking.progress import read_record
 from ..errors import UserError
 from ..run import Run, file_digest
 from ..units import times
-from ..volumes import Volume, crop
+from ..volumes import crop
+from ..volumes.volume import Volume
 from .halving_predictor import HalvingPredictor
 from .prediction_plan import PredictionPlan, read_plan
 
@@ -148,13 +148,12 @@ class PredictTask(VolumeTask):
 
     @property
     def bytes_read_per_voxel(self) -> int:
-        return int(self._raw.array.dtype.itemsize)
+        return int(self._raw.dtype.itemsize)
 
     def plan_details(self) -> list[tuple[str, str]]:
         raw, read = self._raw, self.reader()
-        chunks = Coordinate(raw.array.chunks)
-        decoded = decoded_voxels(self.grid, read, raw.shape, chunks) / read_voxels(self, read)
-        return [("chunks", f"{decoded:.2f} voxels of raw decoded per voxel read: its chunks are {times(chunks)}")]
+        decoded = decoded_voxels(self.grid, read, raw.shape, raw.chunks) / read_voxels(self, read)
+        return [("chunks", f"{decoded:.2f} voxels of raw decoded per voxel read: its chunks are {times(raw.chunks)}")]
 
     @cached_property
     def _raw(self) -> Volume:
@@ -239,7 +238,8 @@ class PredictTask(VolumeTask):
         network = compact(self.load_network())
         autocast = choose_autocast(predict.autocast, next(network.parameters()).device)
         engine = build_engine(self.engine, network, autocast, self.run.config.cluster.threads_per_worker)
-        predictor = Predictor(network, predict.offsets, engine)
+        intensity = self.run.intensity(self.run.config.volumes.segment.source)
+        predictor = Predictor(network, predict.offsets, engine, intensity)
 
         predict_box = HalvingPredictor(lambda box: raw.read_mirrored(predictor.read_box(box)), predictor.quantised)
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from funlib.geometry import Coordinate
+
 from ..command_names import name_of
 from ..errors import UserError
 from ..run import SEGMENTATIONS, Run, read_summary, region_box
-from ..volumes import Box, Volume, open_volume, volume_exists
+from ..volumes import ZERO, Box, open_volume, volume_exists
+from ..volumes.readable import Readable
+from ..volumes.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -18,11 +23,22 @@ class Layer:
         name: `raw`, `affinities`, `fragments`, `segmentation 0.50`, `labels`.
         kind: `intensity`, `affinities` or `objects`.
         volume: the open array.
+        begin: its first voxel, in voxels of raw.
     """
 
     name: str
     kind: str
-    volume: Volume
+    volume: Readable
+    begin: Coordinate = ZERO
+
+    @property
+    def box(self) -> Box:
+        """What it shows, in voxels of raw."""
+        return Box(self.begin, self.begin + self.volume.shape)
+
+    def read(self, box: Box) -> np.ndarray:
+        """The voxels of a box of raw's voxels."""
+        return self.volume.read(Box(box.begin - self.begin, box.end - self.begin))
 
 
 def existing_layers(run: Run) -> list[Layer]:
@@ -31,20 +47,27 @@ def existing_layers(run: Run) -> list[Layer]:
     Raises:
         UserError: there is no raw volume yet.
     """
-    if not volume_exists(run.volume, "raw"):
+    source = run.config.volumes.segment.source
+    raw = open_raw(run)
+    if raw is None:
         raise UserError(f"there is no raw volume yet; run {name_of('import_data.py')} first", str(run.volume))
-    candidates = [
-        ("raw", "raw", "intensity"),
-        ("affinities", "affinities", "affinities"),
-        ("fragments", "fragments", "objects"),
-    ]
+    candidates = [("affinities", "affinities", "affinities"), ("fragments", "fragments", "objects")]
     candidates += [(f"segmentation {t}", f"{SEGMENTATIONS}/{t}", "objects") for t in run.segmentation_names()]
-    candidates += [("labels", "labels", "objects")]
-    return [
-        Layer(name, kind, open_volume(run.volume, dataset))
+    begin = region_box(run.config.volumes.segment, raw.shape, "volumes.segment").begin
+    computed = [
+        Layer(name, kind, open_volume(run.volume, dataset), begin)
         for name, dataset, kind in candidates
         if volume_exists(run.volume, dataset)
     ]
+    labels = [Layer("labels", "objects", run.open_labels(source))] if run.has_labels(source) else []
+    return [Layer("raw", "intensity", raw), *computed, *labels]
+
+
+def open_raw(run: Run) -> Volume | None:
+    """Raw of the segmented source; None if it is not imported yet."""
+    source = run.source(run.config.volumes.segment.source)
+    ready = source.is_converted("raw") or "raw" in source.read_record().get("volumes", {})
+    return source.open_raw() if ready else None
 
 
 def best_threshold(run: Run) -> str | None:
@@ -62,7 +85,7 @@ def chosen_segmentation(run: Run) -> str | None:
     return f"segmentation {best if best in thresholds else thresholds[len(thresholds) // 2]}"
 
 
-def shown_box(run: Run, raw: Volume) -> Box:
+def shown_box(run: Run, raw: Readable) -> Box:
     """The part of the raw volume worth looking at: what is segmented and validated, or else what is segmented."""
     volumes = run.config.volumes
     segmented = region_box(volumes.segment, raw.shape, "volumes.segment")

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 
 import neuroglancer
 import numpy as np
+from funlib.geometry import Coordinate
 from neuroglancer.local_volume import MeshesNotSupportedForVolume
 
 from ..config import ViewConfig
 from ..run import Run
-from ..volumes import Box, Volume
+from ..volumes import Box, position_of
+from ..volumes.readable import Readable
 from .layers import Layer, chosen_segmentation, existing_layers, shown_box
 
 GREY_SHADER = """#uicontrol invlerp normalized
@@ -34,6 +36,29 @@ LINKED: list[neuroglancer.Viewer] = []
 """Viewers that were given out as links; the server forgets those that nobody holds."""
 CONTRAST_SAMPLE = 64
 """Extent in voxels of the sample that sets the contrast."""
+
+
+class Sliced:
+    """A volume as neuroglancer indexes arrays: by slices of all axes.
+
+    Args:
+        volume: (z, y, x) or (k, z, y, x).
+    """
+
+    def __init__(self, volume: Readable) -> None:
+        channels = () if volume.channels is None else (volume.channels,)
+        self._volume = volume
+        self.shape = (*channels, *volume.shape)
+        self.dtype = volume.dtype
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        """The voxels of a box."""
+        spans = [part.indices(extent) for part, extent in zip(index, self.shape, strict=True)]
+        begin, end = (Coordinate(span[side] for span in spans[-3:]) for side in (0, 1))
+        data = self._volume.read(Box(begin, end))
+        result: np.ndarray = data if self.ndim == 3 else data[index[0]]
+        return result
 
 
 class LazyVolume(neuroglancer.LocalVolume):
@@ -67,10 +92,11 @@ def open_viewer(run: Run, position: Sequence[float] | None = None) -> neuroglanc
         state.display_dimensions = ["x", "y", "z"]
         for layer in layers:
             visible = layer.name in ("raw", segmentation)
-            shown = _neuroglancer_layer(layer, run.config.volumes.images)
+            shown = _neuroglancer_layer(layer, raw, run.config.volumes.images)
             state.layers.append(name=layer.name, layer=shown, visible=visible)
         box = shown_box(run, raw)
-        centre = raw.to_roi(box).center if position is None else position
+        middle = (np.asarray(box.begin) + np.asarray(box.end)) / 2
+        centre = position_of(middle, raw.voxel_size, raw.offset) if position is None else position
         state.position = np.asarray(centre, float) / np.asarray(raw.voxel_size) + 0.5
         state.layout = "xy" if run.config.volumes.images else "4panel"
         state.cross_section_scale = min(1.0, max(box.shape[1:]) / PANEL_PIXELS)
@@ -105,12 +131,12 @@ def serving_until_interrupted() -> Iterator[None]:
         return
 
 
-def _neuroglancer_layer(layer: Layer, images: bool) -> neuroglancer.Layer:
+def _neuroglancer_layer(layer: Layer, raw: Readable, images: bool) -> neuroglancer.Layer:
     source = LazyVolume(
-        layer.volume.array,
+        Sliced(layer.volume),
         dimensions=_dimensions(layer.volume),
         volume_type="segmentation" if layer.kind == "objects" else "image",
-        voxel_offset=_voxel_offset(layer.volume),
+        voxel_offset=_voxel_offset(layer, raw),
     )
     if layer.kind == "objects":
         return neuroglancer.SegmentationLayer(source=source, selected_alpha=0.35)
@@ -120,9 +146,9 @@ def _neuroglancer_layer(layer: Layer, images: bool) -> neuroglancer.Layer:
     return neuroglancer.ImageLayer(source=source, shader=GREY_SHADER, shader_controls=contrast)
 
 
-def _dimensions(volume: Volume) -> neuroglancer.CoordinateSpace:
+def _dimensions(volume: Readable) -> neuroglancer.CoordinateSpace:
     """Axes of the array: channels without a unit, z, y, x in nanometres."""
-    channels = volume.array.ndim - 3
+    channels = 0 if volume.channels is None else 1
     return neuroglancer.CoordinateSpace(
         names=["c^"] * channels + ["z", "y", "x"],
         units=[""] * channels + ["nm"] * 3,
@@ -130,13 +156,14 @@ def _dimensions(volume: Volume) -> neuroglancer.CoordinateSpace:
     )
 
 
-def _voxel_offset(volume: Volume) -> list[int]:
-    """Position of the first voxel, counted in voxels."""
-    channels = volume.array.ndim - 3
-    return [0] * channels + [int(o // s) for o, s in zip(volume.offset, volume.voxel_size, strict=True)]
+def _voxel_offset(layer: Layer, raw: Readable) -> list[int]:
+    """Position of the first voxel, counted in voxels; raw that begins within a voxel is shown at the nearest whole."""
+    channels = 0 if layer.volume.channels is None else 1
+    first = [round(o / s) for o, s in zip(raw.offset, raw.voxel_size, strict=True)]
+    return [0] * channels + [f + b for f, b in zip(first, layer.begin, strict=True)]
 
 
-def intensity_range(volume: Volume) -> list[float]:
+def intensity_range(volume: Readable) -> list[float]:
     """Intensities that show as black and white, from a small box in the middle of the volume."""
     middle = volume.shape / 2
     sample = Box(middle, middle).grow([CONTRAST_SAMPLE // 2] * 3, [CONTRAST_SAMPLE // 2] * 3).intersect(volume.box)

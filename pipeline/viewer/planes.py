@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from funlib.geometry import Coordinate, Roi
+from funlib.geometry import Coordinate
 from matplotlib.image import imsave
 
 from ..errors import UserError
 from ..run import Run
-from ..volumes import Box, Volume
+from ..volumes import Box
+from ..volumes.readable import Readable
 from .layers import Layer, chosen_segmentation, existing_layers, shown_box
 from .overlays import affinity_colours, grey, matching_colours, object_colours, overlay, stretch
 
@@ -29,13 +30,13 @@ class Plane:
 
     Attributes:
         name: `xy` or `xz`.
-        roi: what it shows, in nanometres; one voxel thick.
+        box: what it shows, in voxels of raw; one voxel thick.
         normal: the axis that it cuts (0: z, 1: y).
         position: index of the section along that axis, counted from the first voxel of the raw volume.
     """
 
     name: str
-    roi: Roi
+    box: Box
     normal: int
     position: int
 
@@ -48,7 +49,7 @@ class Panel:
     image: np.ndarray
 
 
-def planes_of(run: Run, raw: Volume) -> list[Plane]:
+def planes_of(run: Run, raw: Readable) -> list[Plane]:
     """The middle section of the shown region, and the xz plane through its centre; of separate images some of them."""
     box = shown_box(run, raw)
     middle = (box.begin + box.end) / 2
@@ -64,7 +65,7 @@ def planes_of(run: Run, raw: Volume) -> list[Plane]:
     for name, normal, position in cuts:
         low, high = list(window.begin), list(window.end)
         low[normal], high[normal] = position, position + 1
-        planes.append(Plane(name, raw.to_roi(Box(Coordinate(low), Coordinate(high))), normal, position))
+        planes.append(Plane(name, Box(Coordinate(low), Coordinate(high)), normal, position))
     return planes
 
 
@@ -82,7 +83,7 @@ def panels_of(run: Run, plane: Plane, layers: list[Layer] | None = None) -> list
     layers = existing_layers(run) if layers is None else layers
     segmentation = chosen_segmentation(run)
     wanted = [layer for layer in layers if not layer.name.startswith("segmentation") or layer.name == segmentation]
-    cuts = {layer.name: _cut(layer, plane) for layer in wanted if layer.volume.roi.contains(plane.roi)}
+    cuts = {layer.name: _cut(layer, plane) for layer in wanted if layer.box.contains(plane.box)}
     background = grey(cuts["raw"])
     labels = cuts.get("labels")
     voxel_size = [size for axis, size in enumerate(layers[0].volume.voxel_size) if axis != plane.normal]
@@ -116,7 +117,7 @@ def overview_picture(run: Run, path: Path) -> Path:
 
 
 def _cut(layer: Layer, plane: Plane) -> np.ndarray:
-    data = layer.volume.read(layer.volume.to_box(plane.roi))
+    data = layer.read(plane.box)
     result: np.ndarray = np.take(data, 0, axis=data.ndim - 3 + plane.normal)
     return result
 

@@ -15,14 +15,14 @@ import torch
 
 from ..command_names import command_line
 from ..config import NetworkConfig, dump_config
+from ..config.base import plain_number
 from ..evaluation import SCORE_TITLES, common_scores
 from ..networks import build_network
 from ..pages import html_environment
 from ..run import Run, package_versions, read_summary, replaced_file
 from ..units import duration, memory_size, short_number
-from ..volumes import volume_exists
 from .curves import read_curves
-from .layers import best_threshold, existing_layers, validates_segmented
+from .layers import best_threshold, existing_layers, open_raw, validates_segmented
 from .planes import panels_of, planes_of
 from .plots import curves_png, picture_png, sweep_png
 
@@ -95,7 +95,7 @@ def report_content(run: Run) -> dict[str, Any]:
         "images": run.config.volumes.images,
         "sweep": _picture("threshold sweep", sweep_png(scores, best)) if len(scores) > 1 else None,
         "region": "validation region" if validates_segmented(run) else "segmented region",
-        "labelled": volume_exists(run.volume, "labels"),
+        "labelled": open_raw(run) is not None and run.has_labels(run.config.volumes.segment.source),
         "planes": _plane_pictures(run),
         "curves": _training_pictures(run),
         "networks": network_sizes(run),
@@ -134,20 +134,20 @@ def _parameter_count(config: NetworkConfig) -> int:
 
 
 def _volume_facts(run: Run) -> dict[str, Any] | None:
-    if not volume_exists(run.volume, "raw"):
+    raw = open_raw(run)
+    if raw is None:
         return None
-    raw = existing_layers(run)[0].volume
     return {
         "shape": list(raw.shape),
-        "voxel_size": list(raw.voxel_size),
+        "voxel_size": [plain_number(size) for size in raw.voxel_size],
         "voxels": raw.box.size,
-        "dtype": str(raw.array.dtype),
+        "dtype": str(raw.dtype),
     }
 
 
 def _plane_pictures(run: Run) -> list[PlanePictures]:
     """The shown planes, each with the pictures of all layers."""
-    if not volume_exists(run.volume, "raw"):
+    if open_raw(run) is None:
         return []
     layers = existing_layers(run)
     shown = []

@@ -13,6 +13,7 @@ from .arrays import (
     delete_volume,
     mirror_indices,
     open_volume,
+    position_of,
     volume_exists,
 )
 from .chunks import CheckedStore, blosc_length, decoded
@@ -33,5 +34,6 @@ __all__ = [
     "delete_volume",
     "mirror_indices",
     "open_volume",
+    "position_of",
     "volume_exists",
 ]

@@ -2,7 +2,7 @@
 
 Arrays follow the attribute convention of `funlib.persistence` (`open_ds` reads them). They are opened with zarr
 itself: the engine reads and writes boxes of voxels, and a lazy graph over millions of chunks would cost more than the
-data. Positions in the world are nanometres (`Roi`, `Coordinate`); array indices are voxels (`Box`). Order z, y, x.
+data. Array indices are voxels (`Box`); positions in the world are nanometres, fractions allowed. Order z, y, x.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import zarr
-from funlib.geometry import Coordinate, Roi
+from funlib.geometry import Coordinate
 from numcodecs import Blosc
 
+from ..config.base import plain_number
 from ..errors import UserError
 from .chunks import CheckedStore, decoded
 
@@ -77,6 +78,9 @@ class Box:
         return self.intersect(other) == other
 
 
+Nanometres = tuple[float, float, float]
+"""A position or an extent, order z, y, x; fractions are allowed."""
+
 ZERO = Coordinate(0, 0, 0)
 """The first voxel, and the context of what needs none."""
 
@@ -90,6 +94,17 @@ def cells_of(box: Box, size: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """
     spans = zip(box.begin, box.end, size, strict=True)
     return itertools.product(*(range(b // s, -(-e // s)) if b < e else () for b, e, s in spans))
+
+
+def position_of(voxel: Sequence[float], voxel_size: Sequence[float], offset: Sequence[float]) -> Nanometres:
+    """The position of a voxel's first corner in nanometres.
+
+    Args:
+        voxel: counted from the first voxel of the volume, order z, y, x; fractions are within a voxel.
+        voxel_size, offset: of the volume.
+    """
+    z, y, x = (float(o + v * s) for o, v, s in zip(offset, voxel, voxel_size, strict=True))
+    return z, y, x
 
 
 def crop(data: np.ndarray, box: Box) -> np.ndarray:
@@ -110,8 +125,8 @@ class Volume:
     """
 
     array: zarr.Array
-    voxel_size: Coordinate
-    offset: Coordinate
+    voxel_size: Nanometres
+    offset: Nanometres
     name: str
 
     @property
@@ -125,24 +140,20 @@ class Volume:
         return Box.of_shape(self.shape)
 
     @property
-    def roi(self) -> Roi:
-        """The region covered, in nanometres."""
-        return Roi(self.offset, self.shape * self.voxel_size)
+    def dtype(self) -> np.dtype:
+        """Type of the voxels."""
+        result: np.dtype = self.array.dtype
+        return result
 
-    def to_roi(self, box: Box) -> Roi:
-        """A box of this volume's voxels as a region in nanometres."""
-        return Roi(self.offset + box.begin * self.voxel_size, box.shape * self.voxel_size)
+    @property
+    def chunks(self) -> Coordinate:
+        """Voxels that can only be decoded together."""
+        return Coordinate(self.array.chunks[-3:])
 
-    def to_box(self, roi: Roi) -> Box:
-        """A region in nanometres as a box of this volume's voxels.
-
-        Raises:
-            ValueError: the region does not lie on the voxel grid.
-        """
-        begin = roi.begin - self.offset
-        if begin % self.voxel_size != Coordinate((0, 0, 0)) or roi.shape % self.voxel_size != Coordinate((0, 0, 0)):
-            raise ValueError(f"{roi} does not lie on the voxel grid of {self.name}")
-        return Box(begin / self.voxel_size, (begin + roi.shape) / self.voxel_size)
+    @property
+    def channels(self) -> int | None:
+        """Extent of the first axis if it counts channels; None for (z, y, x)."""
+        return self.array.shape[0] if self.array.ndim == 4 else None
 
     def read(self, box: Box) -> np.ndarray:
         """The voxels of a box that lies inside the volume; axes as stored.
@@ -228,8 +239,8 @@ def create_volume(
     dtype: Any,
     like: Volume | None = None,
     *,
-    voxel_size: Sequence[int] | None = None,
-    offset: Sequence[int] | None = None,
+    voxel_size: Sequence[float] | None = None,
+    offset: Sequence[float] | None = None,
     chunks: Sequence[int],
     attributes: dict[str, Any] | None = None,
 ) -> Volume:
@@ -249,8 +260,8 @@ def create_volume(
         UserError: the container cannot be written.
     """
     name = f"{container}/{dataset}"
-    voxel_size = Coordinate(like.voxel_size if voxel_size is None and like else voxel_size or (1, 1, 1))
-    offset = Coordinate(like.offset if offset is None and like else offset or (0, 0, 0))
+    voxel_size = _three(like.voxel_size if voxel_size is None and like else voxel_size or (1, 1, 1))
+    offset = _three(like.offset if offset is None and like else offset or (0, 0, 0))
     channels = tuple(shape[:-3])
     try:
         container.mkdir(parents=True, exist_ok=True)
@@ -264,8 +275,8 @@ def create_volume(
             overwrite=True,
         )
         array.attrs.update(
-            voxel_size=list(voxel_size),
-            offset=list(offset),
+            voxel_size=[plain_number(size) for size in voxel_size],
+            offset=[plain_number(position) for position in offset],
             axis_names=["c^"] * len(channels) + list(SPATIAL_AXES),
             units=["nm"] * 3,
             **(attributes or {}),
@@ -303,7 +314,7 @@ def open_volume(
         ) from error
     if "voxel_size" not in attributes:
         raise UserError("the dataset has no voxel_size attribute", name)
-    return Volume(array, Coordinate(attributes["voxel_size"]), Coordinate(attributes.get("offset", (0, 0, 0))), name)
+    return Volume(array, _three(attributes["voxel_size"]), _three(attributes.get("offset", (0, 0, 0))), name)
 
 
 def volume_exists(container: Path, dataset: str) -> bool:
@@ -314,3 +325,8 @@ def volume_exists(container: Path, dataset: str) -> bool:
 def delete_volume(container: Path, dataset: str) -> None:
     """Delete an array if it exists."""
     shutil.rmtree(container / dataset, ignore_errors=True)
+
+
+def _three(values: Sequence[float]) -> Nanometres:
+    z, y, x = (float(value) for value in values)
+    return z, y, x

@@ -61,6 +61,13 @@ class IntensityRange:
         mapped = (raw.astype(np.float32) - np.float32(self.low)) / half - np.float32(1)
         return np.clip(mapped, -1, 1, out=mapped)
 
+    def is_of_type(self, dtype: np.dtype) -> bool:
+        """Whether it is the full range of a type."""
+        if dtype.kind not in "ui":
+            return False
+        limits = np.iinfo(dtype)
+        return (self.low, self.high) == (limits.min, limits.max)
+
     def as_json(self) -> dict[str, Any]:
         """For the run's files; `IntensityRange(**…)` reads it."""
         return {"low": self.low, "high": self.high, "source": self.source}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from ..errors import UserError
 from .axes import SPACE, AxisChoice
 from .containers import Found, multiscales_of
-from .dialects import attributes, ngff, precomputed
+from .dialects import attributes, ngff, precomputed, tiff
 from .dialects.units import plain
 from .formats import Node
 from .placement import Statement
@@ -72,6 +72,9 @@ def statements(found: Found, choice: AxisChoice) -> Iterator[Statement]:
     node = found.array
     if node.format == "precomputed":
         yield from precomputed.statements(precomputed.scale_of(node.metadata, found.level or 0, node.name)[1])
+        return
+    if node.format == "tiff":
+        yield from tiff.statements(node.metadata)
         return
     reverse = node.format == "n5"
     own = plain(node.attributes)

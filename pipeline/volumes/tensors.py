@@ -128,6 +128,24 @@ def open_tensor(node: Node, choice: AxisChoice, scale: int | None = None, *, wri
     return TensorArray(_in_order(opened, choice, node.format in ("n5", "precomputed")), node.location)
 
 
+def read_whole(node: Node) -> np.ndarray:
+    """A small array of any number of axes, a table for example, in C order.
+
+    Raises:
+        StorageUnavailable: the server does not answer.
+        UserError: it cannot be read.
+    """
+    refuse_objects(node)
+    spec = {"driver": DRIVERS[node.format], "kvstore": _kvstore(node)}
+    try:
+        opening = ts.open(spec, context=context(), open=True, read=True)
+    except ValueError as error:
+        raise_explained(error, node.location, "opened")
+    opened = wait(opening, node.location, METADATA_WAIT, "opened")
+    data: np.ndarray = wait(opened.read(), node.location, DATA_WAIT, "read")
+    return data.T if node.format in ("n5", "precomputed") else data
+
+
 def refuse_objects(node: Node) -> None:
     """Refuse arrays whose values are no numbers: decoding Python objects may run anybody's code.
 

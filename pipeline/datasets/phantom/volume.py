@@ -176,8 +176,8 @@ class PhantomOpener:
         """The phantom as a source of `raw` and `labels`."""
         yield OpenSource(
             shape=Coordinate(self.source.shape),
-            voxel_size=Coordinate(self.source.voxel_size),
-            offset=Coordinate(0, 0, 0),
+            voxel_size=self.source.voxel_size,
+            offset=(0.0, 0.0, 0.0),
             dtypes={"raw": np.dtype(np.uint8), "labels": np.dtype(np.uint64)},
             reader=Phantom(self.source),
         )

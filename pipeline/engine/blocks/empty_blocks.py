@@ -15,7 +15,7 @@ from funlib.geometry import Coordinate
 
 from ...config import config_hash
 from ...run import Run, replaced_file
-from ...volumes import Box, open_volume, volume_exists
+from ...volumes import Box
 from .grid import Block, BlockGrid
 from .parallel import in_threads
 from .storage import open_raw, raw_identity
@@ -57,8 +57,7 @@ def known_empty_blocks(run: Run, grid: BlockGrid) -> tuple[np.ndarray, bool]:
 def _look(run: Run, grid: BlockGrid, known: np.ndarray) -> None:
     """Fill in what is unknown, and write it down."""
     source = run.config.volumes.segment.source
-    raw, container = open_raw(run), run.container(source)
-    mask = open_volume(container, "mask") if volume_exists(container, "mask") else None
+    raw, mask = open_raw(run), run.open_mask(source)
 
     def occupied(block: Block) -> tuple[int, bool]:
         if mask is not None and not mask.read(grid.to_source(block.box)).any():

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from funlib.geometry import Coordinate, Roi
+from funlib.geometry import Coordinate
 
 from ...errors import UserError
 from ...run import Run, region_box
-from ...volumes import Box, cells_of
+from ...volumes import Box, cells_of, position_of
+from ...volumes.arrays import Nanometres
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class BlockGrid:
 
     region: Box
     block_size: Coordinate
-    voxel_size: Coordinate
-    offset: Coordinate
+    voxel_size: Nanometres
+    offset: Nanometres
 
     @staticmethod
     def of_run(run: Run) -> BlockGrid:
@@ -54,7 +55,7 @@ class BlockGrid:
         raw = run.open_raw(segment.source)
         region = region_box(segment, raw.shape, "volumes.segment")
         block_size = Coordinate(min(b, e) for b, e in zip(run.config.predict.write_block, region.shape, strict=True))
-        grid = BlockGrid(region, block_size, raw.voxel_size, raw.to_roi(region).begin)
+        grid = BlockGrid(region, block_size, raw.voxel_size, position_of(region.begin, raw.voxel_size, raw.offset))
         grid.check_ids()
         return grid
 
@@ -97,9 +98,9 @@ class BlockGrid:
         begin = Coordinate(z, y, x) * self.block_size
         return Block(index, Box(begin, begin + self.block_size).intersect(self.box))
 
-    def to_roi(self, box: Box) -> Roi:
-        """A box of stored voxels as a region in nanometres."""
-        return Roi(self.offset + box.begin * self.voxel_size, box.shape * self.voxel_size)
+    def position(self, voxel: Sequence[float]) -> Nanometres:
+        """The position in nanometres of a stored voxel's first corner."""
+        return position_of(voxel, self.voxel_size, self.offset)
 
     def blocks_in(self, box: Box) -> Iterator[Block]:
         """The blocks that share voxels with a box, in C order."""

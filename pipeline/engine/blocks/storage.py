@@ -17,9 +17,11 @@ import numpy as np
 import zarr
 from numcodecs.compat import ensure_contiguous_ndarray_like
 
+from ...config.base import plain_number
 from ...errors import UserError
 from ...run import Run, sync_folder
 from ...volumes import Box, CheckedStore, Volume, chunks_of, crop, open_volume
+from ...volumes.volume import Volume as SourceVolume
 from .checksums import BlockRecords, array_checksum
 from .grid import Block
 
@@ -91,26 +93,60 @@ def open_upstream(container: Path, dataset: str, empty: np.ndarray | None, cure:
     return UpstreamVolume(volume.array, volume.voxel_size, volume.offset, volume.name, cure)
 
 
-def open_raw(run: Run) -> UpstreamVolume:
-    """Raw intensities of the segmented source, (z, y, x) uint8 or uint16; a missing chunk is an error.
+def open_raw(run: Run) -> SourceVolume:
+    """Raw intensities of the segmented source, (z, y, x). Of what the run has converted, a missing chunk is an error;
+    in a source that is read in place, it is what its format says, 0 where it says nothing.
+
+    Raises:
+        UserError: the source has to be converted and is not, or cannot be read.
+    """
+    source = run.source(run.config.volumes.segment.source)
+    raw = source.open_raw()
+    return CompleteVolume(**vars(raw)) if source.is_converted("raw") else raw
+
+
+@dataclass(frozen=True)
+class CompleteVolume(SourceVolume):
+    """A volume that the run itself has written, where every chunk must be there and whole."""
+
+    def read(self, box: Box) -> np.ndarray:
+        cure = "the imported raw volume is damaged: import the source anew"
+        missing = self.missing(box)
+        if missing:
+            raise UserError(f"chunk {missing[0]} is missing; {cure}", self.name)
+        try:
+            return super().read(box)
+        except UserError as error:
+            raise UserError(f"{error.what}; {cure}", error.where) from error
+
+
+def raw_identity(run: Run) -> dict[str, Any]:
+    """What tells one raw volume from another, as JSON values: its import or what it was recognised by, its extent, its
+    place in the world, and how its intensities are read if not as the full range of their type.
 
     Raises:
         UserError: the source is not imported.
     """
-    container = run.container(run.config.volumes.segment.source)
-    return open_upstream(container, "raw", None, "the imported raw volume is damaged: import the source anew")
-
-
-def raw_identity(run: Run) -> dict[str, Any]:
-    """What tells one raw volume from another, as JSON values: its import, its extent, and its place in the world."""
-    raw = run.open_raw(run.config.volumes.segment.source)
-    return {
-        "import": zarr.open_group(str(run.volume), mode="r").attrs.get("import"),
+    source = run.source(run.config.volumes.segment.source)
+    raw = source.open_raw()
+    identity: dict[str, Any] = {"import": None}
+    if source.is_converted("raw"):
+        identity["import"] = zarr.open_group(str(run.volume), mode="r").attrs.get("import")
+    else:
+        known = source.read_record().get("volumes", {}).get("raw")
+        if known is None:
+            raise UserError("the source has not been looked at yet; run import_data.py first", source.where)
+        identity["in_place"] = {name: known[name] for name in ("metadata", "voxels")}
+    identity |= {
         "shape": list(raw.shape),
-        "dtype": str(raw.array.dtype),
-        "voxel_size": list(raw.voxel_size),
-        "offset": list(raw.offset),
+        "dtype": str(raw.dtype),
+        "voxel_size": [plain_number(size) for size in raw.voxel_size],
+        "offset": [plain_number(position) for position in raw.offset],
     }
+    intensity = source.intensity()
+    if not intensity.is_of_type(raw.dtype):
+        identity["intensity"] = [intensity.low, intensity.high]
+    return identity
 
 
 class BlockOutput:

@@ -15,6 +15,7 @@ from enum import Enum
 from ...config import ClusterConfig
 from ...errors import UserError, causes
 from ...rag import is_connection_error
+from ...volumes.storage_errors import StorageUnavailable
 
 
 class ErrorKind(Enum):
@@ -71,6 +72,7 @@ TABLE = (
     Rule(ErrorKind.TRANSIENT, (OSError,), numbers=NETWORK + FILE_SERVER),
     Rule(ErrorKind.TRANSIENT, (ConnectionError, TimeoutError)),
     Rule(ErrorKind.TRANSIENT, (sqlite3.OperationalError,), texts=("locked", "busy", "disk i/o error")),
+    Rule(ErrorKind.TRANSIENT, (StorageUnavailable,)),
     Rule(ErrorKind.PERMANENT, (UserError, AssertionError, AttributeError, ImportError, LookupError, NameError)),
     Rule(ErrorKind.PERMANENT, (TypeError, ValueError, ArithmeticError, NotImplementedError)),
 )

@@ -31,7 +31,7 @@ class TeacherInstances:
     config: Config
     count: int
     least_length: float
-    voxel_size: Sequence[int]
+    voxel_size: Sequence[float]
 
     @torch.no_grad()
     def __call__(self, taught: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from funlib.geometry import Coordinate
 
 from ...config import Config, Offset
 from ...distillation import SupervisedAffinityLoss, cosine_to_affinity, embedding_affinities
-from ...networks import EmbeddingNetwork, normalise_raw
+from ...networks import EmbeddingNetwork
 from ...volumes import Box
 from ..sampling.nodes import erosion_margin
 from ..sampling.regions import ChunkCache, LabelledRegion
@@ -97,7 +97,7 @@ def embed_box(
         if stopped():
             raise ValidationStopped
         raw_box, embedded = needed_input(network, part)
-        raw = torch.from_numpy(normalise_raw(region.raw.read_mirrored(raw_box)))[None, None].to(device)
+        raw = torch.from_numpy(region.normalised(region.raw.read_mirrored(raw_box)))[None, None].to(device)
         voxels = embed(network, raw, autocast)[0][spatial(part.relative_to(embedded))].cpu()
         if embedding is None:
             embedding = torch.empty((voxels.shape[0], *box.shape))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from funlib.geometry import Coordinate
@@ -12,7 +13,11 @@ from ...config import Region
 from ...errors import UserError
 from ...networks.intensity import normalise_raw
 from ...run import Run, region_box
-from ...volumes import Box, Volume, cells_of, open_volume, volume_exists
+from ...volumes import Box, cells_of
+from ...volumes.aligned import Labels, Mask
+from ...volumes.intensity import IntensityRange
+from ...volumes.placement import by
+from ...volumes.volume import Volume
 
 CACHE_BYTES = 512 * 2**20
 """Decoded chunks that one loader process keeps in memory, over all its volumes."""
@@ -26,7 +31,7 @@ class ChunkCache:
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self.limit = limit
-        self._chunks: OrderedDict[tuple[str, tuple[int, ...]], np.ndarray] = OrderedDict()
+        self._chunks: OrderedDict[tuple[Any, ...], np.ndarray] = OrderedDict()
         self._bytes = 0
 
     def read(self, volume: Volume, box: Box) -> np.ndarray:
@@ -35,8 +40,8 @@ class ChunkCache:
         Raises:
             UserError: a chunk cannot be read; names it.
         """
-        chunk = Coordinate(volume.array.chunks)
-        data = np.empty(box.shape, dtype=volume.array.dtype)
+        chunk = volume.chunks
+        data = np.empty(box.shape, dtype=volume.dtype)
         for position in cells_of(box, chunk):
             voxels = self._chunk(volume, position)
             to_data, of_chunk = [], []
@@ -48,12 +53,12 @@ class ChunkCache:
         return data
 
     def _chunk(self, volume: Volume, position: tuple[int, ...]) -> np.ndarray:
-        key = (volume.name, position)
+        key = (volume.name, tuple(volume.choice.fixed.items()), position)  # channels of one array are volumes, too
         if key in self._chunks:
             self._chunks.move_to_end(key)
             return self._chunks[key]
-        begin = Coordinate(position) * Coordinate(volume.array.chunks)
-        voxels = volume.read(Box(begin, begin + Coordinate(volume.array.chunks)).intersect(volume.box))
+        begin = Coordinate(position) * volume.chunks
+        voxels = volume.read(Box(begin, begin + volume.chunks).intersect(volume.box))
         self._chunks[key] = voxels
         self._bytes += voxels.nbytes
         while self._bytes > self.limit and len(self._chunks) > 1:
@@ -63,51 +68,53 @@ class ChunkCache:
 
 @dataclass(frozen=True)
 class RawRegion:
-    """A region of an imported source, of which only raw is known.
+    """A region of a source, of which only raw is known.
 
     Attributes:
         raw: intensities.
         box: the region's voxels.
         where: dotted config path, for messages.
+        intensity: what is black and white; None for the full range of the type.
     """
 
     raw: Volume
     box: Box
     where: str
+    intensity: IntensityRange | None = field(default=None, kw_only=True)
 
     def read_raw(self, box: Box, cache: ChunkCache) -> np.ndarray:
         """Intensities of a box, (z, y, x) float32 in [-1, 1]."""
-        return normalise_raw(cache.read(self.raw, box))
+        return self.normalised(cache.read(self.raw, box))
+
+    def normalised(self, raw: np.ndarray) -> np.ndarray:
+        """Intensities as networks see them, float32 in [-1, 1]."""
+        return normalise_raw(raw, self.intensity)
 
 
 @dataclass(frozen=True)
 class LabelledRegion(RawRegion):
-    """A region of an imported source with its labels.
+    """A region of a source with its labels.
 
     Attributes:
-        labels: object ids; 0 is background.
-        mask: non-zero where the volume is to be used, or None for everywhere.
-        unlabelled_id: the label value of voxels that are not annotated.
+        labels: object ids on raw's voxels; 0 is background.
+        mask: where the volume is to be used, or None for everywhere.
     """
 
-    labels: Volume
-    mask: Volume | None
-    unlabelled_id: int | None
+    labels: Labels
+    mask: Mask | None
 
     def read_labels(self, box: Box, cache: ChunkCache) -> np.ndarray:
         """Object ids of a box, (z, y, x) uint64; 0 where it is background or not annotated."""
-        labels = cache.read(self.labels, box)
-        if self.unlabelled_id is not None or self.mask is not None:
-            labels[~self.read_annotated(box, cache)] = 0
+        labels = self.labels.read(box, cache.read)
+        if self.mask is not None:
+            labels[self.mask.read(box, cache.read) == 0] = 0
         return labels
 
     def read_annotated(self, box: Box, cache: ChunkCache) -> np.ndarray:
         """Where labels are known, (z, y, x) bool."""
-        annotated = np.ones(box.shape, dtype=bool)
-        if self.unlabelled_id is not None:
-            annotated &= cache.read(self.labels, box) != self.unlabelled_id
+        annotated = self.labels.annotated(box, cache.read)
         if self.mask is not None:
-            annotated &= cache.read(self.mask, box) != 0
+            annotated &= self.mask.read(box, cache.read) != 0
         return annotated
 
 
@@ -146,7 +153,8 @@ def unlabelled_regions(run: Run) -> list[RawRegion]:
     for index, section in enumerate(run.config.volumes.unlabelled):
         where = f"volumes.unlabelled.{index}"
         raw = run.open_raw(section.source)
-        region = RawRegion(raw, region_box(section, raw.shape, where), where)
+        box = region_box(section, raw.shape, where)
+        region = RawRegion(raw, box, where, intensity=run.intensity(section.source))
         _refuse_held_out(run, section, region)
         regions.append(region)
     return regions
@@ -178,11 +186,9 @@ def _open_region(run: Run, index: int | None) -> LabelledRegion:
     raw = run.open_raw(region.source)
     if not run.has_labels(region.source):
         raise UserError(f"the source {region.source!r} has no labels; training and validation need them", where)
-    container = run.container(region.source)
-    mask = open_volume(container, "mask") if volume_exists(container, "mask") else None
     box = region_box(region, raw.shape, where)
-    labels = run.open_labels(region.source)
-    return LabelledRegion(raw, box, where, labels, mask, run.config.targets.unlabelled_id)
+    labels, mask = run.open_labels(region.source), run.open_mask(region.source)
+    return LabelledRegion(raw, box, where, labels, mask, intensity=run.intensity(region.source))
 
 
 def check_regions(
@@ -211,7 +217,7 @@ def _check_geometry(region: RawRegion, first: RawRegion, output_shape: Coordinat
     shape = region.box.shape
     if region.raw.voxel_size != first.raw.voxel_size:
         raise UserError(
-            f"voxels of {tuple(region.raw.voxel_size)} nm, but {first.where} has {tuple(first.raw.voxel_size)}; "
+            f"voxels of {by(region.raw.voxel_size)} nm, but {first.where} has {by(first.raw.voxel_size)} nm; "
             "all training regions need the same voxel size",
             region.where,
         )
@@ -223,14 +229,14 @@ def _check_geometry(region: RawRegion, first: RawRegion, output_shape: Coordinat
         )
     if isotropic and len(set(region.raw.voxel_size)) > 1:
         raise UserError(
-            f"voxels of {tuple(region.raw.voxel_size)} nm are not isotropic, z cannot be exchanged with y and x",
+            f"voxels of {by(region.raw.voxel_size)} nm are not isotropic, z cannot be exchanged with y and x",
             "augment.transpose_all",
         )
 
 
 def _has_labels(region: LabelledRegion) -> bool:
     """Whether any voxel is annotated as an object; stops at the first section block that has one."""
-    depth = int(region.labels.array.chunks[0])
+    depth = int(region.labels.chunks[0])
     cache = ChunkCache(limit=0)
     for begin in range(region.box.begin[0], region.box.end[0], depth):
         end = min(begin + depth, region.box.end[0])

@@ -14,6 +14,18 @@ DIGITS = 7
 """Of a resolution that ImageJ stored as a ratio of whole numbers: further ones are noise."""
 
 
+def statements(metadata: Mapping[str, Any]) -> Iterator[Statement]:
+    """The voxel size that a file states: in OME-XML if it is there, otherwise as ImageJ writes it.
+
+    Args:
+        metadata: `ome` (XML), `imagej` (its description), `y_resolution` and `x_resolution`; any may be missing.
+    """
+    told = list(ome_statements(metadata.get("ome")))
+    yield from told or imagej_statements(
+        metadata.get("imagej"), metadata.get("y_resolution"), metadata.get("x_resolution")
+    )
+
+
 def ome_statements(xml: str | None) -> Iterator[Statement]:
     """The voxel size in OME-XML, if it says all three extents; without a unit they are micrometres, as OME defines."""
     pixels = ElementTree.fromstring(xml).find(".//{*}Pixels") if xml else None

@@ -1,0 +1,103 @@
+"""What a source is, in one line: shape, voxel size, offset, intensities, and whether it is read in place or copied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..config import FileSource, VolumesConfig
+from ..volumes.intensity import IntensityRange, intensity_range
+from ..volumes.placement import by
+from ..volumes.run_sources import RunSource
+from ..volumes.sources import DATASETS
+from ..volumes.volume import Volume
+from .source import OpenSource
+
+
+def describe(
+    source: RunSource, volumes: VolumesConfig, opened: OpenSource | None = None, in_place: Sequence[str] = ()
+) -> str:
+    """The line.
+
+    Args:
+        source: ready to be read, unless it is `opened`.
+        volumes: of the config.
+        opened: what would be converted.
+        in_place: which of its datasets would not be.
+
+    Raises:
+        StorageUnavailable: a server does not answer.
+        UserError: the source cannot be read.
+    """
+    if opened is not None:
+        return _would_be(source, opened, in_place)
+    raw = source.open_raw()
+    kinds = [f"raw {raw.dtype.name}"]
+    labels = source.open_labels() if source.has_labels() else None
+    if labels is not None:
+        kinds.append(f"labels {labels.aligned.volume.dtype.name}{_part(labels.aligned)}")
+    mask = source.open_mask()
+    if mask is not None:
+        kinds.append(f"mask {mask.aligned.volume.dtype.name}{_part(mask.aligned)}")
+    where = "read in place"
+    converted = [name for name in DATASETS if source.is_converted(name)]
+    if converted:
+        where = f"copied into {source.container}"
+        if "raw" not in converted:
+            where = f"raw read in place, {' and '.join(converted)} {where}"
+    return _line(source.name, raw, kinds, _intensity(source, raw), where)
+
+
+def _would_be(source: RunSource, opened: OpenSource, in_place: Sequence[str]) -> str:
+    parts = (opened, *opened.others)
+    kinds = [f"{dataset} {dtype}" for part in parts for dataset, dtype in part.dtypes.items()]
+    raw = None if opened.source is None else opened.source.raw
+    intensity = "intensity 0 to 255 (the type uint8)"
+    if raw is not None:
+        setting = source.intensity_setting(raw.dtype)
+        intensity = intensity_range(raw, setting, where=f"{source.where}.intensity").text
+    kept = f", {' and '.join(name for name in in_place if name == 'raw')} read in place" if "raw" in in_place else ""
+    place = f"{by(opened.shape)} voxels of {by(opened.voxel_size)} nm at offset {by(opened.offset)} nm"
+    return f"{source.name}: would import {place} ({', '.join(kinds)}), {intensity}, copied into the run{kept}"
+
+
+def _line(name: str, raw: Volume, kinds: Sequence[str], intensity: str, where: str) -> str:
+    place = f"{by(raw.shape)} voxels of {by(raw.voxel_size)} nm at offset {by(raw.offset)} nm"
+    said = _said_by(raw)
+    return f"{name}: {place}{said} ({', '.join(kinds)}), {intensity}, {where}"
+
+
+def _said_by(raw: Volume) -> str:
+    """Which of them the config overrides."""
+    told = {"voxel size": raw.placement.voxel_size_from, "offset": raw.placement.offset_from}
+    ours = [what for what, who in told.items() if who == "the config"]
+    return f" [{' and '.join(ours)} as the config says]" if ours else ""
+
+
+def _part(aligned: object) -> str:
+    """How labels or a mask lie on raw, if they do not simply cover it."""
+    from ..volumes.aligned import Aligned
+
+    assert isinstance(aligned, Aligned)
+    said = []
+    if max(aligned.factor) > 1:
+        said.append(f"coarser by {by(aligned.factor)}")
+    if not aligned.covers_all:
+        said.append(f"on voxels {by(aligned.covered.begin)} to {by(aligned.covered.end)}")
+    return f" {', '.join(said)}" if said else ""
+
+
+def _intensity(source: RunSource, raw: Volume) -> str:
+    """The range in words; measured for it if the run does not know it yet."""
+    where = f"{source.where}.intensity"
+    setting = source.intensity_setting(raw.dtype)
+    measured = source.read_record().get("intensity")
+    if setting == "percentiles" and measured is not None:
+        return IntensityRange(**measured).text
+    if setting == "percentiles" and source.is_converted("raw") and not source.record.exists():
+        return source.intensity().text
+    found = intensity_range(raw, setting, where=where)
+    if isinstance(source.section, FileSource) or raw.dtype != np.uint8:
+        return found.text
+    return found.text
