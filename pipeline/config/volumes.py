@@ -38,8 +38,8 @@ class FileSource(Section):
     kind: Literal["file"] = "file"
     path: Annotated[str, Field(min_length=1)]
     """The file, folder or URL (`file://`, `http://`, `https://`, `s3://`, `gs://`) of the raw volume or of the
-    container that holds it. `~` and `${VARIABLES}` are expanded. A relative path counts from the current directory; in a
-    `config.json` whose `run_directory` is `.`, from the folder of that file."""
+    container that holds it. `~` and `${VARIABLES}` are expanded. A relative path counts from the current directory; in
+    a `config.json` whose `run_directory` is `.`, from the folder of that file."""
     format: Literal["zarr2", "zarr3", "n5", "precomputed", "hdf5", "tiff", "npy"] | None = None
     """How `path` is stored. Default: recognised by what lies there."""
     raw: str | None = None

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..volumes.aligned import Aligned
 from ..volumes.axes import choose_axes
 from ..volumes.containers import Found
-from ..volumes.file_arrays import FileArray, open_hdf5
+from ..volumes.file_arrays import FileArray, dataset_names, open_hdf5
 from ..volumes.formats import IN_PLACE, Node, look
 from ..volumes.locations import Location
 from ..volumes.opening import Wanted, open_at
@@ -158,7 +158,7 @@ class _Opener:
             raise UserError(
                 f"{location.name} is no TIFF stack, HDF5 or npy file, N5, zarr or precomputed container (or is"
                 " damaged)",
-                wanted.path("path"),
+                wanted.path(wanted.path_key),
             )
         volume = open_at(location, wanted)
         if volume is None:
@@ -173,7 +173,7 @@ class _Opener:
         if wanted.dataset is not None:
             cure = "name the file of the labels in labels_path" if wanted.key == "labels" else "leave this out"
             raise UserError(f"{location.name} is a TIFF stack and has no datasets; {cure}", key)
-        opened = self.stack.enter_context(open_tiff(location.file, wanted.path("path")))
+        opened = self.stack.enter_context(open_tiff(location.file, wanted.path(wanted.path_key)))
         array = opened.array
         found = Found(Node(location, "tiff", True, opened.metadata))
         choice = choose_axes(array.shape, None, opened.name, axes=wanted.axes, where=wanted.where)
@@ -300,7 +300,8 @@ def _numbers(raw: Volume, dataset: str, key: str) -> np.ndarray:
             array = file.get(dataset)
             if isinstance(array, h5py.Dataset):
                 return np.asarray(array[:])
-        raise UserError(f"{path} has no dataset {dataset!r}", key)
+            names = ", ".join(name for name, _ in zip(dataset_names(file), range(10), strict=False))
+        raise UserError(f"{path} has no dataset {dataset!r}; it has {names}", key)
     if node.format not in IN_PLACE:
         raise UserError(f"{raw.name} is a TIFF stack and has no datasets that could choose sections", key)
     for group, _ in raw.found.groups:

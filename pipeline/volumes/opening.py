@@ -36,6 +36,7 @@ class Wanted:
         placed: the voxel size must be known.
         where: dotted path of the config section.
         key: the key in that section that names the dataset.
+        path_key: the key in that section that names the location.
     """
 
     dataset: str | None = None
@@ -52,6 +53,7 @@ class Wanted:
     placed: bool = True
     where: str = ""
     key: str = "raw"
+    path_key: str = "path"
 
     def path(self, key: str) -> str:
         """Dotted path of a key of the section."""
@@ -81,7 +83,7 @@ def open_at(location: Location, wanted: Wanted | None = None, *, writable: bool 
         return _open_hdf5(node, wanted)
     if node.format == "npy":
         return _open_npy(node, wanted)
-    raise UserError(f"{node.name} is a TIFF stack, which is converted before it is read", wanted.path("path"))
+    raise UserError(f"{node.name} is a TIFF stack, which is converted before it is read", wanted.path(wanted.path_key))
 
 
 def create_volume_at(
@@ -121,7 +123,7 @@ def _container(location: Location, wanted: Wanted) -> Node:
     if node is None and wanted.dataset is not None and not (location.is_local and location.file.is_file()):
         inside = look(location.child(wanted.dataset), wanted.format)
         node = Node(location, inside.format, is_array=False) if inside is not None else None
-    return node or require(location, wanted.format, wanted.path("path"))
+    return node or require(location, wanted.format, wanted.path(wanted.path_key))
 
 
 def _open_in_place(node: Node, wanted: Wanted, writable: bool) -> Volume | None:
@@ -144,7 +146,7 @@ def _open_in_place(node: Node, wanted: Wanted, writable: bool) -> Volume | None:
 
 def _open_hdf5(node: Node, wanted: Wanted) -> Volume | None:
     key = wanted.path(wanted.key)
-    file = open_hdf5(node.location.file, wanted.path("path"))
+    file = open_hdf5(node.location.file, wanted.path(wanted.path_key))
     found = find_in_hdf5(file, node.location, wanted.dataset, wanted.candidates, key)
     if found is None and wanted.only:
         first_two = [name for name, _ in zip(dataset_names(file), range(2), strict=False)]

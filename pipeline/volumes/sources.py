@@ -210,7 +210,18 @@ class SourceFiles:
         axes = self.source.axes
         if axes is not None and set(axes) - set("zyxn"):
             axes = None  # channel and time are axes of raw; labels say their own
-        return Wanted(dataset, candidates, only, level=level, axes=axes, placed=False, where=self.where, key=what)
+        path_key = f"{what}_path" if getattr(self.source, f"{what}_path") is not None else "path"
+        return Wanted(
+            dataset,
+            candidates,
+            only,
+            level=level,
+            axes=axes,
+            placed=False,
+            where=self.where,
+            key=what,
+            path_key=path_key,
+        )
 
     def _inside_plain_folder(self, location: Location, names: Sequence[str]) -> str | None:
         """The customary name of a volume in a folder that is no container itself."""

@@ -102,22 +102,21 @@ CASES: dict[str, tuple[Maker, str, str]] = {
     "unknown kind": (text_file, "path", "no TIFF stack, HDF5"),
     "damaged tiff": (truncated_tiff, "path", "cannot be opened"),
     "tiff that ends early": (tiff_that_ends_early, "path", "cannot be opened"),
-    "zarr format 3": (zarr_of_format_3, "path", "format 3"),
+    "zarr format 3": (zarr_of_format_3, "raw", "no dataset 'raw'"),
     "empty folder": (lambda folder: {"path": str(folder)}, "path", "no TIFF files"),
     "no voxel size": (hdf5({}, raw=RAW), "voxel_size", "does not say its voxel size"),
     "tiff without voxel size": (lambda f: {"path": tiff(RAW)(f)["path"]}, "voxel_size", "does not say"),
-    "voxel size of zero": (hdf5({"voxel_size": [40, 4, 0]}, raw=RAW), "a.h5/raw", "above 0"),
-    "voxel size of NaN": (hdf5({"voxel_size": [40, 4, np.nan]}, raw=RAW), "a.h5/raw", "three numbers"),
-    "voxel size of two numbers": (hdf5({"voxel_size": [4, 4]}, raw=RAW), "a.h5/raw", "three numbers"),
-    "fractions of nanometres": (hdf5({"voxel_size": [40, 4.5, 4]}, raw=RAW), "voxel_size", "whole nanometres"),
+    "voxel size of zero": (hdf5({"voxel_size": [40, 4, 0]}, raw=RAW), "voxel_size", "no voxel size"),
+    "voxel size of NaN": (hdf5({"voxel_size": [40, 4, np.nan]}, raw=RAW), "voxel_size", "no vector of numbers"),
+    "voxel size of two numbers": (hdf5({"voxel_size": [4, 4]}, raw=RAW), "voxel_size", "2 numbers for an array of 3 axes"),
     "contradictory voxel sizes": (
         hdf5({"voxel_size": [40, 4, 4], "resolution": [4, 4, 40]}, raw=RAW),
-        "a.h5/raw",
-        "different voxel sizes",
+        "voxel_size",
+        "states two values",
     ),
-    "unknown unit": (hdf5({**SIZE, "units": "furlong"}, raw=RAW), "a.h5/raw", "furlong"),
-    "unknown axes": (hdf5({**SIZE, "axes": "tyx"}, raw=RAW), "axes", "arrangement"),
-    "wrong axes in the config": (hdf5(fields={"axes": "zzy"}, raw=RAW), "axes", "arrangement"),
+    "unknown unit": (hdf5({**SIZE, "units": "furlong"}, raw=RAW), "voxel_size", "furlong"),
+    "unknown axes": (hdf5({**SIZE, "axes": "tyx"}, raw=RAW), "axes", "z, y and x once each"),
+    "wrong axes in the config": (hdf5(fields={"axes": "zzy"}, raw=RAW), "axes", "z, y and x once each"),
     "axes of n5": (n5_with_axes, "axes", "set axes"),
     "missing dataset": (hdf5(fields={"raw": "volumes/raw"}, raw=RAW), "raw", "it has raw"),
     "missing labels": (hdf5(fields={"labels": "seg"}, raw=RAW), "labels", "no dataset 'seg'"),
@@ -128,12 +127,12 @@ CASES: dict[str, tuple[Maker, str, str]] = {
     "raw taken for labels": (hdf5(fields={"labels": "raw"}, raw=RAW), "labels", "both raw and labels"),
     "shape mismatch": (hdf5(raw=RAW, labels=LABELS[:, :7]), "labels", "(4, 7, 8)"),
     "mask of another shape": (hdf5(fields={"mask": "m"}, raw=RAW, m=RAW[:3]), "mask", "(3, 8, 8)"),
-    "two dimensions": (hdf5(raw=RAW[0]), "raw", "a volume has three"),
-    "four dimensions": (hdf5(raw=RAW[None]), "raw", "a volume has three"),
+    "two dimensions": (hdf5(raw=RAW[0]), "axes", "has 2 axes"),
+    "four dimensions": (hdf5(raw=RAW[None]), "axes", "has 4 axes"),
     "no voxels": (hdf5(raw=RAW[:0]), "lab", "no voxels"),
-    "float raw": (hdf5(raw=RAW.astype(np.float32)), "raw", "uint8 or uint16"),
-    "raw with NaN": (hdf5(raw=WITH_NAN), "raw", "without NaN"),
-    "signed raw": (hdf5(raw=RAW.astype(np.int16)), "raw", "uint8 or uint16"),
+    "raw of double precision": (hdf5(raw=RAW.astype(np.float64)), "raw", "float16 or float32"),
+    "raw with NaN": (hdf5(raw=WITH_NAN), "raw", "NaN"),
+    "raw of 32 bits": (hdf5(raw=RAW.astype(np.int32)), "raw", "uint16, int8, int16"),
     "float labels": (hdf5(raw=RAW, labels=LABELS.astype(np.float64)), "labels", "whole numbers"),
     "bool labels": (hdf5(raw=RAW, labels=LABELS > 0), "labels", "whole numbers"),
     "float mask": (hdf5(fields={"mask": "m"}, raw=RAW, m=WITH_NAN), "mask", "whole numbers or bool"),
@@ -197,7 +196,7 @@ def test_a_damaged_chunk_is_named(tmp_path: Path) -> None:
     with (tmp_path / "a.h5").open("r+b") as file:
         file.seek(start)
         file.write(b"\xff" * 200)
-    with pytest.raises(UserError, match=r"a\.h5/raw: the voxels from \[4, 0, 0\] to \[8, 32, 32\] cannot be read"):
+    with pytest.raises(UserError, match=r"a\.h5/raw: a chunk in voxels \(4, 0, 0\) to \(8, 32, 32\) cannot be read"):
         import_source("lab", FileSource(path=str(tmp_path / "a.h5")), tmp_path / "volume.zarr", (4, 32, 32))
 
 
