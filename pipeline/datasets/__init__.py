@@ -1,6 +1,7 @@
 """Where volumes come from: files, the synthetic phantom, and published data sets; and their import into a run."""
 
-from .importing import describe_import, ensure_imported, import_source, is_imported, is_ready
+from .importing import import_source, is_imported
 from .phantom import Phantom
+from .preparing import describe_import, ensure_imported, is_ready
 
 __all__ = ["Phantom", "describe_import", "ensure_imported", "import_source", "is_imported", "is_ready"]

@@ -20,6 +20,7 @@ from ..volumes.containers import Found
 from ..volumes.file_arrays import FileArray, dataset_names, open_hdf5
 from ..volumes.formats import IN_PLACE, Node, look
 from ..volumes.locations import Location
+from ..volumes.nanometres import three_numbers
 from ..volumes.opening import Wanted, open_at
 from ..volumes.placement import Placement, combined
 from ..volumes.placing import statements
@@ -116,7 +117,9 @@ class FileOpener:
             else:
                 offset = (o + b * s for o, b, s in zip(raw.offset, part.begin, raw.voxel_size, strict=True))
                 size = (s * f for s, f in zip(raw.voxel_size, part.factor, strict=True))
-                apart.append(self._part({name: part.volume}, part.volume.shape, _three(size), _three(offset)))
+                apart.append(
+                    self._part({name: part.volume}, part.volume.shape, three_numbers(size), three_numbers(offset))
+                )
         opened = self._part(together, raw.shape, raw.voxel_size, raw.offset)
         return replace(opened, others=tuple(apart), source=found)
 
@@ -309,8 +312,3 @@ def _numbers(raw: Volume, dataset: str, key: str) -> np.ndarray:
         if found is not None and found.is_array:
             return read_whole(found)
     raise UserError(f"{raw.name} has no dataset {dataset!r} beside it", key)
-
-
-def _three(values: Any) -> tuple[float, float, float]:
-    z, y, x = (float(value) for value in values)
-    return z, y, x

@@ -1,16 +1,14 @@
-"""Make the sources of a run ready to be read: look at those that stay where they are, convert the others.
+"""Import sources into the run's containers: block by block, once, and never half.
 
-What is converted goes into a container of the run, block by block, once, and never half: a container whose import is
-complete says so in its attributes, together with the identity of the source. That attribute is removed first and
-written last, so that an interrupted import is redone. What is read in place is looked at once: `sources/<name>.json` of
-the run then says how to recognise it, and the intensities that were measured.
+A container whose import is complete says so in its attributes, together with the identity of the source. That
+attribute is removed first and written last, so that an interrupted import is redone. See `import_source`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +16,13 @@ from typing import Any
 import numpy as np
 import zarr
 
-from ..config import FileSource, PhantomSource, PublicSource, Source, config_hash, dump_config
+from ..config import FileSource, PhantomSource, Source, config_hash, dump_config
 from ..errors import UserError
-from ..run import Run, write_json
 from ..terminal import tracked
 from ..volumes import Box, Volume, create_volume, delete_volume
-from ..volumes.identity import Identity, what_changed
-from ..volumes.intensity import IntensityRange, intensity_range, strong_difference
+from ..volumes.identity import what_changed
 from ..volumes.placement import by
-from ..volumes.run_sources import RunSource
 from ..volumes.sources import DATASETS
-from .describing import describe
 from .file_source import PATHS, FileOpener
 from .phantom import PhantomOpener
 from .public import PublicOpener
@@ -43,189 +37,6 @@ _NEUTRAL = ("block_shape", "cache", "copy", "intensity", "samples", "format")
 """Keys of sources that change no voxel."""
 _YOUNGER = ("sections", "mask_path", "level", "channel", "time")
 """Keys that earlier versions did not have; imports of theirs stay valid."""
-
-
-def ensure_imported(run: Run, sources: Iterable[str] | None = None) -> None:
-    """Convert what must be, and look at what is read in place, of every source of the config or those named.
-
-    Args:
-        run: the run directory.
-        sources: names in `volumes.sources`. Default: all.
-
-    Raises:
-        StorageUnavailable: a server does not answer.
-        UserError: see `import_source` and `look_at`; or a name is unknown.
-    """
-    for name, section in _chosen(run, sources):
-        source = run.source(name)
-        in_place = source.datasets_in_place()
-        before = source.read_record()
-        if len(in_place) < len(DATASETS):
-            import_source(
-                name,
-                section,
-                source.container,
-                run.config.volumes.import_block,
-                unlabelled_id=source.unlabelled_id,
-                all_datasets="raw" not in in_place and not in_place,
-            )
-        elif _has_left_overs(source.container):
-            _forget(source.container)
-        look_at(source, in_place)
-        if not before:
-            logger.info(describe(source, run.config.volumes))
-    _tell_ranges(run)
-
-
-def is_ready(run: Run, name: str) -> bool:
-    """Whether raw of a source can be read: converted, or looked at where it is."""
-    source = run.source(name)
-    return source.is_converted("raw") or "raw" in source.read_record().get("volumes", {})
-
-
-def look_at(source: RunSource, in_place: Sequence[str]) -> None:
-    """Note what tells whether volumes that are read in place have changed, and intensities to be measured.
-
-    Raises:
-        StorageUnavailable: a server does not answer.
-        UserError: a volume cannot be read, lies elsewhere than raw, or has changed since the run began to use it.
-    """
-    record = source.read_record()
-    now = _identities(source, in_place)
-    section = _section(source.section)
-    if "volumes" in record:
-        _require_unchanged(source, record, now, section)
-        wanted = {**record, "volumes": {**now, **record["volumes"]}}
-    else:
-        wanted = {**record, "section": section, "volumes": now} if now else dict(record)
-    raw = source.open_raw()
-    if source.intensity_setting(raw.dtype) == "percentiles" and "intensity" not in record and not _is_older(source):
-        measured = intensity_range(raw, "percentiles", where=f"{source.where}.intensity")
-        logger.info("%s: %s", source.name, measured.text)
-        wanted["intensity"] = measured.as_json()
-    if wanted != record:
-        write_json(source.record, wanted)
-
-
-def _is_older(source: RunSource) -> bool:
-    """Whether raw was imported by a version that measured no intensities, and networks are used to that."""
-    imported = _imported_identity(source.container) if source.is_converted("raw") else None
-    return imported is not None and "version" not in imported and not source.record.exists()
-
-
-def _identities(source: RunSource, in_place: Sequence[str]) -> dict[str, Identity]:
-    """What tells whether volumes changed, for those that are read in place."""
-    files = source.files()
-    if files is None or not in_place:
-        return {}
-    raw = source.open_raw()
-    found = {"raw": raw} if "raw" in in_place else {}
-    for name, volume in (("labels", files.labels), ("mask", lambda _: files.mask())):
-        opened = volume(raw) if name in in_place else None
-        part = files.beside(raw, name, opened)
-        if part is not None:
-            found[name] = part.volume
-    samples = files.source.samples
-    return {name: _named(volume.identity(samples), volume.name) for name, volume in found.items()}
-
-
-def _named(identity: Identity, name: str) -> Any:
-    return {**identity, "name": name}
-
-
-def _require_unchanged(source: RunSource, record: dict[str, Any], now: dict[str, Identity], section: str) -> None:
-    """Refuse what differs from what the run began with.
-
-    Raises:
-        UserError: says what differs, and what to redo.
-    """
-    before = record["volumes"]
-    for name, identity in now.items():
-        if name not in before:
-            continue
-        old: Any = dict(before[name])
-        if old.pop("name", None) != identity.get("name"):
-            old["files"] = None  # a copy elsewhere has other times
-        changed = what_changed(old, identity)
-        if changed is not None:
-            raise UserError(
-                f"the source has changed since it was imported: {changed}, in the {name} {identity.get('name')};"
-                f" {_what_to_redo(source, name)}",
-                source.where,
-            )
-    gone = [name for name in before if name not in now and not source.is_converted(name)]
-    if section != record.get("section") or gone:
-        what = f"its {gone[0]} are gone" if gone else "its config section"
-        raise UserError(
-            f"the source has changed since it was imported: {what}; {_what_to_redo(source, 'raw')}", source.where
-        )
-
-
-def _what_to_redo(source: RunSource, name: str) -> str:
-    redo = "everything made from it is redone: train again in a new run_directory"
-    if name != "raw":
-        redo = f"go on with the new {name} by deleting {source.record}, train again what was trained on the old ones"
-        redo += " (teacher/, student/), and score again with 06_evaluate.py"
-        return f"{redo}; or use a new run_directory"
-    return f"use a new run_directory, or delete {source.record} to start over: {redo}"
-
-
-def _tell_ranges(run: Run) -> None:
-    """Say if the volume to segment has quite other intensities than those that networks are trained on."""
-    volumes = run.config.volumes
-    segmented = _range_of(run, volumes.segment.source)
-    for name in sorted({region.source for region in volumes.train} - {volumes.segment.source}):
-        trained = _range_of(run, name)
-        if segmented is None or trained is None:
-            continue
-        difference = strong_difference(segmented, trained)
-        if difference is not None:
-            logger.warning(
-                "%s, which is segmented, has other intensities than %s, which is trained on: %s; set"
-                " volumes.sources.<name>.intensity if they were recorded alike",
-                volumes.segment.source,
-                name,
-                difference,
-            )
-
-
-def _range_of(run: Run, name: str) -> IntensityRange | None:
-    try:
-        return run.intensity(name)
-    except UserError:
-        return None  # not imported yet
-
-
-def describe_import(run: Run, sources: Iterable[str] | None = None) -> list[str]:
-    """What every source is and what `ensure_imported` would do, one line each; data are looked at, nothing is written.
-
-    Public data sets are not downloaded for it.
-
-    Raises:
-        UserError: see `import_source`.
-    """
-    lines = []
-    for name, section in _chosen(run, sources):
-        source = run.source(name)
-        in_place = source.datasets_in_place()
-        if len(in_place) == len(DATASETS):
-            lines.append(describe(source, run.config.volumes))
-        elif is_imported(name, section, source.container):
-            lines.append(f"{describe(source, run.config.volumes)}: already imported")
-        elif isinstance(section, PublicSource):
-            lines.append(f"{name}: would be downloaded and imported")
-        else:
-            with open_kind(name, section, source.unlabelled_id).open() as opened:
-                lines.append(describe(source, run.config.volumes, opened, in_place))
-    return lines
-
-
-def _chosen(run: Run, names: Iterable[str] | None) -> Iterator[tuple[str, Source]]:
-    sources = run.config.volumes.sources
-    for name in sources if names is None else names:
-        if name not in sources:
-            raise UserError(f"there is no source {name!r}; there are {', '.join(sorted(sources))}", "volumes.sources")
-        yield name, sources[name]
 
 
 def import_source(
@@ -291,11 +102,11 @@ def is_imported(name: str, source: Source, container: Path, opener: SourceOpener
     Raises:
         UserError: it is complete, but the source has changed since.
     """
-    imported = _imported_identity(container)
+    imported = imported_identity(container)
     if imported is None:
         return False
     opener = opener or open_kind(name, source)
-    sections = [_section(source)] if "version" in imported else _earlier_sections(source)
+    sections = [section_hash(source)] if "version" in imported else _earlier_sections(source)
     what = _changed_data(imported, opener)
     if imported.get("section") not in sections or what is not None:
         raise UserError(
@@ -335,11 +146,11 @@ def open_kind(name: str, source: Source, unlabelled_id: int | None = None) -> So
 
 def _identity(source: Source, opener: SourceOpener) -> dict[str, Any]:
     """The config section, less what does not change the voxels, and the state of the data."""
-    identity = {"section": _section(source), "data": opener.identity()}
+    identity = {"section": section_hash(source), "data": opener.identity()}
     return {**identity, "version": 2} if isinstance(source, FileSource) else identity
 
 
-def _section(source: Source) -> str:
+def section_hash(source: Source) -> str:
     """A hash of the config section, whatever the paths are called: whether the data are others, the data say."""
     section = {key: value for key, value in dump_config(source).items() if key not in _NEUTRAL}
     for key in (*_YOUNGER, *(PATHS if isinstance(source, FileSource) else ())):
@@ -351,7 +162,7 @@ def _section(source: Source) -> str:
 def _earlier_sections(source: Source) -> list[str]:
     """The hashes that earlier versions may have noted, with the paths as they were written then."""
     if not isinstance(source, FileSource):
-        return [_section(source)]
+        return [section_hash(source)]
     hashes = []
     for spelled in (str, _from_here):
         section = {key: value for key, value in dump_config(source).items() if key not in _NEUTRAL}
@@ -368,7 +179,8 @@ def _from_here(path: str) -> str:
     return os.path.relpath(path) if Path(path).is_absolute() else path
 
 
-def _imported_identity(container: Path) -> dict[str, Any] | None:
+def imported_identity(container: Path) -> dict[str, Any] | None:
+    """What a container notes about the source of a complete import; None if there is none."""
     if not (container / ".zgroup").exists():
         return None
     identity = zarr.open_group(str(container), mode="r").attrs.get(_ATTRIBUTE)
@@ -385,9 +197,10 @@ def _forget(container: Path) -> None:
         delete_volume(container, dataset)
 
 
-def _has_left_overs(container: Path) -> bool:
-    """Whether an import that was begun, but is not wanted any more, left something."""
-    return _imported_identity(container) is None and any((container / dataset).exists() for dataset in DATASETS)
+def forget_left_overs(container: Path) -> None:
+    """Remove what an import left that was begun, but is not wanted any more."""
+    if imported_identity(container) is None and any((container / dataset).exists() for dataset in DATASETS):
+        _forget(container)
 
 
 def _write(name: str, opened: OpenSource, container: Path, import_block: Sequence[int]) -> None:

@@ -13,16 +13,17 @@ from .arrays import (
     delete_volume,
     mirror_indices,
     open_volume,
-    position_of,
     volume_exists,
 )
 from .chunks import CheckedStore, blosc_length, decoded
+from .nanometres import Nanometres, position_of
 
 __all__ = [
     "SPATIAL_AXES",
     "ZERO",
     "Box",
     "CheckedStore",
+    "Nanometres",
     "Volume",
     "blosc_length",
     "cells_of",

@@ -22,6 +22,7 @@ from numcodecs import Blosc
 from ..config.base import plain_number
 from ..errors import UserError
 from .chunks import CheckedStore, decoded
+from .nanometres import Nanometres, three_numbers
 
 SPATIAL_AXES = ("z", "y", "x")
 
@@ -78,9 +79,6 @@ class Box:
         return self.intersect(other) == other
 
 
-Nanometres = tuple[float, float, float]
-"""A position or an extent, order z, y, x; fractions are allowed."""
-
 ZERO = Coordinate(0, 0, 0)
 """The first voxel, and the context of what needs none."""
 
@@ -94,17 +92,6 @@ def cells_of(box: Box, size: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """
     spans = zip(box.begin, box.end, size, strict=True)
     return itertools.product(*(range(b // s, -(-e // s)) if b < e else () for b, e, s in spans))
-
-
-def position_of(voxel: Sequence[float], voxel_size: Sequence[float], offset: Sequence[float]) -> Nanometres:
-    """The position of a voxel's first corner in nanometres.
-
-    Args:
-        voxel: counted from the first voxel of the volume, order z, y, x; fractions are within a voxel.
-        voxel_size, offset: of the volume.
-    """
-    z, y, x = (float(o + v * s) for o, v, s in zip(offset, voxel, voxel_size, strict=True))
-    return z, y, x
 
 
 def crop(data: np.ndarray, box: Box) -> np.ndarray:
@@ -260,8 +247,8 @@ def create_volume(
         UserError: the container cannot be written.
     """
     name = f"{container}/{dataset}"
-    voxel_size = _three(like.voxel_size if voxel_size is None and like else voxel_size or (1, 1, 1))
-    offset = _three(like.offset if offset is None and like else offset or (0, 0, 0))
+    voxel_size = three_numbers(like.voxel_size if voxel_size is None and like else voxel_size or (1, 1, 1))
+    offset = three_numbers(like.offset if offset is None and like else offset or (0, 0, 0))
     channels = tuple(shape[:-3])
     try:
         container.mkdir(parents=True, exist_ok=True)
@@ -314,7 +301,9 @@ def open_volume(
         ) from error
     if "voxel_size" not in attributes:
         raise UserError("the dataset has no voxel_size attribute", name)
-    return Volume(array, _three(attributes["voxel_size"]), _three(attributes.get("offset", (0, 0, 0))), name)
+    return Volume(
+        array, three_numbers(attributes["voxel_size"]), three_numbers(attributes.get("offset", (0, 0, 0))), name
+    )
 
 
 def volume_exists(container: Path, dataset: str) -> bool:
@@ -325,8 +314,3 @@ def volume_exists(container: Path, dataset: str) -> bool:
 def delete_volume(container: Path, dataset: str) -> None:
     """Delete an array if it exists."""
     shutil.rmtree(container / dataset, ignore_errors=True)
-
-
-def _three(values: Sequence[float]) -> Nanometres:
-    z, y, x = (float(value) for value in values)
-    return z, y, x

@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 from funlib.geometry import Coordinate
 
-from .arrays import Box, Nanometres
+from .arrays import Box
+from .nanometres import Nanometres
 
 
 class Readable(Protocol):

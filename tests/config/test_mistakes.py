@@ -102,7 +102,8 @@ MISTAKES = [
     (
         "volumes.sources.file.voxel_size",
         [8, 8],
-        "volumes.sources.file.voxel_size: expected [z, y, x] in nanometres (3 numbers > 0, fractions allowed) or null, got [8, 8]",
+        "volumes.sources.file.voxel_size: expected [z, y, x] in nanometres (3 numbers > 0, fractions allowed) or null,"
+        " got [8, 8]",
     ),
     (
         "teacher.network",

@@ -108,7 +108,11 @@ CASES: dict[str, tuple[Maker, str, str]] = {
     "tiff without voxel size": (lambda f: {"path": tiff(RAW)(f)["path"]}, "voxel_size", "does not say"),
     "voxel size of zero": (hdf5({"voxel_size": [40, 4, 0]}, raw=RAW), "voxel_size", "no voxel size"),
     "voxel size of NaN": (hdf5({"voxel_size": [40, 4, np.nan]}, raw=RAW), "voxel_size", "no vector of numbers"),
-    "voxel size of two numbers": (hdf5({"voxel_size": [4, 4]}, raw=RAW), "voxel_size", "2 numbers for an array of 3 axes"),
+    "voxel size of two numbers": (
+        hdf5({"voxel_size": [4, 4]}, raw=RAW),
+        "voxel_size",
+        "2 numbers for an array of 3 axes",
+    ),
     "contradictory voxel sizes": (
         hdf5({"voxel_size": [40, 4, 4], "resolution": [4, 4, 40]}, raw=RAW),
         "voxel_size",

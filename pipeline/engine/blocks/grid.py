@@ -11,8 +11,7 @@ from funlib.geometry import Coordinate
 
 from ...errors import UserError
 from ...run import Run, region_box
-from ...volumes import Box, cells_of, position_of
-from ...volumes.arrays import Nanometres
+from ...volumes import Box, Nanometres, cells_of, position_of
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,207 @@
+"""Make the sources of a run ready to be read: convert what must be, look at what is read in place, and say what is
+there.
+
+What is read in place is looked at once: `sources/<name>.json` of the run then says how to recognise it, and the
+intensities that were measured.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from ..config import PublicSource, Source
+from ..errors import UserError
+from ..run import Run, write_json
+from ..volumes.identity import Identity, what_changed
+from ..volumes.intensity import IntensityRange, intensity_range, strong_difference
+from ..volumes.run_sources import RunSource
+from ..volumes.sources import DATASETS
+from .describing import describe
+from .importing import forget_left_overs, import_source, imported_identity, is_imported, open_kind, section_hash
+
+logger = logging.getLogger(__name__)
+
+
+def ensure_imported(run: Run, sources: Iterable[str] | None = None) -> None:
+    """Convert what must be, and look at what is read in place, of every source of the config or those named.
+
+    Args:
+        run: the run directory.
+        sources: names in `volumes.sources`. Default: all.
+
+    Raises:
+        StorageUnavailable: a server does not answer.
+        UserError: see `import_source` and `look_at`; or a name is unknown.
+    """
+    for name, section in _chosen(run, sources):
+        source = run.source(name)
+        in_place = source.datasets_in_place()
+        before = source.read_record()
+        if len(in_place) < len(DATASETS):
+            import_source(
+                name,
+                section,
+                source.container,
+                run.config.volumes.import_block,
+                unlabelled_id=source.unlabelled_id,
+                all_datasets="raw" not in in_place and not in_place,
+            )
+        else:
+            forget_left_overs(source.container)
+        look_at(source, in_place)
+        if not before:
+            logger.info(describe(source, run.config.volumes))
+    _tell_ranges(run)
+
+
+def is_ready(run: Run, name: str) -> bool:
+    """Whether raw of a source can be read: converted, or looked at where it is."""
+    source = run.source(name)
+    return source.is_converted("raw") or "raw" in source.read_record().get("volumes", {})
+
+
+def look_at(source: RunSource, in_place: Sequence[str]) -> None:
+    """Note what tells whether volumes that are read in place have changed, and intensities to be measured.
+
+    Raises:
+        StorageUnavailable: a server does not answer.
+        UserError: a volume cannot be read, lies elsewhere than raw, or has changed since the run began to use it.
+    """
+    record = source.read_record()
+    now = _identities(source, in_place)
+    section = section_hash(source.section)
+    if "volumes" in record:
+        _require_unchanged(source, record, now, section)
+        wanted = {**record, "volumes": {**now, **record["volumes"]}}
+    else:
+        wanted = {**record, "section": section, "volumes": now} if now else dict(record)
+    raw = source.open_raw()
+    if source.intensity_setting(raw.dtype) == "percentiles" and "intensity" not in record and not _is_older(source):
+        measured = intensity_range(raw, "percentiles", where=f"{source.where}.intensity")
+        logger.info("%s: %s", source.name, measured.text)
+        wanted["intensity"] = measured.as_json()
+    if wanted != record:
+        write_json(source.record, wanted)
+
+
+def _is_older(source: RunSource) -> bool:
+    """Whether raw was imported by a version that measured no intensities, and networks are used to that."""
+    imported = imported_identity(source.container) if source.is_converted("raw") else None
+    return imported is not None and "version" not in imported and not source.record.exists()
+
+
+def _identities(source: RunSource, in_place: Sequence[str]) -> dict[str, Identity]:
+    """What tells whether volumes changed, for those that are read in place."""
+    files = source.files()
+    if files is None or not in_place:
+        return {}
+    raw = source.open_raw()
+    found = {"raw": raw} if "raw" in in_place else {}
+    for name, volume in (("labels", files.labels), ("mask", lambda _: files.mask())):
+        opened = volume(raw) if name in in_place else None
+        part = files.beside(raw, name, opened)
+        if part is not None:
+            found[name] = part.volume
+    samples = files.source.samples
+    return {name: _named(volume.identity(samples), volume.name) for name, volume in found.items()}
+
+
+def _named(identity: Identity, name: str) -> Any:
+    return {**identity, "name": name}
+
+
+def _require_unchanged(source: RunSource, record: dict[str, Any], now: dict[str, Identity], section: str) -> None:
+    """Refuse what differs from what the run began with.
+
+    Raises:
+        UserError: says what differs, and what to redo.
+    """
+    before = record["volumes"]
+    for name, identity in now.items():
+        if name not in before:
+            continue
+        old: Any = dict(before[name])
+        if old.pop("name", None) != identity.get("name"):
+            old["files"] = None  # a copy elsewhere has other times
+        changed = what_changed(old, identity)
+        if changed is not None:
+            raise UserError(
+                f"the source has changed since it was imported: {changed}, in the {name} {identity.get('name')};"
+                f" {_what_to_redo(source, name)}",
+                source.where,
+            )
+    gone = [name for name in before if name not in now and not source.is_converted(name)]
+    if section != record.get("section") or gone:
+        what = f"its {gone[0]} are gone" if gone else "its config section"
+        raise UserError(
+            f"the source has changed since it was imported: {what}; {_what_to_redo(source, 'raw')}", source.where
+        )
+
+
+def _what_to_redo(source: RunSource, name: str) -> str:
+    redo = "everything made from it is redone: train again in a new run_directory"
+    if name != "raw":
+        redo = f"go on with the new {name} by deleting {source.record}, train again what was trained on the old ones"
+        redo += " (teacher/, student/), and score again with 06_evaluate.py"
+        return f"{redo}; or use a new run_directory"
+    return f"use a new run_directory, or delete {source.record} to start over: {redo}"
+
+
+def _tell_ranges(run: Run) -> None:
+    """Say if the volume to segment has quite other intensities than those that networks are trained on."""
+    volumes = run.config.volumes
+    segmented = _range_of(run, volumes.segment.source)
+    for name in sorted({region.source for region in volumes.train} - {volumes.segment.source}):
+        trained = _range_of(run, name)
+        if segmented is None or trained is None:
+            continue
+        difference = strong_difference(segmented, trained)
+        if difference is not None:
+            logger.warning(
+                "%s, which is segmented, has other intensities than %s, which is trained on: %s; set"
+                " volumes.sources.<name>.intensity if they were recorded alike",
+                volumes.segment.source,
+                name,
+                difference,
+            )
+
+
+def _range_of(run: Run, name: str) -> IntensityRange | None:
+    try:
+        return run.intensity(name)
+    except UserError:
+        return None  # not imported yet
+
+
+def describe_import(run: Run, sources: Iterable[str] | None = None) -> list[str]:
+    """What every source is and what `ensure_imported` would do, one line each; data are looked at, nothing is written.
+
+    Public data sets are not downloaded for it.
+
+    Raises:
+        UserError: see `import_source`.
+    """
+    lines = []
+    for name, section in _chosen(run, sources):
+        source = run.source(name)
+        in_place = source.datasets_in_place()
+        if len(in_place) == len(DATASETS):
+            lines.append(describe(source, run.config.volumes))
+        elif is_imported(name, section, source.container):
+            lines.append(f"{describe(source, run.config.volumes)}: already imported")
+        elif isinstance(section, PublicSource):
+            lines.append(f"{name}: would be downloaded and imported")
+        else:
+            with open_kind(name, section, source.unlabelled_id).open() as opened:
+                lines.append(describe(source, run.config.volumes, opened, in_place))
+    return lines
+
+
+def _chosen(run: Run, names: Iterable[str] | None) -> Iterator[tuple[str, Source]]:
+    sources = run.config.volumes.sources
+    for name in sources if names is None else names:
+        if name not in sources:
+            raise UserError(f"there is no source {name!r}; there are {', '.join(sorted(sources))}", "volumes.sources")
+        yield name, sources[name]
