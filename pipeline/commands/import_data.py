@@ -1,4 +1,4 @@
-"""Import the sources of a run (files, the phantom, public data sets) into its containers."""
+"""Look at the sources of a run, and convert those into it that cannot be read where they are."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import argparse
 import logging
 from typing import NoReturn
 
-from ..api import import_data
 from ..cli import run_script
-from ..datasets import describe_import
+from ..datasets import describe_import, ensure_imported
 from ..run import Run
 
 logger = logging.getLogger("emdistill")
@@ -25,7 +24,7 @@ def work(run: Run, options: argparse.Namespace) -> int:
         for line in describe_import(run, options.source):
             logger.info(line)
         return 0
-    import_data(run, options.source)
+    ensure_imported(run, options.source, tell=True)
     return 0
 
 

@@ -60,14 +60,22 @@ class FileOpener:
             stamps = self.stamps(of_chunks=False)
             if all(key in stamps for key in PATHS if getattr(self.source, key) is not None):
                 return stamps
-            files = SourceFiles(self.source, self.where)
-            found = {"raw": files.raw(), "mask": files.mask()}
-            found["labels"] = files.labels(found["raw"]) if found["raw"] is not None else None
-            chunked = {name: v for name, v in found.items() if v is not None and v.found.array.format in IN_PLACE}
-            volumes = {name: volume.identity(self.source.samples) for name, volume in sorted(chunked.items())}
-            return {**stamps, "volumes": volumes}
+            return {**stamps, "volumes": self._identities_of_chunks(stamps)}
         except (UserError, OSError, ValueError):
             return None
+
+    def _identities_of_chunks(self, stamps: dict[str, Any]) -> dict[str, Any]:
+        """Of raw, labels and mask, those that are arrays of chunks: what tells whether they changed."""
+        files = SourceFiles(self.source, self.where)
+        found: dict[str, Volume | None] = {}
+        if "path" not in stamps:
+            found["raw"] = files.raw()
+        if ("labels_path" if self.source.labels_path is not None else "path") not in stamps:
+            found["labels"] = files.labels(found.get("raw"))
+        if ("mask_path" if self.source.mask_path is not None else "path") not in stamps:
+            found["mask"] = files.mask()
+        present = {name: volume for name, volume in found.items() if volume is not None}
+        return {name: volume.identity(self.source.samples) for name, volume in present.items()}
 
     def stamps(self, of_chunks: bool) -> dict[str, Any]:
         """Name, size and modification time of the files.

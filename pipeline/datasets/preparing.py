@@ -24,12 +24,13 @@ from .importing import forget_left_overs, import_source, imported_identity, is_i
 logger = logging.getLogger(__name__)
 
 
-def ensure_imported(run: Run, sources: Iterable[str] | None = None) -> None:
+def ensure_imported(run: Run, sources: Iterable[str] | None = None, tell: bool = False) -> None:
     """Convert what must be, and look at what is read in place, of every source of the config or those named.
 
     Args:
         run: the run directory.
         sources: names in `volumes.sources`. Default: all.
+        tell: say of each of them what it is; otherwise only of those that are new.
 
     Raises:
         StorageUnavailable: a server does not answer.
@@ -38,20 +39,20 @@ def ensure_imported(run: Run, sources: Iterable[str] | None = None) -> None:
     for name, section in _chosen(run, sources):
         source = run.source(name)
         in_place = source.datasets_in_place()
-        before = source.read_record()
+        is_new = not source.record.exists()
         if len(in_place) < len(DATASETS):
-            import_source(
+            is_new = import_source(
                 name,
                 section,
                 source.container,
                 run.config.volumes.import_block,
                 unlabelled_id=source.unlabelled_id,
-                all_datasets="raw" not in in_place and not in_place,
+                all_datasets=not in_place,
             )
         else:
             forget_left_overs(source.container)
         look_at(source, in_place)
-        if not before:
+        if tell or (is_new and (in_place or source.is_converted("raw"))):
             logger.info(describe(source, run.config.volumes))
     _tell_ranges(run)
 

@@ -105,8 +105,8 @@ class SourceFiles:
             raise UserError(f"the volume has no voxels: its shape is {tuple(raw.shape)}", self.where)
         return raw
 
-    def labels(self, raw: Volume) -> Volume | None:
-        """The labels, wherever they lie; None if there are none."""
+    def labels(self, raw: Volume | None) -> Volume | None:
+        """The labels, wherever they lie; None if there are none. Raw is known so that it is not taken for them."""
         source = self.source
         if source.labels == "":
             return None
@@ -123,7 +123,7 @@ class SourceFiles:
         found = self.open(location, self._wanted("labels", dataset, LABEL_NAMES, only=apart))
         if found is None:
             return self._required(None, location, "labels") if apart else None
-        if found.found.array.location == raw.found.array.location and found.choice == raw.choice:
+        if raw is not None and (found.name, found.choice) == (raw.name, raw.choice):
             raise UserError(f"{raw.name} cannot be both raw and labels", f"{self.where}.labels")
         if found.dtype.kind not in "ui":
             raise UserError(

@@ -196,6 +196,7 @@ def test_labels_that_are_all_too_small_are_an_error_and_not_a_perfect_score(tmp_
 
 def test_missing_fragments_are_named(tmp_path: Path) -> None:
     run = make_run(tmp_path)
+    create_volume(run.volume, "raw", SHAPE, np.uint8, voxel_size=(10, 4, 4), chunks=CHUNKS)
     create_volume(run.volume, "labels", SHAPE, np.uint64, voxel_size=(10, 4, 4), chunks=CHUNKS)
     with pytest.raises(UserError, match=r"fragments: there is no such dataset"):
         check_run(run)
