@@ -117,8 +117,7 @@ class SourceFiles:
         if dataset is None:
             node = look(location, None if apart else source.format)
             dataset = _label_image(node, f"{self.where}.labels") if node is not None else None
-            alone = node is not None and (node.is_array or levels_of(node))
-            if alone and dataset is None and not apart:
+            if dataset is None and not apart and self._holds_raw_alone(location, node):
                 return None
         found = self.open(location, self._wanted("labels", dataset, LABEL_NAMES, only=apart))
         if found is None:
@@ -237,6 +236,13 @@ class SourceFiles:
             names = listing(node) if node is not None and node.format in IN_PLACE else _names_in_file(location)
             raise UserError(f"name the dataset to use; {location.name} has {names}", f"{self.where}.{what}")
         return found
+
+    @staticmethod
+    def _holds_raw_alone(location: Location, node: Node | None) -> bool:
+        """Whether there is no place for labels: an array, a pyramid, or a folder that is no container."""
+        if node is None:
+            return not location.is_local or location.file.is_dir()
+        return node.is_array or bool(levels_of(node))
 
     @staticmethod
     def _is_finer(volume: Volume, raw: Volume) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 from collections.abc import Iterator
@@ -15,7 +16,16 @@ from funlib.geometry import Coordinate, Roi
 from funlib.persistence import open_ds
 
 from pipeline.errors import UserError
-from pipeline.volumes import Box, Volume, create_volume, delete_volume, mirror_indices, open_volume, volume_exists
+from pipeline.volumes import (
+    Box,
+    Volume,
+    create_volume,
+    delete_volume,
+    mirror_indices,
+    open_volume,
+    position_of,
+    volume_exists,
+)
 
 VOXEL_SIZE = (40, 8, 4)
 OFFSET = (400, -80, 12)
@@ -71,18 +81,16 @@ def test_box_arithmetic() -> None:
 # The place in the world
 
 
-def test_boxes_and_rois_are_inverse_also_with_an_offset(raw: Volume) -> None:
-    assert raw.roi == Roi(OFFSET, (280, 80, 36))
-    part = box(1, 2, 3, 4, 5, 6)
-    assert raw.to_roi(part) == Roi((440, -64, 24), (120, 24, 12))
-    assert raw.to_box(raw.to_roi(part)) == part
-    assert raw.to_box(raw.roi) == raw.box
-
-
-@pytest.mark.parametrize("roi", [Roi((401, -80, 12), (40, 8, 4)), Roi(OFFSET, (41, 8, 4))])
-def test_a_roi_between_voxels_is_refused(raw: Volume, roi: Roi) -> None:
-    with pytest.raises(ValueError, match="voxel grid"):
-        raw.to_box(roi)
+def test_positions_may_have_fractions(container: Path, raw: Volume) -> None:
+    assert position_of((1, 2, 3), raw.voxel_size, raw.offset) == (440, -64, 24)
+    create_volume(
+        container, "fine", (7, 10, 9), np.uint8, voxel_size=(30, 3.58, 5.24), offset=(0, 0.5, 8), chunks=(4,) * 3
+    )
+    fine = open_volume(container, "fine")
+    assert fine.voxel_size == (30, 3.58, 5.24) and fine.offset == (0, 0.5, 8)
+    assert position_of((1, 2, 0.5), fine.voxel_size, fine.offset) == (30, 7.66, 10.62)
+    stored = json.loads((container / "fine" / ".zattrs").read_text())
+    assert json.dumps([stored["voxel_size"], stored["offset"]]) == "[[30, 3.58, 5.24], [0, 0.5, 8]]"
 
 
 def test_funlib_persistence_reads_our_arrays(container: Path, raw: Volume) -> None:
@@ -92,11 +100,14 @@ def test_funlib_persistence_reads_our_arrays(container: Path, raw: Volume) -> No
     assert array.offset == Coordinate(OFFSET)
     assert list(array.axis_names) == ["z", "y", "x"]
     assert list(array.units) == ["nm", "nm", "nm"]
-    assert array.roi == raw.roi
+    whole = Roi(OFFSET, (280, 80, 36))
+    assert array.roi == whole
     affinities = open_ds(container / "affinities")
     assert list(affinities.axis_names) == ["c^", "z", "y", "x"]
-    assert affinities.roi == raw.roi
-    np.testing.assert_array_equal(array[raw.to_roi(box(1, 1, 1, 3, 3, 3))], raw.read(box(1, 1, 1, 3, 3, 3)))
+    assert affinities.roi == whole
+    np.testing.assert_array_equal(
+        array[Roi(OFFSET + Coordinate(VOXEL_SIZE), Coordinate(VOXEL_SIZE) * 2)], raw.read(box(1, 1, 1, 3, 3, 3))
+    )
 
 
 def test_arrays_are_zarr_2_with_zstd_and_undivided_channels(container: Path, raw: Volume) -> None:
