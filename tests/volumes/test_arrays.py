@@ -88,7 +88,7 @@ def test_positions_may_have_fractions(container: Path, raw: Volume) -> None:
     )
     fine = open_volume(container, "fine")
     assert fine.voxel_size == (30, 3.58, 5.24) and fine.offset == (0, 0.5, 8)
-    assert position_of((1, 2, 0.5), fine.voxel_size, fine.offset) == (30, 7.66, 10.62)
+    assert position_of((1, 2, 0.5), fine.voxel_size, fine.offset) == pytest.approx((30, 7.66, 10.62), rel=1e-12)
     stored = json.loads((container / "fine" / ".zattrs").read_text())
     assert json.dumps([stored["voxel_size"], stored["offset"]]) == "[[30, 3.58, 5.24], [0, 0.5, 8]]"
 
@@ -106,7 +106,7 @@ def test_funlib_persistence_reads_our_arrays(container: Path, raw: Volume) -> No
     assert list(affinities.axis_names) == ["c^", "z", "y", "x"]
     assert affinities.roi == whole
     np.testing.assert_array_equal(
-        array[Roi(OFFSET + Coordinate(VOXEL_SIZE), Coordinate(VOXEL_SIZE) * 2)], raw.read(box(1, 1, 1, 3, 3, 3))
+        array[Roi(Coordinate(OFFSET) + Coordinate(VOXEL_SIZE), Coordinate(VOXEL_SIZE) * 2)], raw.read(box(1, 1, 1, 3, 3, 3))
     )
 
 
