@@ -5,9 +5,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 CONFIG ?= configs/demo.json
-# DATA=path/to/volume.h5 runs the demo on your own labelled volume (datasets `raw` and `labels`, voxel size in the attributes).
+# DATA=<path or URL> runs the demo on your own labelled volume: OME-NGFF, zarr, N5 and precomputed are read in place, HDF5 and
+# TIFF are converted (datasets `raw` and `labels`, voxel size in the metadata).
 DATA ?=
-RUN ?= runs/demo$(if $(DATA),-$(basename $(notdir $(DATA))))
+RUN ?= runs/demo$(if $(DATA),-$(basename $(notdir $(patsubst %/,%,$(DATA)))))
 SET ?=
 
 BIN := $(VENV)/bin
@@ -16,7 +17,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test slow lint format docs clean
 
 demo: $(STAMP)
-	$(BIN)/python workflows/run_all.py $(CONFIG) --set run_directory=$(RUN) $(if $(DATA),--data $(DATA)) $(foreach pair,$(SET),--set $(pair))
+	$(BIN)/python workflows/run_all.py $(CONFIG) --set run_directory=$(RUN) $(if $(DATA),--data "$(DATA)") $(foreach pair,$(SET),--set $(pair))
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -m "not slow"

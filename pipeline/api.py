@@ -184,12 +184,15 @@ def evaluate(run: Run) -> dict[str, Any]:
         its `threshold`. Of separate images, also scores of objects.
 
     Raises:
-        UserError: there are no labels where the volume was segmented, or an earlier step has not run.
+        UserError: there are no labels where the volume was segmented, an earlier step has not run, or labels that are
+            read in place have changed since the run began to use them.
     """
     from . import evaluation
+    from .datasets import require_unchanged
     from .stages.auditing import require_chunks
 
     require_chunks(run)
+    require_unchanged(run, run.config.volumes.segment.source)
     return evaluation.evaluate(run)
 
 

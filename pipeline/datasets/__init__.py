@@ -2,6 +2,14 @@
 
 from .importing import import_source, is_imported
 from .phantom import Phantom
-from .preparing import describe_import, ensure_imported, is_ready
+from .preparing import describe_import, ensure_imported, is_ready, require_unchanged
 
-__all__ = ["Phantom", "describe_import", "ensure_imported", "import_source", "is_imported", "is_ready"]
+__all__ = [
+    "Phantom",
+    "describe_import",
+    "ensure_imported",
+    "import_source",
+    "is_imported",
+    "is_ready",
+    "require_unchanged",
+]

@@ -87,6 +87,21 @@ def look_at(source: RunSource, in_place: Sequence[str]) -> None:
         write_json(source.record, wanted)
 
 
+def require_unchanged(run: Run, name: str) -> None:
+    """Refuse a source that is read in place and is no longer what the run began with.
+
+    Raises:
+        StorageUnavailable: a server does not answer.
+        UserError: says what differs, and what to redo.
+    """
+    source = run.source(name)
+    record = source.read_record()
+    if "volumes" in record:
+        _require_unchanged(
+            source, record, _identities(source, source.datasets_in_place()), section_hash(source.section)
+        )
+
+
 def _is_older(source: RunSource) -> bool:
     """Whether raw was imported by a version that measured no intensities, and networks are used to that."""
     imported = imported_identity(source.container) if source.is_converted("raw") else None

@@ -106,7 +106,8 @@ def test_funlib_persistence_reads_our_arrays(container: Path, raw: Volume) -> No
     assert list(affinities.axis_names) == ["c^", "z", "y", "x"]
     assert affinities.roi == whole
     np.testing.assert_array_equal(
-        array[Roi(Coordinate(OFFSET) + Coordinate(VOXEL_SIZE), Coordinate(VOXEL_SIZE) * 2)], raw.read(box(1, 1, 1, 3, 3, 3))
+        array[Roi(Coordinate(OFFSET) + Coordinate(VOXEL_SIZE), Coordinate(VOXEL_SIZE) * 2)],
+        raw.read(box(1, 1, 1, 3, 3, 3)),
     )
 
 

@@ -14,6 +14,7 @@ from funlib.geometry import Coordinate
 from pipeline.config import ClusterConfig
 from pipeline.engine.tracking.error_kinds import ErrorKind, is_out_of_memory, kind_of, pauses
 from pipeline.errors import UserError
+from pipeline.volumes.storage_errors import StorageUnavailable
 from pipeline.run import write_json
 from pipeline.stages.halving_predictor import HalvingPredictor
 from pipeline.volumes import Box
@@ -32,6 +33,7 @@ from pipeline.volumes import Box
         (OSError(errno.EDQUOT, "Disk quota exceeded"), ErrorKind.DISK_FULL),
         (sqlite3.OperationalError("database or disk is full"), ErrorKind.DISK_FULL),
         (UserError("chunk 0.0.0 is missing"), ErrorKind.PERMANENT),
+        (StorageUnavailable("the server has not answered for 30 s", "s3://lab/em.zarr"), ErrorKind.TRANSIENT),
         (ValueError("shapes differ"), ErrorKind.PERMANENT),
         (ZeroDivisionError("division by zero"), ErrorKind.PERMANENT),
         (KeyError("offsets"), ErrorKind.PERMANENT),
