@@ -163,7 +163,8 @@ class Labels(_OnRaw):
         stored, known = self.aligned.read(box, reader), self.aligned.known(box)
         if self.unlabelled_id is not None:
             known &= ~is_id(stored, self.unlabelled_id)
-        stored = np.where(known, stored, stored.dtype.type(0))
+        if not known.all():
+            stored = np.where(known, stored, stored.dtype.type(0))
         require_ids(stored, self.name)
         return stored.astype(np.uint64), known
 

@@ -151,7 +151,9 @@ class RunSource:
 
     def _open_beside(self, dataset: str) -> Aligned | None:
         if self.is_converted(dataset):
-            return aligned(self._open_converted(dataset), self.open_raw(), dataset, self.where)
+            volume, raw = self._open_converted(dataset), self.open_raw()
+            offset = raw.offset if volume.shape == raw.shape else None  # on raw's voxels, whatever its attributes say
+            return aligned(volume, raw, dataset, self.where, offset=offset)
         files = self._files_in_place(dataset)
         if files is None:
             return None

@@ -16,6 +16,7 @@ import tensorstore as ts
 import tifffile
 import zarr
 from stored_arrays import ngff, scale, translation, write_group, write_n5, write_precomputed, write_zarr
+from web_server import serving
 
 from pipeline.commands import import_data
 from pipeline.config import load_config
@@ -380,3 +381,21 @@ def test_other_intensities_than_those_of_training_are_told(tmp_path: Path, step:
         *("--set", 'volumes.segment.source="t"'),
     )
     assert status == 0 and "t, which is segmented, has other intensities than s" in said
+
+
+@pytest.mark.parametrize("what", ["group", "array"])
+def test_a_url_is_read_where_it_is(tmp_path: Path, step: Step, what: str) -> None:
+    write_zarr(tmp_path / "served" / "in.zarr" / "raw", RAW, NM)
+    write_zarr(tmp_path / "served" / "in.zarr" / "labels", LABELS)
+    write_group(tmp_path / "served" / "in.zarr", {})
+    with serving(tmp_path / "served") as server:
+        path = f"{server.url}/in.zarr" + ("/raw" if what == "array" else "")
+        status, said = step({"path": path})
+        assert status == 0 and "read in place" in said and ("labels uint64" in said) == (what == "group")
+        assert np.array_equal(voxels(tmp_path), RAW)
+        if what == "group":
+            assert np.array_equal(voxels(tmp_path, "labels"), LABELS)
+        assert not copied(tmp_path)
+        server.failures = 1000
+        status, said = step({"path": path})
+        assert status == 2 and "run again when the server answers" in said and "Traceback" not in said

@@ -14,10 +14,10 @@ from funlib.geometry import Coordinate
 from pipeline.config import ClusterConfig
 from pipeline.engine.tracking.error_kinds import ErrorKind, is_out_of_memory, kind_of, pauses
 from pipeline.errors import UserError
-from pipeline.volumes.storage_errors import StorageUnavailable
 from pipeline.run import write_json
 from pipeline.stages.halving_predictor import HalvingPredictor
 from pipeline.volumes import Box
+from pipeline.volumes.storage_errors import StorageUnavailable
 
 
 @pytest.mark.parametrize(
