@@ -49,6 +49,7 @@ setup(
         "scipy>=1.14",
         "scikit-image>=0.25",
         "numba>=0.63,<1",  # watershed and contacts; numpy 2.4 needs 0.63
+        "tensorstore==0.1.86",  # arrays in place: zarr 2 and 3, N5, precomputed; files, web servers, buckets
         "h5py>=3.11",
         "tifffile>=2024.8",
         "imagecodecs>=2024.9",  # compressed TIFF (LZW, JPEG, zstd)
@@ -67,6 +68,9 @@ setup(
     extras_require={
         "cpu": ["openvino==2026.4.1"],  # predicts faster than torch does there
         "test": [
+            "moto[s3]>=5.1,<6",  # buckets on this machine
+            "flask>=3",
+            "flask-cors>=5",
             "pytest>=8",
             "pytest-timeout>=2.3",
             "ruff>=0.9",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -61,6 +62,7 @@ def parse_arguments(
     arguments: Sequence[str] | None = None,
 ) -> argparse.Namespace:
     """The arguments common to all steps, plus those that `add_arguments` declares."""
+    replace_what_cannot_be_printed()
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("config", nargs="?", default="config.json", help="config file (default: ./config.json)")
     parser.add_argument(
@@ -75,6 +77,13 @@ def parse_arguments(
     if add_arguments is not None:
         add_arguments(parser)
     return parser.parse_args(arguments)
+
+
+def replace_what_cannot_be_printed() -> None:
+    """Let a terminal that lacks a letter show another sign, rather than lose the run's last words to an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def exit_with(error: UserError) -> NoReturn:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +88,11 @@ def test_scripts_may_add_arguments(folder: Path) -> None:
         run_script("A script.", lambda run, o: seen.append(o), add_arguments=add, arguments=["--report", "--dry-run"])
     assert seen[0].report
     assert seen[0].dry_run
+
+
+def test_a_terminal_that_lacks_a_letter_gets_another_sign(folder: Path) -> None:
+    code = "from pipeline.cli import parse_arguments; parse_arguments('', None, []); print('gro\u00df')"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True
+    )
+    assert shown.stdout == b"gro?\n"

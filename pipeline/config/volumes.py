@@ -172,7 +172,7 @@ class VolumesConfig(Section):
 
     @model_validator(mode="after")
     def _validation_is_held_out(self) -> VolumesConfig:
-        for region in self.unlabelled:
-            if self.validate_ is not None and region.surely_overlaps(self.validate_):
-                raise ValueError("unlabelled overlaps validate, which training must never see; give another region")
+        for name, regions in (("train", self.train), ("unlabelled", self.unlabelled)):
+            if self.validate_ is not None and any(region.surely_overlaps(self.validate_) for region in regions):
+                raise ValueError(f"{name} overlaps validate, which training must never see; give another region")
         return self

@@ -25,6 +25,8 @@ PIXELS_AT_ONCE = {"cpu": 1 << 18}
 CPU finds more in its cache. Accelerators: `PIXELS_ON_ACCELERATOR`."""
 
 PIXELS_ON_ACCELERATOR = 1 << 20
+MOST_SECTIONS_ON_CPU = 8
+"""From 16 images on, torch's library for CPUs takes convolutions that round differently; fewer always give the same."""
 
 
 class SectionUnetNetwork(EmbeddingNetwork):
@@ -73,7 +75,8 @@ class SectionUnetNetwork(EmbeddingNetwork):
 
 def sections_at_once(plane: Sequence[int], device: torch.device) -> int:
     """How many sections of (y, x) pixels pass a network at a time without gradients."""
-    return max(1, PIXELS_AT_ONCE.get(device.type, PIXELS_ON_ACCELERATOR) // math.prod(plane))
+    sections = max(1, PIXELS_AT_ONCE.get(device.type, PIXELS_ON_ACCELERATOR) // math.prod(plane))
+    return min(sections, MOST_SECTIONS_ON_CPU) if device.type == "cpu" else sections
 
 
 def _plane_taps(config: SectionUnetConfig, factors: list[Coordinate]) -> list[Tap]:

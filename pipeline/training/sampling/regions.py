@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from funlib.geometry import Coordinate
 
+from ...config import Region
 from ...errors import UserError
 from ...networks.intensity import normalise_raw
 from ...run import Run, region_box
@@ -114,12 +115,16 @@ def training_regions(run: Run) -> list[LabelledRegion]:
     """The regions of `volumes.train`.
 
     Raises:
-        UserError: there is none, or one has no labels or reaches beyond its source.
+        UserError: there is none, or one has no labels, reaches beyond its source, or has voxels in common with the
+            validation region.
     """
-    regions = run.config.volumes.train
-    if not regions:
+    count = len(run.config.volumes.train)
+    if not count:
         raise UserError("training needs at least one labelled region", "volumes.train")
-    return [_open_region(run, index) for index in range(len(regions))]
+    regions = [_open_region(run, index) for index in range(count)]
+    for region, section in zip(regions, run.config.volumes.train, strict=True):
+        _refuse_held_out(run, section, region)
+    return regions
 
 
 def validation_region(run: Run) -> LabelledRegion | None:
@@ -137,22 +142,32 @@ def unlabelled_regions(run: Run) -> list[RawRegion]:
     Raises:
         UserError: one reaches beyond its source, or has voxels in common with the validation region.
     """
-    volumes, regions = run.config.volumes, []
-    for index, region in enumerate(volumes.unlabelled):
+    regions = []
+    for index, section in enumerate(run.config.volumes.unlabelled):
         where = f"volumes.unlabelled.{index}"
-        raw = run.open_raw(region.source)
-        box = region_box(region, raw.shape, where)
-        held_out = volumes.validate_
-        if held_out is not None and held_out.source == region.source:
-            common = box.intersect(region_box(held_out, raw.shape, "volumes.validate"))
-            if common.size > 0:
-                raise UserError(
-                    f"the voxels from {tuple(common.begin)} to {tuple(common.end)} belong to volumes.validate, too, "
-                    "which training must never see; give another region",
-                    where,
-                )
-        regions.append(RawRegion(raw, box, where))
+        raw = run.open_raw(section.source)
+        region = RawRegion(raw, region_box(section, raw.shape, where), where)
+        _refuse_held_out(run, section, region)
+        regions.append(region)
     return regions
+
+
+def _refuse_held_out(run: Run, section: Region, region: RawRegion) -> None:
+    """Refuse a region that shares voxels with the one that scores are computed on.
+
+    Raises:
+        UserError: it does; names the voxels.
+    """
+    held_out = run.config.volumes.validate_
+    if held_out is None or held_out.source != section.source:
+        return
+    common = region.box.intersect(region_box(held_out, region.raw.shape, "volumes.validate"))
+    if common.size > 0:
+        raise UserError(
+            f"the voxels from {tuple(common.begin)} to {tuple(common.end)} belong to volumes.validate, too, "
+            "which training must never see; give another region",
+            region.where,
+        )
 
 
 def _open_region(run: Run, index: int | None) -> LabelledRegion:

@@ -175,8 +175,9 @@ def document(**volumes: object) -> dict[str, object]:
     }
 
 
+@pytest.mark.parametrize("name", ["train", "unlabelled"])
 @pytest.mark.parametrize(
-    ("validate", "unlabelled", "allowed"),
+    ("validate", "trained_on", "allowed"),
     [
         ({}, {}, False),
         ({"z_share": [0.5, 1.0]}, {}, False),
@@ -187,20 +188,21 @@ def document(**volumes: object) -> dict[str, object]:
         ({}, {"source": "b"}, True),
     ],
 )
-def test_held_out_voxels_are_not_unlabelled_ones(
-    validate: dict[str, object], unlabelled: dict[str, object], allowed: bool
+def test_training_never_gets_held_out_voxels(
+    validate: dict[str, object], trained_on: dict[str, object], allowed: bool, name: str
 ) -> None:
-    regions = {"validate": {"source": "a", **validate}, "unlabelled": [{"source": "a", **unlabelled}]}
+    regions = {"validate": {"source": "a", **validate}, name: [{"source": "a", **trained_on}]}
     if allowed:
         parse_config(document(**regions))
     else:
-        with pytest.raises(UserError, match="volumes: unlabelled overlaps validate"):
+        with pytest.raises(UserError, match=f"volumes: {name} overlaps validate"):
             parse_config(document(**regions))
 
 
-def test_an_overlap_that_only_the_extent_of_the_source_shows_is_refused(make_run: MakeRun) -> None:
-    run = make_run('volumes.unlabelled=[{"source": "p", "begin": [16, 0, 0]}]')  # validate is z_share 0.6 of 24
-    with pytest.raises(UserError, match=r"volumes.unlabelled.0: .*\(16, 0, 0\).*volumes.validate"):
+@pytest.mark.parametrize("name", ["train", "unlabelled"])
+def test_an_overlap_that_only_the_extent_of_the_source_shows_is_refused(make_run: MakeRun, name: str) -> None:
+    run = make_run(f'volumes.{name}=[{{"source": "p", "begin": [16, 0, 0]}}]')  # validate is z_share 0.6 of 24
+    with pytest.raises(UserError, match=rf"volumes.{name}.0: .*\(16, 0, 0\).*volumes.validate"):
         batches(run, 1)
 
 

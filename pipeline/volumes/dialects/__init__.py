@@ -1,0 +1,1 @@
+"""What each format says about where its voxels lie: one module for each way to say it."""

@@ -1,0 +1,200 @@
+"""Open a volume of any format at any place, as the metadata and the config describe it; or create one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UserError
+from .axes import AxisChoice, choose_axes
+from .containers import Found, find_array, only_array
+from .dialects.precomputed import scale_of
+from .file_arrays import UNCHUNKED, FileArray, dataset_names, find_in_hdf5, open_hdf5, open_npy
+from .formats import IN_PLACE, Format, Node, look, require
+from .locations import Location
+from .placement import FROM_CONFIG, Placement, combined
+from .placing import stated_axes, statements, stored_shape
+from .tensors import create_tensor, open_tensor
+from .volume import Volume
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the config says about an array; everything else is taken from its metadata.
+
+    Attributes:
+        dataset: path inside the container; None to look for a customary one.
+        candidates: customary paths.
+        only: if there is no candidate, the only array of the container.
+        format: of the container.
+        level: of a pyramid: number or path. Default: the finest.
+        axes: one letter per stored axis, C order.
+        channel, time: which one, if there are several.
+        keep_channels: all channels, as the first axis.
+        voxel_size, offset: nanometres, order z, y, x.
+        placed: the voxel size must be known.
+        where: dotted path of the config section.
+        key: the key in that section that names the dataset.
+    """
+
+    dataset: str | None = None
+    candidates: tuple[str, ...] = ()
+    only: bool = False
+    format: Format | None = None
+    level: int | str | None = None
+    axes: str | None = None
+    channel: int | None = None
+    time: int | None = None
+    keep_channels: bool = False
+    voxel_size: Sequence[float] | None = None
+    offset: Sequence[float] | None = None
+    placed: bool = True
+    where: str = ""
+    key: str = "raw"
+
+    def path(self, key: str) -> str:
+        """Dotted path of a key of the section."""
+        return f"{self.where}.{key}" if self.where else ""
+
+
+def open_at(location: Location, wanted: Wanted | None = None, *, writable: bool = False) -> Volume | None:
+    """Open the volume at a location; TIFF is read elsewhere.
+
+    Args:
+        location: of a container or an array.
+        wanted: what the config says.
+        writable: to write it, too.
+
+    Returns:
+        None if no dataset is named and no customary one exists.
+
+    Raises:
+        StorageUnavailable: the server does not answer.
+        UserError: there is no such array, or its format, codec, axes or place are not understood.
+    """
+    wanted = wanted or Wanted()
+    node = _container(location, wanted)
+    if node.format in IN_PLACE:
+        return _open_in_place(node, wanted, writable)
+    if node.format == "hdf5":
+        return _open_hdf5(node, wanted)
+    if node.format == "npy":
+        return _open_npy(node, wanted)
+    raise UserError(f"{node.name} is a TIFF stack, which is converted before it is read", wanted.path("path"))
+
+
+def create_volume_at(
+    location: Location,
+    shape: Sequence[int],
+    dtype: Any,
+    *,
+    shard: Sequence[int],
+    voxel_size: Sequence[float],
+    offset: Sequence[float] = (0.0, 0.0, 0.0),
+    chunk: Sequence[int] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> Volume:
+    """Create an empty volume (zarr 3), replacing one that lies there; see `create_tensor`.
+
+    Its attributes follow funlib.persistence: `voxel_size`, `offset`, `units`, `axis_names`.
+
+    Raises:
+        StorageUnavailable: the server does not answer.
+        UserError: the place cannot be written.
+    """
+    channels = ["c^"] * (len(shape) - 3)
+    z, y, x = (float(value) for value in voxel_size)
+    first_z, first_y, first_x = (float(value) for value in offset)
+    place = {"voxel_size": [z, y, x], "offset": [first_z, first_y, first_x], "units": ["nm"] * 3}
+    told = {**place, "axis_names": [*channels, "z", "y", "x"], **(attributes or {})}
+    array = create_tensor(location, shape, dtype, shard=shard, chunk=chunk, attributes=told)
+    found = Found(require(location, "zarr3"))
+    choice = AxisChoice("c" * len(channels) + "zyx", _last_three(len(shape)), {}, 0 if channels else None)
+    placement = Placement((z, y, x), (first_z, first_y, first_x), FROM_CONFIG, FROM_CONFIG)
+    return Volume(array, placement, found, choice, tuple(shape))
+
+
+def _container(location: Location, wanted: Wanted) -> Node:
+    """What lies at a location; a folder that says nothing is a group if the array that is named lies in it."""
+    node = look(location, wanted.format)
+    if node is None and wanted.dataset is not None and not (location.is_local and location.file.is_file()):
+        inside = look(location.child(wanted.dataset), wanted.format)
+        node = Node(location, inside.format, is_array=False) if inside is not None else None
+    return node or require(location, wanted.format, wanted.path("path"))
+
+
+def _open_in_place(node: Node, wanted: Wanted, writable: bool) -> Volume | None:
+    key = wanted.path(wanted.key)
+    level_key = wanted.path("level")
+    found = find_array(node, wanted.dataset, wanted.candidates, level=wanted.level, where=key, level_where=level_key)
+    if found is None and wanted.only:
+        found = only_array(node, key)
+    if found is None:
+        return None
+    scale = None
+    if node.format == "precomputed":
+        scale = scale_of(found.array.metadata, found.level or 0, found.name, level_key)[0]
+    shape = stored_shape(found)
+    choice = _choice(found, shape, wanted)
+    return Volume(
+        open_tensor(found.array, choice, scale, writable=writable), _placed(found, choice, wanted), found, choice, shape
+    )
+
+
+def _open_hdf5(node: Node, wanted: Wanted) -> Volume | None:
+    key = wanted.path(wanted.key)
+    file = open_hdf5(node.location.file, wanted.path("path"))
+    found = find_in_hdf5(file, node.location, wanted.dataset, wanted.candidates, key)
+    if found is None and wanted.only:
+        first_two = [name for name, _ in zip(dataset_names(file), range(2), strict=False)]
+        found = find_in_hdf5(file, node.location, first_two[0], (), key) if len(first_two) == 1 else None
+    if found is None:
+        return None
+    array = file[found.groups[-1][1]]
+    choice = _choice(found, array.shape, wanted)
+    chunks = tuple(array.chunks or (min(UNCHUNKED, extent) for extent in array.shape))
+    placement = _placed(found, choice, wanted)
+    return Volume(FileArray(array, choice, chunks, found.name), placement, found, choice, tuple(array.shape))
+
+
+def _open_npy(node: Node, wanted: Wanted) -> Volume:
+    array = open_npy(node.location.file)
+    found = Found(node)
+    choice = _choice(found, array.shape, wanted)
+    chunks = tuple(min(UNCHUNKED, extent) for extent in array.shape)
+    placement = _placed(found, choice, wanted)
+    return Volume(FileArray(array, choice, chunks, found.name), placement, found, choice, tuple(array.shape))
+
+
+def _choice(found: Found, shape: Sequence[int], wanted: Wanted) -> AxisChoice:
+    stated = None if wanted.axes is not None else stated_axes(found, shape, wanted.path("axes"))
+    return choose_axes(
+        shape,
+        stated,
+        found.name,
+        axes=wanted.axes,
+        channel=wanted.channel,
+        time=wanted.time,
+        keep_channels=wanted.keep_channels,
+        where=wanted.where,
+    )
+
+
+def _placed(found: Found, choice: AxisChoice, wanted: Wanted) -> Placement:
+    if not wanted.placed and wanted.voxel_size is None:
+        try:
+            return combined(statements(found, choice), found.name, required=False)
+        except UserError:  # who does not need the place need not mend it
+            return Placement(None)
+    return combined(
+        statements(found, choice),
+        found.name,
+        voxel_size=wanted.voxel_size,
+        offset=wanted.offset,
+        where=wanted.where,
+    )
+
+
+def _last_three(dimensions: int) -> tuple[int, int, int]:
+    return dimensions - 3, dimensions - 2, dimensions - 1

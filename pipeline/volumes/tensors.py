@@ -1,0 +1,252 @@
+"""Arrays of chunks through TensorStore: read boxes, write whole chunks or shards, create new arrays.
+
+What is created is zarr 3: a shard is written in one piece, with a checksum (crc32c) of every chunk in it and of its
+index; chunks of zeros are stored, so that a missing file is a missing file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from ..errors import UserError
+from .arrays import Box
+from .axes import AxisChoice
+from .formats import Node
+from .locations import Location
+from .storage import DATA_WAIT, METADATA_WAIT, context, kvstore_spec, open_store, wait
+from .storage_errors import raise_explained
+
+DRIVERS = {"zarr2": "zarr", "zarr3": "zarr3", "n5": "n5", "precomputed": "neuroglancer_precomputed"}
+SAFE_ZSTD = {"id", "type", "level"}
+"""Options of the zstd codec that TensorStore knows; others do not matter for reading."""
+CHUNK_EDGE = 64
+"""Voxels along the edge of a chunk in a shard, about."""
+
+
+@dataclass(frozen=True)
+class TensorArray:
+    """An array of chunks that is open, its axes in the order z, y, x, counted from 0.
+
+    Attributes:
+        view: (z, y, x) or (k, z, y, x).
+        location: for messages.
+    """
+
+    view: ts.TensorStore
+    location: Location
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of all axes."""
+        return tuple(self.view.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the voxels, in the byte order of this machine."""
+        return np.dtype(self.view.dtype.numpy_dtype)
+
+    @property
+    def chunks(self) -> tuple[int, int, int]:
+        """Voxels along z, y, x that can only be decoded together."""
+        return self._extents(self.view.chunk_layout.read_chunk.shape)
+
+    @property
+    def shards(self) -> tuple[int, int, int]:
+        """Voxels along z, y, x that can only be written together."""
+        return self._extents(self.view.chunk_layout.write_chunk.shape)
+
+    def read(self, box: Box) -> np.ndarray:
+        """The voxels of a box inside; chunks that are not there are the fill value, 0 where none is given.
+
+        Raises:
+            StorageUnavailable: the server does not answer.
+            UserError: a chunk is damaged, or access is denied.
+        """
+        found = self._part(box).read()
+        data: np.ndarray = wait(found, self.location, DATA_WAIT, "read")
+        return data
+
+    def write(self, box: Box, data: np.ndarray) -> None:
+        """Store whole chunks or shards, each in one piece, flushed to the disk.
+
+        Raises:
+            StorageUnavailable: the server does not answer.
+            UserError: the disk is full or not writable.
+            ValueError: the box cuts a shard, which another process might be writing.
+        """
+        for begin, end, shard, extent in zip(box.begin, box.end, self.shards, self.shape[-3:], strict=True):
+            if begin % shard or (end % shard and end != extent):
+                raise ValueError(f"voxels {tuple(box.begin)} to {tuple(box.end)} are not whole shards of {self.shards}")
+        values = data.astype(self.dtype, casting="safe", copy=False)
+        try:
+            writing = self._part(box).write(values)
+        except ValueError as error:
+            raise_explained(error, self.location, "written")
+        wait(writing, self.location, DATA_WAIT, "written")
+
+    def _part(self, box: Box) -> ts.TensorStore:
+        z, y, x = box.slices
+        return self.view[..., z, y, x]
+
+    def _extents(self, sizes: Sequence[int | None] | None) -> tuple[int, int, int]:
+        z, y, x = (
+            int(size or extent) for size, extent in zip((sizes or [None] * 3)[-3:], self.shape[-3:], strict=True)
+        )
+        return z, y, x
+
+
+def open_tensor(node: Node, choice: AxisChoice, scale: int | None = None, *, writable: bool = False) -> TensorArray:
+    """Open an array.
+
+    Args:
+        node: an array of zarr, N5 or precomputed.
+        choice: how its axes are read.
+        scale: the number of the level of a precomputed volume.
+        writable: to write it, too.
+
+    Raises:
+        StorageUnavailable: the server does not answer.
+        UserError: its type or codec cannot be read, or access is denied.
+    """
+    refuse_objects(node)
+    spec: dict[str, Any] = {"driver": DRIVERS[node.format], "kvstore": _kvstore(node)}
+    if scale is not None:
+        spec["scale_index"] = scale
+    if writable:
+        spec["store_data_equal_to_fill_value"] = True
+    try:
+        opening = ts.open(spec, context=context(), open=True, read=True, write=writable)
+    except ValueError as error:
+        raise_explained(error, node.location, "opened")
+    opened = wait(opening, node.location, METADATA_WAIT, "opened")
+    return TensorArray(_in_order(opened, choice, node.format in ("n5", "precomputed")), node.location)
+
+
+def refuse_objects(node: Node) -> None:
+    """Refuse arrays whose values are no numbers: decoding Python objects may run anybody's code.
+
+    Raises:
+        UserError: the array holds objects, text, records or label multisets.
+    """
+    dtype = node.metadata.get({"zarr2": "dtype", "zarr3": "data_type", "n5": "dataType"}.get(node.format, "data_type"))
+    is_object = isinstance(dtype, str) and (dtype.lstrip("|<>=")[:1] in "OSUVM" or dtype in ("object", "string"))
+    if is_object or isinstance(dtype, list | dict):
+        raise UserError(f"its type is {dtype!r}; a volume holds numbers (Python objects are never decoded)", node.name)
+    if node.attributes.get("isLabelMultiset"):
+        raise UserError("holds label multisets, several labels a voxel; export it as plain labels", node.name)
+
+
+def create_tensor(
+    location: Location,
+    shape: Sequence[int],
+    dtype: Any,
+    *,
+    shard: Sequence[int],
+    chunk: Sequence[int] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> TensorArray:
+    """Create an empty zarr 3 array, replacing one that lies there.
+
+    Args:
+        location: of the array.
+        shape: (z, y, x) or (k, z, y, x); channels are not divided.
+        dtype: of whole or floating numbers.
+        shard: voxels along z, y, x that are one file.
+        chunk: voxels along z, y, x that are decoded together; a divisor of `shard`. Default: about `CHUNK_EDGE` each.
+        attributes: to store.
+
+    Raises:
+        StorageUnavailable: the server does not answer.
+        UserError: the place cannot be written.
+    """
+    channels = list(shape[:-3])
+    inner = list(chunk or (divisor_near(extent, CHUNK_EDGE) for extent in shard))
+    metadata = {
+        "shape": list(shape),
+        "data_type": np.dtype(dtype).name,
+        "fill_value": 0,
+        "dimension_names": ["c"] * len(channels) + ["z", "y", "x"],
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*channels, *map(int, shard)]}},
+        "codecs": _codecs(np.dtype(dtype), [*channels, *map(int, inner)], [*channels, *map(int, shard)]),
+        "attributes": dict(attributes or {}),
+    }
+    spec = {
+        "driver": "zarr3",
+        "kvstore": kvstore_spec(location),
+        "metadata": metadata,
+        "store_data_equal_to_fill_value": True,
+    }
+    try:
+        creating = ts.open(spec, context=context(), create=True, delete_existing=True)
+    except ValueError as error:
+        raise_explained(error, location, "written")
+    return TensorArray(wait(creating, location, METADATA_WAIT, "written"), location)
+
+
+def write_group(location: Location, attributes: Mapping[str, Any]) -> None:
+    """Write a zarr 3 group with attributes, or replace those of one that exists.
+
+    Raises:
+        StorageUnavailable: the server does not answer.
+        UserError: the place cannot be written.
+    """
+    document = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+    writing = open_store(location).write("zarr.json", json.dumps(document, indent=2).encode())
+    wait(writing, location, METADATA_WAIT, "written")
+
+
+def divisor_near(extent: int, wanted: int) -> int:
+    """The divisor of an extent that is nearest to a wanted one, as a ratio; the smaller of two."""
+    divisors = [number for number in range(1, extent + 1) if extent % number == 0]
+    return min(divisors, key=lambda number: max(number / wanted, wanted / number))
+
+
+def _codecs(dtype: np.dtype, chunk: list[int], shard: list[int]) -> list[dict[str, Any]]:
+    """How chunks are compressed (see `arrays.compressor_of`) and checked, in a shard if they are smaller than it."""
+    ids = dtype.itemsize > 1
+    little = {"name": "bytes", "configuration": {"endian": "little"}} if ids else {"name": "bytes"}
+    blosc = {"cname": "zstd", "clevel": 3 if ids else 1, "shuffle": "shuffle" if ids else "noshuffle"}
+    blosc |= {"typesize": dtype.itemsize, "blocksize": 0}
+    inner = [little, {"name": "blosc", "configuration": blosc}, {"name": "crc32c"}]
+    if chunk == shard:
+        return inner
+    index = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+    sharding = {"chunk_shape": chunk, "codecs": inner, "index_codecs": index, "index_location": "end"}
+    return [{"name": "sharding_indexed", "configuration": sharding}]
+
+
+def _in_order(opened: ts.TensorStore, choice: AxisChoice, reverse: bool) -> ts.TensorStore:
+    """A view with the axes (z, y, x) or (k, z, y, x), from voxel 0."""
+    last = opened.rank - 1
+    place = {axis: last - axis if reverse else axis for axis in range(opened.rank)}
+    view, left = opened, list(range(opened.rank))
+    for axis, index in choice.fixed.items():
+        here = left.index(place[axis])
+        view = view[ts.d[here][view.domain[here].inclusive_min + index]]
+        left.remove(place[axis])
+    wanted = [choice.channels] if choice.channels is not None else []
+    order = [left.index(place[axis]) for axis in (*wanted, *choice.order)]
+    view = view[ts.d[order].transpose[:]]
+    return view[ts.d[:].translate_to[0]]
+
+
+def _kvstore(node: Node) -> dict[str, Any]:
+    """The array's folder; its metadata without options of zstd that TensorStore does not know, if it has any."""
+    spec = kvstore_spec(node.location)
+    key, file = ("compressor", ".zarray") if node.format == "zarr2" else ("compression", "attributes.json")
+    codec = node.metadata.get(key)
+    if not isinstance(codec, Mapping) or "zstd" not in (codec.get("id"), codec.get("type")) or set(codec) <= SAFE_ZSTD:
+        return spec
+    known = {"id", "level"} if node.format == "zarr2" else {"type", "level"}
+    document = {**node.metadata, key: {name: value for name, value in codec.items() if name in known}}
+    name = f"{node.location.path}/{file}"
+    memory = ts.KvStore.open({"driver": "memory"}, context=context()).result()
+    memory.write(name, json.dumps(document).encode()).result()
+    replaced = {"exact": file, "base": {"driver": "memory", "path": name}}
+    return {"driver": "kvstack", "layers": [{"base": spec}, replaced]}
