@@ -35,8 +35,8 @@ from pipeline.run import Run
 from pipeline.training.objective.step_clock import DATA, PARTS, REST, TEACHER, Split, StepClock
 from pipeline.training.sampling.loader import BatchLoader
 from pipeline.training.sampling.samples import Arrays, SampleMaker, Sampling
-from pipeline.training.steps.plan import Training
 from pipeline.training.steps.step import LoaderSource, TrainStep, whole_batch_request
+from pipeline.training.steps.training_setup import Training
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = ("teacher", "student alone", "student distilled")

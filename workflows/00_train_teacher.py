@@ -8,12 +8,12 @@ import logging
 from pipeline.cli import run_script
 from pipeline.datasets import ensure_imported
 from pipeline.run import Run
-from pipeline.training import describe, train_teacher
+from pipeline.training import describe_training, train_teacher
 
 
 def main(run: Run, options: argparse.Namespace) -> None:
     if options.dry_run:
-        logging.getLogger("emdistill").info(describe(run, "teacher"))
+        logging.getLogger("emdistill").info(describe_training(run, "teacher"))
         return
     ensure_imported(run)
     train_teacher(run)

@@ -8,12 +8,12 @@ import logging
 from pipeline.cli import run_script
 from pipeline.datasets import ensure_imported
 from pipeline.run import Run
-from pipeline.training import describe, train_student
+from pipeline.training import describe_training, train_student
 
 
 def main(run: Run, options: argparse.Namespace) -> None:
     if options.dry_run:
-        logging.getLogger("emdistill").info(describe(run, "student"))
+        logging.getLogger("emdistill").info(describe_training(run, "student"))
         return
     ensure_imported(run)
     train_student(run)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.cli import exit_with, parse_arguments, run_script, start_logging
 from pipeline.errors import UserError
-from pipeline.evaluation import LabelRules, check_run, evaluate, open_pair, score_volumes, told
+from pipeline.evaluation import LabelRules, check_run, evaluate, format_score, open_pair, score_volumes
 from pipeline.run import Run
 from pipeline.stages.auditing import require_chunks
 
@@ -47,7 +47,7 @@ def score_run(run: Run, options: argparse.Namespace) -> None:
     results = evaluate(run)
     print_table("threshold", results["scores"])
     best = results["best"]
-    print(f"best: threshold {best['threshold']:.2f}, {told(best)}; written to {run.summary}")
+    print(f"best: threshold {best['threshold']:.2f}, {format_score(best)}; written to {run.summary}")
     print(json.dumps(results["best"]))
 
 

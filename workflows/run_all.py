@@ -16,7 +16,7 @@ from pipeline.evaluation import evaluate
 from pipeline.run import Run
 from pipeline.stages.auditing import require_chunks
 from pipeline.stages.by_script import agglomeration_stages, fragment_stages, prediction_stages, run_chain, segment
-from pipeline.training import describe, train_student, train_teacher
+from pipeline.training import describe_training, train_student, train_teacher
 from pipeline.viewer import write_report
 from pipeline.volumes import volume_exists
 
@@ -57,7 +57,7 @@ def plan(run: Run) -> None:
     for line in describe_import(run):
         logger.info(line)
     for role in networks_to_train(run):
-        logger.info(describe(run, role))
+        logger.info(describe_training(run, role))
     role = run.config.predict.network
     trained = run.config.predict.checkpoint or any(run.network_directory(role).glob("checkpoint_*.pt"))
     if trained and volume_exists(run.volume, "raw"):

@@ -10,8 +10,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from .describe import bare, describe, field_annotation, key_of, sections_in, union_members
 from .root import Config
+from .type_names import bare, field_annotation, key_of, sections_in, type_in_words, union_members
 
 INTRODUCTION = """\
 # The config
@@ -97,7 +97,7 @@ def _table(section: type[BaseModel], path: str, chapters: dict[type[BaseModel], 
     for name, model_field in _ordered_fields(section):
         key = key_of(name, model_field)
         inner = [chapters[s] for _, s, _ in _inner_sections(f"{path}.{key}", model_field)]
-        kind = describe(field_annotation(model_field))
+        kind = type_in_words(field_annotation(model_field))
         if inner:
             kind += ": " + ", ".join(f"[{_label(c)}](#{_anchor(c.title)})" for c in inner)
         cells = [f"`{key}`", kind, _default(model_field), _text(_description(section, name))]

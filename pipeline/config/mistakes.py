@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError, hide_passwords
-from .describe import Place, describe, key_of, place_at, sections_in, variant_name
+from .type_names import Place, key_of, place_at, sections_in, type_in_words, variant_name
 
 LONGEST_QUOTE = 60
 
@@ -63,7 +63,7 @@ def _explain(details: Details, model: type[BaseModel]) -> UserError:
 
 
 def _expected(place: Place) -> str:
-    text = describe(place.annotation)
+    text = type_in_words(place.annotation)
     return text.replace("section", "an object {...}") if text.startswith("section") else text
 
 

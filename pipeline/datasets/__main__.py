@@ -7,7 +7,7 @@ import sys
 from .registry import DATASETS, PublicDataset
 
 
-def describe(dataset: PublicDataset) -> str:
+def dataset_card(dataset: PublicDataset) -> str:
     """A few lines about a data set: what, how large, under what terms, from where."""
     size = "download size unknown" if dataset.megabytes is None else f"about {dataset.megabytes} MB to download"
     shape, voxel_size = (" x ".join(map(str, values)) for values in (dataset.shape, dataset.voxel_size))
@@ -26,7 +26,7 @@ def describe(dataset: PublicDataset) -> str:
 
 def main() -> None:
     """Write the list to standard output."""
-    sys.stdout.write("\n".join(describe(dataset) for dataset in DATASETS.values()) + "\n")
+    sys.stdout.write("\n".join(dataset_card(dataset) for dataset in DATASETS.values()) + "\n")
 
 
 if __name__ == "__main__":

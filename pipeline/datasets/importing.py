@@ -22,7 +22,7 @@ from ..config import FileSource, PhantomSource, PublicSource, Source, config_has
 from ..errors import UserError
 from ..run import Run
 from ..volumes import Box, Volume, create_volume, delete_volume
-from .files import FileOpener
+from .file_source import FileOpener
 from .phantom import PhantomOpener
 from .public import PublicOpener
 from .source import DTYPES, OpenSource, SourceOpener

@@ -17,7 +17,7 @@ import pooch
 from ..config import FileSource, PublicSource
 from ..errors import UserError
 from ..run import file_digest, read_json, write_json
-from .files import FileOpener
+from .file_source import FileOpener
 from .registry import DATASETS, PublicDataset, PublicFile
 from .source import OpenSource
 

@@ -193,8 +193,8 @@ def _open_folder(folder: Path, where: str) -> StoredArray:
         other = _section_type(file, where)
         if other != (shape, dtype):
             raise UserError(
-                f"{file} is {_describe(*other)}, but {files[0].name} is {_describe(shape, dtype)}; sections must be"
-                " alike",
+                f"{file} is {_section_format(*other)}, but {files[0].name} is {_section_format(shape, dtype)}; sections "
+                "must be alike",
                 where,
             )
     array = Sections((len(files), *shape), dtype, lambda section: tifffile.imread(files[section]))
@@ -277,5 +277,5 @@ def _rounded(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(value) if abs(value - round(value)) < 1e-3 * value else value for value in values)
 
 
-def _describe(shape: tuple[int, int], dtype: np.dtype) -> str:
+def _section_format(shape: tuple[int, int], dtype: np.dtype) -> str:
     return f"{shape[0]} x {shape[1]} {dtype.name}"

@@ -8,7 +8,7 @@ from .graph_flow import GraphFlowLoss
 from .graph_relation import GraphRelationDistillation
 from .instances import InstanceGraphLoss, instance_nodes
 from .inter_image import InterImageGraphLoss
-from .layers import LayerFeatures
+from .layer_features import LayerFeatures
 from .logits import LogitsLoss
 from .memory import MemoryBank, MemoryEntry
 from .paraphraser import Paraphraser

@@ -12,7 +12,7 @@ from .affinities import AffinityGraphLoss
 from .comparison import Comparison
 from .instances import edge_term, node_term, nodes_of_images
 from .inter_image import inter_affinity_term, inter_edge_term
-from .layers import LayerFeatures, align, coarse_offsets
+from .layer_features import LayerFeatures, align, coarse_offsets
 from .memory import MemoryBank, MemoryEntry, pooled_map
 from .patch import EmbeddedPatch, Offsets
 from .precision import no_autocast

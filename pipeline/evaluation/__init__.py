@@ -1,14 +1,14 @@
 """Scores of segmentations against labels: of arrays, of runs, of files."""
 
 from .contingency import contingency_table
-from .files import open_pair, score_volumes
 from .images import mean_image_scores
 from .instances import PanopticQuality, aggregated_jaccard_index, dice, f1_score, panoptic_quality
 from .metrics import VariationOfInformation, adapted_rand_error, variation_of_information
 from .overlaps import LabelRules, count_overlaps, prepare_labels
 from .runs import best_threshold, check_run, evaluate
+from .score_files import open_pair, score_volumes
 from .skeletons import expected_run_length
-from .sweep import best_of, shortfall, sweep_thresholds, told
+from .sweep import best_of, format_score, loss_of, sweep_thresholds
 
 __all__ = [
     "LabelRules",
@@ -25,13 +25,13 @@ __all__ = [
     "evaluate",
     "expected_run_length",
     "f1_score",
+    "format_score",
+    "loss_of",
     "mean_image_scores",
     "open_pair",
     "panoptic_quality",
     "prepare_labels",
     "score_volumes",
-    "shortfall",
     "sweep_thresholds",
-    "told",
     "variation_of_information",
 ]

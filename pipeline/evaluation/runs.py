@@ -18,7 +18,7 @@ from ..volumes import Box, Volume, open_volume, volume_exists
 from .contingency import Contingency
 from .images import mean_image_scores, sections_of, sweep_images
 from .overlaps import LabelRules, count_overlaps
-from .sweep import Scores, best_of, scores_of_table, sweep_thresholds, told
+from .sweep import Scores, best_of, format_score, scores_of_table, sweep_thresholds
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +58,11 @@ class Truth:
             labels = np.where(self.mask.read(box) > 0, labels, 0)
         return labels
 
-    def against(self, segmentation: Volume) -> Contingency:
+    def count_against(self, segmentation: Volume) -> Contingency:
         """The contingency table of a segmentation that covers the region, its labelled voxels only."""
         return count_overlaps(segmentation, self, self.region, shift=self._shift(segmentation), rules=self.rules)
 
-    def images_against(self, segmentation: Volume) -> Iterator[Contingency]:
+    def count_images_against(self, segmentation: Volume) -> Iterator[Contingency]:
         """The contingency table of each image, its background included."""
         shift, known = self._shift(segmentation), _Annotated(self)
         for section in sections_of(self.region):
@@ -73,8 +73,8 @@ class Truth:
     def score(self, segmentation: Volume) -> Scores:
         """Scores of a segmentation that covers the region."""
         if self.images:
-            return mean_image_scores(self.images_against(segmentation))
-        return scores_of_table(self.against(segmentation))
+            return mean_image_scores(self.count_images_against(segmentation))
+        return scores_of_table(self.count_against(segmentation))
 
     def _shift(self, segmentation: Volume) -> Coordinate:
         return (segmentation.offset - self.labels.offset) / self.labels.voxel_size
@@ -132,7 +132,7 @@ def best_threshold(run: Run) -> float:
         return UNLABELLED_THRESHOLD
     scores = sweep_run(run, find_truth(run))
     best = best_of(scores)
-    logger.info("threshold %.2f is the best on the validation region: %s", best, told(scores[best]))
+    logger.info("threshold %.2f is the best on the validation region: %s", best, format_score(scores[best]))
     return best
 
 
@@ -163,8 +163,8 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
     thresholds = sorted({round(threshold, 2) for threshold in run.config.evaluate.sweep})
     limit = run.config.agglomerate.maximum_score
     if truth.images:
-        return sweep_images(_some_labelled(truth.images_against(fragments)), edges, thresholds, limit)
-    (table,) = _some_labelled([truth.against(fragments)])
+        return sweep_images(_some_labelled(truth.count_images_against(fragments)), edges, thresholds, limit)
+    (table,) = _some_labelled([truth.count_against(fragments)])
     return sweep_thresholds(table, edges.pairs, edges.score, thresholds, limit)
 
 

@@ -53,16 +53,16 @@ def sweep_thresholds(
 
 def best_of(scores: Mapping[float, Scores]) -> float:
     """The threshold with the best scores; of several, the one that merges least."""
-    return min(scores, key=lambda threshold: (shortfall(scores[threshold]), threshold))
+    return min(scores, key=lambda threshold: (loss_of(scores[threshold]), threshold))
 
 
-def shortfall(scores: Scores) -> float:
+def loss_of(scores: Scores) -> float:
     """What decides between segmentations, smaller is better: the VOI, or of images what their panoptic quality lacks
     to 1."""
     return 1 - scores["panoptic_quality"] if "panoptic_quality" in scores else scores["voi_sum"]
 
 
-def told(scores: Scores) -> str:
+def format_score(scores: Scores) -> str:
     """The score that decides, in words."""
     if "panoptic_quality" in scores:
         return f"panoptic quality {scores['panoptic_quality']:.3f}"

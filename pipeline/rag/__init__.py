@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from .connection_errors import is_connection_error
 from .opening import open_rag, rag_exists, rag_is_missing
 from .store import RagCounts, RagStore
 from .tables import EdgeTable, NodeTable
-from .trouble import is_connection_trouble
 
 __all__ = [
     "EdgeTable",
     "NodeTable",
     "RagCounts",
     "RagStore",
-    "is_connection_trouble",
+    "is_connection_error",
     "open_rag",
     "rag_exists",
     "rag_is_missing",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError, without_password
-from . import RagCounts, is_connection_trouble, open_rag, rag_exists
+from . import RagCounts, is_connection_error, open_rag, rag_exists
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except Exception as error:
-        if not is_connection_trouble(error):
+        if not is_connection_error(error):
             raise
         sys.stderr.write(f"error: the connection to the database was lost: {' '.join(str(error).split())}\n")
         return 1

@@ -19,7 +19,7 @@ from funlib.geometry import Roi
 
 from ..errors import UserError
 from ..run import replaced_file
-from .directory import BlockEntry, Directory, touches
+from .block_index import BlockEntry, BlockIndex, touches
 from .records import edge_records, edges_of, node_records, nodes_of
 from .store import RagStore
 from .tables import EdgeTable, NodeTable
@@ -76,12 +76,12 @@ class FileRag(RagStore):
             scored = edges.with_scores(scores)
             self._replace_block(BlockEntry.of(block, nodes, scored), nodes, scored)
 
-    def _directory(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> Directory:
+    def _block_index(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> BlockIndex:
         self._entries = dict(self._look())
         entries = sorted((entry for _, entry in self._entries.values()), key=lambda entry: entry.block)
         if roi is not None:
             entries = [entry for entry in entries if touches(entry, roi)]
-        return Directory.of([(e.block, e.first_v, e.last_v, e.nodes, e.edges, e.scored) for e in entries])
+        return BlockIndex.of([(e.block, e.first_v, e.last_v, e.nodes, e.edges, e.scored) for e in entries])
 
     def _look(self) -> Iterator[tuple[Path, tuple[Version, BlockEntry]]]:
         """All files with their summaries; only those that changed are opened."""

@@ -23,7 +23,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from ..errors import UserError
 from .address import Address
-from .directory import BlockEntry, Directory
+from .block_index import BlockEntry, BlockIndex
 from .store import RagStore
 from .tables import EdgeTable, NodeTable
 
@@ -138,7 +138,7 @@ class MongoRag(RagStore):
         if former is not None and former != current:
             self._all[name].delete_many({"block": block, "generation": former})
 
-    def _directory(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> Directory:
+    def _block_index(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> BlockIndex:
         query: Document = {}
         if roi is not None:
             for axis, (begin, end) in enumerate(zip(roi.begin, roi.end, strict=True)):
@@ -146,7 +146,7 @@ class MongoRag(RagStore):
         if ids is not None:
             query |= {"last_v": {"$gte": ids[0]}, "first_v": {"$lte": ids[1]}}
         found = sorted(self._blocks.find(query, SUMMARY), key=lambda document: document["_id"])
-        return Directory.of([tuple(document[name] for name in ("_id", *SUMMARY)) for document in found])
+        return BlockIndex.of([tuple(document[name] for name in ("_id", *SUMMARY)) for document in found])
 
     def _read_nodes(self, blocks: Sequence[int]) -> Iterator[NodeTable]:
         for documents in self._read("nodes", "node_generation", blocks):

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from ..errors import UserError
 from .address import Address
-from .directory import BlockEntry, Directory
+from .block_index import BlockEntry, BlockIndex
 from .postgres_arrays import FLOAT8_ARRAY_OID, INT8_ARRAY_OID, ArrayLoader, FloatsDumper, copy_row
 from .store import RagStore
 from .tables import EdgeTable, NodeTable
@@ -162,7 +162,7 @@ class PostgresRag(RagStore):
             connection.execute(update, (scored.score, block))
             connection.execute(self._sql("UPDATE {blocks} SET scored = %s WHERE block = %s"), (scored.scored, block))
 
-    def _directory(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> Directory:
+    def _block_index(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> BlockIndex:
         query, values = "SELECT block, first_v, last_v, nodes, edges, scored FROM {blocks}", list[int]()
         if roi is not None:
             query += (
@@ -173,7 +173,7 @@ class PostgresRag(RagStore):
             query += " WHERE last_v >= %s AND first_v <= %s"
             values += ids
         with self._session() as connection:
-            return Directory.of(connection.execute(self._sql(query + " ORDER BY block"), values).fetchall())
+            return BlockIndex.of(connection.execute(self._sql(query + " ORDER BY block"), values).fetchall())
 
     def _read_nodes(self, blocks: Sequence[int]) -> Iterator[NodeTable]:
         return self._read("node_arrays", NODE_COLUMNS, blocks, _node_table, NodeTable.empty)

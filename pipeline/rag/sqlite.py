@@ -17,7 +17,7 @@ import numpy as np
 from funlib.geometry import Roi
 
 from ..errors import UserError
-from .directory import BlockEntry, Directory
+from .block_index import BlockEntry, BlockIndex
 from .records import EDGE_RECORD, NODE_RECORD, edge_records, edges_of, node_records, nodes_of
 from .sqlite_views import view
 from .store import RagStore
@@ -111,7 +111,7 @@ class SqliteRag(RagStore):
             _replace_parts(connection, "edge_records", block, _parts(block, edge_records(scored)))
             connection.execute("UPDATE blocks SET scored = ? WHERE block = ?", (scored.scored, block))
 
-    def _directory(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> Directory:
+    def _block_index(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> BlockIndex:
         query, values = "SELECT block, first_v, last_v, nodes, edges, scored FROM blocks", list[int]()
         if roi is not None:
             query += " WHERE begin_z < ? AND begin_y < ? AND begin_x < ? AND end_z >= ? AND end_y >= ? AND end_x >= ?"
@@ -119,7 +119,7 @@ class SqliteRag(RagStore):
         if ids is not None:
             query += " WHERE last_v >= ? AND first_v <= ?"
             values += ids
-        return Directory.of(self._connection.execute(f"{query} ORDER BY block", values).fetchall())
+        return BlockIndex.of(self._connection.execute(f"{query} ORDER BY block", values).fetchall())
 
     def _read_nodes(self, blocks: Sequence[int]) -> Iterator[NodeTable]:
         for block in blocks:

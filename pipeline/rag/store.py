@@ -13,7 +13,7 @@ import numpy as np
 from funlib.geometry import Roi
 
 from ..errors import UserError
-from .directory import BlockEntry, Directory, cut, groups
+from .block_index import BlockEntry, BlockIndex, read_groups, rebatch
 from .tables import EdgeTable, NodeTable
 
 if TYPE_CHECKING:
@@ -72,12 +72,12 @@ class RagStore(ABC):
 
     def clear_scores(self) -> None:
         """Forget all merge scores, block by block."""
-        directory = self._directory()
-        for block in directory.block[directory.scored > 0].tolist():
+        index = self._block_index()
+        for block in index.block[index.scored > 0].tolist():
             self.write_scores(block, EdgeTable.empty())
 
     @abstractmethod
-    def _directory(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> Directory:
+    def _block_index(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> BlockIndex:
         """The summaries of all blocks, or of those with nodes in a region, or with a `v` from ids[0] to ids[1]."""
 
     @abstractmethod
@@ -90,27 +90,27 @@ class RagStore(ABC):
 
     def blocks(self) -> np.ndarray:
         """Ids of the blocks that were written, ascending, int64."""
-        return self._directory().block
+        return self._block_index().block
 
     def iterate_nodes(self, rows: int = 1_000_000) -> Iterator[NodeTable]:
         """All nodes in tables of at most `rows` rows, ordered by id as long as ids ascend with blocks."""
-        directory = self._directory()
-        tables = (self._read_nodes(group) for group in groups(directory.block, directory.nodes))
-        yield from cut(itertools.chain.from_iterable(tables), rows)
+        index = self._block_index()
+        tables = (self._read_nodes(group) for group in read_groups(index.block, index.nodes))
+        yield from rebatch(itertools.chain.from_iterable(tables), rows)
 
     def iterate_edges(self, rows: int = 1_000_000) -> Iterator[EdgeTable]:
         """All edges as the blocks wrote them, in tables of at most `rows` rows, ordered by block, u, v."""
-        directory = self._directory()
-        tables = (self._read_edges(group) for group in groups(directory.block, directory.edges))
-        yield from cut(itertools.chain.from_iterable(tables), rows)
+        index = self._block_index()
+        tables = (self._read_edges(group) for group in read_groups(index.block, index.edges))
+        yield from rebatch(itertools.chain.from_iterable(tables), rows)
 
     def read_nodes(self, roi: Roi | None = None) -> NodeTable:
         """The nodes whose centre lies in a region (nanometres), sorted by id; all without a region."""
         if roi is None:
             table = NodeTable.concatenate(self.iterate_nodes())
         else:
-            directory = self._directory(roi=roi)
-            found = (self._read_nodes(group) for group in groups(directory.block, directory.nodes))
+            index = self._block_index(roi=roi)
+            found = (self._read_nodes(group) for group in read_groups(index.block, index.nodes))
             table = NodeTable.concatenate(_inside(nodes, roi) for nodes in itertools.chain.from_iterable(found))
         return table.select(np.argsort(table.id, kind="stable"))
 
@@ -121,17 +121,17 @@ class RagStore(ABC):
         ids = self.read_nodes(roi).id
         if not len(ids):
             return EdgeTable.empty()
-        blocks = self._directory(ids=(int(ids[0]), int(ids[-1]))).holding(ids)
-        found = itertools.chain.from_iterable(self._read_edges(group) for group in groups(blocks))
+        blocks = self._block_index(ids=(int(ids[0]), int(ids[-1]))).blocks_containing(ids)
+        found = itertools.chain.from_iterable(self._read_edges(group) for group in read_groups(blocks))
         return EdgeTable.concatenate(
             edges.select(np.isin(edges.u, ids) & np.isin(edges.v, ids)) for edges in found
         ).summed()
 
     def counts(self) -> RagCounts:
         """How much the store holds."""
-        directory = self._directory()
-        columns = (directory.nodes, directory.edges, directory.scored)
-        return RagCounts(len(directory.block), *(int(column.sum()) for column in columns))
+        index = self._block_index()
+        columns = (index.nodes, index.edges, index.scored)
+        return RagCounts(len(index.block), *(int(column.sum()) for column in columns))
 
     def copy_to(self, other: RagStore) -> None:
         """Copy everything, block by block, into an empty store of any kind.
@@ -143,8 +143,8 @@ class RagStore(ABC):
         """
         if len(other.blocks()) or other.notes():
             raise UserError("the store to copy to is not empty; drop its graph first", "rag.url")
-        directory = self._directory()
-        for group in groups(directory.block, directory.nodes + directory.edges):
+        index = self._block_index()
+        for group in read_groups(index.block, index.nodes + index.edges):
             for block, nodes, edges in zip(group, self._read_nodes(group), self._read_edges(group), strict=True):
                 other.write_block(block, nodes, edges)
         for name, text in self.notes().items():

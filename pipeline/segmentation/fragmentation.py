@@ -42,7 +42,7 @@ def make_fragments(
     """
     images = not any(offset[0] for offset in offsets)
     nearest = affinities[: 2 if images else 3]
-    background = hold(nearest) < background_threshold if background_threshold > 0 else None
+    background = mean_affinity_to_neighbours(nearest) < background_threshold if background_threshold > 0 else None
     if method == "mutex_watershed":
         return mutex_fragments(affinities, offsets, background, **settings)
     if images:
@@ -51,7 +51,7 @@ def make_fragments(
     return fragments if background is None else np.where(background, np.uint64(0), fragments)
 
 
-def hold(nearest: np.ndarray) -> np.ndarray:
+def mean_affinity_to_neighbours(nearest: np.ndarray) -> np.ndarray:
     """How strongly its neighbours hold each voxel: the mean of its affinities to both neighbours along each axis.
 
     Args:

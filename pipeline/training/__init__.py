@@ -1,12 +1,12 @@
 """Training of teacher and student: gunpowder pipelines, the training step, checkpoints, validation."""
 
 from .sampling.targets import affinity_targets, erode_boundaries
-from .trainings import describe, describe_paraphraser, train_paraphraser, train_student, train_teacher
+from .trainings import describe_paraphraser, describe_training, train_paraphraser, train_student, train_teacher
 
 __all__ = [
     "affinity_targets",
-    "describe",
     "describe_paraphraser",
+    "describe_training",
     "erode_boundaries",
     "train_paraphraser",
     "train_student",

@@ -31,9 +31,9 @@ from .objective.views import View, as_sections
 from .sampling.loader import BatchLoader
 from .sampling.samples import Sampling
 from .steps.logs import TrainingLog
-from .steps.loop import polite_stop
-from .steps.plan import Training
+from .steps.loop import stop_on_signal
 from .steps.settings import refuse_changes
+from .steps.training_setup import Training
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def ensure_paraphraser(student: Training) -> Path | None:
             return path
     done = 0 if stored is None else stored["iteration"]
     logger.info("paraphraser: training it first, iterations %d to %d", done, config.iterations)
-    _Paraphrasing.of(student, config, settings).run(stored)
+    _ParaphraserTraining.of(student, config, settings).run(stored)
     return path
 
 
@@ -103,7 +103,7 @@ def _named(student: Training, checkpoint: str) -> Path:
 
 
 @dataclass
-class _Paraphrasing:
+class _ParaphraserTraining:
     """The parts of a running training of paraphrasers."""
 
     training: Training
@@ -117,7 +117,7 @@ class _Paraphrasing:
     optimizer: torch.optim.Optimizer
 
     @classmethod
-    def of(cls, student: Training, config: ParaphraserConfig, settings: dict[str, str]) -> _Paraphrasing:
+    def of(cls, student: Training, config: ParaphraserConfig, settings: dict[str, str]) -> _ParaphraserTraining:
         """Everything checked and built, from the config's seed."""
         network = student.build_network()
         sampling, views = student.sampling(network), student.views(network)
@@ -141,7 +141,7 @@ class _Paraphrasing:
         with (
             BatchLoader(self.sampling, self.iteration) as loader,
             TrainingLog(directory, self.iteration, total, "paraphraser") as log,
-            polite_stop() as stop,
+            stop_on_signal() as stop,
         ):
             unexplained = self._steps(loader, log, stop)
         if stop.is_set() and self.iteration < total:

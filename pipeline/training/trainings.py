@@ -13,14 +13,14 @@ from ..networks import load_network
 from ..run import Run, update_summary
 from .objective.paraphraser_files import paraphraser_path, read_paraphrasers
 from .paraphrasing import ensure_paraphraser, paraphraser_config
-from .steps.loop import Progress, train
-from .steps.plan import Training, teacher_checkpoint
+from .steps.loop import TrainingProgress, train
 from .steps.settings import refuse_changes
 from .steps.state import StoredTraining, newest_training
+from .steps.training_setup import Training, teacher_checkpoint
 
 logger = logging.getLogger(__name__)
 
-NEXT = {"teacher": "workflows/01_distill.py", "student": "workflows/02_predict_blockwise.py"}
+NEXT_SCRIPT = {"teacher": "workflows/01_distill.py", "student": "workflows/02_predict_blockwise.py"}
 
 
 def train_teacher(run: Run) -> Path:
@@ -132,7 +132,7 @@ def describe_paraphraser(run: Run) -> str:
     return f"paraphraser: iterations {done} to {config.iterations}, on {student.device}, into {path.parent}"
 
 
-def describe(run: Run, role: str) -> str:
+def describe_training(run: Run, role: str) -> str:
     """What training a role would do, in one line, after all checks that need no imported data.
 
     Raises:
@@ -194,11 +194,11 @@ def _stored(training: Training) -> StoredTraining | None:
     return stored
 
 
-def _report(training: Training, path: Path, iterations: int, seconds: float, progress: Progress) -> None:
-    from ..evaluation import told
+def _report(training: Training, path: Path, iterations: int, seconds: float, progress: TrainingProgress) -> None:
+    from ..evaluation import format_score
 
     best = progress.best
-    score = f", best validation {told(best)} at iteration {best['iteration']}" if best else ""
+    score = f", best validation {format_score(best)} at iteration {best['iteration']}" if best else ""
     logger.info(
         "%s: wrote %s, %d iterations in %.0f s (%.2f per second)%s; next: python %s %s",
         training.role,
@@ -207,6 +207,6 @@ def _report(training: Training, path: Path, iterations: int, seconds: float, pro
         seconds,
         iterations / seconds,
         score,
-        NEXT[training.role],
+        NEXT_SCRIPT[training.role],
         training.run.directory / "config.json",
     )

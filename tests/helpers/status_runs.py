@@ -27,7 +27,7 @@ NO_PROCESS = 2**22 + 1
 
 
 def look(run: Run) -> RunStatus:
-    """The status now, unwatched."""
+    """The status now, untimed."""
     return read_status(run, CONFIG)
 
 

@@ -17,7 +17,7 @@ from graphs import assert_same, make_edges, make_nodes, write
 
 from pipeline.config import RagConfig, config_hash, dump_config
 from pipeline.errors import UserError, hide_passwords, without_password
-from pipeline.rag import is_connection_trouble, open_rag, rag_exists
+from pipeline.rag import is_connection_error, open_rag, rag_exists
 from pipeline.rag.address import PASSWORD_VARIABLE, parse_address
 
 SERVERS = ("postgresql", "mongodb")
@@ -87,7 +87,7 @@ def test_a_server_that_does_not_answer_is_one_clear_line(kind: str) -> None:
             opening(f"{kind}://someone:{PASSWORD}@127.0.0.1:1/database?schema=a{option}")
         assert PASSWORD not in str(refusal.value)
         assert "\n" not in str(refusal.value)
-        assert is_connection_trouble(refusal.value)
+        assert is_connection_error(refusal.value)
 
 
 def test_tls_options_reach_the_server(postgres: PostgresServer) -> None:
@@ -109,7 +109,7 @@ def test_a_server_that_was_away_is_found_again(server: Server, stores: Stores, k
         finally:
             server.start()
         assert not isinstance(lost.value, UserError)
-        assert is_connection_trouble(lost.value)
+        assert is_connection_error(lost.value)
         write(store, 1, 5)
         assert (store.counts().nodes, store.counts().edges) == (10, 8)
         assert_same(store.read_edges().select(slice(0, 4)), make_edges(0, 5))
@@ -136,13 +136,13 @@ def test_busy_databases_and_lost_connections_pass_and_other_errors_do_not(tmp_pa
     first.execute("BEGIN EXCLUSIVE")
     with pytest.raises(sqlite3.OperationalError) as busy:
         second.execute("CREATE TABLE a (b)")
-    assert is_connection_trouble(busy.value)
+    assert is_connection_error(busy.value)
     with pytest.raises(sqlite3.OperationalError) as wrong:
         second.execute("no SQL")
-    assert not is_connection_trouble(wrong.value)
-    assert is_connection_trouble(ConnectionResetError())
-    assert not is_connection_trouble(FileNotFoundError())
-    assert not is_connection_trouble(ValueError("the connection is what the message is about"))
+    assert not is_connection_error(wrong.value)
+    assert is_connection_error(ConnectionResetError())
+    assert not is_connection_error(FileNotFoundError())
+    assert not is_connection_error(ValueError("the connection is what the message is about"))
 
 
 def test_a_wrong_password_is_no_passing_trouble_of_a_statement(postgres: PostgresServer) -> None:
@@ -150,12 +150,12 @@ def test_a_wrong_password_is_no_passing_trouble_of_a_statement(postgres: Postgre
 
     with psycopg.connect(postgres.url) as connection, pytest.raises(psycopg.Error) as wrong:
         connection.execute("SELECT 1 / 0")
-    assert not is_connection_trouble(wrong.value)
+    assert not is_connection_error(wrong.value)
 
 
 def test_drivers_are_loaded_by_those_who_use_them_only() -> None:
     script = (
-        "import sys, pipeline.rag, pipeline.volumes; pipeline.rag.is_connection_trouble(OSError());"
+        "import sys, pipeline.rag, pipeline.volumes; pipeline.rag.is_connection_error(OSError());"
         "print([name for name in ('psycopg', 'pymongo') if name in sys.modules])"
     )
     found = subprocess.run(

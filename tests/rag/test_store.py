@@ -16,7 +16,7 @@ from graph_stores import STORES, Stores
 from graphs import VOXELS_PER_BLOCK, assert_same, make_edges, make_nodes, random_graph, write
 
 from pipeline.errors import UserError
-from pipeline.rag import EdgeTable, NodeTable, RagStore, directory, open_rag, rag_exists
+from pipeline.rag import EdgeTable, NodeTable, RagStore, open_rag, rag_exists
 
 processes = multiprocessing.get_context("fork")
 """Children open stores of their own, and parents only when they are done."""
@@ -204,7 +204,7 @@ def test_streams_are_cut_into_small_tables_without_loss(store: RagStore) -> None
 
 def test_a_stream_holds_a_small_part_of_the_graph(store: RagStore, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks, number = (12, 200) if kind == "mongodb" else (60, 1000)
-    monkeypatch.setattr(directory, "GROUP_ROWS", 2 * number)
+    monkeypatch.setattr(block_index, "GROUP_ROWS", 2 * number)
     for block in range(blocks):
         write(store, block, number)
     tracemalloc.start()

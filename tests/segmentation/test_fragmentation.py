@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.segmentation import make_fragments, mutex_watershed
-from pipeline.segmentation.fragmentation import hold
+from pipeline.segmentation.fragmentation import mean_affinity_to_neighbours
 from pipeline.segmentation.mutex import mutex_fragments
 
 NEAR = ((0, -1, 0), (0, 0, -1))
@@ -56,12 +56,12 @@ def test_mutex_watershed_finds_objects_that_touch() -> None:
 
 def test_perfect_affinities_hold_objects_and_nothing_else() -> None:
     labels = discs(1)
-    assert np.array_equal(hold(affinities_of(labels)[:2]) > 0, labels > 0)
+    assert np.array_equal(mean_affinity_to_neighbours(affinities_of(labels)[:2]) > 0, labels > 0)
 
 
 def test_objects_at_the_end_of_an_image_are_held_as_firmly() -> None:
     labels = np.ones((1, 6, 6), np.int64)
-    assert hold(affinities_of(labels)[:2]).min() == 1
+    assert mean_affinity_to_neighbours(affinities_of(labels)[:2]).min() == 1
 
 
 def test_background_neither_attracts_nor_repels() -> None:

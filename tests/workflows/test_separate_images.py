@@ -20,7 +20,7 @@ from pipeline.stages.by_script import run_chain, segment
 from pipeline.training import train_student
 from pipeline.training.sampling.samples import SampleMaker
 from pipeline.training.steps.logs import read_curves
-from pipeline.training.steps.plan import Training
+from pipeline.training.steps.training_setup import Training
 from pipeline.viewer import write_report
 from pipeline.volumes import open_volume
 

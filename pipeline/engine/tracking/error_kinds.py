@@ -14,7 +14,7 @@ from enum import Enum
 
 from ...config import ClusterConfig
 from ...errors import UserError, causes
-from ...rag import is_connection_trouble
+from ...rag import is_connection_error
 
 
 class Trouble(Enum):
@@ -80,7 +80,7 @@ OUT_OF_MEMORY = ("out of memory", "cublas_status_alloc_failed")
 
 def trouble_of(error: BaseException) -> Trouble:
     """What kind of error it is, with what it was raised from; of those of databases, the graph store knows more."""
-    if is_connection_trouble(error):
+    if is_connection_error(error):
         return Trouble.PASSING
     chain = list(causes(error))
     for rule in TABLE:

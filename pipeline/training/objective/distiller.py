@@ -13,7 +13,7 @@ from .embedding import embed_with_layers, spatial
 from .flow import FlowTerms
 from .predictions import PredictionTerms
 from .schedule import warm_up_share
-from .step_clock import FLOW, PREDICTIONS, RELATIONS, TEACHER, Part, unwatched
+from .step_clock import FLOW, PREDICTIONS, RELATIONS, TEACHER, Part, untimed
 from .teacher_instances import TeacherInstances
 from .views import Layers, View, as_sections, common_part, in_sections, projections
 
@@ -100,7 +100,7 @@ class Distiller(nn.Module):
         raw: torch.Tensor,
         labels: torch.Tensor,
         iteration: int,
-        part: Part = unwatched,
+        part: Part = untimed,
     ) -> tuple[torch.Tensor, Terms]:
         """The weighted sum of the terms, and each term.
 
@@ -130,7 +130,7 @@ class Distiller(nn.Module):
             total, terms = self._relations(embedded, of_teacher, labels, (layers, taught_layers), scale)
         for losses, named in self._label_free(embedded, of_teacher, (layers, taught_layers), part):
             total = total + scale * sum(losses.weights[name] * value for name, value in named.items())
-            terms |= {name: value.detach() for name, value in named.items()} | losses.told
+            terms |= {name: value.detach() for name, value in named.items()} | losses.reported
         return total, terms
 
     def _relations(

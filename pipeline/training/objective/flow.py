@@ -24,7 +24,7 @@ class FlowTerms(nn.Module):
 
     Attributes:
         weights: of the terms, by name.
-        told: nothing beside the terms.
+        reported: nothing beside the terms.
 
     Raises:
         UserError: paraphrasers are configured, but there are none.
@@ -39,7 +39,7 @@ class FlowTerms(nn.Module):
         self.layers = config.layers
         self.loss = GraphFlowLoss(config.patch, config.vertex_weight, config.edge_weight, config.variation)
         self.weights = self.loss.weights
-        self.told: dict[str, torch.Tensor] = {}
+        self.reported: dict[str, torch.Tensor] = {}
         self._paraphrasers = (paraphrasers,)  # in a tuple, so that torch does not take it for a part of this module
 
     def forward(self, student: Layers, teacher: Layers) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from torch import nn
 from ...config import Offset, TargetsConfig
 from ...distillation import EmbeddedPatch, SupervisedAffinityLoss
 from .distiller import Distiller, Terms
-from .step_clock import SUPERVISED, Part, unwatched
+from .step_clock import SUPERVISED, Part, untimed
 from .views import Layers
 
 
@@ -52,7 +52,7 @@ class Objective(nn.Module):
         layers: Layers,
         batch: dict[str, torch.Tensor],
         iteration: int,
-        part: Part = unwatched,
+        part: Part = untimed,
     ) -> tuple[torch.Tensor, Terms]:
         """The loss and its named, unweighted terms.
 

@@ -24,14 +24,14 @@ class PredictionTerms(nn.Module):
 
     Attributes:
         weights: of the terms, by name.
-        told: how the critic did in the last batch.
+        reported: how the critic did in the last batch.
     """
 
     def __init__(self, config: DistillationConfig, offsets: Offsets, seed: int) -> None:
         super().__init__()
         self.offsets = offsets
         self.weights: dict[str, float] = {}
-        self.told: dict[str, torch.Tensor] = {}
+        self.reported: dict[str, torch.Tensor] = {}
         self.logits: LogitsLoss | None = None
         self.adversarial: AdversarialLoss | None = None
         if config.logits is not None:
@@ -57,6 +57,6 @@ class PredictionTerms(nn.Module):
         if self.adversarial is not None:
             fake, real = cosine_to_affinity(learnt), cosine_to_affinity(taught)
             if self.training:
-                self.told = self.adversarial.update(fake, real)
+                self.reported = self.adversarial.update(fake, real)
             terms["adversarial"] = self.adversarial(fake)
         return terms

@@ -35,7 +35,7 @@ GPU_EVERY = 20
 """On a GPU, each part of one step in so many is measured."""
 
 
-def unwatched(name: str) -> AbstractContextManager[object]:
+def untimed(name: str) -> AbstractContextManager[object]:
     """A part whose time nobody wants to know."""
     return nullcontext()
 
@@ -117,16 +117,16 @@ class StepClock:
         """Another part of a step; outside of a step, nothing is measured."""
         if self._current is None or self._steps % self._every:
             return nullcontext()
-        return self._between_events(name) if self._gpu else self._on_the_wall(name)
+        return self._timed_by_cuda_events(name) if self._gpu else self._timed_by_wall_clock(name)
 
     @contextmanager
-    def _on_the_wall(self, name: str) -> Iterator[None]:
+    def _timed_by_wall_clock(self, name: str) -> Iterator[None]:
         began = self._now()
         yield
         self._add(name, self._now() - began)
 
     @contextmanager
-    def _between_events(self, name: str) -> Iterator[None]:
+    def _timed_by_cuda_events(self, name: str) -> Iterator[None]:
         assert self._current is not None
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()

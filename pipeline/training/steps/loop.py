@@ -27,15 +27,15 @@ from ..sampling.samples import Sampling
 from ..sampling.waiting import STARVED, advice
 from .logs import TrainingLog
 from .pictures import sample_picture
-from .plan import Training
 from .state import StoredTraining, newest_checkpoint, save_best, save_state
 from .step import LoaderSource, TrainStep, whole_batch_request
+from .training_setup import Training
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """What the loop remembers from one run to the next.
 
     Attributes:
@@ -50,7 +50,7 @@ class Progress:
     step: dict[str, Any] = field(default_factory=dict)
 
 
-def train(training: Training, stored: StoredTraining | None) -> tuple[Path, Progress]:
+def train(training: Training, stored: StoredTraining | None) -> tuple[Path, TrainingProgress]:
     """Train until the configured number of iterations.
 
     Args:
@@ -74,8 +74,11 @@ def train(training: Training, stored: StoredTraining | None) -> tuple[Path, Prog
         step = TrainStep(network.to(training.device), objective, schedule, training.autocast)
         if stored is not None:
             stored.restore(step)
-        progress = Progress() if stored is None else Progress(**stored.progress)
-        with TrainingLog(training.directory, start, schedule.iterations, training.role) as log, polite_stop() as stop:
+        progress = TrainingProgress() if stored is None else TrainingProgress(**stored.progress)
+        with (
+            TrainingLog(training.directory, start, schedule.iterations, training.role) as log,
+            stop_on_signal() as stop,
+        ):
             path = Loop(training, sampling, loader, step, held_out, log, progress, stop).run()
     return path, progress
 
@@ -90,7 +93,7 @@ class Loop:
     step: TrainStep
     held_out: LabelledRegion | None
     log: TrainingLog
-    progress: Progress
+    progress: TrainingProgress
     stop: threading.Event
 
     def run(self) -> Path:
@@ -192,7 +195,7 @@ class Loop:
         )
 
     def _validate(self) -> None:
-        from ...evaluation import shortfall
+        from ...evaluation import loss_of
 
         if self.held_out is None:
             return
@@ -212,7 +215,7 @@ class Loop:
             return
         self.log.validation(self.step.iteration, scores)
         logger.info("%s at iteration %d: %s", self.training.role, self.step.iteration, _readable(scores))
-        if not self.progress.best or shortfall(scores) < shortfall(self.progress.best):
+        if not self.progress.best or loss_of(scores) < loss_of(self.progress.best):
             self.progress.best = {"iteration": self.step.iteration, **scores}
             save_best(self.training.directory, self.step, self.training.settings, self._progress())
 
@@ -230,7 +233,7 @@ def _readable(scores: dict[str, float]) -> str:
 
 
 @contextmanager
-def polite_stop() -> Iterator[threading.Event]:
+def stop_on_signal() -> Iterator[threading.Event]:
     """An event that Ctrl-C or SIGTERM sets, so that the step in progress ends before the training does.
 
     A second Ctrl-C interrupts at once. A second SIGTERM does not: batch systems send it to all processes of a job, and

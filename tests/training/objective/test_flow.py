@@ -21,7 +21,7 @@ from pipeline.config import dump_config
 from pipeline.errors import UserError
 from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.run import Run
-from pipeline.training import describe, describe_paraphraser, train_paraphraser, train_student, train_teacher
+from pipeline.training import describe_paraphraser, describe_training, train_paraphraser, train_student, train_teacher
 from pipeline.training.objective.paraphraser_files import (
     paraphraser_path,
     read_paraphrasers,
@@ -218,7 +218,7 @@ def test_images_flow_section_by_section(make_run: MakeRun) -> None:
 def test_the_script_trains_what_it_said_it_would(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(WIDE, SHORT)
     assert describe_paraphraser(run).startswith("paraphraser: iterations 0 to 6")
-    assert "its paraphraser comes first, with 6 iterations" in describe(run, "student")
+    assert "its paraphraser comes first, with 6 iterations" in describe_training(run, "student")
     config = tmp_path / "config.json"
     config.write_text(json.dumps(dump_config(run.config)))
     command = [sys.executable, str(ROOT / "workflows" / "00b_train_paraphraser.py"), str(config)]

@@ -16,7 +16,7 @@ from pipeline.run import Run
 from pipeline.training.sampling import deform, nodes, samples
 from pipeline.training.sampling.loader import BatchLoader
 from pipeline.training.sampling.samples import Arrays, SampleMaker, Sampling
-from pipeline.training.steps.plan import Training
+from pipeline.training.steps.training_setup import Training
 from pipeline.volumes import Box, open_volume
 
 MakeRun = Callable[..., Run]

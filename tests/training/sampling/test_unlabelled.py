@@ -23,7 +23,7 @@ from pipeline.training.objective.teacher_instances import TeacherInstances
 from pipeline.training.objective.views import View
 from pipeline.training.sampling.loader import BatchLoader
 from pipeline.training.sampling.samples import Arrays
-from pipeline.training.steps.plan import Training
+from pipeline.training.steps.training_setup import Training
 from pipeline.volumes import Box, open_volume
 
 MakeRun = Callable[..., Run]

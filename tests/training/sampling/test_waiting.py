@@ -16,7 +16,7 @@ from pipeline.training.sampling import waiting as supply_module
 from pipeline.training.sampling.loader import BatchLoader
 from pipeline.training.sampling.samples import Sampling
 from pipeline.training.sampling.waiting import SETTLING, WINDOW, Supply, advice
-from pipeline.training.steps.plan import Training
+from pipeline.training.steps.training_setup import Training
 
 MakeRun = Callable[..., Run]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.distillation import GraphRelationDistillation, InstanceGraphLoss, LayerFeatures
-from pipeline.distillation.layers import align, coarse_offsets
+from pipeline.distillation.layer_features import align, coarse_offsets
 
 OFFSETS = [(-1, 0, 0), (0, -1, 0), (0, 0, -4)]
 

@@ -61,7 +61,7 @@ def _point(values: np.ndarray) -> Point:
 
 
 @dataclass(frozen=True)
-class Directory:
+class BlockIndex:
     """The summaries of many blocks as columns, ascending by block.
 
     Attributes:
@@ -78,18 +78,18 @@ class Directory:
     scored: np.ndarray
 
     @staticmethod
-    def of(rows: Sequence[Sequence[int | None]]) -> Directory:
+    def of(rows: Sequence[Sequence[int | None]]) -> BlockIndex:
         """From rows (block, first_v, last_v, nodes, edges, scored), ascending by block."""
         block, first_v, last_v, nodes, edges, scored = zip(*rows, strict=True) if rows else ((),) * 6
         counts = (np.array(column, dtype=np.int64) for column in (nodes, edges, scored))
-        return Directory(
+        return BlockIndex(
             np.array(block, dtype=np.int64),
             np.array([1 if value is None else value for value in first_v], dtype=np.uint64),
             np.array([0 if value is None else value for value in last_v], dtype=np.uint64),
             *counts,
         )
 
-    def holding(self, ids: np.ndarray) -> np.ndarray:
+    def blocks_containing(self, ids: np.ndarray) -> np.ndarray:
         """Blocks with edges whose `v` may be among ids, which are sorted."""
         first = np.searchsorted(ids, self.first_v)
         return self.block[first < np.searchsorted(ids, self.last_v, side="right")]
@@ -103,7 +103,7 @@ def touches(entry: BlockEntry, roi: Roi) -> bool:
     return below and all(high >= bound for high, bound in zip(entry.end, roi.begin, strict=True))
 
 
-def groups(blocks: np.ndarray, rows: np.ndarray | None = None) -> Iterator[list[int]]:
+def read_groups(blocks: np.ndarray, rows: np.ndarray | None = None) -> Iterator[list[int]]:
     """Blocks in groups that may be read at once; `rows` says how many rows each has."""
     group: list[int] = []
     total = 0
@@ -118,7 +118,7 @@ def groups(blocks: np.ndarray, rows: np.ndarray | None = None) -> Iterator[list[
         yield group
 
 
-def cut(tables: Iterable[AnyTable], rows: int) -> Iterator[AnyTable]:
+def rebatch(tables: Iterable[AnyTable], rows: int) -> Iterator[AnyTable]:
     """The same rows in tables of `rows` rows, the last one shorter; no more than that and one table are held."""
     waiting: list[AnyTable] = []
     for table in tables:

@@ -29,18 +29,20 @@ class Place:
     annotation: Any
 
 
-def describe(annotation: Any) -> str:
+def type_in_words(annotation: Any) -> str:
     """What a value of this type looks like in JSON, in words: `whole number ≥ 1`, `"serial" or "local"`, …"""
     if get_origin(annotation) is Annotated:
         kind, *metadata = get_args(annotation)
-        return next((m.text for m in metadata if isinstance(m, Readable)), None) or describe(kind) + _limits(metadata)
+        return next((m.text for m in metadata if isinstance(m, Readable)), None) or type_in_words(kind) + _limits(
+            metadata
+        )
     if get_origin(annotation) is Literal:
         return " or ".join(json.dumps(value) for value in get_args(annotation))
     members = union_members(annotation)
     if len(members) > 1:
         if all(is_section(member) for member in members):
             return "section"
-        return " or ".join(describe(member) for member in members)
+        return " or ".join(type_in_words(member) for member in members)
     if get_origin(annotation) is tuple:
         return _describe_list(get_args(annotation))
     if get_origin(annotation) is dict:
@@ -128,11 +130,11 @@ def _selected_by(section: type[BaseModel], part: int | str) -> bool:
 
 def _describe_list(kinds: tuple[Any, ...]) -> str:
     if kinds[-1] is Ellipsis:
-        return "list of sections" if is_section(bare(kinds[0])) else f"list of {_plural(describe(kinds[0]))}"
+        return "list of sections" if is_section(bare(kinds[0])) else f"list of {_plural(type_in_words(kinds[0]))}"
     if len(set(map(str, kinds))) == 1:
-        inner = describe(kinds[0])
+        inner = type_in_words(kinds[0])
         return f"[z, y, x], each {inner}" if len(kinds) == 3 else f"{len(kinds)} {_plural(inner)}"
-    return "[" + ", ".join(map(describe, kinds)) + "]"
+    return "[" + ", ".join(map(type_in_words, kinds)) + "]"
 
 
 def _plural(text: str) -> str:
