@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 HIDDEN = "***"
 """What stands in place of a password."""
@@ -28,6 +29,22 @@ class UserError(Exception):
         self.what = hide_passwords(" ".join(what.split()))
         self.where = where
         super().__init__(f"{where}: {self.what}" if where else self.what)
+
+
+@contextmanager
+def writing(where: object) -> Iterator[None]:
+    """Turn errors of the operating system inside the block into one line for the user.
+
+    Args:
+        where: the file or folder that is written.
+
+    Raises:
+        UserError: the disk is full, or not writable.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror or error}", str(where)) from error
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -17,10 +17,13 @@ from funlib.geometry import Coordinate
 
 from . import __version__
 from .config import Config, Region, config_hash, dump_config
-from .errors import UserError
+from .errors import UserError, writing
 from .volumes import Box, Volume, open_volume, volume_exists
 
 RESULTS_DEPEND_ON = ("torch", "gunpowder", "daisy", "zarr", "numpy", "scipy", "scikit-image", "waterz", "higra")
+
+SEGMENTATIONS = "segmentation"
+"""Group of the volume that holds one array per threshold."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ class Run:
             raise UserError("this source has no labels", f"volumes.sources.{source}")
         return open_volume(self.container(source), "labels")
 
+    def segmentation_names(self) -> list[str]:
+        """Names of the segmentations in the volume, sorted: their thresholds with two decimals, such as `0.50`."""
+        folder = self.volume / SEGMENTATIONS
+        return sorted(path.name for path in folder.glob("*") if volume_exists(folder, path.name))
+
     def save_config(self) -> None:
         """Write the config as run to `config.json`, with `run_directory` `.` so that the directory can be moved."""
         document = dump_config(self.config)
@@ -164,6 +172,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(document)
 
 
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file with one per line, such as `curves.jsonl`; empty if the file does not exist.
+
+    A line that a crash cut short is left out.
+    """
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write a JSON object in one step: a reader sees the old or the new file, never half of one.
 
@@ -183,7 +205,7 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
         UserError: the disk is full, or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
@@ -195,8 +217,6 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
                 sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror or error}", str(path)) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -18,11 +18,11 @@ def duration(seconds: float) -> str:
 
 def short_number(number: float) -> str:
     """Three digits and the unit that suits."""
-    for unit in ("", " k", " M"):
-        if number < 1000:
+    for unit in ("", " k", " M", " G"):
+        if abs(number) < 1000:
             return f"{number:.3g}{unit}"
         number /= 1000
-    return f"{number:.3g} G"
+    return f"{number:.3g} T"
 
 
 def memory_size(number: float) -> str:

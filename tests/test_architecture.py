@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PIPELINE = ROOT / "pipeline"
 
-BASE = ["errors", "checkpoints", "config", "volumes", "run", "units", "cli", "pages"]
+BASE = ["errors", "offsets", "hashing", "checkpoints", "config", "volumes", "run", "units", "cli", "pages"]
 """Modules and packages under everything; each may import those before it."""
 ALGORITHMS = {"distillation", "networks", "segmentation", "rag", "datasets", "slurm"}
 ENGINE_USES = {"rag", "slurm"}
@@ -28,6 +28,8 @@ SIDEWAYS = {("stages", "evaluation"), ("training", "evaluation")}
 """Both choose or report a threshold by scoring; evaluation knows neither."""
 PURE = {"segmentation", "distillation"}
 """Numpy or torch in, numpy or torch out: no config, no files."""
+ARITHMETIC = {"errors", "offsets", "hashing"}
+"""All that those may import."""
 
 ONLY_IN = {"gunpowder": "training", "tensorboard": "training", "daisy": "engine", "neuroglancer": "viewer"}
 ONLY_IN |= {"psycopg": "rag", "pymongo": "rag"}
@@ -86,7 +88,7 @@ def allowed(package: str, target: str) -> bool:
     if package in BASE:
         return target in BASE[: BASE.index(package)]
     if package in PURE:
-        return target == "errors"
+        return target in ARITHMETIC
     if package in ALGORITHMS:
         return target in BASE
     if package == "engine":

@@ -6,7 +6,6 @@ attribute is removed first and written last, so that an interrupted import is re
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import zarr
-from funlib.geometry import Coordinate
 from tqdm import tqdm
 
 from ..config import FileSource, PhantomSource, PublicSource, Source, config_hash, dump_config
@@ -212,9 +210,7 @@ def _boxes(opened: OpenSource, import_block: Sequence[int]) -> Iterator[Box]:
     bytes_per_voxel = sum(np.dtype(dtype).itemsize for dtype in opened.dtypes.values())
     if np.prod(steps, dtype=np.int64) * bytes_per_voxel > READ_LIMIT:
         steps = list(import_block)
-    starts = [range(0, extent, step) for extent, step in zip(opened.shape, steps, strict=True)]
-    for begin in itertools.product(*starts):
-        yield Box.of_shape(opened.shape).intersect(Box(Coordinate(begin), Coordinate(begin) + Coordinate(steps)))
+    return Box.of_shape(opened.shape).split(steps)
 
 
 def _require_voxels(opened: OpenSource, where: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import pooch
 
 from ..config import FileSource, PublicSource
 from ..errors import UserError
-from ..run import file_digest, read_json, write_json
+from ..run import file_digest, read_json, replaced_file, write_json
 from .file_source import FileOpener
 from .registry import DATASETS, PublicDataset, PublicFile
 from .source import OpenSource
@@ -166,7 +165,5 @@ def _unpack(file: PublicFile, archive: Path, where: str) -> Path:
 
 
 def _extract(archive: zipfile.ZipFile, member: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with archive.open(member) as source, tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as temporary:
-        shutil.copyfileobj(source, temporary)
-    Path(temporary.name).replace(target)
+    with archive.open(member) as source, replaced_file(target) as file:
+        shutil.copyfileobj(source, file)

@@ -193,8 +193,8 @@ def _open_folder(folder: Path, where: str) -> StoredArray:
         other = _section_type(file, where)
         if other != (shape, dtype):
             raise UserError(
-                f"{file} is {_section_format(*other)}, but {files[0].name} is {_section_format(shape, dtype)}; sections "
-                "must be alike",
+                f"{file} is {_section_format(*other)}, but {files[0].name} is {_section_format(shape, dtype)}; "
+                "sections must be alike",
                 where,
             )
     array = Sections((len(files), *shape), dtype, lambda section: tifffile.imread(files[section]))

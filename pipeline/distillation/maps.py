@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from ..offsets import Index
 from .precision import SMALLEST_NORM, full_precision
 
 BLOCK = {"cpu": 1 << 18, "cuda": 1 << 24}
 """About so many elements are worked on at a time. A GPU has no such cache and prefers few large steps."""
 
-Index = tuple[slice, ...]
 Pair = tuple[Index, Index]
 
 

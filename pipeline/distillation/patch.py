@@ -7,7 +7,8 @@ from functools import cached_property
 
 import torch
 
-from .maps import Index, pair_products, unit_map
+from ..offsets import Index, pair_slices
+from .maps import pair_products, unit_map
 from .precision import full_precision
 
 Offsets = Sequence[Sequence[int]]
@@ -58,19 +59,3 @@ class EmbeddedPatch:
             products = pair_products(self.unit, pairs)
             self._cosines[key] = [(here, cosines) for (here, _), cosines in zip(pairs, products, strict=True)]
         return self._cosines[key]
-
-
-def pair_slices(offset: Sequence[int], shape: Sequence[int]) -> tuple[Index, Index]:
-    """Indices of all voxels whose partner at `offset` lies inside an array of `shape`, and of these partners.
-
-    Raises:
-        ValueError: the offset has another number of axes.
-    """
-    if len(offset) != len(shape):
-        raise ValueError(f"offset {tuple(offset)} does not fit an embedding of {len(shape)} axes")
-    here, there = [], []
-    for step, extent in zip(offset, shape, strict=True):
-        step = max(-extent, min(extent, step))
-        here.append(slice(max(0, -step), extent - max(0, step)))
-        there.append(slice(max(0, step), extent - max(0, -step)))
-    return tuple(here), tuple(there)

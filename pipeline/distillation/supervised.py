@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..offsets import pair_slices
 from .balance import balanced_weights, class_weights, together_share
 from .maps import crop
-from .patch import EmbeddedPatch, Offsets, pair_slices
+from .patch import EmbeddedPatch, Offsets
 
 LEAST_OBJECTS = 0.05
 """The pairs that are not background count as no smaller a share of the weight of all pairs than this."""

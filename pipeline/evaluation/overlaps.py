@@ -8,8 +8,7 @@ Two voxels are connected if they share a face.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -85,7 +84,7 @@ def count_overlaps(
     shift = Coordinate(shift if shift is not None else (0,) * len(box.begin))
     parts = _Parts(box) if rules.relabel else None
     tables = []
-    for block in _blocks(box, block_shape):
+    for block in box.split(block_shape[-len(box.begin) :]):
         objects = labels.read(block)
         if parts is not None:
             objects = parts.number(objects, block)
@@ -156,14 +155,6 @@ def _connected_parts(labels: np.ndarray) -> np.ndarray:
     """The parts of labels that are connected through faces, 1..n, uint64; 0 stays 0."""
     connectivity = 6 if labels.ndim == 3 else 4
     return cc3d.connected_components(np.ascontiguousarray(labels), connectivity=connectivity).astype(np.uint64)
-
-
-def _blocks(box: Box, block_shape: Sequence[int]) -> Iterator[Box]:
-    """A box cut into blocks, in C order."""
-    step = Coordinate(block_shape[-len(box.begin) :])
-    ranges = [range(b, e, s) for b, e, s in zip(box.begin, box.end, step, strict=True)]
-    for begin in itertools.product(*ranges):
-        yield Box(Coordinate(begin), Coordinate(begin) + step).intersect(box)
 
 
 def _without_small(table: Contingency, minimum_size: int) -> Contingency:

@@ -13,7 +13,7 @@ from funlib.geometry import Coordinate
 from ..config import EvaluateConfig
 from ..errors import UserError
 from ..rag import EdgeTable, open_rag
-from ..run import Run, region_box, update_summary
+from ..run import SEGMENTATIONS, Run, region_box, update_summary
 from ..volumes import Box, Volume, open_volume, volume_exists
 from .contingency import Contingency
 from .images import mean_image_scores, sections_of, sweep_images
@@ -207,6 +207,4 @@ def label_rules(config: EvaluateConfig, images: bool) -> LabelRules:
 
 def written_segmentations(run: Run) -> dict[float, Volume]:
     """The segmentations of a run by threshold."""
-    folder = run.volume / "segmentation"
-    names = sorted(path.parent.name for path in folder.glob("*/.zarray"))
-    return {float(name): open_volume(run.volume, f"segmentation/{name}") for name in names}
+    return {float(name): open_volume(run.volume, f"{SEGMENTATIONS}/{name}") for name in run.segmentation_names()}

@@ -1,22 +1,15 @@
-"""Checkpoints: a network, what built it, and what continues its training, in one file.
-
-The file holds tensors and plain types only and is read with `weights_only=True`: a checkpoint from a stranger cannot
-run code.
-"""
+"""Checkpoints: a network, its config, and what continues its training, in one file (see `torch_files`)."""
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..config import NetworkConfig, dump_config
 from ..errors import UserError
-from ..run import replaced_file
 from .base import EmbeddingNetwork
 from .registry import build_network, parse_network_config
+from .torch_files import read_torch_file, write_torch_file
 
 FORMAT = 1
 KEYS = ("format", "network", "model", "iteration", "training")
@@ -41,11 +34,7 @@ def save_checkpoint(path: Path, network: EmbeddingNetwork, iteration: int, train
         "iteration": iteration,
         "training": training,
     }
-    try:
-        with replaced_file(path) as file:
-            torch.save(document, file)
-    except RuntimeError as error:  # what torch makes of a disk that is full
-        raise UserError("cannot be written; is the disk full?", str(path)) from error
+    write_torch_file(path, document)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -54,15 +43,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, or no checkpoint of ours.
     """
-    try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError("there is no such checkpoint", str(path)) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-        raise UserError(
-            "cannot be read as a checkpoint: damaged, or not written by this program; delete it or name another one",
-            str(path),
-        ) from None
+    document = read_torch_file(
+        path,
+        missing="there is no such checkpoint",
+        damaged="cannot be read as a checkpoint: damaged, or not written by this program; delete it or name another "
+        "one",
+    )
     if not isinstance(document, dict) or not all(key in document for key in KEYS):
         raise UserError("is no checkpoint of this program", str(path))
     if document["format"] != FORMAT:

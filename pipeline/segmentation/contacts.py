@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..hashing import GOLDEN
 from .compiled import compiled
 
 RESOLUTION = 2.0**-26
 """Affinities enter the sums as multiples of this."""
 
 _FIRST_SLOTS = 1 << 12
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIER = GOLDEN
 _U, _V, _COUNT, _SUM = 0, 1, 2, 3
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..offsets import pair_slices
 from .affinities import check_matching
 
 
@@ -73,10 +74,9 @@ def region_graph_statistics(
         ValueError: the arrays do not belong together.
     """
     check_matching(affinities, fragments, offsets)
-    owned = owned if owned is not None else tuple(slice(0, extent) for extent in fragments.shape)
     from .contacts import count_contacts  # compiled: whoever counts none need not load a compiler
 
-    places = [_pair_slices(fragments.shape, offset, owned) for offset in offsets]
+    places = [pair_slices(offset, fragments.shape, owned) for offset in offsets]
     return RegionGraph(*count_contacts(affinities, fragments.astype(np.uint64, copy=False), places))
 
 
@@ -88,20 +88,6 @@ def merge_graphs(graphs: Sequence[RegionGraph]) -> RegionGraph:
     count = np.bincount(inverse, np.concatenate([graph.count for graph in graphs]), len(edges)).astype(np.int64)
     sums = np.bincount(inverse, np.concatenate([graph.affinity_sum for graph in graphs]), len(edges))
     return RegionGraph(edges, count, sums)
-
-
-def _pair_slices(
-    shape: Sequence[int], offset: Sequence[int], owned: tuple[slice, ...]
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Index of the owned voxels p whose partner lies in the array, and index of the partners."""
-    here, there = [], []
-    for extent, step, part in zip(shape, offset, owned, strict=True):
-        begin, end, _ = part.indices(extent)
-        begin, end = max(begin, -step), min(end, extent - step)
-        end = max(begin, end)
-        here.append(slice(begin, end))
-        there.append(slice(max(0, begin + step), max(0, end + step)))
-    return tuple(here), tuple(there)
 
 
 def _unique_pairs(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

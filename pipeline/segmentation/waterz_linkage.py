@@ -7,7 +7,12 @@ are again the connected components of the edges with merge scores of at most t.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +21,6 @@ import waterz
 from .affinities import NEAREST_NEIGHBOURS, as_unit_interval, check_matching
 from .components import relabel
 from .linkage import SCORE_DECIMALS
-from .quiet import silenced
 
 _MEAN = "OneMinus<MeanAffinity<RegionGraphType, ScoreValue>>"
 _QUANTILE = "OneMinus<HistogramQuantileAffinity<RegionGraphType, {}, ScoreValue, 256>>"
@@ -25,6 +29,9 @@ MERGE_FUNCTIONS = {"mean": _MEAN} | {f"hist_quant_{q}": _QUANTILE.format(q) for 
 """Ways to score an edge, by name: what waterz calls them. All of these come compiled."""
 
 _BELOW_EVERY_SCORE, _ABOVE_EVERY_SCORE = -1.0, 2.0
+
+_one_at_a_time = threading.Lock()
+"""The standard output belongs to the whole process, so calls of waterz wait for each other."""
 
 
 def agglomerate_waterz(
@@ -49,7 +56,7 @@ def agglomerate_waterz(
     options = _options(affinities, compact, merge_function)
     if compact.size == 0:
         return {threshold: fragments.astype(np.uint64) for threshold in wanted}
-    with silenced():
+    with _standard_output_discarded():
         merged = [step.copy() for step in waterz.agglomerate(thresholds=[_just_above(t) for t in wanted], **options)]
     return {threshold: _smallest_ids(compact, step, ids) for threshold, step in zip(wanted, merged, strict=True)}
 
@@ -99,7 +106,7 @@ def _merge_all(options: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict
     The graph is only asked for before the first merge: waterz 0.10 rescores stale edges when it hands out the graph,
     and then stops merging too early.
     """
-    with silenced():
+    with _standard_output_discarded():
         steps = waterz.agglomerate(
             thresholds=[_BELOW_EVERY_SCORE, _ABOVE_EVERY_SCORE],
             return_merge_history=True,
@@ -109,6 +116,31 @@ def _merge_all(options: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict
         _, _, graph = next(steps)
         _, history, _ = next(steps)
     return graph, history
+
+
+@contextmanager
+def _standard_output_discarded() -> Iterator[None]:
+    """Drop what the process writes to standard output inside the block: waterz prints every step, from C++.
+
+    File descriptor 1 points to the null device meanwhile. What lies in the buffers of Python and C is written out before
+    and after, so that it goes where it belongs. Logging and progress bars use standard error and are not concerned.
+    """
+    c_library = ctypes.CDLL(None)
+
+    def flush() -> None:
+        sys.stdout.flush()
+        c_library.fflush(None)
+
+    with _one_at_a_time, open(os.devnull, "wb") as null_device:  # noqa: PTH123
+        flush()
+        kept = os.dup(1)
+        os.dup2(null_device.fileno(), 1)
+        try:
+            yield
+        finally:
+            flush()
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def _just_above(threshold: float) -> float:

@@ -174,6 +174,5 @@ class SegmentTask(VolumeTask):
 
 def written_segmentations(run: Run) -> list[SegmentTask]:
     """The segmentations that have been begun from the present graph, by threshold."""
-    names = [path.name for path in (run.volume / "segmentation").glob("*") if (path / ".zarray").exists()]
-    tasks = [SegmentTask(run, float(name)) for name in sorted(names)]
+    tasks = [SegmentTask(run, float(name)) for name in run.segmentation_names()]
     return [task for task in tasks if task.stored_key() == task.key]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..run import read_json_lines
 
 NOT_TERMS = ("iteration", "loss", "learning_rate", "seconds", "validation")
 
@@ -39,11 +40,7 @@ def read_curves(path: Path) -> Curves | None:
         return None
     training: dict[int, dict[str, Any]] = {}
     validation: dict[int, dict[str, Any]] = {}
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
+    for record in read_json_lines(path):
         if "validation" in record:
             validation[record["iteration"]] = record["validation"]
         if "loss" in record:

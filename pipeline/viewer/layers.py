@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import UserError
-from ..run import Run, read_summary, region_box
+from ..run import SEGMENTATIONS, Run, read_summary, region_box
 from ..volumes import Box, Volume, open_volume, volume_exists
-
-SEGMENTATIONS = "segmentation"
 
 
 @dataclass(frozen=True)
@@ -39,19 +37,13 @@ def existing_layers(run: Run) -> list[Layer]:
         ("affinities", "affinities", "affinities"),
         ("fragments", "fragments", "objects"),
     ]
-    candidates += [(f"segmentation {t}", f"{SEGMENTATIONS}/{t}", "objects") for t in segmentation_thresholds(run)]
+    candidates += [(f"segmentation {t}", f"{SEGMENTATIONS}/{t}", "objects") for t in run.segmentation_names()]
     candidates += [("labels", "labels", "objects")]
     return [
         Layer(name, kind, open_volume(run.volume, dataset))
         for name, dataset, kind in candidates
         if volume_exists(run.volume, dataset)
     ]
-
-
-def segmentation_thresholds(run: Run) -> list[str]:
-    """Thresholds of the segmentations that exist, as their datasets are called: `0.50`."""
-    folder = run.volume / SEGMENTATIONS
-    return sorted(path.parent.name for path in folder.glob("*/.zarray"))
 
 
 def best_threshold(run: Run) -> str | None:
@@ -62,7 +54,7 @@ def best_threshold(run: Run) -> str | None:
 
 def chosen_segmentation(run: Run) -> str | None:
     """The layer of the segmentation at the best threshold, or of the middle one of those that exist."""
-    thresholds = segmentation_thresholds(run)
+    thresholds = run.segmentation_names()
     if not thresholds:
         return None
     best = best_threshold(run)

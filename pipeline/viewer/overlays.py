@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.colors import hsv_to_rgb
 
+from ..hashing import GOLDEN, splitmix64
+
 FILL = 0.42
 """Opacity of an object's colour over the raw section."""
 OUTLINE = 0.95
@@ -46,9 +48,7 @@ def object_colours(ids: np.ndarray) -> Colours:
     """A colour for every id but 0, always the same one, spread over hue and brightness."""
     present = np.unique(ids)
     present = present[present != 0].astype(np.uint64)
-    mixed = present * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(31)
-    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed = splitmix64(present * GOLDEN)
     hue, saturation, value = ((mixed >> np.uint64(shift) & np.uint64(0xFFFF)) / 0xFFFF for shift in (0, 16, 32))
     colours = hsv_to_rgb(np.stack([hue, 0.6 + 0.35 * saturation, 0.8 + 0.2 * value], axis=-1))
     return dict(zip(present.tolist(), colours, strict=True))

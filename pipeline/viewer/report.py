@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ import jinja2
 import torch
 
 from ..config import NetworkConfig, dump_config
-from ..errors import UserError
 from ..networks import build_network
 from ..pages import html_environment
-from ..run import Run, package_versions, read_summary
+from ..run import Run, package_versions, read_summary, replaced_file
+from ..units import duration, memory_size, short_number
 from ..volumes import volume_exists
 from .curves import read_curves
 from .layers import best_threshold, existing_layers, validates_segmented
@@ -90,13 +89,8 @@ def write_report(run: Run) -> Path:
     """
     path = run.directory / "report.html"
     page = _template().render(**report_content(run))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror or error}", str(path)) from error
+    with replaced_file(path) as file:
+        file.write(page.encode())
     return path
 
 
@@ -197,9 +191,9 @@ def _picture(caption: str, png: bytes) -> Picture:
 def _template() -> jinja2.Template:
     environment = html_environment("pipeline.viewer")
     environment.filters |= {
-        "count": _count,
-        "duration": _duration,
-        "memory": _memory,
+        "count": short_number,
+        "duration": duration,
+        "memory": memory_size,
         "stage": _stage_row,
         "shell": shlex.quote,
     }
@@ -210,22 +204,3 @@ def _stage_row(stage: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a stage; None where it does not say."""
     columns = ("blocks_done", "blocks_skipped", "blocks_failed", "seconds", "voxels_per_second", "peak_worker_memory")
     return {name: stage.get(name) for name in columns}
-
-
-def _count(number: float) -> str:
-    """1234567 as `1.23 M`."""
-    for unit in ("", " k", " M", " G"):
-        if abs(number) < 1000:
-            return f"{number:.3g}{unit}"
-        number /= 1000
-    return f"{number:.3g} T"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _memory(size: float) -> str:
-    return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"

@@ -66,6 +66,12 @@ class Box:
         """The same voxels, counted from the first voxel of `other`."""
         return Box(self.begin - other.begin, self.end - other.begin)
 
+    def split(self, shape: Sequence[int]) -> Iterator[Box]:
+        """Boxes of `shape` voxels that cover this one, in C order; those at its far faces may be smaller."""
+        step = Coordinate(shape)
+        for begin in itertools.product(*map(range, self.begin, self.end, step)):
+            yield Box(Coordinate(begin), Coordinate(begin) + step).intersect(self)
+
     def contains(self, other: Box) -> bool:
         """Whether every voxel of `other` lies in this box."""
         return self.intersect(other) == other

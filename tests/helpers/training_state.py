@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from pipeline.networks.checkpoint import load_checkpoint
-from pipeline.run import Run
-from pipeline.training.steps.logs import read_curves
+from pipeline.run import Run, read_json_lines
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -42,5 +41,5 @@ def assert_same_state(one: Path, other: Path) -> None:
 
 
 def curves(run: Run, role: str) -> list[dict[str, Any]]:
-    lines = read_curves(run.network_directory(role) / "curves.jsonl")
+    lines = read_json_lines(run.network_directory(role) / "curves.jsonl")
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]

@@ -16,7 +16,7 @@ from graph_stores import STORES, Stores
 from graphs import VOXELS_PER_BLOCK, assert_same, make_edges, make_nodes, random_graph, write
 
 from pipeline.errors import UserError
-from pipeline.rag import EdgeTable, NodeTable, RagStore, open_rag, rag_exists
+from pipeline.rag import EdgeTable, NodeTable, RagStore, block_index, open_rag, rag_exists
 
 processes = multiprocessing.get_context("fork")
 """Children open stores of their own, and parents only when they are done."""

@@ -15,11 +15,10 @@ from pipeline.datasets import ensure_imported
 from pipeline.evaluation import evaluate, panoptic_quality
 from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.rag import open_rag
-from pipeline.run import Run, read_json
+from pipeline.run import Run, read_json, read_json_lines
 from pipeline.stages.by_script import run_chain, segment
 from pipeline.training import train_student
 from pipeline.training.sampling.samples import SampleMaker
-from pipeline.training.steps.logs import read_curves
 from pipeline.training.steps.training_setup import Training
 from pipeline.viewer import write_report
 from pipeline.volumes import open_volume
@@ -147,7 +146,7 @@ def test_no_fragment_edge_or_segment_lies_in_two_images(finished: Run) -> None:
 def test_training_keeps_the_checkpoint_with_the_highest_panoptic_quality(finished: Run) -> None:
     for role in ("teacher", "student"):
         directory = finished.network_directory(role)
-        validations = [line for line in read_curves(directory / "curves.jsonl") if "validation" in line]
+        validations = [line for line in read_json_lines(directory / "curves.jsonl") if "validation" in line]
         assert set(validations[0]["validation"]) == {
             "loss",
             "panoptic_quality",

@@ -8,19 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-
-
-def mix(values: np.ndarray) -> np.ndarray:
-    """Scramble 64-bit integers in place (the finaliser of splitmix64) and return them."""
-    values ^= values >> np.uint64(30)
-    values *= _MIX_1
-    values ^= values >> np.uint64(27)
-    values *= _MIX_2
-    values ^= values >> np.uint64(31)
-    return values
+from ...hashing import GOLDEN, splitmix64
 
 
 def hash_coordinates(seed: int, stream: int, *coordinates: np.ndarray) -> np.ndarray:
@@ -34,9 +22,9 @@ def hash_coordinates(seed: int, stream: int, *coordinates: np.ndarray) -> np.nda
     Returns:
         uint64 array of the broadcast shape.
     """
-    state = mix(np.full(1, (seed * 0x1_0001 + stream + 1) % 2**64, dtype=np.uint64) * _GOLDEN)
+    state = splitmix64(np.full(1, (seed * 0x1_0001 + stream + 1) % 2**64, dtype=np.uint64) * GOLDEN)
     for coordinate in coordinates:
-        state = mix(state ^ (np.asarray(coordinate, dtype=np.int64).view(np.uint64) + np.uint64(1)) * _GOLDEN)
+        state = splitmix64(state ^ (np.asarray(coordinate, dtype=np.int64).view(np.uint64) + np.uint64(1)) * GOLDEN)
     return state
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +63,7 @@ class Phantom:
             As `compute`.
         """
         result = {"raw": np.empty(box.shape, np.uint8), "labels": np.empty(box.shape, np.uint64)}
-        for piece in _pieces(box, self.source.block_shape):
+        for piece in box.split(self.source.block_shape):
             inside = piece.relative_to(box).slices
             for dataset, data in self.compute(piece).items():
                 result[dataset][inside] = data
@@ -181,12 +180,6 @@ class PhantomOpener:
             dtypes={"raw": np.dtype(np.uint8), "labels": np.dtype(np.uint64)},
             reader=Phantom(self.source),
         )
-
-
-def _pieces(box: Box, shape: tuple[int, int, int]) -> Iterator[Box]:
-    starts = [range(begin, end, step) for begin, end, step in zip(box.begin, box.end, shape, strict=True)]
-    for begin in itertools.product(*starts):
-        yield box.intersect(Box(Coordinate(begin), Coordinate(begin) + Coordinate(shape)))
 
 
 def _step(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...hashing import GOLDEN, splitmix64
+
 RECORD = np.dtype([("checksum", "<u8"), ("filled", "<u8"), ("times", "<u4"), ("check", "<u4")])
 
 
@@ -89,7 +91,7 @@ def row_checksums(*columns: np.ndarray) -> np.ndarray:
     """
     hashes = np.full(len(columns[0]), len(columns), dtype=np.uint64)
     for column in columns:
-        hashes = _mixed(hashes ^ column.astype(column.dtype.newbyteorder("<")).view(np.uint64))
+        hashes = splitmix64((hashes ^ column.astype(column.dtype.newbyteorder("<")).view(np.uint64)) + GOLDEN)
     return hashes
 
 
@@ -106,11 +108,3 @@ def _check(records: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """(N,) uint32, hash of each record and of the block that it belongs to."""
     hashes = row_checksums(records["checksum"], records["filled"], records["times"].astype(np.uint64), indices)
     return (hashes & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): every bit of the input changes half of the output."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ...distillation import Paraphraser
 from ...errors import UserError
-from ...run import Run, replaced_file
+from ...networks.torch_files import read_torch_file, write_torch_file
+from ...run import Run
 
 WHERE = "student.distillation.graph_flow.paraphraser"
 FORMAT = 1
@@ -42,11 +41,7 @@ def write_paraphrasers(path: Path, document: dict[str, Any]) -> None:
         UserError: the disk is full or not writable.
     """
     assert document.keys() | {"format"} == KEYS
-    try:
-        with replaced_file(path) as file:
-            torch.save({**document, "format": FORMAT}, file)
-    except RuntimeError as error:  # what torch makes of a disk that is full
-        raise UserError("cannot be written; is the disk full?", str(path)) from error
+    write_torch_file(path, {**document, "format": FORMAT})
 
 
 def read_paraphrasers(path: Path) -> dict[str, Any]:
@@ -55,17 +50,14 @@ def read_paraphrasers(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing, damaged, or something else.
     """
-    try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(
-            "there is no such paraphraser; workflows/00b_train_paraphraser.py trains it", str(path)
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-        raise UserError("cannot be read as a paraphraser: damaged, or something else; delete it", str(path)) from None
+    document = read_torch_file(
+        path,
+        missing="there is no such paraphraser; workflows/00b_train_paraphraser.py trains it",
+        damaged="cannot be read as a paraphraser: damaged, or something else; delete it",
+    )
     if not isinstance(document, dict) or document.keys() != KEYS or document["format"] != FORMAT:
         raise UserError("is no paraphraser of this version; delete it, and it is trained anew", str(path))
-    return document
+    return dict(document)
 
 
 def load_paraphrasers(path: Path, channels: Channels, dimensions: int, student: Mapping[str, str]) -> nn.ModuleDict:

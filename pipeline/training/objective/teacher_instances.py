@@ -10,7 +10,7 @@ import torch
 
 from ...config import Config, Offset
 from ...distillation import cosine_to_affinity, embedding_affinities
-from ..sampling.targets import pair_slices
+from ...offsets import pair_slices
 from .validation import merged_fragments, validation_offsets
 
 LEAST_VOXELS = 50

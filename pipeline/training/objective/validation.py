@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -94,7 +93,7 @@ def embed_box(
     """Embedding of a box of a region's volume, (d, z, y, x) float32 in main memory; every voxel exact."""
     device = next(network.parameters()).device
     embedding: torch.Tensor | None = None
-    for part in _tiles(box, tile):
+    for part in box.split(tile):
         if stopped():
             raise ValidationStopped
         raw_box, embedded = needed_input(network, part)
@@ -172,9 +171,3 @@ def _middle(box: Box, shape: Coordinate) -> Box:
     extent = Coordinate(min(have, want) for have, want in zip(box.shape, shape, strict=True))
     begin = box.begin + (box.shape - extent) // Coordinate(2, 2, 2)
     return Box(begin, begin + extent)
-
-
-def _tiles(box: Box, tile: Coordinate) -> Iterator[Box]:
-    for begin in product(*(range(b, e, t) for b, e, t in zip(box.begin, box.end, tile, strict=True))):
-        corner = Coordinate(begin)
-        yield Box(corner, corner + tile).intersect(box)

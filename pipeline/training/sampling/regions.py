@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from ...config import Region
 from ...errors import UserError
 from ...networks.intensity import normalise_raw
 from ...run import Run, region_box
-from ...volumes import Box, Volume, open_volume, volume_exists
+from ...volumes import Box, Volume, cells_of, open_volume, volume_exists
 
 CACHE_BYTES = 512 * 2**20
 """Decoded chunks that one loader process keeps in memory, over all its volumes."""
@@ -37,10 +36,8 @@ class ChunkCache:
             UserError: a chunk cannot be read; names it.
         """
         chunk = Coordinate(volume.array.chunks)
-        first = box.begin // chunk
-        last = Coordinate(-(-end // size) for end, size in zip(box.end, chunk, strict=True))
         data = np.empty(box.shape, dtype=volume.array.dtype)
-        for position in itertools.product(*map(range, first, last)):
+        for position in cells_of(box, chunk):
             voxels = self._chunk(volume, position)
             to_data, of_chunk = [], []
             for index, size, begin, end in zip(position, chunk, box.begin, box.end, strict=True):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...config import Offset
+from ...offsets import pair_slices
 
 
 def erode_boundaries(
@@ -67,16 +68,6 @@ def affinity_targets(
         inside &= neurite[here]
         inside &= annotated[there]
     return together.view(np.uint8), known.view(np.uint8)
-
-
-def pair_slices(offset: Sequence[int], shape: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Indices of all voxels whose partner at `offset` lies inside an array of `shape`, and of these partners."""
-    here, there = [], []
-    for step, extent in zip(offset, shape, strict=True):
-        step = max(-extent, min(extent, step))
-        here.append(slice(max(0, -step), extent - max(0, step)))
-        there.append(slice(max(0, step), extent - max(0, -step)))
-    return tuple(here), tuple(there)
 
 
 def _contact_voxels(labels: np.ndarray, neurite: np.ndarray, axes: Sequence[int]) -> np.ndarray:

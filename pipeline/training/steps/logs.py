@@ -12,7 +12,8 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ...errors import UserError
+from ...errors import writing
+from ...run import read_json_lines, replaced_file
 from ..objective.step_clock import Split
 
 
@@ -76,32 +77,14 @@ class TrainingLog:
 
     def has_validation(self, iteration: int) -> bool:
         """Whether the scores of an iteration are logged."""
-        return any("validation" in line and line["iteration"] == iteration for line in read_curves(self.curves))
+        return any("validation" in line and line["iteration"] == iteration for line in read_json_lines(self.curves))
 
     def _append(self, line: dict[str, Any]) -> None:
-        try:
-            with self.curves.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot be written: {error.strerror or error}", str(self.curves)) from error
+        with writing(self.curves), self.curves.open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
     def _rewind(self, iteration: int) -> None:
-        kept = [line for line in read_curves(self.curves) if line["iteration"] <= iteration]
-        try:
-            self.curves.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.curves.with_suffix(".partial")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            temporary.replace(self.curves)
-        except OSError as error:
-            raise UserError(f"cannot be written: {error.strerror or error}", str(self.curves)) from error
-
-
-def read_curves(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `curves.jsonl`, without one that a crash cut short; empty if there is no such file."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
+        """Drop the lines after an iteration."""
+        kept = [line for line in read_json_lines(self.curves) if line["iteration"] <= iteration]
+        with replaced_file(self.curves) as file:
+            file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
