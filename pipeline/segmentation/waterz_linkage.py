@@ -122,7 +122,7 @@ def _merge_all(options: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict
 def _standard_output_discarded() -> Iterator[None]:
     """Drop what the process writes to standard output inside the block: waterz prints every step, from C++.
 
-    File descriptor 1 points to the null device meanwhile. What lies in the buffers of Python and C is written out before
+    File descriptor 1 points to the null device meanwhile. The buffers of Python and C are written out before
     and after, so that it goes where it belongs. Logging and progress bars use standard error and are not concerned.
     """
     c_library = ctypes.CDLL(None)

@@ -1,67 +1,88 @@
-"""Batches prepared ahead by worker processes, handed out in the order of the iterations.
+"""Batches prepared ahead by the worker processes of a torch `DataLoader`, handed out in the order of the iterations.
 
-Worker k of n makes the batches k, k + n, k + 2n, … and puts them into its own slots of shared memory, so that reading
-the workers' in turn restores the order. Since a batch is a pure function of its iteration, the number of workers
-changes nothing, and may change while a training runs.
+A batch is a pure function of its iteration, so the number of workers changes no batch, and may change while a training
+runs. Batches come in shared memory: handing one over costs as much as reading it once.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import multiprocessing as mp
 import os
-import queue
 import signal
 import sys
-import traceback as tracebacks
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
-from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from multiprocessing import connection, resource_tracker
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from ...errors import UserError
-from .samples import Arrays, SampleMaker, Sampling, batch_layout
-from .shared_batches import BatchSlots
+from .samples import Arrays, SampleMaker, Sampling
 from .waiting import STARVED, Supply, room_for_workers
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 2.0
-"""How often a waiting process looks whether the one it waits for still lives."""
-
-
-LEAVE = signal.SIGUSR1
-"""Tells a worker to end. SIGTERM is ignored: whoever sends it to all processes means the training, which ends them."""
-LAST_WORDS_SECONDS = 5.0
-"""How long a worker that is told to end may take before it is killed."""
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "BLOSC_NTHREADS": "1",
+    "PYTHONSAFEPATH": "1",
+}
+"""Variables of processes that load batches: numerical libraries use one thread, since the other cores are for the
+network, and modules are never imported from the working directory."""
 
 
 class LoaderError(RuntimeError):
-    """A worker failed; the message holds its traceback."""
+    """A worker died or failed; the message holds its traceback."""
 
 
-@dataclass(frozen=True)
-class Outbox:
-    """Where a worker puts its batches.
+@dataclass
+class Made:
+    """A batch from a worker.
 
     Attributes:
-        slots: the batches.
-        count: slots.
-        told: a queue of `("batch", slot)` in the order of the batches, and of errors.
-        free: a semaphore, the number of slots that may be written.
+        tensors: the arrays of the batch, in shared memory.
+        at: when it was made, in seconds of `time.monotonic`, which the processes of a machine share.
     """
 
-    slots: BatchSlots
-    count: int
-    told: Any
-    free: Any
+    tensors: dict[str, torch.Tensor]
+    at: float
+
+
+class BatchDataset(Dataset[Made | UserError]):
+    """Item i is the batch of iteration i, or the user's mistake that prevents it.
+
+    Args:
+        sampling: what batches look like.
+    """
+
+    def __init__(self, sampling: Sampling) -> None:
+        self.sampling = sampling
+        self._maker: SampleMaker | None = None
+
+    def __getitem__(self, iteration: int) -> Made | UserError:
+        try:
+            if self._maker is None:
+                self._maker = SampleMaker(self.sampling).__enter__()
+            batch = self._maker.batch(iteration)
+        except UserError as error:
+            return error
+        return Made({name: torch.from_numpy(array) for name, array in batch.items()}, time.monotonic())
 
 
 class BatchLoader:
     """Yields the batches of consecutive iterations; a context manager that owns its worker processes.
+
+    Workers are forked from a server process that has only imported what they need: they share neither CUDA nor threads
+    with this process. They end with it, however it ends.
 
     Args:
         sampling: what batches look like; also says how many workers and how many batches ahead.
@@ -69,24 +90,16 @@ class BatchLoader:
 
     Attributes:
         supply: how long the batches have been waited for.
-
-    Workers are forked from a server process that has only imported what they need: they share neither CUDA nor threads
-    with this process.
+        workers: processes that prepare batches now; 0 where this one does.
     """
 
     def __init__(self, sampling: Sampling, start: int) -> None:
         self.sampling = sampling
-        self.start = start
         self.iteration = start
-        self.supply = Supply()
+        self.workers = 0
+        self.supply = Supply(time.monotonic)
         self._maker: SampleMaker | None = None
-        self._workers: list[Any] = []
-        self._outboxes: list[Outbox] = []
-
-    @property
-    def workers(self) -> int:
-        """Processes that prepare batches now; 0 where this one does."""
-        return len(self._workers)
+        self._batches: Any = None
 
     def __enter__(self) -> BatchLoader:
         workers = self.sampling.schedule.loader_workers
@@ -99,27 +112,23 @@ class BatchLoader:
     def use_workers(self, workers: int) -> None:
         """Let so many processes prepare the batches from here on; those that were prepared ahead are made again."""
         self.__exit__(None, None, None)
-        self.start = self.iteration
         self.supply.restart()
-        try:
-            self._start(workers)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-
-    def _start(self, workers: int) -> None:
         context = mp.get_context("forkserver")
-        context.set_forkserver_preload([f"{__package__}.samples"])
-        ahead = max(1, self.sampling.schedule.loader_cache // workers)
-        layout = batch_layout(self.sampling)
-        with _interrupts_held_back(), _one_thread_each():
-            for index in range(workers):
-                outbox = Outbox(BatchSlots(layout, ahead), ahead, context.Queue(), context.Semaphore(ahead))
-                job = (self.sampling, self.iteration + index, workers, outbox)
-                worker = context.Process(target=_prepare_batches, args=job, daemon=True, name=f"loader-{index}")
-                worker.start()
-                self._outboxes.append(outbox)
-                self._workers.append(worker)
+        context.set_forkserver_preload([__name__])
+        loader = DataLoader(
+            BatchDataset(self.sampling),
+            batch_size=None,
+            sampler=range(self.iteration, sys.maxsize),
+            num_workers=workers,
+            collate_fn=_unchanged,
+            prefetch_factor=max(1, self.sampling.schedule.loader_cache // workers),
+            multiprocessing_context=context,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # the training's own draws must not depend on the number of workers
+        )
+        with _environment_of_workers(), _signals_blocked():
+            self._batches = iter(loader)
+        self.workers = workers
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -127,17 +136,12 @@ class BatchLoader:
         if self._maker is not None:
             self._maker.__exit__(kind, error, traceback)
             self._maker = None
-        for worker in self._workers:
-            if worker.is_alive():
-                os.kill(worker.pid, LEAVE)
-        for worker, outbox in zip(self._workers, self._outboxes, strict=True):
-            worker.join(timeout=LAST_WORDS_SECONDS)
-            worker.kill()
-            worker.join()
-            outbox.told.close()
-            outbox.told.cancel_join_thread()
-            outbox.slots.close()
-        self._workers, self._outboxes = [], []
+        if self._batches is not None:
+            self._batches._shutdown_workers()  # torch itself would leave it to the garbage collector
+            for worker in self._batches._workers:
+                worker.kill()
+                worker.join()
+            self._batches = None
 
     def next(self) -> Arrays:
         """The batch of the next iteration.
@@ -150,14 +154,26 @@ class BatchLoader:
         if self._maker is not None:
             batch = self._maker.batch(self.iteration)
         else:
-            index = (self.iteration - self.start) % len(self._workers)
-            ready = not self._outboxes[index].told.empty()
-            batch = self._receive(self._workers[index], self._outboxes[index])
+            made = self._receive()
+            ready = made.at <= asked
+            batch = {name: tensor.numpy() for name, tensor in made.tensors.items()}
         self.iteration += 1
         self.supply.handed_over(asked, ready)
         if self.sampling.schedule.loader_workers == "auto":
             self._use_more_workers_if_needed()
         return batch
+
+    def _receive(self) -> Made:
+        try:
+            made: Made | UserError = next(self._batches)
+        except Exception as error:
+            raise LoaderError(
+                "a process that loads batches failed. If it was killed, memory ran out: lower training.loader_workers "
+                f"and training.loader_cache, or give the container more shared memory (/dev/shm). {error}"
+            ) from error
+        if isinstance(made, UserError):
+            raise made
+        return made
 
     def _use_more_workers_if_needed(self) -> None:
         room, waiting = room_for_workers(), self.supply.waiting
@@ -166,70 +182,37 @@ class BatchLoader:
             logger.info("waiting for data takes %.0f %% of the time; %d processes load it now", 100 * waiting, workers)
             self.use_workers(workers)
 
-    def _receive(self, worker: Any, outbox: Outbox) -> Arrays:
-        while True:
-            try:
-                kind, content = outbox.told.get(timeout=POLL_SECONDS)
-                break
-            except queue.Empty:
-                if not worker.is_alive() and outbox.told.empty():
-                    raise LoaderError(
-                        f"{worker.name} died with exit code {worker.exitcode}; if that is -9, the machine ran out of "
-                        "memory: lower training.loader_workers"
-                    ) from None
-        if kind == "user error":
-            raise UserError(*content)
-        if kind == "error":
-            raise LoaderError(f"{worker.name} failed:\n{content}")
-        batch = outbox.slots.read(content)
-        outbox.free.release()
-        return batch
+
+def _unchanged(made: Any) -> Any:
+    """Batches are made whole; there is nothing to collate."""
+    return made
 
 
-def _prepare_batches(sampling: Sampling, start: int, step: int, outbox: Outbox) -> None:
-    """A worker's life: batches start, start + step, … until it is killed, fails, or has no parent any more."""
-    signal.signal(LEAVE, _leave)
+def _start_worker(index: int) -> None:
+    """Prepare a worker process: it ends with the training, and not before.
+
+    Ctrl-C and SIGTERM are ignored: whoever sends them to all processes means the training, which still takes a step and
+    a checkpoint.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    try:
-        with SampleMaker(sampling) as maker:
-            for made in itertools.count():
-                batch = maker.batch(start + made * step)
-                if not _has_room(outbox):
-                    break
-                outbox.slots.write(made % outbox.count, batch)
-                outbox.told.put(("batch", made % outbox.count))
-    except SystemExit:
-        outbox.told.cancel_join_thread()
-        raise
-    except UserError as error:
-        outbox.told.put(("user error", (error.what, error.where)))
-    except Exception:
-        outbox.told.put(("error", tracebacks.format_exc()))
+    training = mp.parent_process()
+    assert training is not None
+    threading.Thread(target=_end_with, args=(training.sentinel,), daemon=True).start()
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    """End with the clean-up that a killed process leaves undone."""
-    sys.exit(0)
-
-
-def _has_room(outbox: Outbox) -> bool:
-    """Wait for a free slot; False if the parent died."""
-    parent = mp.parent_process()
-    while parent is not None and parent.is_alive():
-        if outbox.free.acquire(timeout=POLL_SECONDS):
-            return True
-    outbox.told.cancel_join_thread()
-    return False
+def _end_with(sentinel: int) -> None:
+    """End this process when another has ended."""
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Processes started here never see Ctrl-C and SIGTERM: this process ends them after its checkpoint.
+def _signals_blocked() -> Iterator[None]:
+    """Ctrl-C and SIGTERM reach this process after the block, and processes started inside it never.
 
-    Here they are late, not lost: a job may be told to end just while its workers start.
+    A job may be told to end just while its workers start.
     """
-    resource_tracker.ensure_running()  # if it started below, it would let the signals through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield
@@ -238,14 +221,14 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Numerical libraries of processes started here use one thread; the others are for the network."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS")
-    before = {name: os.environ[name] for name in names if name in os.environ}
-    os.environ.update(dict.fromkeys(names, "1"))
+def _environment_of_workers() -> Iterator[None]:
+    """Processes started inside the block have the variables of `WORKER_ENVIRONMENT`."""
+    before = {name: os.environ[name] for name in WORKER_ENVIRONMENT if name in os.environ}
+    os.environ.update(WORKER_ENVIRONMENT)
     try:
+        resource_tracker.ensure_running()  # starting it unblocks signals, so not later
         yield
     finally:
-        for name in names:
+        for name in WORKER_ENVIRONMENT:
             del os.environ[name]
         os.environ.update(before)

@@ -36,7 +36,6 @@ from .nodes import (
     erosion_margin,
 )
 from .regions import ChunkCache, LabelledRegion, RawRegion, training_regions, unlabelled_regions
-from .shared_batches import Layout
 
 Arrays = dict[str, np.ndarray]
 """A batch: `raw` (b, 1, z, y, x) float32, `labels` (b, z, y, x) int64, `affinities`, `mask` (b, k, z, y, x) uint8. In
@@ -62,18 +61,6 @@ class Sampling:
     patch: Coordinate
     output: Box
     unlabelled: int = 0
-
-
-def batch_layout(sampling: Sampling) -> Layout:
-    """Shape and data type of each array of a batch."""
-    samples, offsets = sampling.schedule.batch_size, len(sampling.run.config.targets.offsets)
-    output = tuple(sampling.output.shape)
-    return {
-        "raw": ((samples, 1, *sampling.patch), np.float32),
-        "labels": ((samples, *output), np.int64),
-        "affinities": ((samples, offsets, *output), np.uint8),
-        "mask": ((samples, offsets, *output), np.uint8),
-    }
 
 
 class SampleMaker:
