@@ -34,7 +34,7 @@ import h5py
 import numpy as np
 import torch
 import zarr
-from classic_chain import ClassicChain, Scored
+from chains.classic_chain import ClassicChain, Scored
 from scale import NETWORK
 from scipy import ndimage
 
@@ -149,7 +149,7 @@ class Volara(Contender):
             "thresholds": list(thresholds),
         }
         job.write_text(json.dumps(document))
-        script = str(Path(__file__).with_name("volara_chain.py"))
+        script = str(Path(__file__).parent / "chains" / "volara_chain.py")
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         done = subprocess.run([self.python, script, str(job)], capture_output=True, text=True, env=environment)
         if done.returncode:

@@ -1,4 +1,15 @@
-"""Counting the contacts between fragments in one pass: a hash table of the pairs that touch."""
+"""Counting the contacts between fragments in one pass: a hash table of the pairs that touch.
+
+table = rows (u, v, count, affinity_sum), free ones with count 0
+for every channel, and every voxel p with a partner at the channel's offset:
+    u, v = the ids of the two fragments, the smaller first; next voxel if they are equal or one of them is 0
+    if (u, v) is not the pair of the last contact:
+        slot = hash(u, v); while slot is taken by another pair: slot = slot + 1
+    count[slot] += 1
+    affinity_sum[slot] += affinity, in whole multiples of 2**-26
+    if more than half of the rows are used: enter all of them into a table of twice the size
+edges = used rows, sorted by u, v
+"""
 
 from __future__ import annotations
 

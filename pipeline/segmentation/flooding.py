@@ -6,6 +6,16 @@ of thousands of narrow ranges of height, in the order in which they were reached
 those of its voxels that have somewhere to go are sorted. The few that are reached later and lie no lower than the water
 wait in a small heap.
 
+    for every cell with a label and a free neighbour: append it to waiting[level of its height]
+    for level, from the highest to the lowest:
+        keys = the cells of waiting[level] that still have a free neighbour, by falling height, then in order of arrival
+        while there are keys, or late cells:
+            cell = the first key, or the first late cell if that is higher
+            for reached in the free neighbours of cell:
+                label of reached = label of cell
+                if reached lies on a lower level: append it to waiting[that level]
+                else: put it into the heap late, by falling height, then in order of arrival
+
 Places in arrays are unsigned numbers here: of a signed one, compiled code asks each time whether it counts from the
 end, which takes a quarter of the time.
 """

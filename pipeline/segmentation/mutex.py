@@ -1,4 +1,14 @@
-"""Fragments by mutex watershed: attraction from short offsets, repulsion from long ones, strongest first, no seeds."""
+"""Fragments by mutex watershed: attraction from short offsets, repulsion from long ones, strongest first, no seeds.
+
+    every voxel is a fragment
+    for every edge (p, p + offset), by falling |affinity + bias|:
+        next edge if both voxels are in one fragment
+        if affinity + bias > 0: merge the two fragments, unless they repel each other; what repels one repels both
+        else: from now on the two fragments repel each other
+
+mwatershed does that. On a background, it runs on every connected part of the foreground by itself, since sorting the
+edges takes most of the time; pieces that are too small then go to those beside them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +18,7 @@ import cc3d
 import mwatershed
 import numpy as np
 
+from ..offsets import pair_slices
 from .affinities import as_unit_interval
 from .components import relabel
 
@@ -86,12 +97,8 @@ def _on_islands(
 def _partners(inside: np.ndarray, offset: Sequence[int]) -> np.ndarray:
     """Whether the partner of each voxel at an offset is inside; (z, y, x) bool."""
     partners = np.zeros_like(inside)
-    here, there = [], []
-    for step, extent in zip(offset, inside.shape, strict=True):
-        step = max(-extent, min(extent, step))
-        here.append(slice(max(0, -step), extent - max(0, step)))
-        there.append(slice(max(0, step), extent - max(0, -step)))
-    partners[tuple(here)] = inside[tuple(there)]
+    here, there = pair_slices(offset, inside.shape)
+    partners[here] = inside[there]
     return partners
 
 

@@ -18,6 +18,14 @@ def boundary_distance(foreground: np.ndarray, spacing: Sequence[float]) -> np.nd
     Squared distances are minimised along one axis after another (Felzenszwalb and Huttenlocher 2012), in integers where
     the spacing is integral.
 
+        squares[voxel] = 0 in the boundary, otherwise more than any distance
+        along z, forwards and backwards: distance[z] = min(distance[z], distance[z ∓ 1] + spacing); then square it
+        along y, then along x, for every row i of every plane:
+            result[i] = squares[i]
+            for d = 1, 2, … while (d · spacing)² is below the largest value of result[i]:
+                result[i] = min(result[i], squares[i - d] + (d · spacing)², squares[i + d] + (d · spacing)²)
+        distance = √squares
+
     Args:
         foreground: (z, y, x) bool; at least one voxel is not.
         spacing: extent of a voxel along z, y, x.

@@ -15,7 +15,7 @@ from pipeline.config import TargetsConfig
 from pipeline.distillation import EmbeddedPatch, SupervisedAffinityLoss
 from pipeline.networks import EmbeddingNetwork, build_network, choose_autocast
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs" / "fib25.json"
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "fib25.json"
 REMEMBERED = 12
 
 

@@ -1,7 +1,7 @@
 """The graph stores against the graph writer of funlib.persistence: bulk writes, regions, streams, rows lost or doubled.
 
-    python benchmarks/rag.py                                    # SQLite, files, and PostgreSQL if it is installed
-    python benchmarks/rag.py --postgres postgresql://user@host/database --mongodb mongodb://host/database
+    python benchmarks/graph_stores/rag.py          # SQLite, files, and PostgreSQL if it is installed
+    python benchmarks/graph_stores/rag.py --postgres postgresql://user@host/database --mongodb mongodb://host/database
 
 All stores get the same blocks, from one and from four processes that start together. What is written is made before the
 clock starts: tables for ours, networkx graphs for funlib's. Stores take turns; numbers are medians over the turns. The
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from graph_contenders import Contender, Data, FunlibPostgres, FunlibSqlite, Ours
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WRITERS = (1, 4)
 RIVAL = {"sqlite": "funlib_sqlite", "files": "funlib_sqlite", "postgresql": "funlib_postgresql"}
 
@@ -129,7 +129,7 @@ def postgres_url(given: str | None) -> Iterator[str | None]:
     if given:
         yield given
         return
-    sys.path.append(str(ROOT / "tests"))
+    sys.path.append(str(ROOT / "tests" / "helpers"))
     import pytest
     from database_servers import PostgresServer
 

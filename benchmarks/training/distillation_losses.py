@@ -6,7 +6,7 @@ is timed, both must give the same terms and the same gradient. Value and gradien
 the same number of threads; medians. On a CPU that is CPU time, which other load on the machine does not lengthen.
 Memory is how far the peak of a fresh process grows: its resident set on a CPU, its allocations on a GPU.
 
-    python benchmarks/distillation_losses.py
+    python benchmarks/training/distillation_losses.py
 
 The last line of the output is one JSON object of ratios: `speedup` (the least over the sizes), `memory_ratio` (the
 largest over the sizes), and `distillation_overhead`, the time of the loss over that of the networks in a training step

@@ -1,6 +1,6 @@
 """Where the time of a training step goes: the teacher, a student alone, and a student that is distilled.
 
-    python benchmarks/training_step.py
+    python benchmarks/training/training_step.py
 
 Networks, patches, batches and losses are those of a config, the batches come from its data; the teacher is untrained,
 which changes no cost. The split is the one that a training tells of itself
@@ -38,7 +38,7 @@ from pipeline.training.sampling.samples import Arrays, SampleMaker, Sampling
 from pipeline.training.steps.step import LoaderSource, TrainStep, whole_batch_request
 from pipeline.training.steps.training_setup import Training
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = ("teacher", "student alone", "student distilled")
 BATCHES = 4
 """On which the networks take turns."""
