@@ -40,6 +40,7 @@ setup(
         "tifffile>=2024.8",
         "imagecodecs>=2024.9",  # compressed TIFF (LZW, JPEG, zstd)
         "pydantic>=2.11,<3",
+        "typing_extensions>=4.4",
         "tqdm>=4.66",
         "tensorboard>=2.18",
         "pooch>=1.8",

@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """The arguments of the command line."""
     parser = cells_parser(str(__doc__), sorted(DATASETS), ABLATION)
     parser.add_argument("--repeats", type=int, default=3, help="predictions per network for the ratio of times")
     return parser.parse_args()

@@ -37,6 +37,7 @@ import zarr
 from chains.classic_chain import ClassicChain, Scored
 from scale import NETWORK
 from scipy import ndimage
+from typing_extensions import override
 
 from pipeline.config import dump_config, parse_config
 from pipeline.engine.tracking.progress import begin, write_record
@@ -98,7 +99,7 @@ class Contender(ABC):
 
     @property
     def affinities(self) -> Path:
-        """The array that all read."""
+        """The affinities that all contenders read."""
         return self.run.volume / "affinities"
 
     @abstractmethod
@@ -109,6 +110,7 @@ class Contender(ABC):
 class Ours(Contender):
     """Stages 03 to 05 from one driver, as `run_all.py` runs them."""
 
+    @override
     def measure(self, thresholds: Sequence[float]) -> tuple[float, Sweep]:
         forget(self.run)
         command = [sys.executable, "-c", STAGES, str(self.run.directory / "config.json")]
@@ -121,8 +123,9 @@ class Ours(Contender):
 
 
 class Waterz(Contender):
-    """`classic_chain.py`."""
+    """The classic chain, `chains/classic_chain.py`."""
 
+    @override
     def measure(self, thresholds: Sequence[float]) -> tuple[float, Sweep]:
         block = self.run.config.predict.block_size
         chain = ClassicChain(self.affinities, self.folder / "classic.zarr", block, CONTEXT, self.workers)
@@ -132,10 +135,11 @@ class Waterz(Contender):
 
 
 class Volara(Contender):
-    """`volara_chain.py` in an environment of its own."""
+    """volara, `chains/volara_chain.py` in an environment of its own."""
 
     python: Path
 
+    @override
     def measure(self, thresholds: Sequence[float]) -> tuple[float, Sweep]:
         out, job = self.folder / "volara", self.folder / "job.json"
         shutil.rmtree(out, ignore_errors=True)
@@ -256,7 +260,7 @@ def load(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = Path(os.environ.get("EMDISTILL_DATA", "."))
     parser.add_argument("--labels", type=Path, default=data / "fib25_train.h5", help="HDF5 file with labels")

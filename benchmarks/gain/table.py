@@ -43,7 +43,8 @@ def mean_score(dataset: str, results: list[Result]) -> float:
 
 def closure_of(dataset: str, rows: Rows, variant: str) -> float | None:
     """Share of the gap that a variant closes, between means over the seeds that it has in common with the student
-    alone; None where that cannot be said: a cell is missing, or there is no gap."""
+    alone; None where that cannot be said: a cell is missing, or there is no gap.
+    """
     if "teacher" not in rows or "alone" not in rows or variant in ("teacher", "alone"):
         return None
     seeds = {result["seed"] for result in rows[variant]} & {result["seed"] for result in rows["alone"]}
@@ -125,5 +126,5 @@ def spread(scores: list[float]) -> str:
 
 
 def row(cells: list[str]) -> str:
-    """A line of a table."""
+    """A line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"

@@ -73,7 +73,7 @@ class Problem:
 
 
 def make_problem(size: Size, remembered: int, device: torch.device) -> Problem:
-    """Seeded inputs."""
+    """Embeddings, labels and memory images of a size, from a fixed seed."""
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
 
     def embeddings(images: int) -> torch.Tensor:
@@ -212,7 +212,8 @@ def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def memory_in_fresh_process(size: str, variant: str, options: argparse.Namespace) -> float:
     """Mebibytes by which the peak of a process of its own grows. Large blocks go back to the system when they are
-    freed, so that the resident set is what is in use."""
+    freed, so that the resident set is what is in use.
+    """
     command = [sys.executable, __file__, "--measure-memory", size, variant]
     command += ["--threads", str(options.threads), "--device", options.device, "--remembered", str(options.remembered)]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}

@@ -22,7 +22,7 @@ class OrderedArray:
 
     @property
     def name(self) -> str:
-        """File and dataset."""
+        """Path of the file and of the dataset in it, for messages."""
         return self.stored.name
 
     @property
@@ -32,7 +32,7 @@ class OrderedArray:
 
     @property
     def dtype(self) -> np.dtype:
-        """Type in the file."""
+        """Data type in the file."""
         return np.dtype(self.stored.array.dtype)
 
     @property

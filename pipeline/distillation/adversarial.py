@@ -1,5 +1,6 @@
 """Adversarial distillation: a critic learns to tell the student's predictions from the teacher's; the student, to
-please it."""
+please it.
+"""
 
 from __future__ import annotations
 
@@ -56,8 +57,9 @@ class AdversarialLoss(nn.Module):
             return -self.critic(full_precision(student)).mean()
 
     def critic_loss(self, student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The critic's loss on predictions (B, C, *spatial), which get no gradient, and what there is to tell of it:
-        `critic_distance`, mean D(real) − mean D(fake), and `critic_penalty`, unweighted.
+        """The critic's loss on predictions (B, C, *spatial), which get no gradient, and its metrics.
+
+        The metrics are `critic_distance`, mean D(real) − mean D(fake), and `critic_penalty`, unweighted.
 
         Raises:
             ValueError: the shapes differ.
@@ -73,7 +75,7 @@ class AdversarialLoss(nn.Module):
         return loss, {"critic_distance": distance.detach(), "critic_penalty": penalty.detach()}
 
     def update(self, student: torch.Tensor, teacher: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Let the critic learn from a batch of predictions; gives what there is to tell of its last step."""
+        """Train the critic on a batch of predictions; returns the metrics of its last step, see `critic_loss`."""
         told: dict[str, torch.Tensor] = {}
         with _learning(self.critic):
             for _ in range(self.steps):
@@ -89,7 +91,7 @@ class AdversarialLoss(nn.Module):
         return {"optimizer": self.optimizer.state_dict(), "generator": self._generator.get_state()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue where another module stood."""
+        """Continue from the state of `get_extra_state`."""
         optimizer = copy.deepcopy(state["optimizer"])  # torch would share its tensors
         for of_parameter in optimizer["state"].values():
             of_parameter["step"] = of_parameter["step"].cpu()  # where Adam counts without waiting for the device

@@ -144,7 +144,8 @@ def node_term(student: torch.Tensor, teacher: torch.Tensor, present: torch.Tenso
 
 def edge_term(student: torch.Tensor, teacher: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     """Squared difference of cosines between all nodes (B, I, D), mean over ordered pairs, then over images that have
-    instances; the channels may differ."""
+    instances; the channels may differ.
+    """
     with no_autocast(student):
         difference = _cosines(student) - _cosines(teacher)  # (B, I, I), zero in unused places
     counts = present.sum(1)

@@ -73,7 +73,7 @@ class MeanScores:
         self._count = 0
 
     def add(self, scores: Scores) -> None:
-        """One more image."""
+        """Add the scores of one more image."""
         self._count += 1
         for name, value in scores.items():
             self._sums[name] = self._sums.get(name, 0.0) + value

@@ -14,12 +14,12 @@ EDGE_RECORD = np.dtype([("u", "<u8"), ("v", "<u8"), ("count", "<i8"), ("affinity
 
 
 def node_records(nodes: NodeTable) -> np.ndarray:
-    """(N,) `NODE_RECORD`."""
+    """The nodes as binary records, (N,) `NODE_RECORD`."""
     return _records(nodes, NODE_RECORD)
 
 
 def edge_records(edges: EdgeTable) -> np.ndarray:
-    """(E,) `EDGE_RECORD`."""
+    """The edges as binary records, (E,) `EDGE_RECORD`."""
     return _records(edges, EDGE_RECORD)
 
 

@@ -175,5 +175,5 @@ def _agglomerate(
 
 
 def _renumber(segmentation: np.ndarray, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Replace ids, 0 included."""
+    """Replace ids by values, id 0 like any other."""
     return relabel(segmentation.astype(np.uint64) + np.uint64(1), ids.astype(np.uint64) + np.uint64(1), values)

@@ -151,7 +151,8 @@ def _just_above(threshold: float) -> float:
 def _compact(fragments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ids (n + 1,) uint64 in ascending order, starting with 0, and the array of positions in them.
 
-    waterz allocates as many nodes as the largest id says, and ids of blocks deep in a volume are large."""
+    waterz allocates as many nodes as the largest id says, and ids of blocks deep in a volume are large.
+    """
     ids = np.unique(np.append(np.unique(fragments), 0)).astype(np.uint64)
     return ids, relabel(fragments.astype(np.uint64), ids, np.arange(len(ids), dtype=np.uint64))
 
