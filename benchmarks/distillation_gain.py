@@ -23,8 +23,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from gain.cells import ABLATION, DATASETS, Plan, finished_results, planned_cells
+from gain.cells import ABLATION, Plan, finished_results, planned_cells
 from gain.command import cells_parser
+from gain.datasets import DATASETS
 from gain.running import finish_cells
 from gain.table import as_markdown, ratios
 from gain.timing import finish_timings

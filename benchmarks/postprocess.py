@@ -127,7 +127,7 @@ class Waterz(Contender):
 
     @override
     def measure(self, thresholds: Sequence[float]) -> tuple[float, Sweep]:
-        block = self.run.config.predict.block_size
+        block = self.run.config.predict.write_block
         chain = ClassicChain(self.affinities, self.folder / "classic.zarr", block, CONTEXT, self.workers)
         begun = time.perf_counter()
         graph = chain.run(thresholds[0])
@@ -165,7 +165,8 @@ class Volara(Contender):
         code = "import sys, numpy, zarr; numpy.save(sys.argv[2], zarr.open(sys.argv[1], mode='r')[:])"
         file = self.folder / "segments.npy"
         subprocess.run([self.python, "-c", code, segments, file], check=True)
-        return np.load(file)
+        result: np.ndarray = np.load(file)
+        return result
 
 
 KINDS: dict[str, type[Contender]] = {"ours": Ours, "volara": Volara, "waterz": Waterz}

@@ -18,7 +18,8 @@ from pipeline.networks import build_network
 from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.run import package_versions, read_summary
 
-from .cells import DATASETS, ROOT, Cell
+from .cells import Cell
+from .datasets import DATASETS, ROOT
 from .scoring import mean_over_watersheds
 
 

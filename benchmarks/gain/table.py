@@ -9,7 +9,8 @@ from typing import Any
 
 from pipeline.run import read_json
 
-from .cells import DATASETS, VARIANTS
+from .cells import VARIANTS
+from .datasets import DATASETS
 
 Result = dict[str, Any]
 Rows = dict[str, list[Result]]
@@ -38,7 +39,8 @@ def by_dataset(results: list[Result]) -> dict[str, Rows]:
 
 def mean_score(dataset: str, results: list[Result]) -> float:
     """Mean over seeds of the score that counts for a data set."""
-    return mean(result["scores"][DATASETS[dataset].score] for result in results)
+    answer: float = mean(result["scores"][DATASETS[dataset].score] for result in results)
+    return answer
 
 
 def closure_of(dataset: str, rows: Rows, variant: str) -> float | None:

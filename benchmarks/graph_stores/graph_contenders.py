@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -41,7 +42,8 @@ class Data:
     @property
     def extent(self) -> int:
         """Edge of a block in nanometres."""
-        return round(NODE_SPACING * self.nodes ** (1 / 3))
+        result: int = round(NODE_SPACING * self.nodes ** (1 / 3))
+        return result
 
     @property
     def roi(self) -> Roi:
@@ -178,7 +180,7 @@ class FunlibPostgres(Funlib):
 
     @override
     def database(self, mode: str) -> SQLGraphDataBase:
-        known = conninfo_to_dict(self.url)
+        known: dict[str, Any] = dict(conninfo_to_dict(self.url))
         return PgSQLGraphDatabase(
             "position",
             self.name,
@@ -209,7 +211,7 @@ def as_networkx(nodes: NodeTable, edges: EdgeTable) -> nx.Graph:
     return graph
 
 
-def _attributes(mode: str) -> dict[str, object]:
+def _attributes(mode: str) -> dict[str, Any]:
     if mode != "w":
         return {}
     return {

@@ -227,9 +227,9 @@ def memory_growth(size: str, variant: str, remembered: int, device: torch.device
     work = variants(make_problem(SIZES[size], remembered, device))[variant]
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        allocated = torch.cuda.memory_allocated()
         work()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
+        return (torch.cuda.max_memory_allocated() - allocated) / 2**20
     peak, before = resident_set("VmHWM"), resident_set("VmRSS")
     work()
     assert resident_set("VmHWM") > peak, "the inputs took more memory than the loss: this peak is not the loss's"
@@ -239,7 +239,9 @@ def memory_growth(size: str, variant: str, remembered: int, device: torch.device
 def resident_set(field: str) -> float:
     """Mebibytes that Linux counts for this process: now (VmRSS) or at most so far (VmHWM)."""
     status = Path("/proc/self/status").read_text()
-    return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 2**10
+    found = re.search(rf"{field}:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) / 2**10
 
 
 def main() -> None:

@@ -54,7 +54,8 @@ class AdversarialLoss(nn.Module):
     def forward(self, student: torch.Tensor) -> torch.Tensor:
         """The student's loss, −mean D; its prediction (B, C, *spatial) gets the gradient, the critic none."""
         with no_autocast(student):
-            return -self.critic(full_precision(student)).mean()
+            loss: torch.Tensor = -self.critic(full_precision(student)).mean()
+        return loss
 
     def critic_loss(self, student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The critic's loss on predictions (B, C, *spatial), which get no gradient, and its metrics.
@@ -110,7 +111,8 @@ def gradient_penalty(critic: nn.Module, real: torch.Tensor, fake: torch.Tensor, 
     share = share.view(-1, *(1 for _ in real.shape[1:]))
     between = (share * real + (1 - share) * fake).detach().requires_grad_()
     (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return (torch.linalg.vector_norm(slope.flatten(1), dim=1) - 1).square().mean()
+    penalty: torch.Tensor = (torch.linalg.vector_norm(slope.flatten(1), dim=1) - 1).square().mean()
+    return penalty
 
 
 @contextmanager

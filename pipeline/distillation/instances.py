@@ -56,7 +56,8 @@ def _distinct(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     largest = int(labels.max()) if labels.numel() else 0
     if largest < labels.shape[1]:
         return torch.arange(max(0, largest) + 1, device=labels.device), labels.clamp(min=0)
-    return torch.unique(labels, return_inverse=True)
+    result: tuple[torch.Tensor, torch.Tensor] = torch.unique(labels, return_inverse=True)
+    return result
 
 
 def instance_means(embedding: torch.Tensor, instances: Instances) -> torch.Tensor:

@@ -88,4 +88,5 @@ def _edges_from(sorted_u: np.ndarray, fragments: np.ndarray) -> np.ndarray:
     begin, end = (np.searchsorted(sorted_u, fragments, side) for side in ("left", "right"))
     lengths = end - begin
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.repeat(begin, lengths) + within
+    result: np.ndarray = np.repeat(begin, lengths) + within
+    return result

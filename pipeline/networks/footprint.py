@@ -34,7 +34,7 @@ class _LiveBytes(TorchDispatchMode):
     """Adds up the storages that exist while it is active."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = self._now = 0
         self._known: set[int] = set()
 

@@ -83,7 +83,8 @@ class Upsampling(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, channels_in, z, y, x) to (B, channels_out, z * factor, y * factor, x * factor)."""
-        return self.mix(self.enlarge(features))
+        result: torch.Tensor = self.mix(self.enlarge(features))
+        return result
 
 
 def crop_to(features: torch.Tensor, size: torch.Size) -> torch.Tensor:

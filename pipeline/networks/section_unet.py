@@ -75,7 +75,8 @@ class SectionUnetNetwork(EmbeddingNetwork):
 
     @override
     def embed_windows(self, windows: torch.Tensor) -> torch.Tensor:
-        return self.unet(windows)[0]
+        embedding: torch.Tensor = self.unet(windows)[0]
+        return embedding
 
 
 def sections_at_once(plane: Sequence[int], device: torch.device) -> int:
@@ -109,4 +110,5 @@ def _section_geometry(factors: list[Coordinate], reach: int) -> Geometry:
 
 def _stack_sections(features: torch.Tensor, batch: int) -> torch.Tensor:
     """(B * Z, C, Y, X) to (B, C, Z, Y, X)."""
-    return features.unflatten(0, (batch, -1)).movedim(1, 2)
+    stacked: torch.Tensor = features.unflatten(0, (batch, -1)).movedim(1, 2)
+    return stacked

@@ -73,7 +73,8 @@ class EdgeTable:
     @property
     def mean_affinity(self) -> np.ndarray:
         """(E,) float64, mean affinity of the contacts."""
-        return self.affinity_sum / self.count
+        result: np.ndarray = self.affinity_sum / self.count
+        return result
 
     @property
     def scored(self) -> int:

@@ -114,7 +114,8 @@ def _without_specks(fragments: np.ndarray, minimum_size: int, in_plane: bool) ->
         faces[[0, 2]] = False
     flat = np.zeros(pieces.shape, np.uint8)
     kept = np.where(large[pieces], pieces, 0)
-    return watershed(flat, kept, connectivity=faces, mask=pieces > 0).astype(np.uint64)
+    result: np.ndarray = watershed(flat, kept, connectivity=faces, mask=pieces > 0).astype(np.uint64)
+    return result
 
 
 def mutex_watershed(

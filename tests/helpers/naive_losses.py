@@ -12,7 +12,8 @@ Nodes = dict[int, torch.Tensor]
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return (a * b).sum() / (a.norm() * b.norm())
+    result: torch.Tensor = (a * b).sum() / (a.norm() * b.norm())
+    return result
 
 
 def nodes_of(embedding: torch.Tensor, labels: torch.Tensor) -> Nodes:
@@ -41,7 +42,7 @@ def affinity_pairs(embedding: torch.Tensor, offset: Sequence[int]) -> dict[tuple
     """Of one image: the cosine of every voxel whose partner lies inside."""
     shape = embedding.shape[1:]
     pairs = {}
-    for voxel in product(*map(range, shape)):
+    for voxel in product(*[range(extent) for extent in shape]):
         partner = tuple(v + o for v, o in zip(voxel, offset, strict=True))
         if all(0 <= p < extent for p, extent in zip(partner, shape, strict=True)):
             pairs[voxel] = cosine(

@@ -106,9 +106,11 @@ def _spline_basis(extent: int, spacing: int) -> np.ndarray:
 def _look_up(data: np.ndarray, positions: np.ndarray, interpolate: bool) -> np.ndarray:
     """The values of an array at positions (3, …) that lie inside it."""
     if interpolate:
-        return ndimage.map_coordinates(data, positions, order=1, mode="nearest")
+        result: np.ndarray = ndimage.map_coordinates(data, positions, order=1, mode="nearest")
+        return result
     indices = (
         np.clip(np.rint(axis).astype(np.int64), 0, extent - 1)
         for axis, extent in zip(positions, data.shape, strict=True)
     )
-    return data[tuple(indices)]
+    result: np.ndarray = data[tuple(indices)]
+    return result

@@ -102,10 +102,10 @@ def test_unlabelled_raw_reaches_the_distillation_terms_only() -> None:
     """The gradient of the supervised loss is exactly zero there, and that of a term of distillation is not."""
     shape, targets = (3, 16, 16), TargetsConfig(offsets=((-1, 0, 0), (0, -1, 0), (0, 0, -1)))
     torch.manual_seed(0)
-    views = [
+    student, teacher = (
         View(build_network("section_unet", sections=1, widths=(4, 8)), Box.of_shape(Coordinate(shape)))
         for _ in range(2)
-    ]
+    )
     batch = {
         "raw": torch.rand(2, 1, *shape),
         "labels": torch.randint(0, 3, (2, *shape)),
@@ -117,7 +117,7 @@ def test_unlabelled_raw_reaches_the_distillation_terms_only() -> None:
     for background in (None, 1.0):
         named = targets.model_copy(update={"background_weight": background})
         for config, reached in ((None, False), (DistillationConfig(node_weight=0.1), True)):
-            distiller = None if config is None else Distiller(config, targets.offsets, *views, None, seed=0)
+            distiller = None if config is None else Distiller(config, targets.offsets, student, teacher, None, seed=0)
             embedding = torch.randn(2, 16, *shape, requires_grad=True)
             total, terms = Objective(named, 0.0, distiller)(embedding, {}, batch, 0)
             total.backward()
@@ -127,7 +127,7 @@ def test_unlabelled_raw_reaches_the_distillation_terms_only() -> None:
             alone = Objective(named, 0.0)(embedding[:1], {}, one, 0)[1]["supervised"]
             assert float(terms["supervised"]) == pytest.approx(float(alone))
             if config is not None:
-                nodes = Distiller(config, targets.offsets, *views, None, seed=0)
+                nodes = Distiller(config, targets.offsets, student, teacher, None, seed=0)
                 expected = Objective(named, 0.0, nodes)(embedding[:1], {}, one, 0)[1]["node"]
                 assert float(terms["node"]) == pytest.approx(float(expected), rel=1e-4)
 
