@@ -106,11 +106,11 @@ def _spline_basis(extent: int, spacing: int) -> np.ndarray:
 def _look_up(data: np.ndarray, positions: np.ndarray, interpolate: bool) -> np.ndarray:
     """The values of an array at positions (3, …) that lie inside it."""
     if interpolate:
-        result: np.ndarray = ndimage.map_coordinates(data, positions, order=1, mode="nearest")
-        return result
+        interpolated: np.ndarray = ndimage.map_coordinates(data, positions, order=1, mode="nearest")
+        return interpolated
     indices = (
         np.clip(np.rint(axis).astype(np.int64), 0, extent - 1)
         for axis, extent in zip(positions, data.shape, strict=True)
     )
-    result: np.ndarray = data[tuple(indices)]
-    return result
+    nearest: np.ndarray = data[tuple(indices)]
+    return nearest
