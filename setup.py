@@ -55,6 +55,7 @@ setup(
         "imagecodecs>=2024.9",  # compressed TIFF (LZW, JPEG, zstd)
         "pydantic>=2.11,<3",
         "rich>=14",  # tables and progress bars on terminals
+        "typing_extensions>=4.4",
         "tensorboard>=2.18",
         "pooch>=1.8",
         "matplotlib>=3.9",

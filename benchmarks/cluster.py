@@ -33,6 +33,7 @@ import daisy.v2 as daisy
 from daisy.logging import set_log_basedir
 from engine import Nothing, make_run
 from funlib.geometry import Coordinate
+from typing_extensions import override
 
 from pipeline.engine.blocks.stage import BlockFunction
 from pipeline.engine.chain import run_stages
@@ -65,6 +66,7 @@ class Gated(Nothing):
 
     seconds: float = 0.0
 
+    @override
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
         with timed(self.run.directory):
@@ -78,7 +80,7 @@ def work(seconds: float) -> None:
 
 
 def work_for_daisy(folder: Path, seconds: float) -> None:
-    """daisy's own worker loop."""
+    """Run daisy's own worker loop with blocks that do nothing."""
     client = daisy.Client()
     with timed(folder):
         while True:
@@ -213,7 +215,7 @@ def print_row(first: str, cells: list[str]) -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, action="append", help="repeatable; default: 1, 8 and 32")
     parser.add_argument("--executor", action="append", choices=["local", "slurm"], help="repeatable; default: all")

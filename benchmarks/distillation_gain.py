@@ -23,8 +23,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from gain.cells import ABLATION, DATASETS, Plan, finished_results, planned_cells
+from gain.cells import ABLATION, Plan, finished_results, planned_cells
 from gain.command import cells_parser
+from gain.datasets import DATASETS
 from gain.running import finish_cells
 from gain.table import as_markdown, ratios
 from gain.timing import finish_timings
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """The arguments of the command line."""
     parser = cells_parser(str(__doc__), sorted(DATASETS), ABLATION)
     parser.add_argument("--repeats", type=int, default=3, help="predictions per network for the ratio of times")
     return parser.parse_args()

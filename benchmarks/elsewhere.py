@@ -56,7 +56,7 @@ class Place:
     run: Run
 
     def affinities(self, checkpoint: Path) -> np.ndarray:
-        """What a trained network says of the box, (k, z, y, x) uint8."""
+        """Affinities that a trained network predicts in the box, (k, z, y, x) uint8."""
         network, _ = load_network(checkpoint)
         network, cpu = compact(network.eval()), torch.device("cpu")
         engine = build_engine(best_engine(cpu), network, choose_autocast("auto", cpu), torch.get_num_threads())

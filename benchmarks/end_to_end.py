@@ -1,6 +1,6 @@
-"""One table from raw to a segmentation: hours of CPU cores, and of a GPU where there is one, that a teravoxel takes.
+r"""One table from raw to a segmentation: hours of CPU cores, and of a GPU where there is one, that a teravoxel takes.
 
-    python benchmarks/end_to_end.py --teacher-checkpoint runs/fib25/teacher/best.pt \\
+    python benchmarks/end_to_end.py --teacher-checkpoint runs/fib25/teacher/best.pt \
         --student-checkpoint runs/fib25/student/best.pt
 
 The real workflows run on two boxes of a real volume, a smaller and a larger one. Every rate is the difference between
@@ -56,7 +56,7 @@ QUICK_BOXES = ((50, 125, 250), (50, 250, 250))
 
 @dataclass(frozen=True)
 class Cost:
-    """What was spent.
+    """Time and memory that a stage took.
 
     Attributes:
         cpu: seconds of user and system time.
@@ -67,11 +67,11 @@ class Cost:
     wall: float
 
     def minus(self, other: Cost) -> Cost:
-        """The difference."""
+        """This cost less another."""
         return Cost(self.cpu - other.cpu, self.wall - other.wall)
 
     def times(self, factor: float) -> Cost:
-        """So many times as much."""
+        """This cost multiplied by a factor."""
         return Cost(self.cpu * factor, self.wall * factor)
 
 

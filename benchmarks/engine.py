@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from pipeline.config import parse_config
 from pipeline.engine.blocks.stage import BlockFunction, BlockTask, Stage
@@ -41,22 +42,28 @@ class Nothing(BlockTask):
     version = 1
     script = "nothing.py"
 
+    @override
     @property
     def output(self) -> str:
         return str(self.run.directory / "nothing.json")
 
+    @override
     def settings(self) -> dict[str, Any]:
         return {}
 
+    @override
     def stored_key(self) -> str | None:
         return read_json(Path(self.output)).get("key")
 
+    @override
     def prepare(self) -> None:
         write_json(Path(self.output), {"key": self.key})
 
+    @override
     def drop(self) -> None:
         Path(self.output).unlink(missing_ok=True)
 
+    @override
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
         yield lambda block: None
@@ -127,6 +134,7 @@ def writing(directory: Path) -> dict[str, float]:
 class FragmentsOfNothing(FragmentsTask):
     """The array of the fragments without the stages before it."""
 
+    @override
     @cached_property
     def upstream(self) -> tuple[Stage, ...]:
         return ()

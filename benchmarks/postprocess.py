@@ -37,6 +37,7 @@ import zarr
 from chains.classic_chain import ClassicChain, Scored
 from scale import NETWORK
 from scipy import ndimage
+from typing_extensions import override
 
 from pipeline.config import dump_config, parse_config
 from pipeline.engine.tracking.progress import begin, write_record
@@ -98,7 +99,7 @@ class Contender(ABC):
 
     @property
     def affinities(self) -> Path:
-        """The array that all read."""
+        """The affinities that all contenders read."""
         return self.run.volume / "affinities"
 
     @abstractmethod
@@ -109,6 +110,7 @@ class Contender(ABC):
 class Ours(Contender):
     """Stages 03 to 05 from one driver, as `run_all.py` runs them."""
 
+    @override
     def measure(self, thresholds: Sequence[float]) -> tuple[float, Sweep]:
         forget(self.run)
         command = [sys.executable, "-c", STAGES, str(self.run.directory / "config.json")]
@@ -121,10 +123,11 @@ class Ours(Contender):
 
 
 class Waterz(Contender):
-    """`classic_chain.py`."""
+    """The classic chain, `chains/classic_chain.py`."""
 
+    @override
     def measure(self, thresholds: Sequence[float]) -> tuple[float, Sweep]:
-        block = self.run.config.predict.block_size
+        block = self.run.config.predict.write_block
         chain = ClassicChain(self.affinities, self.folder / "classic.zarr", block, CONTEXT, self.workers)
         begun = time.perf_counter()
         graph = chain.run(thresholds[0])
@@ -132,10 +135,11 @@ class Waterz(Contender):
 
 
 class Volara(Contender):
-    """`volara_chain.py` in an environment of its own."""
+    """volara, `chains/volara_chain.py` in an environment of its own."""
 
     python: Path
 
+    @override
     def measure(self, thresholds: Sequence[float]) -> tuple[float, Sweep]:
         out, job = self.folder / "volara", self.folder / "job.json"
         shutil.rmtree(out, ignore_errors=True)
@@ -161,7 +165,8 @@ class Volara(Contender):
         code = "import sys, numpy, zarr; numpy.save(sys.argv[2], zarr.open(sys.argv[1], mode='r')[:])"
         file = self.folder / "segments.npy"
         subprocess.run([self.python, "-c", code, segments, file], check=True)
-        return np.load(file)
+        result: np.ndarray = np.load(file)
+        return result
 
 
 KINDS: dict[str, type[Contender]] = {"ours": Ours, "volara": Volara, "waterz": Waterz}
@@ -256,7 +261,7 @@ def load(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = Path(os.environ.get("EMDISTILL_DATA", "."))
     parser.add_argument("--labels", type=Path, default=data / "fib25_train.h5", help="HDF5 file with labels")

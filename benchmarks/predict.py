@@ -144,13 +144,13 @@ def forward_rate(folder: Path, network: NetworkConfig, scale: Scale, engine: str
 
 
 def told(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a line that says that a process has come so far."""
+    """Wait until a process writes a line."""
     assert process.stdout is not None
     assert process.stdout.readline().strip() == b"here"
 
 
 def only_forward(config: Path, tiles: int) -> None:
-    """Pass so many tiles to the engine of a run, in a process of its own that is told when to begin."""
+    """Pass a number of tiles to the engine of a run, in a process that waits for a line before it begins."""
     task = PredictTask(Run(load_config(config)))
     network = task.load_network()
     engine = build_engine(task.engine, network, None, 1)
@@ -240,7 +240,8 @@ def timed(work: Callable[..., np.ndarray], *arguments: Any) -> tuple[np.ndarray,
 
 def engine_table(scale: Scale, device: torch.device) -> dict[str, dict[str, dict[str, float]]]:
     """Seconds per million voxels of one thread, or of a GPU, margins included in what is computed but not in what
-    counts."""
+    counts.
+    """
     engines = sorted({"torch", best_engine(device)}, reverse=True)
     config = load_config(ROOT / "configs" / "fib25.json", [])
     assert config.teacher is not None
@@ -308,7 +309,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small volumes, one repeat")
     parser.add_argument("--workers", type=int, default=2)

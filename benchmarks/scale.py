@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.config import SectionUnetConfig, dump_config, parse_config
+from pipeline.config import PhantomSource, SectionUnetConfig, dump_config, parse_config
 from pipeline.datasets.phantom import Phantom
 from pipeline.datasets.phantom.hashing import hash_coordinates
 from pipeline.engine.tracking.progress import begin, write_record
@@ -89,7 +89,9 @@ def make_run(directory: Path, block: Sequence[int], blocks: Sequence[int], worke
 
 def phantom_affinities(run: Run, box: Box) -> np.ndarray:
     """Affinities of a box, (3, z, y, x) uint8: high inside neurites, 0 across membranes, noisy."""
-    cells = Phantom(run.config.volumes.sources["phantom"]).cells(box.grow((1, 1, 1), (0, 0, 0)))
+    source = run.config.volumes.sources["phantom"]
+    assert isinstance(source, PhantomSource)
+    cells = Phantom(source).cells(box.grow((1, 1, 1), (0, 0, 0)))
     depth = np.clip(cells.distance_to_membrane / SOFTNESS, 0, 1)
     inner = (slice(1, None),) * 3
     channels = []
@@ -114,7 +116,8 @@ def store_affinities(run: Run, workers: int) -> None:
     torch.manual_seed(0)
     save_checkpoint(run.network_directory("student") / "checkpoint_0000001.pt", build_network(NETWORK), 1, {})
     source = run.config.volumes.sources["phantom"]
-    block = run.config.predict.block_size
+    assert isinstance(source, PhantomSource)
+    block = run.config.predict.write_block
     create_volume(run.volume, "raw", source.shape, "uint8", voxel_size=source.voxel_size, chunks=block)
     task = PredictTask(run)
     begin(task)

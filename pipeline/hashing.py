@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN: np.uint64 = np.uint64(0x9E3779B97F4A7C15)
 """2**64 divided by the golden ratio, the increment of SplitMix64: adding or multiplying it spreads small integers."""
 _FIRST_FACTOR = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND_FACTOR = np.uint64(0x94D049BB133111EB)

@@ -155,7 +155,7 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
 
 
 def place_hash(directory: Path) -> str:
-    """Eight digits that tell a directory from all others, its copies included."""
+    """Hash of a directory's absolute path, eight hexadecimal digits; a copy elsewhere has another."""
     return hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:8]
 
 
@@ -233,7 +233,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_summary(run: Run) -> dict[str, Any]:
-    """What `summary.json` says; empty if nothing has run yet.
+    """The content of `summary.json`; empty if nothing has run yet.
 
     Raises:
         UserError: the file is damaged.

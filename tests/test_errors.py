@@ -138,6 +138,12 @@ def student_of(widths: list[int]) -> Callable[[Path], None]:
     return prepare
 
 
+def deep_student(folder: Path) -> None:
+    """A checkpoint of a student whose context is larger than the volume."""
+    network = build_network({**TINY_NETWORK, "widths": [2, 2, 2, 2]})
+    save_checkpoint(folder / "run" / "student" / "checkpoint_0000001.pt", network, 1, {})
+
+
 def truncated_checkpoint(folder: Path) -> None:
     student_of([2, 4])(folder)
     path = folder / "run" / "student" / "checkpoint_0000001.pt"
@@ -265,15 +271,7 @@ MISTAKES = {
         "02_predict_blockwise.py",
         ("volumes.sources.tiny", "(10, 32, 32)", "context"),
         ('student.network={"name":"section_unet","sections":3,"widths":[2,2,2,2]}',),
-        prepare=lambda folder: (
-            (folder / "run" / "student").mkdir()
-            or save_checkpoint(
-                folder / "run" / "student" / "checkpoint_0000001.pt",
-                build_network({**TINY_NETWORK, "widths": [2, 2, 2, 2]}),
-                1,
-                {},
-            )
-        ),
+        prepare=deep_student,
     ),
     "fragments before affinities": Mistake(
         "03_extract_fragments.py", ("02_predict_blockwise.py",), prepare=student_of([2, 4])

@@ -54,13 +54,13 @@ class ClassicChain:
         with multiprocessing.get_context("spawn").Pool(self.workers) as pool:
             self._map(pool, fragment_block)
             parts = self._map(pool, score_block)
-            graph = tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
-            self._map(pool, partial(relabel_block, lut=connected_components(*graph, threshold)))
-        return graph  # type: ignore[return-value]
+            nodes, edges, scores = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+            self._map(pool, partial(relabel_block, lut=connected_components(nodes, edges, scores, threshold)))
+        return nodes, edges, scores
 
     def _map(self, pool: Any, work: Callable[..., Any]) -> list[Any]:
         blocks = list(np.ndindex(*(-(-extent // size) for extent, size in zip(self.shape, self.block, strict=True))))
-        return pool.starmap(work, [(self, number, block) for number, block in enumerate(blocks)], chunksize=1)
+        return list(pool.starmap(work, [(self, number, block) for number, block in enumerate(blocks)], chunksize=1))
 
     def regions(self, position: Sequence[int]) -> tuple[Region, Region, Region]:
         """A block, the block with its context, and the block within this."""

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from funlib.geometry import Coordinate
 from volara.blockwise import AffAgglom, ExtractFrags, GraphMWS, Relabel
@@ -58,7 +59,7 @@ def main() -> None:
         **common,
     ).run_blockwise()
     roi = affinities.array("r").roi
-    written = {}
+    written: dict[str, Any] = {}
     for threshold in job["thresholds"]:
         lut = LUT(path=out / "data.zarr" / f"lut_{threshold}.npz")
         segments = Labels(store=out / "data.zarr" / f"segments_{threshold}")

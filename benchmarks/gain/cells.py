@@ -79,7 +79,7 @@ QUICK_PARAPHRASER = 10
 
 @dataclass(frozen=True)
 class Plan:
-    """What all cells share.
+    """Which cells there are, and the settings that all of them share.
 
     Attributes:
         out: folder of all cells.
@@ -92,7 +92,7 @@ class Plan:
     quick: bool = False
 
     def cell(self, dataset: str, variant: str, seed: int) -> Cell:
-        """One cell."""
+        """The cell of a data set, a variant and a seed."""
         return Cell(self, dataset, variant, seed)
 
     def teacher(self, dataset: str) -> Cell:
@@ -111,7 +111,7 @@ class Cell:
 
     @property
     def directory(self) -> Path:
-        """Its run directory."""
+        """The run directory of the cell."""
         return self.plan.out / self.dataset / self.variant / f"seed{self.seed}"
 
     @property
@@ -126,7 +126,7 @@ class Cell:
 
     @property
     def config_file(self) -> Path:
-        """The data set's config."""
+        """The config file of the data set."""
         return ROOT / "configs" / DATASETS[self.dataset].config
 
     @property
@@ -234,7 +234,8 @@ def flat_settings(document: dict[str, Any]) -> dict[str, Any]:
 
 def first_change(stored: dict[str, Any], config: Config, unused_section: str) -> str | None:
     """The first setting that differs from a stored one, outside a section. A key that came with a later version counts
-    only where it is not at its default."""
+    only where it is not at its default.
+    """
     stored = flat_settings(stored)
     present = flat_settings(dump_config(config))
     chosen = flat_settings(config.model_dump(mode="json", by_alias=True, exclude_defaults=True))
@@ -256,7 +257,8 @@ def chooses_offsets(dataset: str) -> bool:
 
 def planned_cells(plan: Plan, datasets: Sequence[str], variants: Sequence[str], seeds: Iterable[int]) -> list[Cell]:
     """The chosen cells, seed by seed, each data set's teacher first; other cells that the table needs are added:
-    the teacher always, and the student alone."""
+    the teacher always, and the student alone.
+    """
     students = [variant for variant in VARIANTS if variant in {*variants, "alone"} - {"teacher"}]
     if set(variants) == {"teacher"}:
         students = []

@@ -18,7 +18,8 @@ from pipeline.networks import build_network
 from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.run import package_versions, read_summary
 
-from .cells import DATASETS, ROOT, Cell
+from .cells import Cell
+from .datasets import DATASETS, ROOT
 from .scoring import mean_over_watersheds
 
 
@@ -77,7 +78,7 @@ def run_workflow(script: str, cell: Cell, threads: int, log: Path, overrides: Se
 
 @contextmanager
 def _alone_with(cell: Cell) -> Iterator[bool]:
-    """Whether nobody else works on a cell; a lock that ends with its process, however that ends."""
+    """Whether this process got the lock of a cell. The operating system frees it when the process ends."""
     cell.directory.mkdir(parents=True, exist_ok=True)
     with (cell.directory / "cell.lock").open("w") as lock:
         try:

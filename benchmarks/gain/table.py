@@ -9,7 +9,8 @@ from typing import Any
 
 from pipeline.run import read_json
 
-from .cells import DATASETS, VARIANTS
+from .cells import VARIANTS
+from .datasets import DATASETS
 
 Result = dict[str, Any]
 Rows = dict[str, list[Result]]
@@ -38,12 +39,14 @@ def by_dataset(results: list[Result]) -> dict[str, Rows]:
 
 def mean_score(dataset: str, results: list[Result]) -> float:
     """Mean over seeds of the score that counts for a data set."""
-    return mean(result["scores"][DATASETS[dataset].score] for result in results)
+    answer: float = mean(result["scores"][DATASETS[dataset].score] for result in results)
+    return answer
 
 
 def closure_of(dataset: str, rows: Rows, variant: str) -> float | None:
     """Share of the gap that a variant closes, between means over the seeds that it has in common with the student
-    alone; None where that cannot be said: a cell is missing, or there is no gap."""
+    alone; None where that cannot be said: a cell is missing, or there is no gap.
+    """
     if "teacher" not in rows or "alone" not in rows or variant in ("teacher", "alone"):
         return None
     seeds = {result["seed"] for result in rows[variant]} & {result["seed"] for result in rows["alone"]}
@@ -125,5 +128,5 @@ def spread(scores: list[float]) -> str:
 
 
 def row(cells: list[str]) -> str:
-    """A line of a table."""
+    """A line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"

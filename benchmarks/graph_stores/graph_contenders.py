@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -17,6 +18,7 @@ from funlib.persistence.graphs.sql_graph_database import SQLGraphDataBase
 from funlib.persistence.types import Vec
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from typing_extensions import override
 
 from pipeline.rag import EdgeTable, NodeTable, open_rag
 
@@ -40,7 +42,8 @@ class Data:
     @property
     def extent(self) -> int:
         """Edge of a block in nanometres."""
-        return round(NODE_SPACING * self.nodes ** (1 / 3))
+        result: int = round(NODE_SPACING * self.nodes ** (1 / 3))
+        return result
 
     @property
     def roi(self) -> Roi:
@@ -69,11 +72,11 @@ Rows = tuple[np.ndarray, np.ndarray]
 
 
 class Contender(ABC):
-    """A store under test."""
+    """A graph store that is measured."""
 
     @abstractmethod
     def create(self) -> None:
-        """Make it, empty."""
+        """Create the store, without any rows."""
 
     @abstractmethod
     def writers(self, data: Data, blocks: list[int]) -> list[Callable[[], object]]:
@@ -81,7 +84,7 @@ class Contender(ABC):
 
     @abstractmethod
     def read_all(self) -> Rows:
-        """Every row."""
+        """Read every row; how many there are."""
 
     @abstractmethod
     def read_region(self, roi: Roi) -> Rows:
@@ -89,7 +92,7 @@ class Contender(ABC):
 
     @abstractmethod
     def remove(self) -> None:
-        """Leave nothing behind."""
+        """Delete the store."""
 
 
 class Ours(Contender):
@@ -98,24 +101,29 @@ class Ours(Contender):
     def __init__(self, url: str) -> None:
         self.url = url
 
+    @override
     def create(self) -> None:
         with open_rag(self.url) as store:
             store.drop()
 
+    @override
     def writers(self, data: Data, blocks: list[int]) -> list[Callable[[], object]]:
         store = open_rag(self.url)
         tables = {block: data.block(block) for block in blocks}
         return [partial(store.write_block, block, *tables[block]) for block in blocks]
 
+    @override
     def read_all(self) -> Rows:
         with open_rag(self.url) as store:
             ids = [nodes.id for nodes in store.iterate_nodes()]
             return np.concatenate(ids), np.concatenate([edges.pairs for edges in store.iterate_edges()])
 
+    @override
     def read_region(self, roi: Roi) -> Rows:
         with open_rag(self.url) as store:
             return store.read_nodes(roi).id, store.read_edges(roi).pairs
 
+    @override
     def remove(self) -> None:
         with open_rag(self.url) as store:
             store.drop()
@@ -126,32 +134,38 @@ class Funlib(Contender):
 
     @abstractmethod
     def database(self, mode: str) -> SQLGraphDataBase:
-        """Open it."""
+        """Open the store."""
 
+    @override
     def create(self) -> None:
         self.database("w")
 
+    @override
     def writers(self, data: Data, blocks: list[int]) -> list[Callable[[], object]]:
         database = self.database("r+")
         graphs = [as_networkx(*data.block(block)) for block in blocks]
         return [partial(database.write_graph, graph) for graph in graphs]
 
+    @override
     def read_all(self) -> Rows:
         return _rows(self.database("r").read_graph())
 
+    @override
     def read_region(self, roi: Roi) -> Rows:
         return _rows(self.database("r").read_graph(roi))
 
 
 class FunlibSqlite(Funlib):
-    """In a SQLite file."""
+    """funlib's graph in a SQLite file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @override
     def database(self, mode: str) -> SQLGraphDataBase:
         return SQLiteGraphDataBase(self.path, "position", mode, **_attributes(mode))
 
+    @override
     def remove(self) -> None:
         self.path.unlink()
 
@@ -164,8 +178,9 @@ class FunlibPostgres(Funlib):
     def __init__(self, url: str) -> None:
         self.url = url
 
+    @override
     def database(self, mode: str) -> SQLGraphDataBase:
-        known = conninfo_to_dict(self.url)
+        known: dict[str, Any] = dict(conninfo_to_dict(self.url))
         return PgSQLGraphDatabase(
             "position",
             self.name,
@@ -177,6 +192,7 @@ class FunlibPostgres(Funlib):
             **_attributes(mode),
         )
 
+    @override
     def remove(self) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:
             statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
@@ -195,7 +211,7 @@ def as_networkx(nodes: NodeTable, edges: EdgeTable) -> nx.Graph:
     return graph
 
 
-def _attributes(mode: str) -> dict[str, object]:
+def _attributes(mode: str) -> dict[str, Any]:
     if mode != "w":
         return {}
     return {

@@ -34,7 +34,7 @@ processes = multiprocessing.get_context("fork")
 
 
 def write_share(contender: Contender, data: Data, share: list[int], ready: Any, times: Any) -> None:
-    """The life of a writer: prepare, start with the others, write, and say when and how many blocks failed."""
+    """Work of one writer process: prepare, start with the others, write; when it ended and how many blocks failed."""
     writers = contender.writers(data, share)
     ready.wait()
     begun, failed = time.perf_counter(), 0
@@ -75,7 +75,7 @@ def seconds_of(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def measure(contender: Contender, data: Data, expected: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
-    """One turn of one store."""
+    """Measure one store once."""
     result: dict[str, float] = {}
     rows = data.blocks * (data.nodes + data.edges)
     for writers in WRITERS:

@@ -73,7 +73,7 @@ class Problem:
 
 
 def make_problem(size: Size, remembered: int, device: torch.device) -> Problem:
-    """Seeded inputs."""
+    """Embeddings, labels and memory images of a size, from a fixed seed."""
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
 
     def embeddings(images: int) -> torch.Tensor:
@@ -212,7 +212,8 @@ def compare(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def memory_in_fresh_process(size: str, variant: str, options: argparse.Namespace) -> float:
     """Mebibytes by which the peak of a process of its own grows. Large blocks go back to the system when they are
-    freed, so that the resident set is what is in use."""
+    freed, so that the resident set is what is in use.
+    """
     command = [sys.executable, __file__, "--measure-memory", size, variant]
     command += ["--threads", str(options.threads), "--device", options.device, "--remembered", str(options.remembered)]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
@@ -226,9 +227,9 @@ def memory_growth(size: str, variant: str, remembered: int, device: torch.device
     work = variants(make_problem(SIZES[size], remembered, device))[variant]
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        allocated = torch.cuda.memory_allocated()
         work()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
+        return (torch.cuda.max_memory_allocated() - allocated) / 2**20
     peak, before = resident_set("VmHWM"), resident_set("VmRSS")
     work()
     assert resident_set("VmHWM") > peak, "the inputs took more memory than the loss: this peak is not the loss's"
@@ -238,7 +239,9 @@ def memory_growth(size: str, variant: str, remembered: int, device: torch.device
 def resident_set(field: str) -> float:
     """Mebibytes that Linux counts for this process: now (VmRSS) or at most so far (VmHWM)."""
     status = Path("/proc/self/status").read_text()
-    return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 2**10
+    found = re.search(rf"{field}:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) / 2**10
 
 
 def main() -> None:

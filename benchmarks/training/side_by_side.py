@@ -1,5 +1,6 @@
 """What the benchmarks of the losses share: the loss as published, labels like those of EM, and a clock for variants
-that run in alternation."""
+that run in alternation.
+"""
 
 from __future__ import annotations
 

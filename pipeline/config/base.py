@@ -26,7 +26,7 @@ Probability = Fraction
 
 @dataclass(frozen=True)
 class Readable:
-    """What a type is called in docs/CONFIG.md and in error lines, where its structure alone does not say it."""
+    """The words for a type in docs/CONFIG.md and in error messages, where its structure alone does not give them."""
 
     text: str
 

@@ -11,7 +11,8 @@ from .base import Fraction, NonNegative, Offset, Positive, PositiveFloat, Sectio
 
 class ParaphraserConfig(Section):
     """The autoencoders that say what the teacher's layers say in as many channels as the student has. They are trained
-    once per teacher, before the student (`workflows/00b_train_paraphraser.py`)."""
+    once per teacher, before the student (`workflows/00b_train_paraphraser.py`).
+    """
 
     iterations: Positive = 1000
     """Optimiser steps; batches are made as for the student."""
@@ -23,7 +24,8 @@ class ParaphraserConfig(Section):
 
 class GraphFlowConfig(Section):
     """Graph Flow (IEEE TMI, doi 10.1109/tmi.2022.3224459): how vertices (channels) and edges (their likeness) change
-    between two layers. Needs no labels."""
+    between two layers. Needs no labels.
+    """
 
     layers: tuple[str, str] = ("encoder_0", "decoder_0")
     """Two tapped layers of both networks, one of the encoder and one of the decoder. The student's two need equal
@@ -53,7 +55,8 @@ class GraphFlowConfig(Section):
 
 class LogitsConfig(Section):
     """Logits distillation: divergence of the student's affinities from the teacher's, each a distribution over together
-    and apart. Needs no labels."""
+    and apart. Needs no labels.
+    """
 
     weight: PositiveFloat = 0.1
     """Weight of the divergence, which is multiplied by the temperature squared."""
@@ -63,7 +66,8 @@ class LogitsConfig(Section):
 
 class AdversarialConfig(Section):
     """Adversarial distillation (WGAN-GP): a critic learns to tell the student's affinities from the teacher's, and the
-    student to please it. Needs no labels."""
+    student to please it. Needs no labels.
+    """
 
     weight: PositiveFloat = 0.02
     """Weight of the critic's opinion in the student's loss."""

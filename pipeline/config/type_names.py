@@ -30,7 +30,7 @@ class Place:
 
 
 def type_in_words(annotation: Any) -> str:
-    """What a value of this type looks like in JSON, in words: `whole number ≥ 1`, `"serial" or "local"`, …"""
+    """What a value of this type looks like in JSON, in words, for example `whole number ≥ 1`."""
     if get_origin(annotation) is Annotated:
         kind, *metadata = get_args(annotation)
         return next((m.text for m in metadata if isinstance(m, Readable)), None) or type_in_words(kind) + _limits(
@@ -67,7 +67,7 @@ def union_members(annotation: Any) -> tuple[Any, ...]:
 
 
 def bare(annotation: Any) -> Any:
-    """The annotation without its constraints."""
+    """An annotation without the constraints of `Annotated`."""
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 

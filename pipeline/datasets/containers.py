@@ -170,7 +170,7 @@ def open_n5(path: Path, where: str) -> Iterator[OpenContainer]:
 
 
 def read_stored(array: Any, index: tuple[slice, ...], name: str) -> np.ndarray:
-    """Part of a stored array.
+    """Read a part of a stored array.
 
     Raises:
         UserError: it cannot be read, because the file is damaged, say.

@@ -43,7 +43,7 @@ nm)."""
 
 @dataclass(frozen=True)
 class Placement:
-    """What a file says about where its voxels lie. Vectors are in the order of the stored array's axes.
+    """Where the voxels lie, as far as a file states it. Vectors are in the order of the stored array's axes.
 
     Attributes:
         voxel_size: nanometres; None where the file does not say.

@@ -22,7 +22,7 @@ class OrderedArray:
 
     @property
     def name(self) -> str:
-        """File and dataset."""
+        """Path of the file and of the dataset in it, for messages."""
         return self.stored.name
 
     @property
@@ -32,8 +32,9 @@ class OrderedArray:
 
     @property
     def dtype(self) -> np.dtype:
-        """Type in the file."""
-        return np.dtype(self.stored.array.dtype)
+        """Data type in the file."""
+        result: np.dtype = np.dtype(self.stored.array.dtype)
+        return result
 
     @property
     def chunks(self) -> Coordinate:
@@ -85,7 +86,8 @@ class ChosenArray(OrderedArray):
     def _read_part(self, sections: np.ndarray, box: Box) -> np.ndarray:
         first, last = int(sections[0]), int(sections[-1])
         around = Box(Coordinate(first, *box.begin[1:]), Coordinate(last + 1, *box.end[1:]))
-        return super().read(around)[sections - first]
+        result: np.ndarray = super().read(around)[sections - first]
+        return result
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ class FileReader:
         if dataset == "raw":
             return data.astype(data.dtype.newbyteorder("="), copy=False)
         if dataset == "mask":
-            return (data != 0).astype(np.uint8)
+            result: np.ndarray = (data != 0).astype(np.uint8)
+            return result
         if data.dtype.kind == "i" and data.min() < 0:
             raise UserError(
                 f"labels must not be negative, but {self.readers[dataset].name} has {data.min()} between voxels"

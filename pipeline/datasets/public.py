@@ -38,7 +38,8 @@ class PublicOpener:
 
     def identity(self) -> dict[str, Any] | None:
         """The data set is determined by its entry in the registry; an import stays valid when the download is
-        deleted."""
+        deleted.
+        """
         dataset = find_dataset(self.source.name, f"{self.where}.name")
         return {"files": [[file.name, file.checksum] for file in dataset.files]}
 

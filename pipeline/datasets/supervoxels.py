@@ -1,5 +1,6 @@
 """Labels stored as supervoxels plus a table that merges them into bodies (the NeuroProof layout of the FlyEM
-samples)."""
+samples).
+"""
 
 from __future__ import annotations
 

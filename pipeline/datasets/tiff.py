@@ -231,11 +231,18 @@ def _open_pages(file: tifffile.TiffFile, path: Path, where: str) -> StoredArray:
 
 
 def _page_array(stack: tifffile.TiffPageSeries, path: Path) -> np.ndarray | Sections:
-    if stack.dataoffset is not None:
+    if stack.dataoffset is not None and stack.parent is not None:
         dtype = np.dtype(stack.parent.byteorder + np.dtype(stack.dtype).char)
         return np.memmap(path, dtype, "r", offset=stack.dataoffset, shape=tuple(stack.shape))
     pages = list(stack.pages)
-    return Sections(tuple(stack.shape), np.dtype(stack.dtype), lambda section: pages[section].asarray())
+    depth, height, width = stack.shape
+
+    def read_section(section: int) -> np.ndarray:
+        page = pages[section]
+        assert page is not None
+        return page.asarray()
+
+    return Sections((depth, height, width), np.dtype(stack.dtype), read_section)
 
 
 def _placement(file: tifffile.TiffFile) -> Placement:
@@ -264,7 +271,7 @@ def _imagej_voxel_size(file: tifffile.TiffFile) -> tuple[float, ...] | None:
     """Voxel size in nanometres as ImageJ stores it, if unit, spacing and resolution are all there."""
     metadata = file.imagej_metadata or {}
     unit = length_in_nanometres(metadata.get("unit"))
-    tags = file.pages[0].tags
+    tags = file.pages.first.tags
     per_unit = [tags[name].value for name in ("YResolution", "XResolution") if name in tags]
     if unit is None or "spacing" not in metadata or len(per_unit) != 2 or any(0 in pair for pair in per_unit):
         return None

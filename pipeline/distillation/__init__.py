@@ -1,5 +1,6 @@
 """Losses: supervision of voxel embeddings by affinities, and distillation from teacher to student by graph relations,
-graph flow, predictions, and a critic."""
+graph flow, predictions, and a critic.
+"""
 
 from .adversarial import AdversarialLoss, gradient_penalty
 from .affinities import AffinityGraphLoss, cosine_to_affinity, embedding_affinities, padded_cosines

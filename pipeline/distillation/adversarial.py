@@ -1,5 +1,6 @@
 """Adversarial distillation: a critic learns to tell the student's predictions from the teacher's; the student, to
-please it."""
+please it.
+"""
 
 from __future__ import annotations
 
@@ -53,11 +54,13 @@ class AdversarialLoss(nn.Module):
     def forward(self, student: torch.Tensor) -> torch.Tensor:
         """The student's loss, −mean D; its prediction (B, C, *spatial) gets the gradient, the critic none."""
         with no_autocast(student):
-            return -self.critic(full_precision(student)).mean()
+            loss: torch.Tensor = -self.critic(full_precision(student)).mean()
+        return loss
 
     def critic_loss(self, student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The critic's loss on predictions (B, C, *spatial), which get no gradient, and what there is to tell of it:
-        `critic_distance`, mean D(real) − mean D(fake), and `critic_penalty`, unweighted.
+        """The critic's loss on predictions (B, C, *spatial), which get no gradient, and its metrics.
+
+        The metrics are `critic_distance`, mean D(real) − mean D(fake), and `critic_penalty`, unweighted.
 
         Raises:
             ValueError: the shapes differ.
@@ -73,7 +76,7 @@ class AdversarialLoss(nn.Module):
         return loss, {"critic_distance": distance.detach(), "critic_penalty": penalty.detach()}
 
     def update(self, student: torch.Tensor, teacher: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Let the critic learn from a batch of predictions; gives what there is to tell of its last step."""
+        """Train the critic on a batch of predictions; returns the metrics of its last step, see `critic_loss`."""
         told: dict[str, torch.Tensor] = {}
         with _learning(self.critic):
             for _ in range(self.steps):
@@ -89,7 +92,7 @@ class AdversarialLoss(nn.Module):
         return {"optimizer": self.optimizer.state_dict(), "generator": self._generator.get_state()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue where another module stood."""
+        """Continue from the state of `get_extra_state`."""
         optimizer = copy.deepcopy(state["optimizer"])  # torch would share its tensors
         for of_parameter in optimizer["state"].values():
             of_parameter["step"] = of_parameter["step"].cpu()  # where Adam counts without waiting for the device
@@ -108,7 +111,8 @@ def gradient_penalty(critic: nn.Module, real: torch.Tensor, fake: torch.Tensor, 
     share = share.view(-1, *(1 for _ in real.shape[1:]))
     between = (share * real + (1 - share) * fake).detach().requires_grad_()
     (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return (torch.linalg.vector_norm(slope.flatten(1), dim=1) - 1).square().mean()
+    penalty: torch.Tensor = (torch.linalg.vector_norm(slope.flatten(1), dim=1) - 1).square().mean()
+    return penalty
 
 
 @contextmanager

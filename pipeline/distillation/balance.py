@@ -1,4 +1,4 @@
-"""Equal say for pairs of voxels that belong together and for the far fewer that a boundary keeps apart."""
+"""Balance between pairs of voxels that belong together and the far fewer that a boundary keeps apart."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LEAST_SHARE = 0.02
 
 
 def balanced_weights(target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Weights that give both classes of the known pairs the same say, 0 where the mask is 0.
+    """Weights of pairs with which both classes of the known pairs count alike; 0 where the mask is 0.
 
     Args:
         target: (B, *overlap) in [0, 1], the degree to which a pair belongs together.

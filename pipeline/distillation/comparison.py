@@ -45,7 +45,7 @@ class Comparison:
 
     @cached_property
     def instances(self) -> Instances:
-        """The instances, common to both."""
+        """The instances of the labels, the same for student and teacher."""
         return find_instances(self.labels)
 
     @cached_property

@@ -126,7 +126,7 @@ class GraphRelationDistillation(nn.Module):
         return terms
 
     def _terms_of_layer(self, layer: str, both: Comparison, offsets: Offsets) -> Terms:
-        """Terms within the image."""
+        """The terms within an image: node, edge and affinity of one layer."""
         terms: Terms = {}
         if self.weights["node"]:
             student, teacher = both.nodes

@@ -56,7 +56,8 @@ def _distinct(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     largest = int(labels.max()) if labels.numel() else 0
     if largest < labels.shape[1]:
         return torch.arange(max(0, largest) + 1, device=labels.device), labels.clamp(min=0)
-    return torch.unique(labels, return_inverse=True)
+    result: tuple[torch.Tensor, torch.Tensor] = torch.unique(labels, return_inverse=True)
+    return result
 
 
 def instance_means(embedding: torch.Tensor, instances: Instances) -> torch.Tensor:
@@ -144,7 +145,8 @@ def node_term(student: torch.Tensor, teacher: torch.Tensor, present: torch.Tenso
 
 def edge_term(student: torch.Tensor, teacher: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     """Squared difference of cosines between all nodes (B, I, D), mean over ordered pairs, then over images that have
-    instances; the channels may differ."""
+    instances; the channels may differ.
+    """
     with no_autocast(student):
         difference = _cosines(student) - _cosines(teacher)  # (B, I, I), zero in unused places
     counts = present.sum(1)

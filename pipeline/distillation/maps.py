@@ -30,13 +30,13 @@ def unit_map(embedding: torch.Tensor, least_length: float = 0.0) -> torch.Tensor
     Returns:
         (B, D, *spatial) in full precision, contiguous.
     """
-    unit: torch.Tensor = _UnitMap.apply(full_precision(embedding), max(SMALLEST_NORM, least_length))
+    unit: torch.Tensor = _UnitMap.apply(full_precision(embedding), max(SMALLEST_NORM, least_length))  # type: ignore[no-untyped-call]
     return unit
 
 
 def pair_products(vectors: torch.Tensor, pairs: Sequence[Pair]) -> tuple[torch.Tensor, ...]:
     """Inner products of the vectors (B, D, *spatial) at pairs of places: (B, *overlap) for each pair of indices."""
-    products: tuple[torch.Tensor, ...] = _PairProducts.apply(vectors, pairs)
+    products: tuple[torch.Tensor, ...] = _PairProducts.apply(vectors, pairs)  # type: ignore[no-untyped-call]
     return products
 
 

@@ -50,7 +50,7 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, teacher: torch.Tensor, labels: torch.Tensor) -> None:
-        """Remember a batch.
+        """Store nodes and pooled map of every image of a batch; the oldest images make room.
 
         Args:
             teacher: (B, D, *spatial) embedding by the teacher.

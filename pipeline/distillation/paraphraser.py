@@ -53,7 +53,8 @@ class Paraphraser(nn.Module):
 
     def reconstruction_loss(self, features: torch.Tensor) -> torch.Tensor:
         """Mean squared difference of the teacher's features (B, C, *spatial), which get no gradient, and what the
-        paraphraser makes of them and back."""
+        paraphraser makes of them and back.
+        """
         features = features.detach()
         return F.mse_loss(self.decoder(self.encoder(features)), features)
 

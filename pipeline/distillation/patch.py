@@ -36,7 +36,7 @@ class EmbeddedPatch:
 
     @property
     def shape(self) -> torch.Size:
-        """Of the embedding."""
+        """Shape of the embedding, (B, D, *spatial)."""
         return self.embedding.shape
 
     @cached_property

@@ -8,7 +8,7 @@ SMALLEST_NORM = 1e-8
 
 
 def full_precision(tensor: torch.Tensor) -> torch.Tensor:
-    """float32; float64 stays."""
+    """The tensor as float32; float64 stays float64."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 

@@ -73,7 +73,7 @@ class MeanScores:
         self._count = 0
 
     def add(self, scores: Scores) -> None:
-        """One more image."""
+        """Add the scores of one more image."""
         self._count += 1
         for name, value in scores.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -88,4 +88,5 @@ def _edges_from(sorted_u: np.ndarray, fragments: np.ndarray) -> np.ndarray:
     begin, end = (np.searchsorted(sorted_u, fragments, side) for side in ("left", "right"))
     lengths = end - begin
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.repeat(begin, lengths) + within
+    result: np.ndarray = np.repeat(begin, lengths) + within
+    return result

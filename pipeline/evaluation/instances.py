@@ -50,12 +50,14 @@ class Overlaps:
     @property
     def union(self) -> np.ndarray:
         """(N,) int64 voxels of the union of each pair."""
-        return self.segment_sizes[self.segment] + self.label_sizes[self.label] - self.common
+        result: np.ndarray = self.segment_sizes[self.segment] + self.label_sizes[self.label] - self.common
+        return result
 
     @property
     def ratio(self) -> np.ndarray:
         """(N,) float64 intersection over union of each pair."""
-        return self.common / self.union
+        result: np.ndarray = self.common / self.union
+        return result
 
 
 def find_overlaps(segmentation: np.ndarray, labels: np.ndarray) -> Overlaps:

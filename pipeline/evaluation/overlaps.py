@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import cc3d
 import numpy as np
@@ -153,8 +153,11 @@ class _Parts:
 
 def _connected_parts(labels: np.ndarray) -> np.ndarray:
     """The parts of labels that are connected through faces, 1..n, uint64; 0 stays 0."""
-    connectivity = 6 if labels.ndim == 3 else 4
-    return cc3d.connected_components(np.ascontiguousarray(labels), connectivity=connectivity).astype(np.uint64)
+    connectivity: Literal[4, 6] = 6 if labels.ndim == 3 else 4
+    result: np.ndarray = cc3d.connected_components(np.ascontiguousarray(labels), connectivity=connectivity).astype(
+        np.uint64
+    )
+    return result
 
 
 def _without_small(table: Contingency, minimum_size: int) -> Contingency:

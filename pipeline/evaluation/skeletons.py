@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 import networkx as nx
 import numpy as np
 
-Segments = np.ndarray | Mapping[Hashable, int]
+Segments = np.ndarray | Mapping[Any, int]
 
 
 def expected_run_length(

@@ -78,7 +78,8 @@ def best_of(scores: Mapping[float, Scores]) -> float:
 
 def loss_of(scores: Scores) -> float:
     """What decides between segmentations, smaller is better: the VOI, or of images what their panoptic quality lacks
-    to 1."""
+    to 1.
+    """
     return 1 - scores["panoptic_quality"] if "panoptic_quality" in scores else scores["voi_sum"]
 
 

@@ -76,7 +76,8 @@ class EmbeddingNetwork(nn.Module, ABC):
     @property
     def section_reach(self) -> int | None:
         """Of networks that embed a volume section by section, how many sections on each side an embedding sees; None
-        for those that can only embed a volume as a whole."""
+        for those that can only embed a volume as a whole.
+        """
         return 0 if self.dimensions == 2 else None
 
     @property
@@ -147,7 +148,8 @@ class EmbeddingNetwork(nn.Module, ABC):
 
     def output_box(self, input_box: Box) -> Box:
         """The voxels that `forward` embeds. Within `context` of an end of the input, they are exact only for networks
-        with valid convolutions, which leave the others out."""
+        with valid convolutions, which leave the others out.
+        """
         return input_box.grow(-self._geometry.crop, -self._geometry.crop)
 
     def parameter_count(self) -> int:

@@ -1,5 +1,6 @@
 """What runs a network that is only asked for embeddings: torch, or on CPUs a compiler of graphs, which is an optional
-dependency (`pip install "emdistill[cpu]"`). All give the same embeddings within float rounding."""
+dependency (`pip install "emdistill[cpu]"`). All give the same embeddings within float rounding.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from ..errors import UserError
 from .base import EmbeddingNetwork
@@ -40,6 +42,7 @@ class TorchEngine(Engine):
         self._network, self._autocast = network, autocast
         self._layout = CHANNELS_LAST[network.embedded_axes]
 
+    @override
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         reduced = torch.autocast(windows.device.type, self._autocast) if self._autocast is not None else nullcontext()
         with torch.inference_mode(), reduced:
@@ -68,6 +71,7 @@ class OpenVinoEngine(Engine):
         self._core = openvino.Core()
         self._compiled: OrderedDict[tuple[int, ...], Any] = OrderedDict()
 
+    @override
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         shape = tuple(windows.shape)
         if shape not in self._compiled:
@@ -88,7 +92,7 @@ class OpenVinoEngine(Engine):
 
 
 def build_engine(name: str, network: EmbeddingNetwork, autocast: torch.dtype | None, threads: int) -> Engine:
-    """An engine by name.
+    """Build the engine of a name.
 
     Args:
         name: `torch` or `openvino`.
@@ -131,5 +135,5 @@ class _EmbeddingOnly(nn.Module):
         self.network = network
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Windows to embeddings."""
+        """Embed a batch of windows of sections."""
         return self.network.embed_windows(windows)

@@ -25,7 +25,8 @@ def peak_bytes(network: EmbeddingNetwork, shape: Sequence[int]) -> int:
         shape: of the windows (N, C, *input).
     """
     hollow = copy.deepcopy(network).to("meta").eval()
-    with torch.no_grad(), _LiveBytes() as live:
+    live = _LiveBytes()
+    with torch.no_grad(), live:
         hollow.embed_windows(torch.empty(tuple(shape), device="meta"))
     return live.peak
 
@@ -34,7 +35,7 @@ class _LiveBytes(TorchDispatchMode):
     """Adds up the storages that exist while it is active."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = self._now = 0
         self._known: set[int] = set()
 

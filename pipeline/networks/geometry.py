@@ -50,7 +50,7 @@ class Level:
 
 
 def unet_geometry(factors: Sequence[Coordinate], *, valid: bool) -> Geometry:
-    """Geometry of a U-Net.
+    """The geometry of a U-Net from its layers.
 
     Args:
         factors: pooling factors between the levels, finest first.

@@ -1,5 +1,6 @@
 """MALA, the 3D U-Net of Funke et al. (IEEE TPAMI 2019), as published for graph relation distillation: with a voxel
-embedding at its end. The tiny student is the same architecture with fewer channels."""
+embedding at its end. The tiny student is the same architecture with fewer channels.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from funlib.geometry import Coordinate
 from torch import nn
+from typing_extensions import override
 
 from ..config import MalaConfig
 from .base import EmbeddingNetwork
@@ -40,6 +42,7 @@ class MalaNetwork(EmbeddingNetwork):
         self.head = nn.Conv3d(decoder_widths[0], config.embedding_channels, 1)
         self.apply(_initialise)
 
+    @override
     def forward_with_taps(self, raw: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         self.output_shape(raw.shape[2:])
         features, taps = raw, {}
@@ -80,7 +83,8 @@ class Upsampling(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, channels_in, z, y, x) to (B, channels_out, z * factor, y * factor, x * factor)."""
-        return self.mix(self.enlarge(features))
+        result: torch.Tensor = self.mix(self.enlarge(features))
+        return result
 
 
 def crop_to(features: torch.Tensor, size: torch.Size) -> torch.Tensor:

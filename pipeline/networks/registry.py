@@ -59,6 +59,7 @@ def parse_network_config(document: dict[str, Any]) -> NetworkConfig:
         raise UserError(f"there is no network {name!r}; known are {', '.join(network_names())}")
     config_class: Any = NETWORKS[name][0]
     try:
-        return config_class.model_validate_json(json.dumps(document))
+        result: NetworkConfig = config_class.model_validate_json(json.dumps(document))
+        return result
     except ValidationError as error:
         raise first_mistake(error, config_class) from None

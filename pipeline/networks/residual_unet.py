@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from funlib.geometry import Coordinate
+from typing_extensions import override
 
 from ..config import ResidualUnetConfig
 from .base import EmbeddingNetwork
@@ -33,10 +34,12 @@ class ResidualUnetNetwork(EmbeddingNetwork):
         super().__init__(config, unet_geometry(factors, valid=False), taps)
         self.unet = ResidualUnet(config.dimensions, 1, config.widths, factors, config.embedding_channels)
 
+    @override
     @property
     def head(self) -> Any:
         return self.unet.head
 
+    @override
     def forward_with_taps(self, raw: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         self.output_shape(raw.shape[2:])
         embedding, features = self.unet(raw)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from funlib.geometry import Coordinate
+from typing_extensions import override
 
 from ..config import SectionUnetConfig
 from .base import EmbeddingNetwork, Tap
@@ -51,15 +52,18 @@ class SectionUnetNetwork(EmbeddingNetwork):
         ]
         return _stack_sections(torch.cat(embedded), raw.shape[0])
 
+    @override
     def forward_with_taps(self, raw: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         embedding, features = self.unet(self.windows(raw))
         batch = raw.shape[0]
         return _stack_sections(embedding, batch), {name: _stack_sections(f, batch) for name, f in features.items()}
 
+    @override
     @property
     def head(self) -> Any:
         return self.unet.head
 
+    @override
     @property
     def section_reach(self) -> int:
         return self.sections // 2
@@ -69,8 +73,10 @@ class SectionUnetNetwork(EmbeddingNetwork):
         self.output_shape(raw.shape[2:])
         return raw[:, 0].unfold(1, self.sections, 1).movedim(-1, 2).flatten(0, 1)
 
+    @override
     def embed_windows(self, windows: torch.Tensor) -> torch.Tensor:
-        return self.unet(windows)[0]
+        embedding: torch.Tensor = self.unet(windows)[0]
+        return embedding
 
 
 def sections_at_once(plane: Sequence[int], device: torch.device) -> int:
@@ -104,4 +110,5 @@ def _section_geometry(factors: list[Coordinate], reach: int) -> Geometry:
 
 def _stack_sections(features: torch.Tensor, batch: int) -> torch.Tensor:
     """(B * Z, C, Y, X) to (B, C, Z, Y, X)."""
-    return features.unflatten(0, (batch, -1)).movedim(1, 2)
+    stacked: torch.Tensor = features.unflatten(0, (batch, -1)).movedim(1, 2)
+    return stacked

@@ -59,7 +59,7 @@ class ResidualUnet(nn.Module):
         self.head = CONVOLUTION[dimensions](widths[0], embedding_channels, 1)
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Embed.
+        """Embed every voxel; shapes as in `EmbeddingNetwork`.
 
         Args:
             features: (B, channels_in, *size), each extent a multiple of the product of the factors.

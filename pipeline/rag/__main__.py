@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> str:
-    """Do it and say what was done."""
+    """Run a command; the line to print."""
     shown = without_password(options.source)
     if not rag_exists(options.source, options.run):
         raise UserError(f"there is no graph at {shown}", "rag.url")

@@ -1,4 +1,4 @@
-"""What a store knows of its blocks without reading their rows: where their nodes lie and which edges they hold."""
+"""The index of a store's blocks, read without their rows: where their nodes lie and which edges they contain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GROUP_ROWS = 200_000
 
 @dataclass(frozen=True)
 class BlockEntry:
-    """The summary of one block.
+    """One row of the index: where a block's nodes lie and how many rows it has.
 
     Attributes:
         block: its id.
@@ -104,7 +104,7 @@ def touches(entry: BlockEntry, roi: Roi) -> bool:
 
 
 def read_groups(blocks: np.ndarray, rows: np.ndarray | None = None) -> Iterator[list[int]]:
-    """Blocks in groups that may be read at once; `rows` says how many rows each has."""
+    """Groups of blocks that may be read at once; `rows` are the rows of each block."""
     group: list[int] = []
     total = 0
     sizes = np.zeros(len(blocks), dtype=np.int64) if rows is None else rows

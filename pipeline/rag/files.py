@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 from funlib.geometry import Roi
+from typing_extensions import override
 
 from ..errors import UserError
 from ..run import replaced_file
@@ -70,6 +71,7 @@ class FileRag(RagStore):
             np.save(file, node_records(nodes))
             np.save(file, edge_records(edges))
 
+    @override
     def write_scores(self, block: int, scores: EdgeTable) -> None:
         if self._file(block).exists():
             nodes, edges = self._read(block)
@@ -111,10 +113,12 @@ class FileRag(RagStore):
         for block in blocks:
             yield self._read(block)[1]
 
+    @override
     def notes(self) -> dict[str, str]:
         files = sorted(path for path in self._notes.iterdir() if not path.name.startswith("."))
         return {unquote(path.name): path.read_text(encoding="utf-8") for path in files}
 
+    @override
     def set_note(self, name: str, text: str | None) -> None:
         path = self._notes / quote(name, safe="")
         if text is None:
@@ -123,12 +127,14 @@ class FileRag(RagStore):
         with replaced_file(path) as file:
             file.write(text.encode())
 
+    @override
     def drop(self) -> None:
         for folder in (self._notes, self._blocks):
             shutil.rmtree(folder, ignore_errors=False)
             folder.mkdir()
         self._entries = {}
 
+    @override
     def close(self) -> None:
         self._entries = {}
 

@@ -20,6 +20,7 @@ from funlib.geometry import Roi
 from pymongo import ASCENDING, MongoClient, WriteConcern
 from pymongo.collection import Collection, ReturnDocument
 from pymongo.errors import DuplicateKeyError, PyMongoError
+from typing_extensions import override
 
 from ..errors import UserError
 from .address import Address
@@ -110,6 +111,7 @@ class MongoRag(RagStore):
                 )
         raise RuntimeError(f"block {block} can neither be found nor created")
 
+    @override
     def write_scores(self, block: int, scores: EdgeTable) -> None:
         while (before := self._blocks.find_one({"_id": block}, {"edge_generation": 1})) is not None:
             (edges,) = self._read_edges([block])
@@ -189,19 +191,23 @@ class MongoRag(RagStore):
                 whole[block] = documents
         return whole
 
+    @override
     def notes(self) -> dict[str, str]:
         return {str(found["_id"]): str(found["text"]) for found in self._all["notes"].find()}
 
+    @override
     def set_note(self, name: str, text: str | None) -> None:
         if text is None:
             self._all["notes"].delete_one({"_id": name})
         else:
             self._all["notes"].replace_one({"_id": name}, {"text": text}, upsert=True)
 
+    @override
     def drop(self) -> None:
         for name in ("notes", "blocks", "nodes", "edges"):
             self._all[name].delete_many({})
 
+    @override
     def close(self) -> None:
         self._client.close()
 

@@ -16,6 +16,7 @@ import numpy as np
 import psycopg
 from funlib.geometry import Roi
 from psycopg import sql
+from typing_extensions import override
 
 from ..errors import UserError
 from .address import Address
@@ -107,7 +108,7 @@ class PostgresRag(RagStore):
             if connection.execute(known, (self._address.graph,)).fetchone() is None:
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
             for statement in SCHEMA.strip().removesuffix(";").split(";"):
-                connection.execute(sql.SQL(statement).format(**parts))  # type: ignore[arg-type]
+                connection.execute(sql.SQL(statement).format(**parts))
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
@@ -131,7 +132,7 @@ class PostgresRag(RagStore):
             yield connection
 
     def _sql(self, text: str, **more: sql.Composable) -> sql.Composed:
-        return sql.SQL(text).format(**self._names, **more)  # type: ignore[arg-type]
+        return sql.SQL(text).format(**self._names, **more)
 
     def _replace_block(self, entry: BlockEntry, nodes: NodeTable, edges: EdgeTable) -> None:
         node_row = copy_row(entry.block, [nodes.id, *nodes.centre.T, nodes.size, *nodes.begin.T, *nodes.end.T])
@@ -153,6 +154,7 @@ class PostgresRag(RagStore):
         places = sql.SQL(", ").join([sql.Placeholder()] * len(values))
         connection.execute(self._sql(query, values=places, updates=updates), values)
 
+    @override
     def write_scores(self, block: int, scores: EdgeTable) -> None:
         with self._transaction() as connection:
             connection.execute(self._sql("SELECT FROM {blocks} WHERE block = %s FOR UPDATE"), (block,))
@@ -196,20 +198,24 @@ class PostgresRag(RagStore):
         found = {row[0]: row[1:] for row in rows}
         return (make(found[block]) if block in found else empty() for block in blocks)
 
+    @override
     def notes(self) -> dict[str, str]:
         with self._session() as connection:
             return dict(connection.execute(self._sql("SELECT name, text FROM {notes}")).fetchall())
 
+    @override
     def set_note(self, name: str, text: str | None) -> None:
         with self._transaction() as connection:
             connection.execute(self._sql("DELETE FROM {notes} WHERE name = %s"), (name,))
             if text is not None:
                 connection.execute(self._sql("INSERT INTO {notes} VALUES (%s, %s)"), (name, text))
 
+    @override
     def drop(self) -> None:
         with self._transaction() as connection:
             connection.execute(self._sql("TRUNCATE {blocks}, {notes}, {node_arrays}, {edge_arrays}"))
 
+    @override
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.pq import Format
+from typing_extensions import override
 
 INT8_OID, FLOAT8_OID = 20, 701
 INT8_ARRAY_OID, FLOAT8_ARRAY_OID = 1016, 1022
@@ -43,6 +44,7 @@ class ArrayLoader(Loader):
 
     format = Format.BINARY
 
+    @override
     def load(self, data: Buffer) -> Any:
         _, _, oid = struct.unpack_from(">iii", data)
         is_float = oid == FLOAT8_OID
@@ -58,5 +60,6 @@ class FloatsDumper(Dumper):
     format = Format.BINARY
     oid = FLOAT8_ARRAY_OID
 
+    @override
     def dump(self, obj: np.ndarray) -> Buffer:
         return _array(obj)

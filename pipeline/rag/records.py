@@ -6,20 +6,24 @@ import numpy as np
 
 from .tables import EdgeTable, NodeTable
 
-NODE_RECORD = np.dtype([("id", "<u8"), ("centre", "<f8", 3), ("size", "<i8"), ("begin", "<i8", 3), ("end", "<i8", 3)])
+NODE_RECORD: np.dtype = np.dtype(
+    [("id", "<u8"), ("centre", "<f8", 3), ("size", "<i8"), ("begin", "<i8", 3), ("end", "<i8", 3)]
+)
 """A node in 88 bytes."""
 
-EDGE_RECORD = np.dtype([("u", "<u8"), ("v", "<u8"), ("count", "<i8"), ("affinity_sum", "<f8"), ("score", "<f8")])
+EDGE_RECORD: np.dtype = np.dtype(
+    [("u", "<u8"), ("v", "<u8"), ("count", "<i8"), ("affinity_sum", "<f8"), ("score", "<f8")]
+)
 """An edge in 40 bytes; a score that was not set is NaN."""
 
 
 def node_records(nodes: NodeTable) -> np.ndarray:
-    """(N,) `NODE_RECORD`."""
+    """The nodes as binary records, (N,) `NODE_RECORD`."""
     return _records(nodes, NODE_RECORD)
 
 
 def edge_records(edges: EdgeTable) -> np.ndarray:
-    """(E,) `EDGE_RECORD`."""
+    """The edges as binary records, (E,) `EDGE_RECORD`."""
     return _records(edges, EDGE_RECORD)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from funlib.geometry import Roi
+from typing_extensions import override
 
 from ..errors import UserError
 from .block_index import BlockEntry, BlockIndex
@@ -104,6 +105,7 @@ class SqliteRag(RagStore):
             _replace_parts(connection, "edge_records", entry.block, edge_parts)
             _replace_entry(connection, entry)
 
+    @override
     def write_scores(self, block: int, scores: EdgeTable) -> None:
         with self._transaction() as connection:
             (edges,) = self._read_edges([block])
@@ -133,20 +135,24 @@ class SqliteRag(RagStore):
         query = f"SELECT records FROM {table} WHERE part >= ? AND part < ? ORDER BY part"
         return b"".join(records for (records,) in self._connection.execute(query, _part_range(block)))
 
+    @override
     def notes(self) -> dict[str, str]:
         return dict(self._connection.execute("SELECT name, text FROM notes"))
 
+    @override
     def set_note(self, name: str, text: str | None) -> None:
         with self._transaction() as connection:
             connection.execute("DELETE FROM notes WHERE name = ?", (name,))
             if text is not None:
                 connection.execute("INSERT INTO notes VALUES (?, ?)", (name, text))
 
+    @override
     def drop(self) -> None:
         with self._transaction() as connection:
             for table in ("blocks", "node_records", "edge_records", "notes"):
                 connection.execute(f"DELETE FROM {table}")
 
+    @override
     def close(self) -> None:
         self._connection.close()
 

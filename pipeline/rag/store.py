@@ -71,7 +71,7 @@ class RagStore(ABC):
         """
 
     def clear_scores(self) -> None:
-        """Forget all merge scores, block by block."""
+        """Remove all merge scores, block by block."""
         index = self._block_index()
         for block in index.block[index.scored > 0].tolist():
             self.write_scores(block, EdgeTable.empty())
@@ -128,7 +128,7 @@ class RagStore(ABC):
         ).summed()
 
     def counts(self) -> RagCounts:
-        """How much the store holds."""
+        """Numbers of blocks, nodes and edges in the store."""
         index = self._block_index()
         columns = (index.nodes, index.edges, index.scored)
         return RagCounts(len(index.block), *(int(column.sum()) for column in columns))

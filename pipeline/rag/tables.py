@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class NodeTable:
-    """Fragments.
+    """Fragments, one per row.
 
     Attributes:
         id: (N,) uint64, unique in the whole graph.
@@ -31,7 +31,7 @@ class NodeTable:
 
     @staticmethod
     def empty() -> NodeTable:
-        """No nodes."""
+        """A table without rows."""
         vectors = np.zeros((0, 3), dtype=np.int64)
         return NodeTable(
             np.zeros(0, dtype=np.uint64), np.zeros((0, 3)), np.zeros(0, dtype=np.int64), vectors, vectors.copy()
@@ -73,7 +73,8 @@ class EdgeTable:
     @property
     def mean_affinity(self) -> np.ndarray:
         """(E,) float64, mean affinity of the contacts."""
-        return self.affinity_sum / self.count
+        result: np.ndarray = self.affinity_sum / self.count
+        return result
 
     @property
     def scored(self) -> int:
@@ -87,7 +88,7 @@ class EdgeTable:
 
     @staticmethod
     def empty() -> EdgeTable:
-        """No edges."""
+        """A table without rows."""
         ids = np.zeros(0, dtype=np.uint64)
         return EdgeTable(ids, ids.copy(), np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0))
 

@@ -1,4 +1,4 @@
-"""What the algorithms of this package take for granted about affinities, said once."""
+"""Checks and conversions of affinities that the algorithms of this package share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def as_unit_interval(affinities: np.ndarray) -> np.ndarray:
 
 
 def check_kind(affinities: np.ndarray) -> None:
-    """Refuse what are no affinities.
+    """Check axes and data type of affinities.
 
     Raises:
         ValueError: neither uint8 nor floating point, or no channel axis.
@@ -35,7 +35,7 @@ def check_kind(affinities: np.ndarray) -> None:
 
 
 def check_matching(affinities: np.ndarray, fragments: np.ndarray, offsets: Sequence[Sequence[int]]) -> None:
-    """Refuse arrays that do not belong together.
+    """Check that affinities, fragments and offsets fit together.
 
     Raises:
         ValueError: affinities and fragments differ in shape, or channels and offsets differ in number.

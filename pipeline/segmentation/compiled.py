@@ -17,6 +17,6 @@ Loop = TypeVar("Loop", bound=Callable[..., object])
 def compiled(function: Loop) -> Loop:
     """Compile a function when it is first called. Arithmetic is IEEE 754's, in the order in which it is written."""
     try:
-        return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=True, nogil=True)(function)  # type: ignore[return-value]
     except RuntimeError:  # no folder in which machine code could be kept
-        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+        return numba.njit(nogil=True)(function)  # type: ignore[return-value]

@@ -41,7 +41,7 @@ def unique_ids(nodes: np.ndarray | None, edges: np.ndarray) -> np.ndarray:
 
 
 def relabel(array: np.ndarray, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Replace ids by values.
+    """Replace every id of an array by a value.
 
     Args:
         array: non-negative ids of any shape.

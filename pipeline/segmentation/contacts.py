@@ -24,7 +24,7 @@ RESOLUTION = 2.0**-26
 """Affinities enter the sums as multiples of this."""
 
 _FIRST_SLOTS = 1 << 12
-_MULTIPLIER = GOLDEN
+_MULTIPLIER: np.uint64 = GOLDEN
 _U, _V, _COUNT, _SUM = 0, 1, 2, 3
 
 

@@ -33,7 +33,8 @@ class RegionGraph:
     @property
     def mean(self) -> np.ndarray:
         """(E,) float64, mean affinity of each edge."""
-        return self.affinity_sum / np.maximum(self.count, 1)
+        result: np.ndarray = self.affinity_sum / np.maximum(self.count, 1)
+        return result
 
 
 def region_graph(

@@ -114,7 +114,8 @@ def _without_specks(fragments: np.ndarray, minimum_size: int, in_plane: bool) ->
         faces[[0, 2]] = False
     flat = np.zeros(pieces.shape, np.uint8)
     kept = np.where(large[pieces], pieces, 0)
-    return watershed(flat, kept, connectivity=faces, mask=pieces > 0).astype(np.uint64)
+    result: np.ndarray = watershed(flat, kept, connectivity=faces, mask=pieces > 0).astype(np.uint64)
+    return result
 
 
 def mutex_watershed(
@@ -175,5 +176,5 @@ def _agglomerate(
 
 
 def _renumber(segmentation: np.ndarray, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Replace ids, 0 included."""
+    """Replace ids by values, id 0 like any other."""
     return relabel(segmentation.astype(np.uint64) + np.uint64(1), ids.astype(np.uint64) + np.uint64(1), values)

@@ -161,4 +161,5 @@ def _compact(fragments: np.ndarray) -> np.ndarray:
     """Ids renumbered to 1..n in the same order; 0 stays."""
     present = np.bincount(fragments.ravel()) > 0
     present[0] = False
-    return np.where(present, np.cumsum(present), 0)[fragments].astype(fragments.dtype)
+    result: np.ndarray = np.where(present, np.cumsum(present), 0)[fragments].astype(fragments.dtype)
+    return result

@@ -57,7 +57,7 @@ def agglomerate_waterz(
     if compact.size == 0:
         return {threshold: fragments.astype(np.uint64) for threshold in wanted}
     with _standard_output_discarded():
-        merged = [step.copy() for step in waterz.agglomerate(thresholds=[_just_above(t) for t in wanted], **options)]
+        merged = [np.array(step) for step in waterz.agglomerate(thresholds=[_just_above(t) for t in wanted], **options)]
     return {threshold: _smallest_ids(compact, step, ids) for threshold, step in zip(wanted, merged, strict=True)}
 
 
@@ -151,7 +151,8 @@ def _just_above(threshold: float) -> float:
 def _compact(fragments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ids (n + 1,) uint64 in ascending order, starting with 0, and the array of positions in them.
 
-    waterz allocates as many nodes as the largest id says, and ids of blocks deep in a volume are large."""
+    waterz allocates as many nodes as the largest id says, and ids of blocks deep in a volume are large.
+    """
     ids = np.unique(np.append(np.unique(fragments), 0)).astype(np.uint64)
     return ids, relabel(fragments.astype(np.uint64), ids, np.arange(len(ids), dtype=np.uint64))
 
@@ -176,4 +177,5 @@ def _join_scores(size: int, merges: np.ndarray, scores: np.ndarray, edges: np.nd
         node_of[c] = step
     altitudes = np.concatenate([np.zeros(size), scores, [np.inf]])
     ancestors = higra.Tree(parents).lowest_common_ancestor(edges[:, 0].copy(), edges[:, 1].copy())
-    return altitudes[ancestors]
+    joined_at: np.ndarray = altitudes[ancestors]
+    return joined_at

@@ -52,7 +52,7 @@ def _towards_nodes() -> str:
 
 
 def _node_addresses() -> list[str]:
-    """Addresses of the compute nodes that SLURM tells, those of other machines first."""
+    """Addresses of the compute nodes, from SLURM, those of other machines first."""
     try:
         told = query("scontrol", "show", "node", "-o")
     except (ControllerAway, UserError):

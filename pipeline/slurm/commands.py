@@ -18,7 +18,7 @@ from ..errors import UserError
 
 COMMAND_TIMEOUT = 120.0
 """Seconds; SLURM's own limit of a message is 10, and `sbatch` tries again some times when the controller is busy."""
-AWAY = (
+CONTROLLER_MESSAGES = (
     "Unable to contact slurm controller",
     "Socket timed out",
     "Connection refused",
@@ -40,23 +40,23 @@ AWAY = (
 """What SLURM's commands say when the controller does not answer, or not yet."""
 KEPT_VARIABLES = ("SLURM_CONF", "SLURM_CONF_SERVER")
 PENDING, RUNNING = "PENDING", "RUNNING"
-GOES_ON = {PENDING, RUNNING, "CONFIGURING", "COMPLETING", "SUSPENDED", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED"}
-GOES_ON |= {"REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+ACTIVE_STATES = {PENDING, RUNNING, "CONFIGURING", "COMPLETING", "SUSPENDED", "RESIZING", "SIGNALING", "STAGE_OUT"}
+ACTIVE_STATES |= {"STOPPED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 GONE = "GONE"
 """State of a job that the controller has forgotten."""
 
 
 class ControllerAway(Exception):
-    """The controller does not answer now; the text is what SLURM says."""
+    """The controller does not answer at the moment; the message is SLURM's."""
 
 
 class Rejected(Exception):
-    """The controller will not have this job; the text is what SLURM says."""
+    """The controller refuses the job; the message is SLURM's."""
 
 
 @dataclass(frozen=True)
 class JobState:
-    """What the controller says of a job.
+    """State of a job, as the controller reports it.
 
     Attributes:
         name: as in squeue, in capitals: `PENDING`, `RUNNING`, `TIMEOUT`, …; `GONE` if it is no longer known.
@@ -71,7 +71,7 @@ class JobState:
     @property
     def ended(self) -> bool:
         """Whether nothing of it runs or will run."""
-        return self.name not in GOES_ON
+        return self.name not in ACTIVE_STATES
 
 
 def submit(options: Sequence[str], script: str) -> str:
@@ -107,7 +107,7 @@ def job_states(jobs: Collection[str]) -> dict[str, JobState]:
     arguments = ["--noheader", "--states=all", f"--jobs={','.join(sorted(jobs))}", "--format=%i|%T|%r|%N"]
     finished = _run(["squeue", *arguments])
     if finished.returncode != 0 and "Invalid job id" not in finished.stderr:
-        raise ControllerAway(_said(finished))
+        raise ControllerAway(_error_text(finished))
     states = dict.fromkeys(jobs, JobState(GONE))
     for line in finished.stdout.splitlines():
         job, name, reason, node = line.strip().split("|", 3)
@@ -124,7 +124,7 @@ def jobs_named(prefix: str) -> list[str]:
     """
     finished = _run(["squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%i|%j"])
     if finished.returncode != 0:
-        raise ControllerAway(_said(finished))
+        raise ControllerAway(_error_text(finished))
     pairs = (line.strip().split("|", 1) for line in finished.stdout.splitlines())
     return [job for job, name in pairs if name.startswith(prefix)]
 
@@ -140,7 +140,7 @@ def cancel(jobs: Collection[str]) -> None:
         return
     finished = _run(["scancel", *sorted(jobs)])
     if finished.returncode != 0 and _is_away(finished.stderr):
-        raise ControllerAway(_said(finished))
+        raise ControllerAway(_error_text(finished))
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -161,7 +161,7 @@ def query(*command: str) -> str:
     """
     finished = _run(list(command))
     if finished.returncode != 0:
-        raise ControllerAway(_said(finished))
+        raise ControllerAway(_error_text(finished))
     return finished.stdout
 
 
@@ -169,11 +169,11 @@ def _sbatch(arguments: Sequence[str], script: str) -> str:
     finished = _run(["sbatch", *arguments], script)
     if finished.returncode == 0:
         return finished.stdout
-    raise (ControllerAway if _is_away(finished.stderr) else Rejected)(_said(finished))
+    raise (ControllerAway if _is_away(finished.stderr) else Rejected)(_error_text(finished))
 
 
 def _is_away(said: str) -> bool:
-    return any(text.lower() in said.lower() for text in AWAY)
+    return any(text.lower() in said.lower() for text in CONTROLLER_MESSAGES)
 
 
 def _run(command: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -197,8 +197,8 @@ def _run(command: list[str], text: str | None = None) -> subprocess.CompletedPro
         raise ControllerAway(f"{command[0]} did not answer within {COMMAND_TIMEOUT:.0f} s") from error
 
 
-def _said(finished: subprocess.CompletedProcess[str]) -> str:
-    """What a command complained of, in one line."""
+def _error_text(finished: subprocess.CompletedProcess[str]) -> str:
+    """The error message of a command, in one line."""
     lines = [line.strip() for line in (finished.stderr or finished.stdout).splitlines() if line.strip()]
     short = [re.sub(r"^\w+: (error: )?", "", line) for line in lines]
     return "; ".join(dict.fromkeys(short)) or f"{finished.args[0]} ended with status {finished.returncode}"

@@ -14,7 +14,7 @@ from .commands import PENDING, ControllerAway, JobState, job_states
 
 logger = logging.getLogger(__name__)
 
-TELL_EVERY = 600.0
+REPEAT_AFTER = 600.0
 """Seconds between two lines that say the same."""
 WAITING_IS_USUAL = 60.0
 """Seconds that all jobs may wait without a word."""
@@ -27,11 +27,11 @@ class JobWatch:
 
     Args:
         poll: seconds between two questions.
-        told: called with a line for the user: jobs that wait, a controller that does not answer.
+        warn: called with a line for the user: jobs that wait, a controller that does not answer.
     """
 
-    def __init__(self, poll: float, told: Callable[[str], None] = logger.warning) -> None:
-        self._poll, self._told = poll, told
+    def __init__(self, poll: float, warn: Callable[[str], None] = logger.warning) -> None:
+        self._poll, self._warn = poll, warn
         self._jobs: dict[str, Callable[[], None]] = {}
         self._states: dict[str, JobState] = {}
         self._lock = threading.Lock()
@@ -39,7 +39,7 @@ class JobWatch:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._away_since: float | None = None
         self._idle_since: float | None = None
-        self._last_line, self._last_told = "", -TELL_EVERY
+        self._last_line, self._last_time = "", -REPEAT_AFTER
 
     def __enter__(self) -> JobWatch:
         self._thread.start()
@@ -93,21 +93,21 @@ class JobWatch:
         except (ControllerAway, UserError) as error:
             if self._away_since is None:
                 self._away_since = time.monotonic()
-            self._tell(f"SLURM's controller does not answer ({error}); workers that run go on")
+            self._warn_once(f"SLURM's controller does not answer ({error}); workers that run go on")
             for on_change in jobs.values():
                 on_change()
             return
         if self._away_since is not None:
-            self._tell("SLURM's controller answers again")
+            self._warn_once("SLURM's controller answers again")
         self._away_since = None
         changed = [job for job, state in states.items() if state != self._states.get(job)]
         with self._lock:
             self._states.update({job: state for job, state in states.items() if job in self._jobs})
         for job in changed:
             jobs[job]()
-        self._tell_of_waiting(states)
+        self._warn_if_all_wait(states)
 
-    def _tell_of_waiting(self, states: dict[str, JobState]) -> None:
+    def _warn_if_all_wait(self, states: dict[str, JobState]) -> None:
         waiting = Counter(state.reason for state in states.values() if state.name == PENDING)
         if not waiting or waiting.total() < len(states):
             self._idle_since = None
@@ -115,10 +115,10 @@ class JobWatch:
         self._idle_since = self._idle_since or time.monotonic()
         if time.monotonic() - self._idle_since >= WAITING_IS_USUAL:
             reasons = ", ".join(f"{count} for {reason or 'their turn'}" for reason, count in sorted(waiting.items()))
-            self._tell(f"all jobs wait: {reasons}")
+            self._warn_once(f"all jobs wait: {reasons}")
 
-    def _tell(self, line: str) -> None:
+    def _warn_once(self, line: str) -> None:
         now = time.monotonic()
-        if line != self._last_line or now - self._last_told >= TELL_EVERY:
-            self._told(line)
-            self._last_line, self._last_told = line, now
+        if line != self._last_line or now - self._last_time >= REPEAT_AFTER:
+            self._warn(line)
+            self._last_line, self._last_time = line, now

@@ -56,7 +56,8 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
     indices = np.arange(len(values))
     begins = np.maximum(0, indices - window // 2)
     ends = np.minimum(len(values), indices + window // 2 + 1)
-    return (sums[ends] - sums[begins]) / (ends - begins)
+    result: np.ndarray = (sums[ends] - sums[begins]) / (ends - begins)
+    return result
 
 
 def _columns(records: dict[int, dict[str, Any]], first: str | None = None) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -40,7 +40,7 @@ class LazyVolume(neuroglancer.LocalVolume):
     """A volume that is only ever read in boxes: neuroglancer's own meshes would load all of it."""
 
     def get_object_mesh(self, object_id: int) -> bytes:
-        """No meshes."""
+        """Refuse meshes, which would need the whole volume in memory."""
         raise MeshesNotSupportedForVolume
 
 

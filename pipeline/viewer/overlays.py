@@ -91,7 +91,8 @@ def overlay(background: np.ndarray, ids: np.ndarray, colours: Colours) -> np.nda
     present, index = np.unique(ids, return_inverse=True)
     table = np.array([colours.get(int(i), np.zeros(3)) for i in present])
     opacity = np.where(outlines(ids), OUTLINE, FILL) * (ids != 0)
-    return background * (1 - opacity[..., None]) + table[index.reshape(ids.shape)] * opacity[..., None]
+    result: np.ndarray = background * (1 - opacity[..., None]) + table[index.reshape(ids.shape)] * opacity[..., None]
+    return result
 
 
 def outlines(ids: np.ndarray) -> np.ndarray:

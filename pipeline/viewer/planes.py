@@ -117,7 +117,8 @@ def overview_picture(run: Run, path: Path) -> Path:
 
 def _cut(layer: Layer, plane: Plane) -> np.ndarray:
     data = layer.volume.read(layer.volume.to_box(plane.roi))
-    return np.take(data, 0, axis=data.ndim - 3 + plane.normal)
+    result: np.ndarray = np.take(data, 0, axis=data.ndim - 3 + plane.normal)
+    return result
 
 
 def _picture(

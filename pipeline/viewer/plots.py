@@ -101,7 +101,7 @@ def _readable(name: str) -> str:
 
 
 def _dress(axes: Axes, x_label: str, y_label: str) -> None:
-    """Quiet axes: no frame, light grid, grey ink."""
+    """Style axes: no frame, light grid, grey text."""
     axes.set_facecolor("none")
     axes.set_xlabel(x_label, color=INK)
     axes.set_ylabel(y_label, color=INK)

@@ -128,7 +128,7 @@ def network_sizes(run: Run) -> list[dict[str, Any]]:
 
 
 def _parameter_count(config: NetworkConfig) -> int:
-    """Counted without allocating the weights."""
+    """Parameters of a network, counted without allocating the weights."""
     with torch.device("meta"):
         return build_network(config).parameter_count()
 
@@ -187,6 +187,6 @@ def _template() -> jinja2.Template:
 
 
 def _stage_row(stage: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a stage; None where it does not say."""
+    """The columns of a stage; None where its summary lacks one."""
     columns = ("blocks_done", "blocks_skipped", "blocks_failed", "seconds", "voxels_per_second", "peak_worker_memory")
     return {name: stage.get(name) for name in columns}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config import apply_override, config_hash, dump_config, load_config, parse_config
+from pipeline.config import PhantomSource, apply_override, config_hash, dump_config, load_config, parse_config
 from pipeline.errors import UserError
 from pipeline.run import Run
 
@@ -100,7 +100,8 @@ def test_overrides_reach_nested_keys_list_items_and_absent_sections(config_file:
     assert config.predict.offsets[3] == (0, 0, -12)
     assert config.cluster.executor == "serial"
     assert config.volumes.validate_ is not None
-    assert config.volumes.sources["a"].seed == 7
+    source = config.volumes.sources["a"]
+    assert isinstance(source, PhantomSource) and source.seed == 7
     assert config.segment.thresholds == (0.5,)
 
 

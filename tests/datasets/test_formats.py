@@ -213,7 +213,8 @@ def test_sections_of_a_slab_are_decoded_once(tmp_path: Path, monkeypatch: pytest
 
     def load(section: int) -> np.ndarray:
         decoded.append(section)
-        return volume[section]
+        result: np.ndarray = volume[section]
+        return result
 
     sections = tiff.Sections((9, 64, 64), volume.dtype, load)
     for z in range(0, 9, 4):

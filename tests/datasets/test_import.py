@@ -16,7 +16,7 @@ from pipeline.config import FileSource, PhantomSource, parse_config
 from pipeline.datasets import describe_import, ensure_imported, import_source, importing, is_imported
 from pipeline.errors import UserError
 from pipeline.run import Run
-from pipeline.volumes import Volume, open_volume
+from pipeline.volumes import Box, Volume, open_volume
 
 BLOCK = (2, 16, 16)
 
@@ -144,6 +144,13 @@ def test_memory_depends_on_the_block_not_on_the_volume(tmp_path: Path) -> None:
     assert peak < 16 * 2**20
 
 
+class UnreadRaw:
+    """A reader whose voxels do not matter."""
+
+    def read(self, box: Box) -> dict[str, np.ndarray]:
+        raise AssertionError("nothing is read here")
+
+
 @pytest.mark.parametrize("chunks", [(1, 40, 40), (40, 1, 40), (7, 7, 7), (100, 100, 100)])
 def test_reading_boxes_cover_every_block_exactly_once(chunks: tuple[int, int, int]) -> None:
     """Two boxes that share a chunk of the target would overwrite each other."""
@@ -157,7 +164,7 @@ def test_reading_boxes_cover_every_block_exactly_once(chunks: tuple[int, int, in
         Coordinate(1, 1, 1),
         Coordinate(0, 0, 0),
         {"raw": np.dtype(np.uint8)},
-        None,
+        UnreadRaw(),
         Coordinate(chunks),
     )
     count = np.zeros(shape, int)

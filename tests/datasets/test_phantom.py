@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import cc3d
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.volumes import Box
 SHAPE = (16, 96, 100)
 
 
-def whole(**fields: object) -> dict[str, np.ndarray]:
+def whole(**fields: Any) -> dict[str, np.ndarray]:
     source = PhantomSource(shape=SHAPE, **fields)
     return Phantom(source).compute(Box.of_shape(SHAPE))
 

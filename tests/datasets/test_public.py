@@ -111,7 +111,8 @@ def test_an_archive_of_tiff_stacks(tmp_path: Path, server: tuple[str, Path], mon
     """The layout of SNEMI3D."""
     url, folder = server
     members = ("image/train-input.tif", "seg/train-labels.tif")
-    for member, volume in zip(members, (RAW, LABELS.astype(np.uint16)), strict=True):
+    volumes: tuple[np.ndarray, ...] = (RAW, LABELS.astype(np.uint16))
+    for member, volume in zip(members, volumes, strict=True):
         (folder / member).parent.mkdir()
         tifffile.imwrite(folder / member, volume, photometric="minisblack")
     with zipfile.ZipFile(folder / "s.zip", "w") as archive:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -87,7 +89,8 @@ def test_the_extent_of_the_background_does_not_drown_a_boundary_missed() -> None
 
 def shortened(embedding: torch.Tensor) -> torch.Tensor:
     """Vectors divided by their length, or by 1 if they are shorter."""
-    return embedding / embedding.norm(dim=1, keepdim=True).clamp(min=1)
+    result: torch.Tensor = embedding / embedding.norm(dim=1, keepdim=True).clamp(min=1)
+    return result
 
 
 def test_a_short_embedding_has_a_small_affinity_to_any_voxel() -> None:
@@ -114,8 +117,9 @@ def test_embeddings_of_background_shrink_and_those_of_objects_grow() -> None:
     assert stretched[labels == 0].max() <= 0
     assert stretched[labels == 0].mean() < 0
     assert stretched[:, 3:7, 4].min() > 0  # inside an object
-    alike.grad = None
+    alike = alike.detach().requires_grad_()
     SupervisedAffinityLoss(OFFSETS)(alike, affinities, mask).backward()
+    assert alike.grad is not None
     assert (alike.grad * alike.detach()).sum(1).abs().max() < 1e-7
 
 
@@ -124,7 +128,7 @@ def test_student_and_teacher_each_have_a_length_of_their_own() -> None:
     student = student / 3
     found = AffinityGraphLoss(OFFSETS, least_lengths=(1.0, 0.0))(student, student * 5)
     assert found == pytest.approx(float(AffinityGraphLoss(OFFSETS)(shortened_twin(student), student)), rel=1e-5)
-    weights = {"node_weight": 0.0, "edge_weight": 0.0, "inter_affinity_weight": 1.0}
+    weights: dict[str, Any] = {"node_weight": 0.0, "edge_weight": 0.0, "inter_affinity_weight": 1.0}
     distillation = GraphRelationDistillation(OFFSETS, **weights, least_lengths=(1.0, 1.0))
     distillation(student, student, labels)
     remembered = distillation.memory.sample(2, torch.Generator().manual_seed(0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import naive_losses as naive
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ OFFSETS: dict[int, list[tuple[int, ...]]] = {
     2: [(-1, 0), (0, -1), (3, -2), (0, 20)],
     3: [(-1, 0, 0), (0, -1, 0), (0, 0, -1), (-3, 0, 0), (2, -3, 1)],
 }
-WEIGHTS = {"node": 0.1, "edge": 0.2, "affinity": 10.0, "inter_edge": 1.0, "inter_affinity": 4.0}
+WEIGHTS: dict[str, Any] = {"node": 0.1, "edge": 0.2, "affinity": 10.0, "inter_edge": 1.0, "inter_affinity": 4.0}
 dimensional = pytest.mark.parametrize("dimensions", [2, 3])
 IMAGES = ["empty", "one instance", "single voxels", "gaps", "huge ids"]
 

@@ -20,7 +20,7 @@ class Recorder(TorchDispatchMode):
     """Counts the operations by name, and remembers the most elements that one of them gave."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts: Counter[str] = Counter()
         self.most_elements = 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import naive_losses as naive
 import pytest
 import torch
@@ -20,7 +22,7 @@ from pipeline.distillation import (
 )
 
 SHAPES = {2: (9, 11), 3: (4, 8, 9)}
-OFFSETS = {
+OFFSETS: dict[int, list[tuple[int, ...]]] = {
     2: [(-1, 0), (0, -1), (3, -2), (0, 20)],
     3: [(-1, 0, 0), (0, -1, 0), (0, 0, -1), (-3, 0, 0), (2, -3, 1), (0, 0, 20)],
 }
@@ -143,7 +145,7 @@ def test_terms_of_a_case_that_can_be_done_by_hand() -> None:
 
 @dimensional
 def test_total_is_the_weighted_sum_of_all_terms(dimensions: int) -> None:
-    weights = {"node": 0.1, "edge": 0.2, "affinity": 10.0, "inter_edge": 1.0, "inter_affinity": 4.0}
+    weights: dict[str, Any] = {"node": 0.1, "edge": 0.2, "affinity": 10.0, "inter_edge": 1.0, "inter_affinity": 4.0}
     distillation = GraphRelationDistillation(
         OFFSETS[dimensions], **{f"{name}_weight": weight for name, weight in weights.items()}
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -69,7 +70,9 @@ def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("term", ["node", "edge", "affinity", "inter_edge", "inter_affinity"])
 def test_gradient_of_each_term_equals_finite_differences(term: str) -> None:
     """With an inner layer and its projection."""
-    weights = dict.fromkeys(("node_weight", "edge_weight", "affinity_weight"), 0.0) | {f"{term}_weight": 1.0}
+    weights: dict[str, Any] = dict.fromkeys(("node_weight", "edge_weight", "affinity_weight"), 0.0) | {
+        f"{term}_weight": 1.0
+    }
     module = GraphRelationDistillation(OFFSETS, **weights, pool=(2, 2), projections={"inner": (2, 5)})
     module.double().eval()
     module.memory.set_extra_state(remembered().get_extra_state())
@@ -81,7 +84,8 @@ def test_gradient_of_each_term_equals_finite_differences(term: str) -> None:
         layers = [{"inner": LayerFeatures(features, (1, 1), (0, 0))} for features in (inner, taught)]
         total, terms = module(student, teacher, labels, student_layers=layers[0], teacher_layers=layers[1])
         assert set(terms) == {term} and total > 0
-        return total + 0 * inner.sum()  # inter-image terms know no layers
+        result: torch.Tensor = total + 0 * inner.sum()  # inter-image terms know no layers
+        return result
 
     torch.autograd.gradcheck(value, (student, inner))
 

@@ -91,7 +91,7 @@ def test_projection_is_trained_and_saved() -> None:
         gradients = torch.autograd.grad(total, list(module.parameters()))
         with torch.no_grad():
             for parameter, gradient in zip(module.parameters(), gradients, strict=True):
-                parameter -= gradient
+                parameter.sub_(gradient)
         losses.append(float(terms["node"]))
     assert losses[2] < losses[1] < losses[0]
     assert all(not torch.equal(before[name], value) for name, value in module.named_parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,7 +99,7 @@ def test_memory_images_of_other_extents_can_be_compared() -> None:
     torch.testing.assert_close(loss(student, teacher, labels, entries), singles.mean())
 
 
-def distillation(**settings: object) -> GraphRelationDistillation:
+def distillation(**settings: Any) -> GraphRelationDistillation:
     chosen = {"inter_edge_weight": 1.0, "inter_affinity_weight": 4.0, "memory_size": 6, "memory_sample": 3, **settings}
     return GraphRelationDistillation([(-1, 0, 0), (0, 0, -1)], **chosen)  # type: ignore[arg-type]
 
@@ -107,7 +108,7 @@ def step(module: GraphRelationDistillation, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     student, teacher = (torch.randn(2, 4, *SHAPE, generator=generator) for _ in range(2))
     labels = torch.randint(0, 4, (2, *SHAPE), generator=generator)
-    total, _ = module(student, teacher, labels)
+    total: torch.Tensor = module(student, teacher, labels)[0]
     return total
 
 

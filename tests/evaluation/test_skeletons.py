@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -42,7 +44,7 @@ def test_positions_are_looked_up_in_the_segmentation() -> None:
     segmentation[:, 1, :] = 2
     segmentation[0, 0, 3:] = 0
     skeletons = [chain(4), chain(4, y=10)]
-    kwargs = {"voxel_size": (40, 10, 10), "offset": (0, 0, 0)}
+    kwargs: dict[str, Any] = {"voxel_size": (40, 10, 10), "offset": (0, 0, 0)}
     assert expected_run_length(skeletons, segmentation, **kwargs) == pytest.approx((20**2 + 40**2) / 80)
     shifted = {"voxel_size": (40, 10, 10), "offset": (0, 0, 20)}  # the first two nodes lie outside
     assert expected_run_length([chain(4)], segmentation, **shifted) == pytest.approx(20**2 / 40)

@@ -28,7 +28,8 @@ class Stores:
             return f"files:///{self._folder / name}"
         server = self._request.getfixturevalue({"postgresql": "postgres", "mongodb": "mongo"}[kind])
         self._on_servers.append((server, name))
-        return server.graph_url(name)
+        result: str = server.graph_url(name)
+        return result
 
     def remove(self) -> None:
         """Leave nothing on servers that are not removed anyway."""

@@ -34,10 +34,10 @@ def assert_equal(one: Any, other: Any, path: str = "") -> None:
 
 def assert_same_state(one: Path, other: Path) -> None:
     """Two checkpoints are equal, but for the time that they took."""
-    documents = [load_checkpoint(path) for path in (one, other)]
-    for document in documents:
+    first, second = (load_checkpoint(path) for path in (one, other))
+    for document in (first, second):
         document["training"]["progress"].pop("seconds")
-    assert_equal(*documents)
+    assert_equal(first, second)
 
 
 def curves(run: Run, role: str) -> list[dict[str, Any]]:

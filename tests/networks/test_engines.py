@@ -14,7 +14,7 @@ from pipeline.stages.inference import Predictor, read_box
 from pipeline.volumes import Box
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (2, 0, -3))
-NETWORKS = {
+NETWORKS: dict[str, NetworkConfig] = {
     "section": SectionUnetConfig(sections=3, widths=(4, 6, 8), embedding_channels=12, background=True),
     "plane": ResidualUnetConfig(dimensions=2, widths=(4, 6), embedding_channels=12),
     "volume": ResidualUnetConfig(widths=(3, 4), embedding_channels=12),
@@ -26,8 +26,7 @@ BOXES = [Box(Coordinate(1, 3, 5), Coordinate(6, 13, 12)), Box(Coordinate(0, 0, 0
 @pytest.fixture(params=list(NETWORKS))
 def network(request: pytest.FixtureRequest) -> EmbeddingNetwork:
     torch.manual_seed(1)
-    config: NetworkConfig = NETWORKS[request.param]
-    return build_network(config).eval()
+    return build_network(NETWORKS[request.param]).eval()
 
 
 def raw_of(network: EmbeddingNetwork, box: Box) -> np.ndarray:

@@ -39,7 +39,8 @@ def embed_box(network: EmbeddingNetwork, raw: np.ndarray, box: Box) -> np.ndarra
     output_box = network.output_box(input_box)
     assert embedding.shape[1:] == tuple(output_box.shape)
     assert output_box.contains(box)
-    return embedding[(slice(None), *box.relative_to(output_box).slices)]
+    result: np.ndarray = embedding[(slice(None), *box.relative_to(output_box).slices)]
+    return result
 
 
 def tiles(shape: tuple[int, ...], size: tuple[int, ...], first: tuple[int, ...]) -> list[Box]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from funlib.geometry import Coordinate
@@ -20,7 +22,7 @@ from pipeline.networks.residual_unet import PUBLISHED_STUDENT_WIDTHS, PUBLISHED_
         ("residual_unet", {"dimensions": 2, "widths": PUBLISHED_STUDENT_WIDTHS}, 0.296, 3),
     ],
 )
-def test_published_parameter_counts(name: str, settings: dict, millions: float, digits: int) -> None:
+def test_published_parameter_counts(name: str, settings: dict[str, Any], millions: float, digits: int) -> None:
     with torch.device("meta"):
         network = build_network(name, **settings)
     assert round(network.parameter_count() / 1e6, digits) == millions

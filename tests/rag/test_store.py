@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,7 @@ processes = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
-def store(url: str) -> RagStore:
+def store(url: str) -> Iterator[RagStore]:
     with open_rag(url) as opened:
         yield opened
 

@@ -26,12 +26,14 @@ def heights_of(shape: tuple[int, int, int], levels: int | None, seed: int = 0) -
     smooth = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 1.5)
     if levels is None:
         return (np.argsort(np.argsort(smooth.ravel())).reshape(shape) + 1).astype(np.float32)
-    return np.round((smooth - smooth.min()) / np.ptp(smooth) * levels).astype(np.float32)
+    result: np.ndarray = np.round((smooth - smooth.min()) / np.ptp(smooth) * levels).astype(np.float32)
+    return result
 
 
 def seeds_of(heights: np.ndarray) -> np.ndarray:
     seeds, _ = ndimage.label(ndimage.maximum_filter(heights, 5) == heights, structure=np.ones((3, 3, 3)))
-    return seeds.astype(np.int32)
+    result: np.ndarray = seeds.astype(np.int32)
+    return result
 
 
 def plain_flood(heights: np.ndarray, seeds: np.ndarray) -> np.ndarray:

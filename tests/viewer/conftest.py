@@ -76,7 +76,7 @@ def write_raw(run: Run) -> None:
     membrane = maximum_filter(labels, (1, 3, 3)) != minimum_filter(labels, (1, 3, 3))
     noise = np.random.default_rng(0).normal(0, 12, SHAPE)
     raw = 190 - 110 * gaussian_filter(membrane.astype(float), (0.3, 1, 1)) + noise
-    place = {"voxel_size": VOXEL_SIZE, "offset": OFFSET, "chunks": (16, 64, 64)}
+    place: dict[str, Any] = {"voxel_size": VOXEL_SIZE, "offset": OFFSET, "chunks": (16, 64, 64)}
     volume = create_volume(run.volume, "raw", SHAPE, np.uint8, **place)
     volume.write(volume.box, np.clip(raw, 0, 255).astype(np.uint8))
 

@@ -73,7 +73,8 @@ def smooth_paths(
     index, weights = spline_weights(positions / pitch)
     points = np.arange(index.min(), index.max() + 4)
     values = hashing.symmetric(seed, stream, *paths, points[:, None])
-    return sum(weights[k][:, None] * values[index - points[0] + k] for k in range(4))
+    result: np.ndarray = sum(weights[k][:, None] * values[index - points[0] + k] for k in range(4))
+    return result
 
 
 def _interpolate(values: np.ndarray, axis: int, index: np.ndarray, weights: np.ndarray) -> np.ndarray:

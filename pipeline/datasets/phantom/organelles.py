@@ -56,7 +56,7 @@ class Organelles:
         """
         radius = self._mitochondrion_radius(z, cells.centres)
         section = np.arange(len(z))[:, None, None]
-        depth = radius[section, cells.nearest]
+        depth: np.ndarray = radius[section, cells.nearest]
         depth -= np.sqrt(np.maximum(cells.distance_to_centre, 0))
         return depth
 
@@ -103,7 +103,8 @@ class Organelles:
         away_y *= away_y
         away_x *= away_x
         away_y += away_x
-        return radius.astype(np.float32)[at] - np.sqrt(away_y)
+        result: np.ndarray = radius.astype(np.float32)[at] - np.sqrt(away_y)
+        return result
 
 
 def _between(limits: tuple[float, float], share: np.ndarray) -> np.ndarray:

@@ -62,7 +62,7 @@ class Phantom:
         Returns:
             As `compute`.
         """
-        result = {"raw": np.empty(box.shape, np.uint8), "labels": np.empty(box.shape, np.uint64)}
+        result: dict[str, np.ndarray] = {"raw": np.empty(box.shape, np.uint8), "labels": np.empty(box.shape, np.uint64)}
         for piece in box.split(self.source.block_shape):
             inside = piece.relative_to(box).slices
             for dataset, data in self.compute(piece).items():
@@ -101,7 +101,8 @@ class Phantom:
         first_column, end_column = self._neurites.lattice_range(0, width)
         row, column = cells.centres.rows - first_row, cells.centres.columns - first_column
         ids = (1 + row * (end_column - first_column) + column).astype(np.uint64)
-        return ids[cells.nearest]
+        result: np.ndarray = ids[cells.nearest]
+        return result
 
     def _image(self, box: Box, positions: tuple[np.ndarray, np.ndarray, np.ndarray], cells: Cells) -> np.ndarray:
         image = self._tissue(box, positions, cells)
@@ -126,7 +127,7 @@ class Phantom:
         centres = cells.centres
         own = CYTOPLASM + CYTOPLASM_SPREAD * hashing.symmetric(seed, _CYTOPLASM, centres.rows, centres.columns)
         texture = smooth_noise(seed, _TEXTURE, positions, TEXTURE_PITCH)
-        image = own.astype(np.float32)[cells.nearest]
+        image: np.ndarray = own.astype(np.float32)[cells.nearest]
         image += np.float32(TEXTURE) * texture
         image += np.float32(ILLUMINATION) * smooth_noise(seed, _ILLUMINATION, positions, (120.0, 1500.0, 1500.0))
 
@@ -185,7 +186,8 @@ class PhantomOpener:
 def _step(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """A smooth step from 0 below `low` to 1 above `high`."""
     t = np.clip((values - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
-    return t * t * (3 - 2 * t)
+    result: np.ndarray = t * t * (3 - 2 * t)
+    return result
 
 
 def _blend(image: np.ndarray, share: np.ndarray, colour: np.ndarray) -> None:

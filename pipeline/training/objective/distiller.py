@@ -146,9 +146,10 @@ class Distiller(nn.Module):
         placed = [view.placed(c, self.common) for view, c in zip((*self._student, *self._teacher), chosen, strict=True)]
         if self.images:
             placed = [_layer_sections(features) for features in placed]
-        return self.losses(
+        result: tuple[torch.Tensor, dict[str, torch.Tensor]] = self.losses(
             embedded, taught, labels, student_layers=placed[0], teacher_layers=placed[1], weight_scale=scale
         )
+        return result
 
     def _label_free(
         self, embedded: EmbeddedPatch, taught: EmbeddedPatch, layers: tuple[Layers, Layers], part: Part

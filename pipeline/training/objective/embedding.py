@@ -15,7 +15,7 @@ from ...volumes import Box
 
 
 def embed(network: EmbeddingNetwork, raw: torch.Tensor, autocast: torch.dtype | None) -> torch.Tensor:
-    """Embed every voxel.
+    """Embed every voxel that the network can embed of a patch.
 
     Args:
         network: for images or volumes.

@@ -64,7 +64,7 @@ def read_paraphrasers(path: Path) -> dict[str, Any]:
 
 
 def load_paraphrasers(path: Path, channels: Channels, dimensions: int, student: Mapping[str, str]) -> nn.ModuleDict:
-    """Trained paraphrasers, frozen.
+    """Load trained paraphrasers and freeze them.
 
     Args:
         path: the file.

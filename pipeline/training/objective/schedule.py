@@ -33,4 +33,5 @@ def _decay(schedule: ScheduleConfig, iteration: int) -> float:
         return 1.0
     if schedule.schedule == "cosine":
         return FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * progress)) / 2
-    return FINAL_SHARE + (1 - FINAL_SHARE) * (1 - progress) ** 0.9
+    result: float = FINAL_SHARE + (1 - FINAL_SHARE) * (1 - progress) ** 0.9
+    return result

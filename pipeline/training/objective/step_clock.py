@@ -1,4 +1,4 @@
-"""Where the time of training steps goes: measured in passing, so that no step waits for its own measurement."""
+"""Time of training steps and of their parts, measured without making a step wait for its own measurement."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ GPU_EVERY = 20
 
 
 def untimed(name: str) -> AbstractContextManager[object]:
-    """A part whose time nobody wants to know."""
+    """A context for a part of a step that is not timed."""
     return nullcontext()
 
 
 @dataclass(frozen=True)
 class Split:
-    """Mean seconds of a step.
+    """Where the time of a step goes, means over steps.
 
     Attributes:
         steps: that were measured.
@@ -108,7 +108,7 @@ class StepClock:
 
     @contextmanager
     def data(self) -> Iterator[None]:
-        """The wait for a batch."""
+        """Context in which a batch is waited for."""
         began = self._now()
         yield
         self._add(DATA, self._now() - began)

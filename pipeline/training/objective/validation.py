@@ -23,7 +23,7 @@ IMAGE_SCORES = ("panoptic_quality", "f1", "aggregated_jaccard", "dice")
 
 
 class ValidationStopped(Exception):
-    """Somebody asked to stop before the validation was done."""
+    """The validation was interrupted on request."""
 
 
 def validate(

@@ -48,7 +48,7 @@ class View:
 
 
 def find_tap(network: EmbeddingNetwork, name: str, where: str) -> Tap:
-    """A tapped layer.
+    """Find a tapped layer by name.
 
     Args:
         network: one that has it.

@@ -12,6 +12,7 @@ import gunpowder as gp
 import numpy as np
 from funlib.geometry import Coordinate, Roi
 from scipy import ndimage
+from typing_extensions import override
 
 from ...config import ElasticConfig
 from ...volumes import Box
@@ -24,9 +25,11 @@ class Deform(gp.BatchFilter):
     def __init__(self, config: ElasticConfig) -> None:
         self.config = config
 
+    @override
     def skip_node(self, request: gp.BatchRequest) -> bool:
         return bool(np.random.default_rng(request.random_seed).random() >= self.config.probability)
 
+    @override
     def prepare(self, request: gp.BatchRequest) -> gp.BatchRequest:
         total = request.get_total_roi()
         self.begin = Coordinate(total.begin)
@@ -44,6 +47,7 @@ class Deform(gp.BatchFilter):
         box = Box(roi.begin - self.begin, roi.end - self.begin)
         return self.sources[(slice(None), *box.slices)]
 
+    @override
     def process(self, batch: gp.Batch, request: gp.BatchRequest) -> gp.Batch:
         deformed = gp.Batch()
         for key, array in batch.arrays.items():
@@ -102,9 +106,11 @@ def _spline_basis(extent: int, spacing: int) -> np.ndarray:
 def _look_up(data: np.ndarray, positions: np.ndarray, interpolate: bool) -> np.ndarray:
     """The values of an array at positions (3, …) that lie inside it."""
     if interpolate:
-        return ndimage.map_coordinates(data, positions, order=1, mode="nearest")
+        interpolated: np.ndarray = ndimage.map_coordinates(data, positions, order=1, mode="nearest")
+        return interpolated
     indices = (
         np.clip(np.rint(axis).astype(np.int64), 0, extent - 1)
         for axis, extent in zip(positions, data.shape, strict=True)
     )
-    return data[tuple(indices)]
+    nearest: np.ndarray = data[tuple(indices)]
+    return nearest

@@ -12,6 +12,7 @@ import gunpowder as gp
 import numpy as np
 from funlib.geometry import Coordinate, Roi
 from scipy import ndimage
+from typing_extensions import override
 
 from ...config import AugmentConfig, Offset, TargetsConfig
 from ...errors import UserError
@@ -42,6 +43,7 @@ class RegionSource(gp.BatchProvider):
         self.cache = cache
         self.errors = errors
 
+    @override
     def setup(self) -> None:
         roi = Roi(self.region.box.begin, self.region.box.shape)
         self.provides(RAW, Spec(roi, VOXEL, interpolatable=True, dtype=np.float32))
@@ -49,6 +51,7 @@ class RegionSource(gp.BatchProvider):
             self.provides(LABELS, Spec(roi, VOXEL, interpolatable=False, dtype=np.uint64))
             self.provides(ANNOTATED, Spec(roi, VOXEL, interpolatable=False, dtype=np.uint8))
 
+    @override
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
         batch = gp.Batch()
         for key, spec in request.array_specs.items():
@@ -81,6 +84,7 @@ class RandomPlace(gp.RandomLocation):
         super().__init__()
         self.region = Roi(region.box.begin, region.box.shape)
 
+    @override
     def accepts(self, request: gp.BatchRequest) -> bool:
         return all(spec.roi.intersects(self.region) for spec in request.array_specs.values())
 
@@ -97,6 +101,7 @@ class RejectUnlabelled(gp.BatchFilter):
         self.minimum_share = minimum_share
         self.errors = errors
 
+    @override
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
         seeds = np.random.SeedSequence(request.random_seed).generate_state(self.attempts)
         for seed in seeds:
@@ -125,6 +130,7 @@ class ShiftSections(gp.BatchFilter):
         self.probability = probability
         self.largest = largest
 
+    @override
     def prepare(self, request: gp.BatchRequest) -> gp.BatchRequest:
         self.first = request.get_total_roi().begin[0]
         self.slips = self._draw(request)
@@ -143,6 +149,7 @@ class ShiftSections(gp.BatchFilter):
         steps[rng.random(sections) >= self.probability] = 0
         return np.clip(np.cumsum(steps, axis=0), -self.largest, self.largest)
 
+    @override
     def process(self, batch: gp.Batch, request: gp.BatchRequest) -> gp.Batch:
         shifted = gp.Batch()
         for key, array in batch.arrays.items():
@@ -163,15 +170,18 @@ class DegradeRaw(gp.BatchFilter):
     def __init__(self, config: AugmentConfig) -> None:
         self.config = config
 
+    @override
     def setup(self) -> None:
         self.enable_autoskip()
         self.updates(RAW, self.spec[RAW])
 
+    @override
     def prepare(self, request: gp.BatchRequest) -> gp.BatchRequest:
         dependencies = Request()
         dependencies[RAW] = request[RAW].copy()
         return dependencies
 
+    @override
     def process(self, batch: gp.Batch, request: gp.BatchRequest) -> None:
         rng = np.random.default_rng(request.random_seed)
         batch[RAW].data = degrade(np.ascontiguousarray(batch[RAW].data), self.config, rng)
@@ -216,6 +226,7 @@ class MakeTargets(gp.BatchFilter):
         self.config = config
         self.offsets: Sequence[Offset] = config.offsets
 
+    @override
     def setup(self) -> None:
         labels = self.spec[LABELS].copy()
         labels.dtype = np.int64
@@ -223,6 +234,7 @@ class MakeTargets(gp.BatchFilter):
         for key in (AFFINITIES, AFFINITY_MASK):
             self.provides(key, Spec(self.spec[LABELS].roi, VOXEL, interpolatable=False, dtype=np.uint8))
 
+    @override
     def prepare(self, request: gp.BatchRequest) -> gp.BatchRequest:
         margin = erosion_margin(self.config)
         labels = request[LABELS].copy()
@@ -235,6 +247,7 @@ class MakeTargets(gp.BatchFilter):
         dependencies[ANNOTATED] = annotated
         return dependencies
 
+    @override
     def process(self, batch: gp.Batch, request: gp.BatchRequest) -> gp.Batch:
         roi = request[LABELS].roi
         labels = erode_boundaries(

@@ -1,4 +1,4 @@
-"""How long a training waits for its batches, and how many processes would spare it that."""
+"""How long a training waits for its batches, and how many processes would prepare them in time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_WORKERS = 16
 
 
 class Supply:
-    """Watches the hand-over of batches.
+    """Measures how long a training waits for its batches.
 
     Args:
         now: seconds of the clock on the wall.
@@ -33,14 +33,14 @@ class Supply:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was seen: other workers prepare the batches from now on."""
+        """Begin anew, after the number of workers has changed."""
         self._waits.clear()
         self._steps.clear()
         self._unsettled = SETTLING
         self._last: float | None = None
 
     def handed_over(self, asked: float, was_ready: bool) -> None:
-        """A batch has just been handed over.
+        """Note that a batch has just been handed over.
 
         Args:
             asked: when it was asked for, by the same clock.
@@ -65,7 +65,8 @@ class Supply:
     @property
     def _step(self) -> float:
         """Seconds between two batches without waiting. Validations and checkpoints lie between some; the median leaves
-        them out."""
+        them out.
+        """
         return statistics.median(self._steps)
 
     def enough(self, workers: int) -> int:

@@ -1,4 +1,4 @@
-"""What a training tells: TensorBoard, `curves.jsonl` for the report, and a progress bar."""
+"""Logs of a training: TensorBoard, `curves.jsonl` for the report, and a progress bar."""
 
 from __future__ import annotations
 

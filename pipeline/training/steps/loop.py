@@ -97,7 +97,7 @@ class Loop:
     stop: threading.Event
 
     def run(self) -> Path:
-        """Take all remaining steps."""
+        """Take all remaining steps; the newest checkpoint."""
         schedule = self.training.section.training
         source = LoaderSource(self.loader, self.step.clock)
         request = whole_batch_request(self.sampling)
@@ -149,7 +149,7 @@ class Loop:
             self._draw()
 
     def _look_at_the_clock(self, iteration: int) -> None:
-        """Log where the time goes, and say once if too much of it goes into waiting for data."""
+        """Log where the time goes, and warn once if too much of it goes into waiting for data."""
         self.recent = self.step.clock.recent()
         if self.recent is not None:
             self.log.split(iteration, self.recent)

@@ -30,7 +30,8 @@ def sample_picture(raw: np.ndarray, targets: np.ndarray, affinities: np.ndarray,
     ]
     gap = np.ones((grey.shape[0], GAP, 3))
     strip = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
-    return np.rint(np.clip(strip, 0, 1) * 255).astype(np.uint8)
+    result: np.ndarray = np.rint(np.clip(strip, 0, 1) * 255).astype(np.uint8)
+    return result
 
 
 def principal_colours(embedding: np.ndarray) -> np.ndarray:

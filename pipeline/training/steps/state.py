@@ -86,12 +86,12 @@ class StoredTraining:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What decided the weights."""
+        """Settings that decided the weights, see `training_settings`."""
         return dict(self.document["training"]["settings"])
 
     @property
     def progress(self) -> dict[str, Any]:
-        """What the loop wanted to remember."""
+        """The loop's own values, see `TrainingProgress`."""
         return dict(self.document["training"]["progress"])
 
     def restore(self, step: TrainStep) -> None:

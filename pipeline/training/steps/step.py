@@ -10,6 +10,7 @@ import torch
 from funlib.geometry import Roi
 from gunpowder.nodes.generic_train import GenericTrain
 from torch import nn
+from typing_extensions import override
 
 from ...config import ScheduleConfig
 from ...networks import EmbeddingNetwork
@@ -30,10 +31,12 @@ class LoaderSource(gp.BatchProvider):
         self.clock = clock
         self.errors: list[Exception] = []
 
+    @override
     def setup(self) -> None:
         for key, spec in whole_batch_request(self.loader.sampling).items():
             self.provides(key, gp.ArraySpec(spec.roi, VOXEL))
 
+    @override
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
         try:
             with self.clock.data():
@@ -49,7 +52,7 @@ class LoaderSource(gp.BatchProvider):
 
 @dataclass
 class StepResult:
-    """What the last step did.
+    """Losses and pictures of the last step.
 
     Attributes:
         terms: value of every loss term, their weighted sum as `loss`, and the gradient's norm and the learning rate.
@@ -138,7 +141,7 @@ class TrainStep(GenericTrain):
 
 
 def whole_batch_request(sampling: Sampling) -> gp.BatchRequest:
-    """The request for one training step. Its seed is fixed: randomness is the loader's affair."""
+    """The request for one training step. Its seed is fixed, since the loader has drawn all that is random."""
     request = gp.BatchRequest(random_seed=0)
     for name, key in BATCH_KEYS.items():
         if name == "raw":

@@ -56,7 +56,7 @@ class Training:
 
     @property
     def distillation(self) -> DistillationConfig | None:
-        """What is distilled, if anything."""
+        """The student's distillation settings; None for a teacher, or a student that learns alone."""
         return self.run.config.student.distillation if self.role == "student" else None
 
     @property
@@ -71,12 +71,12 @@ class Training:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where it trains."""
+        """The device that the network trains on."""
         return choose_device(self.section.training.device, f"{self.role}.training.device")
 
     @cached_property
     def autocast(self) -> torch.dtype | None:
-        """Reduced precision, or None."""
+        """Reduced precision of the networks, or None for float32."""
         return choose_autocast(self.section.training.autocast, self.device)
 
     @property

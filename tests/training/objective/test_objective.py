@@ -66,9 +66,9 @@ def test_one_section_networks_compare_images_one_by_one_too() -> None:
     """A section U-Net of one section sees images, though it takes volumes."""
     torch.manual_seed(0)
     part = Box.of_shape(Coordinate(SHAPE))
-    views = [View(build_network("section_unet", sections=1, widths=(4, width)), part) for width in (4, 8)]
+    student, teacher = (View(build_network("section_unet", sections=1, widths=(4, width)), part) for width in (4, 8))
     config = DistillationConfig(inter_edge_weight=1, inter_affinity_weight=1, layers=("decoder_0",))
-    distiller = Distiller(config, IN_PLANE, *views, None, seed=0, images=True).eval()
+    distiller = Distiller(config, IN_PLANE, student, teacher, None, seed=0, images=True).eval()
     raw = torch.randn((2, 1, *SHAPE), generator=torch.Generator().manual_seed(1))
     repeated = torch.ones((2, *SHAPE), dtype=torch.int64)
     expected = terms_of(distiller, raw, repeated * torch.arange(1, 4)[:, None, None])

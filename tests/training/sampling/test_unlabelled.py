@@ -12,7 +12,7 @@ from funlib.geometry import Coordinate
 from training_state import assert_same_state, curves
 
 from pipeline.checkpoints import latest_checkpoint
-from pipeline.config import DistillationConfig, TargetsConfig, UnlabelledConfig, parse_config
+from pipeline.config import Config, DistillationConfig, TargetsConfig, UnlabelledConfig, parse_config
 from pipeline.errors import UserError
 from pipeline.networks import build_network
 from pipeline.run import Run
@@ -72,7 +72,7 @@ def test_unlabelled_regions_leave_the_labelled_samples_and_the_teacher_as_they_w
     assert train_teacher(run) == teacher  # finished already, and not refused for another config
 
 
-def without_unlabelled(run: Run):  # type: ignore[no-untyped-def]
+def without_unlabelled(run: Run) -> Config:
     volumes = run.config.volumes.model_copy(update={"unlabelled": ()})
     return run.config.model_copy(update={"volumes": volumes})
 
@@ -102,10 +102,10 @@ def test_unlabelled_raw_reaches_the_distillation_terms_only() -> None:
     """The gradient of the supervised loss is exactly zero there, and that of a term of distillation is not."""
     shape, targets = (3, 16, 16), TargetsConfig(offsets=((-1, 0, 0), (0, -1, 0), (0, 0, -1)))
     torch.manual_seed(0)
-    views = [
+    student, teacher = (
         View(build_network("section_unet", sections=1, widths=(4, 8)), Box.of_shape(Coordinate(shape)))
         for _ in range(2)
-    ]
+    )
     batch = {
         "raw": torch.rand(2, 1, *shape),
         "labels": torch.randint(0, 3, (2, *shape)),
@@ -117,7 +117,7 @@ def test_unlabelled_raw_reaches_the_distillation_terms_only() -> None:
     for background in (None, 1.0):
         named = targets.model_copy(update={"background_weight": background})
         for config, reached in ((None, False), (DistillationConfig(node_weight=0.1), True)):
-            distiller = None if config is None else Distiller(config, targets.offsets, *views, None, seed=0)
+            distiller = None if config is None else Distiller(config, targets.offsets, student, teacher, None, seed=0)
             embedding = torch.randn(2, 16, *shape, requires_grad=True)
             total, terms = Objective(named, 0.0, distiller)(embedding, {}, batch, 0)
             total.backward()
@@ -127,7 +127,7 @@ def test_unlabelled_raw_reaches_the_distillation_terms_only() -> None:
             alone = Objective(named, 0.0)(embedding[:1], {}, one, 0)[1]["supervised"]
             assert float(terms["supervised"]) == pytest.approx(float(alone))
             if config is not None:
-                nodes = Distiller(config, targets.offsets, *views, None, seed=0)
+                nodes = Distiller(config, targets.offsets, student, teacher, None, seed=0)
                 expected = Objective(named, 0.0, nodes)(embedding[:1], {}, one, 0)[1]["node"]
                 assert float(terms["node"]) == pytest.approx(float(expected), rel=1e-4)
 
