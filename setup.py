@@ -1,12 +1,24 @@
 """Packaging of emdistill: everything that is imported is declared here."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 version = re.search(r'__version__ = "([^"]+)"', (here / "pipeline" / "__init__.py").read_text()).group(1)
+
+
+class BuildWithConfigs(build_py):
+    """Puts configs/ into the package, so that `emdistill init` has them without the repository."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(here / "configs", Path(self.build_lib) / "pipeline" / "configs", dirs_exist_ok=True)
+
 
 setup(
     name="emdistill",
@@ -17,7 +29,9 @@ setup(
     license="MIT",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["pipeline", "pipeline.*"]),
-    package_data={"pipeline": ["viewer/templates/*.html", "engine/status/templates/*.html"]},
+    package_data={"pipeline": ["py.typed", "viewer/templates/*.html", "engine/status/templates/*.html"]},
+    cmdclass={"build_py": BuildWithConfigs},
+    entry_points={"console_scripts": ["emdistill = pipeline.commands.console:main"]},
     install_requires=[
         "torch==2.13.0",
         "gunpowder==1.4.4",  # requires zarr<3 and funlib.persistence<=0.6

@@ -1,4 +1,4 @@
-"""What every workflow script shares: arguments, logging, and how errors become exit statuses."""
+"""What every step shares, script or console command: arguments, logging, and how errors become exit statuses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from .command_names import A_SCRIPT, note_what_the_user_typed
 from .config import load_config
 from .errors import UserError
 from .run import Run
@@ -31,12 +32,22 @@ def run_script(
     Any other exception is a bug and keeps its traceback.
     """
     options = parse_arguments(description, add_arguments, arguments)
-    start_logging(options.debug)
+    exit_after(lambda: work(Run(load_config(options.config, options.set)), options), options.debug)
+
+
+def exit_after(work: Callable[[], int | None], debug: bool = False) -> NoReturn:
+    """Run `work`, which needs no config, and exit as `run_script` does.
+
+    Args:
+        work: gives the exit status; None for 0.
+        debug: log more, and keep the tracebacks of users' errors.
+    """
+    note_what_the_user_typed(A_SCRIPT)  # unless the console command was
+    start_logging(debug)
     try:
-        run = Run(load_config(options.config, options.set))
-        status = work(run, options)
+        status = work()
     except UserError as error:
-        if options.debug:
+        if debug:
             raise
         exit_with(error)
     except KeyboardInterrupt:
@@ -50,7 +61,7 @@ def parse_arguments(
     add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
     arguments: Sequence[str] | None = None,
 ) -> argparse.Namespace:
-    """The arguments common to all workflow scripts, plus those that `add_arguments` declares."""
+    """The arguments common to all steps, plus those that `add_arguments` declares."""
     replace_what_cannot_be_printed()
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("config", nargs="?", default="config.json", help="config file (default: ./config.json)")

@@ -1,23 +1,6 @@
 """Train the paraphraser that graph flow needs; the teacher is trained first if it is missing. Run again to continue."""
 
-from __future__ import annotations
-
-import argparse
-import logging
-
-from pipeline.cli import run_script
-from pipeline.datasets import ensure_imported
-from pipeline.run import Run
-from pipeline.training import describe_paraphraser, train_paraphraser
-
-
-def main(run: Run, options: argparse.Namespace) -> None:
-    if options.dry_run:
-        logging.getLogger("emdistill").info(describe_paraphraser(run))
-        return
-    ensure_imported(run)
-    train_paraphraser(run)
-
+from pipeline.commands.train_paraphraser import main
 
 if __name__ == "__main__":
-    run_script(str(__doc__), main)
+    main()

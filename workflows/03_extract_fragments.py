@@ -1,9 +1,6 @@
 """Over-segment the affinities block by block into fragments."""
 
-from __future__ import annotations
-
-from pipeline.engine.script import blockwise_script
-from pipeline.stages.by_script import fragment_stages
+from pipeline.commands.extract_fragments import main
 
 if __name__ == "__main__":
-    blockwise_script(str(__doc__), fragment_stages)
+    main()

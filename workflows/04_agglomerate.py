@@ -1,9 +1,6 @@
 """Build the region adjacency graph of the fragments and score its edges."""
 
-from __future__ import annotations
-
-from pipeline.engine.script import blockwise_script
-from pipeline.stages.by_script import agglomeration_stages
+from pipeline.commands.agglomerate import main
 
 if __name__ == "__main__":
-    blockwise_script(str(__doc__), agglomeration_stages)
+    main()

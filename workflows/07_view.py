@@ -1,48 +1,6 @@
 """Look at the run in neuroglancer, or write its report anew (--report)."""
 
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-
-from pipeline.cli import run_script
-from pipeline.run import Run
-from pipeline.viewer import existing_layers, open_viewer, overview_picture, serving_until_interrupted, write_report
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this script; address and port are view.host and view.port of the config."""
-    parser.add_argument("--report", action="store_true", help="write report.html anew and stop")
-    parser.add_argument(
-        "--position", type=position, metavar="Z,Y,X", help="look here first (nanometres, as error messages give it)"
-    )
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="write raw | affinities | segmentation and stop")
-
-
-def position(text: str) -> list[float]:
-    """Three numbers with commas between them."""
-    values = [float(part) for part in text.split(",")]
-    if len(values) != 3:
-        raise argparse.ArgumentTypeError("expected three numbers: z,y,x")
-    return values
-
-
-def work(run: Run, options: argparse.Namespace) -> int:
-    """Serve until Ctrl-C, unless only a file is wanted."""
-    layers = [layer.name for layer in existing_layers(run)]
-    if options.dry_run:
-        print(f"would show {', '.join(layers)} of {run.volume}")
-    elif options.report or options.picture:
-        if options.report:
-            print(write_report(run))
-        if options.picture:
-            print(overview_picture(run, options.picture))
-    else:
-        viewer = open_viewer(run, options.position)
-        with serving_until_interrupted():
-            print(f"{', '.join(layers)}: open {viewer} in a browser; Ctrl-C ends", flush=True)
-    return 0
-
+from pipeline.commands.view import main
 
 if __name__ == "__main__":
-    run_script(__doc__, work, add_arguments=add_arguments)
+    main()

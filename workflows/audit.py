@@ -1,58 +1,6 @@
 """Check everything that the block-wise stages wrote: chunks against checksums, graph against fragments."""
 
-from __future__ import annotations
-
-import argparse
-from collections.abc import Sequence
-
-from pipeline.cli import run_script
-from pipeline.engine.audit.arrays import Damage, StageFindings
-from pipeline.engine.audit.requeue import blocks_to_redo, requeue
-from pipeline.engine.blocks.stage import DriverStep
-from pipeline.engine.tracking.driver_lock import only_driver
-from pipeline.run import Run
-from pipeline.stages.auditing import audit
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of this script."""
-    parser.add_argument(
-        "--requeue",
-        action="store_true",
-        help="un-mark what is damaged and what was made from it, so that the normal command makes exactly that again",
-    )
-
-
-def print_table(findings: Sequence[StageFindings]) -> None:
-    """One line per stage, one column per kind of damage."""
-    columns = list(Damage)
-    width = max(len("stage"), *(len(found.stage.name) for found in findings))
-    print(f"{'stage':<{width}}  {'done':>9}  " + "  ".join(damage.value for damage in columns))
-    for found in findings:
-        counts = (f"{found.count(damage):>{len(damage.value)}}" for damage in columns)
-        print(f"{found.stage.name:<{width}}  {found.done:>9}  " + "  ".join(counts) + f"  {found.unsound}".rstrip())
-
-
-def work(run: Run, options: argparse.Namespace) -> int:
-    """Exit status 1 if something is wrong."""
-    with only_driver(run):
-        findings = audit(run)
-        print_table(findings)
-        damaged = sum(int(found.blocks().sum()) for found in findings)
-        steps = [found.unsound for found in findings if found.unsound]
-        if not damaged and not steps:
-            print(f"all {sum(found.done for found in findings)} blocks are sound")
-            return 0
-        wrong = ", ".join([f"{damaged} blocks are damaged", *steps])
-        take_back = options.requeue and not options.dry_run
-        redo = requeue(findings) if take_back else blocks_to_redo(findings)
-    steps_redone = {found.stage.name for found in findings if isinstance(found.stage, DriverStep)}
-    parts = ", ".join(
-        name if name in steps_redone else f"{int(blocks.sum())} blocks of {name}" for name, blocks in redo.items()
-    )
-    print(f"{wrong}; {'the normal command makes again' if take_back else '--requeue would have made again'}: {parts}")
-    return 1
-
+from pipeline.commands.audit import main
 
 if __name__ == "__main__":
-    run_script(str(__doc__), work, add_arguments=add_arguments)
+    main()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..command_names import command_line
 from ..errors import UserError
 from ..run import Run, read_json, update_summary
 from ..units import duration, memory_size, short_number
@@ -66,7 +67,7 @@ def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
 
 def log_next_command(stage: Stage) -> None:
     """Say what to type after a stage."""
-    logger.info("next: python workflows/%s %s", stage.next_script, stage.run.directory / "config.json")
+    logger.info("next: %s", command_line(stage.next_script, stage.run.directory / "config.json"))
 
 
 def _log(outcome: Outcome) -> None:
@@ -111,7 +112,7 @@ def describe_failure(task: BlockTask, failure: BlockFailure) -> str:
             f"{task.name}: block {failure.block} at {_vector(roi.begin)} to {_vector(roi.end)} nm "
             f"(voxels {_vector(box.begin)} to {_vector(box.end)} of the region): {failure.error}",
             *(f"    {line}" for line in failure.trace.splitlines()),
-            f"    look: python workflows/07_view.py {config} --position {position}",
+            f"    look: {command_line('07_view.py', config, '--position', position)}",
         ]
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..command_names import name_of
 from ..engine.audit.arrays import Damage, StageFindings, audit_stages
 from ..engine.audit.presence import require_all_chunks
 from ..engine.blocks.stage import BlockTask, Stage
@@ -27,7 +28,7 @@ def audit(run: Run) -> list[StageFindings]:
     """
     stages = audited_stages(run)
     if not stages:
-        raise UserError("nothing is computed yet; run workflows/02_predict_blockwise.py first", str(run.volume))
+        raise UserError(f"nothing is computed yet; run {name_of(PredictTask.script)} first", str(run.volume))
     findings = audit_stages(stages)
     _check_graph(run, stages, findings)
     return list(findings.values())
@@ -54,7 +55,7 @@ def audited_stages(run: Run) -> list[Stage]:
     for stage in stages:
         progress = progress_of(stage)
         if progress is Progress.STALE:
-            raise UserError(f"{stage.name} is stale; run workflows/{stage.script} with --overwrite first")
+            raise UserError(f"{stage.name} is stale; run {name_of(stage.script)} with --overwrite first")
         if progress is not Progress.ABSENT:
             found.append(stage)
     return [*found, *written_segmentations(run)] if len(found) == len(stages) else found

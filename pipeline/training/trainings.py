@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from ..command_names import command_line
 from ..config import ParaphraserConfig
 from ..errors import UserError
 from ..networks import load_network
@@ -20,7 +21,8 @@ from .steps.state import StoredTraining, newest_training
 
 logger = logging.getLogger(__name__)
 
-NEXT = {"teacher": "workflows/01_distill.py", "student": "workflows/02_predict_blockwise.py"}
+NEXT = {"teacher": "01_distill.py", "student": "02_predict_blockwise.py"}
+"""The script to run after the training of a network."""
 
 
 def train_teacher(run: Run) -> Path:
@@ -200,13 +202,12 @@ def _report(training: Training, path: Path, iterations: int, seconds: float, pro
     best = progress.best
     score = f", best validation {told(best)} at iteration {best['iteration']}" if best else ""
     logger.info(
-        "%s: wrote %s, %d iterations in %.0f s (%.2f per second)%s; next: python %s %s",
+        "%s: wrote %s, %d iterations in %.0f s (%.2f per second)%s; next: %s",
         training.role,
         path,
         iterations,
         seconds,
         iterations / seconds,
         score,
-        NEXT[training.role],
-        training.run.directory / "config.json",
+        command_line(NEXT[training.role], training.run.directory / "config.json"),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..command_names import name_of
 from ..errors import UserError
 from ..run import Run, read_summary, region_box
 from ..volumes import Box, Volume, open_volume, volume_exists
@@ -33,7 +34,7 @@ def existing_layers(run: Run) -> list[Layer]:
         UserError: there is no raw volume yet.
     """
     if not volume_exists(run.volume, "raw"):
-        raise UserError("there is no raw volume yet; run workflows/import_data.py first", str(run.volume))
+        raise UserError(f"there is no raw volume yet; run {name_of('import_data.py')} first", str(run.volume))
     candidates = [
         ("raw", "raw", "intensity"),
         ("affinities", "affinities", "affinities"),

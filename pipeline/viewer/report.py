@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 import torch
 
+from ..command_names import command_line
 from ..config import NetworkConfig, dump_config
 from ..errors import UserError
 from ..networks import build_network
@@ -108,6 +109,7 @@ def report_content(run: Run) -> dict[str, Any]:
     return {
         "title": run.directory.name,
         "directory": str(run.directory),
+        "view_command": command_line("07_view.py", run.directory / "config.json"),
         "volume": _volume_facts(run),
         "best": best,
         "tiles": _tiles(run, scores.get(best) if best else None),

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from ...command_names import command_line
 from ...errors import UserError
 from ..blocks.stage import VolumeTask
 from ..tracking.progress import Progress, progress_of
@@ -28,8 +29,8 @@ def require_all_chunks(task: VolumeTask) -> None:
     missing = np.argwhere(~present & ~task.empty)
     if len(missing):
         chunk = ".".join(str(index) for index in missing[0])
+        audit = command_line("audit.py", task.run.directory / "config.json", "--requeue")
         raise UserError(
-            f"{len(missing)} chunks are missing, the first is {chunk}; python workflows/audit.py "
-            f"{task.run.directory / 'config.json'} --requeue has them made again",
+            f"{len(missing)} chunks are missing, the first is {chunk}; {audit} has them made again",
             str(folder),
         )

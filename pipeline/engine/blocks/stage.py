@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 from funlib.geometry import Coordinate
 
+from ...command_names import command_line
 from ...config import config_hash
 from ...errors import UserError
 from ...run import Run
@@ -292,8 +293,8 @@ class VolumeTask(BlockTask):
 
     def open_complete(self) -> UpstreamVolume:
         """The array for a stage that comes later: every chunk must be there, except those of empty blocks."""
-        cure = f"python workflows/audit.py {self.run.directory / 'config.json'} --requeue has it made again"
-        return open_upstream(self.run.volume, self.dataset, self.empty_chunks, cure)
+        audit = command_line("audit.py", self.run.directory / "config.json", "--requeue")
+        return open_upstream(self.run.volume, self.dataset, self.empty_chunks, f"{audit} has it made again")
 
     def open_output(self) -> BlockOutput:
         """The array for writing blocks."""

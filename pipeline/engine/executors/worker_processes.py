@@ -24,6 +24,7 @@ import daisy.v2 as daisy
 from daisy import _daisy as daisy_core
 from daisy._progress import _TqdmObserver
 
+from ...command_names import what_the_user_typed
 from ...run import Run
 from ..blocks.process import LOG, WORKER, thread_variables
 from ..blocks.stage import BlockTask
@@ -189,6 +190,7 @@ def worker_environment(run: Run, worker: str, context: str, log: str) -> dict[st
         LOG: log,
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(search)),
         "PYTHONUNBUFFERED": "1",
+        **what_the_user_typed(),
         **thread_variables(run.config.cluster.threads_per_worker),
     }
 

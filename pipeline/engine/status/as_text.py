@@ -152,6 +152,6 @@ def _what_next(status: RunStatus, look: Look) -> Iterator[str]:
     for stage in words.results(status):
         yield f"segmentation: {stage.output}"
     if words.results(status):
-        yield f"look at it:   python workflows/07_view.py {status.config}"
+        yield f"look at it:   {words.view_command(status)}"
     if status.command:
         yield f"to go on:     {look.paint(status.command, BOLD)}"

@@ -6,6 +6,7 @@ import time as clock
 from collections import Counter
 from collections.abc import Sequence
 
+from ...command_names import command_line
 from ...units import duration, memory_size, short_number
 from .model import DriverStatus, Life, RunStatus, StageStatus, Standing, State, WorkerStatus
 
@@ -146,3 +147,8 @@ def headline(status: RunStatus) -> str:
 def results(status: RunStatus) -> list[StageStatus]:
     """The segmentations that are done."""
     return [stage for stage in status.stages if stage.stage == "segment" and stage.state is State.DONE]
+
+
+def view_command(status: RunStatus) -> str:
+    """What to type to look at them."""
+    return command_line("07_view.py", status.config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time as clock
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from ...command_names import command_line
 from ...errors import UserError
 from ...run import Run, read_summary
 from ..blocks.stage import Stage
@@ -116,5 +116,4 @@ def _command(stages: Sequence[StageStatus], driver: DriverStatus, config: Path) 
     if driver.life in (Life.WORKS, Life.UNKNOWN) or not unfinished:
         return ""
     first = unfinished[0]
-    overwrite = " --overwrite" if first.state is State.STALE else ""
-    return f"python workflows/{first.script} {shlex.quote(str(config))}{overwrite}"
+    return command_line(first.script, config, *(["--overwrite"] if first.state is State.STALE else []))

@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from ...command_names import name_of
 from ...errors import UserError
 from ...run import read_json, write_json
 from ..blocks.stage import BlockTask, Stage
@@ -149,12 +150,12 @@ def _check_foundations(stages: Sequence[Stage]) -> None:
                 continue
             progress = progress_of(upstream)
             if progress is Progress.STALE:
-                cure = f"run workflows/{upstream.script} with --overwrite first"
+                cure = f"run {name_of(upstream.script)} with --overwrite first"
                 raise UserError(f"{stage.name} needs {upstream.name}, which is stale ({why_stale(upstream)}); {cure}")
             if progress is not Progress.DONE:
                 state = "missing" if progress is Progress.ABSENT else "not complete"
                 raise UserError(
-                    f"{stage.name} needs {upstream.name}, which is {state}; run workflows/{upstream.script} first"
+                    f"{stage.name} needs {upstream.name}, which is {state}; run {name_of(upstream.script)} first"
                 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ...command_names import name_of
 from ...config import GraphFlowConfig
 from ...distillation import GraphFlowLoss
 from ...errors import UserError
@@ -33,9 +34,8 @@ class FlowTerms(nn.Module):
     def __init__(self, config: GraphFlowConfig, paraphrasers: nn.ModuleDict | None) -> None:
         super().__init__()
         if config.paraphraser is not None and paraphrasers is None:
-            raise UserError(
-                "there is no trained paraphraser; workflows/00b_train_paraphraser.py trains it", f"{WHERE}.paraphraser"
-            )
+            training = name_of("00b_train_paraphraser.py")
+            raise UserError(f"there is no trained paraphraser; {training} trains it", f"{WHERE}.paraphraser")
         self.layers = config.layers
         self.loss = GraphFlowLoss(config.patch, config.vertex_weight, config.edge_weight, config.variation)
         self.weights = self.loss.weights

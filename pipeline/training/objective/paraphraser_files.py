@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...command_names import name_of
 from ...distillation import Paraphraser
 from ...errors import UserError
 from ...run import Run, replaced_file
 
 WHERE = "student.distillation.graph_flow.paraphraser"
+TRAINING = "00b_train_paraphraser.py"
+"""The script that writes the file."""
 FORMAT = 1
 KEYS = {"format", "settings", "channels", "dimensions", "iteration", "model", "optimizer"}
 
@@ -58,9 +61,7 @@ def read_paraphrasers(path: Path) -> dict[str, Any]:
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(
-            "there is no such paraphraser; workflows/00b_train_paraphraser.py trains it", str(path)
-        ) from None
+        raise UserError(f"there is no such paraphraser; {name_of(TRAINING)} trains it", str(path)) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
         raise UserError("cannot be read as a paraphraser: damaged, or something else; delete it", str(path)) from None
     if not isinstance(document, dict) or document.keys() != KEYS or document["format"] != FORMAT:
@@ -94,7 +95,5 @@ def load_paraphrasers(path: Path, channels: Channels, dimensions: int, student: 
     paraphrasers = build_paraphrasers(channels, dimensions)
     paraphrasers.load_state_dict(document["model"])
     if not all(bool(paraphraser.trained) for paraphraser in paraphrasers.values()):
-        raise UserError(
-            f"the training of {path} is not finished; workflows/00b_train_paraphraser.py continues it", WHERE
-        )
+        raise UserError(f"the training of {path} is not finished; {name_of(TRAINING)} continues it", WHERE)
     return paraphrasers.requires_grad_(False).eval()

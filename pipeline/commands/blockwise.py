@@ -1,4 +1,4 @@
-"""What the scripts of the block-wise stages share: their options, and what these do."""
+"""What the commands of the block-wise stages share: their options, and what these do."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..cli import run_script
+from ..engine.blocks.stage import Stage
+from ..engine.chain import run_stages
+from ..engine.pilot import log_pilots
+from ..engine.plan import log_plan
 from ..run import Run
-from .blocks.stage import Stage
-from .chain import run_stages
-from .pilot import log_pilots
-from .plan import log_plan
 
 
-def blockwise_script(
+def run_blockwise(
     description: str,
     stages_of: Callable[[Run], Sequence[Stage]],
     prepare: Callable[[Run], object] = lambda run: None,
 ) -> NoReturn:
-    """A workflow script: run stages, or with `--dry-run` and `--pilot` say what that would take.
+    """Run stages, or with `--dry-run` and `--pilot` say what that would take; and exit.
 
     Args:
         description: for `--help`.

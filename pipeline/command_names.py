@@ -1,0 +1,101 @@
+"""The names of the steps: of the console command `emdistill <step>`, and of the scripts in workflows/ that do the same.
+
+Messages name the command that the user has. Who began with `emdistill` reads "emdistill fragments config.json", who
+began with a script reads "python workflows/03_extract_fragments.py config.json", in jobs and workers too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+SCRIPTS = {
+    "import": "import_data.py",
+    "train-teacher": "00_train_teacher.py",
+    "train-paraphraser": "00b_train_paraphraser.py",
+    "distill": "01_distill.py",
+    "predict": "02_predict_blockwise.py",
+    "fragments": "03_extract_fragments.py",
+    "agglomerate": "04_agglomerate.py",
+    "segment": "05_segment.py",
+    "evaluate": "06_evaluate.py",
+    "view": "07_view.py",
+    "run": "run_all.py",
+    "status": "status.py",
+    "audit": "audit.py",
+    "add-workers": "add_workers.py",
+}
+"""The script in workflows/ of every step, in the order of work."""
+
+COMMAND = "emdistill"
+"""The console command."""
+STARTED_WITH = "EMDISTILL_STARTED_WITH"
+"""The variable that tells this process and those that it starts what the user typed."""
+A_SCRIPT = "scripts"
+
+
+def module_of(step: str) -> str:
+    """The module of `pipeline.commands` that does a step: called like the script, without its number."""
+    return re.sub(r"^\d+b?_", "", Path(SCRIPTS[step]).stem)
+
+
+def step_called(name: str) -> str | None:
+    """The step of a name, of the number of a script (`02`), or of a script; None if there is none.
+
+    Args:
+        name: as a user types it.
+    """
+    for step, script in SCRIPTS.items():
+        stem = Path(script).stem
+        number = stem.partition("_")[0]
+        if name in (step, stem, script) or (name == number and number[0].isdigit()):
+            return step
+    return None
+
+
+def name_of(script: str) -> str:
+    """What the user calls a step, for messages: `workflows/05_segment.py` or `emdistill segment`.
+
+    Args:
+        script: of workflows/; one that is not ours keeps its name.
+    """
+    steps = {script: step for step, script in SCRIPTS.items()}
+    if _user_has_scripts() or script not in steps:
+        return f"workflows/{script}"
+    return f"{COMMAND} {steps[script]}"
+
+
+def command_line(script: str, *arguments: str | Path) -> str:
+    """What the user types for a step, for messages: quoted for a shell.
+
+    Args:
+        script: of workflows/.
+        arguments: of the script.
+    """
+    name = name_of(script)
+    words = [name if name.startswith(COMMAND) else f"python {name}"]
+    return " ".join([*words, *(shlex.quote(str(argument)) for argument in arguments)])
+
+
+def note_what_the_user_typed(what: str) -> None:
+    """Note whether this process was begun with the console command or with a script; the first note stays.
+
+    Args:
+        what: `COMMAND` or `A_SCRIPT`.
+    """
+    os.environ.setdefault(STARTED_WITH, what)
+
+
+def what_the_user_typed() -> dict[str, str]:
+    """That note as variables for a process that is to know it too, perhaps on another machine."""
+    return {STARTED_WITH: os.environ[STARTED_WITH]} if STARTED_WITH in os.environ else {}
+
+
+def _user_has_scripts() -> bool:
+    """Whether the user began with a script, or in Python beside a checkout of the repository."""
+    started_with = os.environ.get(STARTED_WITH)
+    if started_with is not None:
+        return started_with == A_SCRIPT
+    return (Path(__file__).parents[1] / "workflows" / SCRIPTS["run"]).exists()

@@ -1,0 +1,33 @@
+"""Import the sources of a run (files, the phantom, public data sets) into its containers."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import NoReturn
+
+from ..cli import run_script
+from ..datasets import describe_import, ensure_imported
+from ..run import Run
+
+logger = logging.getLogger("emdistill")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this step."""
+    parser.add_argument("--source", action="append", metavar="NAME", help="import only this source; repeatable")
+
+
+def work(run: Run, options: argparse.Namespace) -> int:
+    """Import what is missing, or say what would be imported."""
+    if options.dry_run:
+        for line in describe_import(run, options.source):
+            logger.info(line)
+        return 0
+    ensure_imported(run, options.source)
+    return 0
+
+
+def main() -> NoReturn:
+    """Read the command line, do the step, and exit."""
+    run_script(str(__doc__), work, add_arguments=add_arguments)

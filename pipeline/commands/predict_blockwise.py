@@ -1,0 +1,18 @@
+"""Predict affinities block by block with the student (or teacher); imports the volume first if it is not imported."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from ..datasets import ensure_imported
+from ..stages.by_script import prediction_stages
+from .blockwise import run_blockwise
+
+
+def main() -> NoReturn:
+    """Read the command line, do the step, and exit."""
+    run_blockwise(
+        str(__doc__),
+        prediction_stages,
+        prepare=lambda run: ensure_imported(run, [run.config.volumes.segment.source]),
+    )

@@ -1,0 +1,124 @@
+"""Everything: import, train the teacher, distil the student, predict, segment, score, report. Run again to continue."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..cli import run_script
+from ..command_names import command_line
+from ..datasets import describe_import, ensure_imported
+from ..engine.plan import log_plan
+from ..evaluation import evaluate
+from ..run import Run
+from ..stages.auditing import require_chunks
+from ..stages.by_script import agglomeration_stages, fragment_stages, prediction_stages, run_chain, segment
+from ..training import describe, train_student, train_teacher
+from ..viewer import write_report
+from ..volumes import volume_exists
+
+logger = logging.getLogger("emdistill")
+
+TRAIN_SHARE, VALIDATE_SHARE = [0.0, 0.65], [0.7, 1.0]
+
+
+class UseData(argparse.Action):
+    """`--data FILE` as overrides: train on the first sections of a labelled file, validate on the last, segment all."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        volumes = {
+            "sources": {"data": {"kind": "file", "path": str(Path(str(values)).expanduser().resolve())}},
+            "train": [{"source": "data", "z_share": TRAIN_SHARE}],
+            "validate": {"source": "data", "z_share": VALIDATE_SHARE},
+            "segment": {"source": "data"},
+        }
+        namespace.set = [*namespace.set, f"volumes={json.dumps(volumes)}"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this step."""
+    parser.add_argument("--overwrite", action="store_true", help="redo blocks made with other settings or inputs")
+    parser.add_argument(
+        "--data", action=UseData, metavar="FILE", help="use this labelled volume instead of the config's"
+    )
+
+
+def plan(run: Run) -> None:
+    """Say what would be done, as far as it can be known now."""
+    for line in describe_import(run):
+        logger.info(line)
+    for role in networks_to_train(run):
+        logger.info(describe(run, role))
+    role = run.config.predict.network
+    trained = run.config.predict.checkpoint or any(run.network_directory(role).glob("checkpoint_*.pt"))
+    if trained and volume_exists(run.volume, "raw"):
+        log_plan(run, [*prediction_stages(run), *fragment_stages(run), *agglomeration_stages(run)])
+    else:
+        logger.info("the blocks can be planned once the volume is imported and the %s is trained", role)
+
+
+def networks_to_train(run: Run) -> list[str]:
+    """The networks that prediction needs trained, in order; none if a checkpoint is given."""
+    config = run.config
+    if config.predict.checkpoint is not None or not config.volumes.train:
+        return []
+    if config.predict.network == "teacher":
+        return ["teacher"]
+    return ["student"] if config.student.distillation is None else ["teacher", "student"]
+
+
+def train(run: Run) -> None:
+    """Train what is missing; a student that is distilled sees to its teacher."""
+    roles = networks_to_train(run)
+    if roles:
+        (train_teacher if roles[-1] == "teacher" else train_student)(run)
+
+
+def score(run: Run) -> None:
+    """Score the segmentation if the volume is labelled."""
+    if not run.has_labels(run.config.volumes.segment.source):
+        print("the volume has no labels: no scores")
+        return
+    require_chunks(run)
+    best = evaluate(run)["best"]
+    objects = (
+        f"panoptic quality {best['panoptic_quality']:.3f}, F1 {best['f1']:.3f}, "
+        f"aggregated Jaccard {best['aggregated_jaccard']:.3f}, Dice {best['dice']:.3f}, "
+        if run.config.volumes.images
+        else ""
+    )
+    print(
+        f"scores on the validation region at threshold {best['threshold']:.2f}: {objects}VOI {best['voi_sum']:.3f} "
+        f"(split {best['voi_split']:.3f}, merge {best['voi_merge']:.3f}), "
+        f"adapted Rand error {best['adapted_rand_error']:.3f}"
+    )
+
+
+def work(run: Run, options: argparse.Namespace) -> int:
+    """Exit status 1 if some blocks failed."""
+    if options.dry_run:
+        plan(run)
+        return 0
+    ensure_imported(run)
+    train(run)
+    if not run_chain(run, options.overwrite) or not segment(run, options.overwrite):
+        return 1
+    score(run)
+    print(f"report: {write_report(run)}")
+    print(f"look at it: {command_line('07_view.py', run.directory / 'config.json')}")
+    return 0
+
+
+def main() -> NoReturn:
+    """Read the command line, do the step, and exit."""
+    run_script(str(__doc__), work, add_arguments=add_arguments)
