@@ -30,6 +30,7 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m pipeline.config docs > docs/CONFIG.md
+	$(BIN)/python -m pipeline.api_reference > docs/API.md
 
 $(STAMP): setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -6,18 +6,18 @@ import argparse
 import logging
 from typing import NoReturn
 
+from ..api import distill
 from ..cli import run_script
-from ..datasets import ensure_imported
 from ..run import Run
-from ..training import describe, train_student
+from ..training import describe
 
 
 def work(run: Run, options: argparse.Namespace) -> None:
+    """Train, or say what training would do."""
     if options.dry_run:
         logging.getLogger("emdistill").info(describe(run, "student"))
         return
-    ensure_imported(run)
-    train_student(run)
+    distill(run)
 
 
 def main() -> NoReturn:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, NoReturn
 
+from ..api import evaluate
 from ..cli import exit_after, parse_arguments, run_script
 from ..errors import UserError
-from ..evaluation import LabelRules, check_run, evaluate, open_pair, score_volumes, told
+from ..evaluation import LabelRules, check_run, open_pair, score_volumes, told
 from ..run import Run
-from ..stages.auditing import require_chunks
 
 COLUMNS = (
     "panoptic_quality",
@@ -42,7 +42,6 @@ def score_run(run: Run, options: argparse.Namespace) -> None:
     if options.dry_run:
         print(f"would score {check_run(run)}")
         return
-    require_chunks(run)
     results = evaluate(run)
     print_table("threshold", results["scores"])
     best = results["best"]

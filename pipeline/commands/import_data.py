@@ -6,8 +6,9 @@ import argparse
 import logging
 from typing import NoReturn
 
+from ..api import import_data
 from ..cli import run_script
-from ..datasets import describe_import, ensure_imported
+from ..datasets import describe_import
 from ..run import Run
 
 logger = logging.getLogger("emdistill")
@@ -24,7 +25,7 @@ def work(run: Run, options: argparse.Namespace) -> int:
         for line in describe_import(run, options.source):
             logger.info(line)
         return 0
-    ensure_imported(run, options.source)
+    import_data(run, options.source)
     return 0
 
 

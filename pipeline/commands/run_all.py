@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..api import evaluate, import_data, networks_to_train, segment, train_networks, write_report
 from ..cli import run_script
 from ..command_names import command_line
-from ..datasets import describe_import, ensure_imported
+from ..datasets import describe_import
 from ..engine.plan import log_plan
-from ..evaluation import evaluate
 from ..run import Run
-from ..stages.auditing import require_chunks
-from ..stages.by_script import agglomeration_stages, fragment_stages, prediction_stages, run_chain, segment
-from ..training import describe, train_student, train_teacher
-from ..viewer import write_report
+from ..stages.by_script import agglomeration_stages, fragment_stages, prediction_stages, run_chain
+from ..training import describe
 from ..volumes import volume_exists
 
 logger = logging.getLogger("emdistill")
@@ -67,29 +65,11 @@ def plan(run: Run) -> None:
         logger.info("the blocks can be planned once the volume is imported and the %s is trained", role)
 
 
-def networks_to_train(run: Run) -> list[str]:
-    """The networks that prediction needs trained, in order; none if a checkpoint is given."""
-    config = run.config
-    if config.predict.checkpoint is not None or not config.volumes.train:
-        return []
-    if config.predict.network == "teacher":
-        return ["teacher"]
-    return ["student"] if config.student.distillation is None else ["teacher", "student"]
-
-
-def train(run: Run) -> None:
-    """Train what is missing; a student that is distilled sees to its teacher."""
-    roles = networks_to_train(run)
-    if roles:
-        (train_teacher if roles[-1] == "teacher" else train_student)(run)
-
-
 def score(run: Run) -> None:
     """Score the segmentation if the volume is labelled."""
     if not run.has_labels(run.config.volumes.segment.source):
         print("the volume has no labels: no scores")
         return
-    require_chunks(run)
     best = evaluate(run)["best"]
     objects = (
         f"panoptic quality {best['panoptic_quality']:.3f}, F1 {best['f1']:.3f}, "
@@ -109,9 +89,9 @@ def work(run: Run, options: argparse.Namespace) -> int:
     if options.dry_run:
         plan(run)
         return 0
-    ensure_imported(run)
-    train(run)
-    if not run_chain(run, options.overwrite) or not segment(run, options.overwrite):
+    import_data(run)
+    train_networks(run)
+    if not run_chain(run, options.overwrite) or not segment(run, overwrite=options.overwrite):
         return 1
     score(run)
     print(f"report: {write_report(run)}")

@@ -6,17 +6,17 @@ import argparse
 import logging
 from typing import NoReturn
 
+from ..api import train_paraphraser
 from ..cli import run_script
-from ..datasets import ensure_imported
 from ..run import Run
-from ..training import describe_paraphraser, train_paraphraser
+from ..training import describe_paraphraser
 
 
 def work(run: Run, options: argparse.Namespace) -> None:
+    """Train, or say what training would do."""
     if options.dry_run:
         logging.getLogger("emdistill").info(describe_paraphraser(run))
         return
-    ensure_imported(run)
     train_paraphraser(run)
 
 

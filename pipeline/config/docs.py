@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin
@@ -13,15 +14,18 @@ from pydantic.fields import FieldInfo
 from .describe import bare, describe, field_annotation, key_of, sections_in, union_members
 from .root import Config
 
+WIDTH = 110
+"""Columns of everything but tables."""
+
 INTRODUCTION = """\
 # The config
 
-One JSON file describes a run. Every key, its type and its default, section by section; keys without a default are
-**required**. Unknown keys are errors, and values are never converted: `"2"` is no number. Vectors are in the order
-z, y, x. Any key can be overridden on the command line: `--set predict.block_size=[32,256,256]`.
+One JSON file describes a run. Every key, its type and its default, section by section; keys without a default
+are **required**. Unknown keys are errors, and values are never converted: `"2"` is no number. Vectors are in
+the order z, y, x. Any key can be overridden on the command line: `--set predict.block_size=[32,256,256]`.
 
-`python -m pipeline.config check config.json` says whether a file is valid, `python -m pipeline.config schema` prints
-the JSON Schema for editors. This page is generated: `make docs`.
+`python -m pipeline.config check config.json` says whether a file is valid, `python -m pipeline.config schema`
+prints the JSON Schema for editors. This page is generated: `make docs`.
 """
 
 
@@ -47,7 +51,7 @@ def config_reference() -> str:
     root, *others = chapters.values()
     parts = [INTRODUCTION, _table(root.section, "", chapters)]
     parts += [
-        f"## {c.title}\n\n{_text(c.section.__doc__)}\n\n{_table(c.section, c.paths[0], chapters)}" for c in others
+        f"## {c.title}\n\n{_filled(c.section.__doc__)}\n\n{_table(c.section, c.paths[0], chapters)}" for c in others
     ]
     return "\n".join(parts)
 
@@ -130,6 +134,14 @@ def _description(section: type[BaseModel], name: str) -> str:
         if description is not None and description.description:
             return str(description.description)
     return "Selects this variant."
+
+
+def _filled(docstring: str | None) -> str:
+    """A docstring in lines of `WIDTH`."""
+    paragraphs = _text(docstring).split("\n\n")
+    return "\n\n".join(
+        textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False) for text in paragraphs
+    )
 
 
 def _text(docstring: str | None) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from .mistakes import first_mistake
 from .root import Config
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Iterable[str] = ()) -> Config:
     """Load and validate a config.
 
     Args:
-        path: a JSON file.
-        overrides: `dotted.key=value` strings; values are parsed as JSON, and taken as text where they are not JSON.
+        config: a JSON file, or its content.
+        overrides: values by dotted key; or `dotted.key=value` strings, whose values are parsed as JSON, and taken as
+            text where they are not JSON.
 
     Returns:
         The validated config, with `run_directory` as an absolute path.
@@ -28,14 +30,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: the file is missing or no JSON, a key is unknown, a value has the wrong type or range.
     """
-    path = Path(path)
-    document = _read_json(path)
+    document, folder = _document_and_folder(config)
+    if isinstance(overrides, Mapping):
+        overrides = [f"{key}={_to_json(value)}" for key, value in overrides.items()]
     for override in overrides:
         apply_override(document, override)
-    config = parse_config(document)
-    base = path.resolve().parent if config.run_directory == "." else Path.cwd()
-    run_directory = (base / Path(config.run_directory).expanduser()).resolve()
-    return config.model_copy(update={"run_directory": str(run_directory)})
+    parsed = parse_config(document)
+    base = folder if parsed.run_directory == "." else Path.cwd()
+    run_directory = (base / Path(parsed.run_directory).expanduser()).resolve()
+    return parsed.model_copy(update={"run_directory": str(run_directory)})
 
 
 def parse_config(document: dict[str, Any]) -> Config:
@@ -101,6 +104,18 @@ def _list_index(node: list[Any], part: str, key: str) -> int:
     if not part.isdecimal() or int(part) >= len(node):
         raise UserError(f"{part!r} is no index of a list of {len(node)} values", key)
     return int(part)
+
+
+def _document_and_folder(config: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
+    """The content of a config, and the folder that `.` means in it."""
+    if isinstance(config, Mapping):
+        return json.loads(_to_json(config)), Path.cwd()
+    return _read_json(Path(config)), Path(config).resolve().parent
+
+
+def _to_json(value: Any) -> str:
+    """JSON of a value from Python; paths are text."""
+    return json.dumps(dict(value) if isinstance(value, Mapping) else value, default=os.fspath)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

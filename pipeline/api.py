@@ -1,0 +1,268 @@
+"""The steps as Python functions, each of which does what its script in workflows/ does.
+
+A function imports what it needs when it is called: only training imports gunpowder, only viewing imports neuroglancer.
+Messages go to the loggers `pipeline` and `emdistill`; `logging.basicConfig(level=logging.INFO)` shows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .config import load_config
+from .run import Run
+
+
+def open_run(config: str | Path | Mapping[str, Any], *, set: Mapping[str, Any] | Iterable[str] = ()) -> Run:
+    """Open a run: the config, and the directory in which everything lies. Nothing is written yet.
+
+    Args:
+        config: path of a config file, or its content as a dictionary. A relative `run_directory` counts from the
+            current directory; `"."` in a file means the folder of that file.
+        set: values to change, by dotted key: `{"cluster.workers": 8}`, or as on the command line
+            `["cluster.workers=8"]`.
+
+    Raises:
+        UserError: the file is missing or no JSON, a key is unknown, a value has the wrong type or range.
+    """
+    return Run(load_config(config, set))
+
+
+def import_data(run: Run, sources: Sequence[str] | None = None) -> None:
+    """Import the sources of a run (files, the phantom, public data sets); those that are there are left alone.
+
+    Args:
+        run: the run.
+        sources: names of sources in `volumes.sources`; None for all that the run uses.
+
+    Raises:
+        UserError: a source cannot be read, or does not fit the config.
+    """
+    from .datasets import ensure_imported
+
+    ensure_imported(run, sources)
+
+
+def train_teacher(run: Run) -> Path:
+    """Train the teacher, or continue its training; a finished one is left alone. Imports the data first.
+
+    Returns:
+        The teacher's checkpoint.
+
+    Raises:
+        UserError: the config, the data or the environment does not allow it.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint has been written.
+    """
+    from . import training
+
+    import_data(run)
+    return training.train_teacher(run)
+
+
+def train_paraphraser(run: Run) -> Path:
+    """Train the paraphraser that graph flow needs, or continue; the teacher is trained first if it is missing.
+
+    Returns:
+        The paraphraser's file.
+
+    Raises:
+        UserError: the config has no graph flow, or the config, the data or the environment does not allow it.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; what was learnt is saved.
+    """
+    from . import training
+
+    import_data(run)
+    return training.train_paraphraser(run)
+
+
+def distill(run: Run) -> Path:
+    """Train the student, distilled from the teacher, or continue; teacher and paraphraser come first if missing.
+
+    With `student.distillation` null the student learns from labels alone.
+
+    Returns:
+        The student's checkpoint.
+
+    Raises:
+        UserError: the config, the data or the environment does not allow it.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint has been written.
+    """
+    from . import training
+
+    import_data(run)
+    return training.train_student(run)
+
+
+def predict(run: Run, *, overwrite: bool = False) -> bool:
+    """Predict affinities block by block: `raw` to `affinities`. Imports the volume first if it is not imported.
+
+    Args:
+        run: the run.
+        overwrite: redo what was made with other settings or inputs, instead of refusing to mix.
+
+    Returns:
+        Whether every block is done; those that are not are tried again by the next call.
+
+    Raises:
+        UserError: no or a wrong checkpoint, a volume smaller than the network's context, or stale output.
+    """
+    from .stages import by_script
+
+    import_data(run, [run.config.volumes.segment.source])
+    return by_script.predict(run, overwrite)
+
+
+def extract_fragments(run: Run, *, overwrite: bool = False) -> bool:
+    """Over-segment block by block: `affinities` to `fragments`.
+
+    Args:
+        run: the run.
+        overwrite: redo what was made with other settings or inputs, instead of refusing to mix.
+
+    Returns:
+        Whether every block is done.
+
+    Raises:
+        UserError: an earlier step has not run, or stale output.
+    """
+    from .stages import by_script
+
+    return by_script.extract_fragments(run, overwrite)
+
+
+def agglomerate(run: Run, *, overwrite: bool = False) -> bool:
+    """Build the region adjacency graph of the fragments, and a merge score for each of its edges.
+
+    Args:
+        run: the run.
+        overwrite: redo what was made with other settings or inputs, instead of refusing to mix.
+
+    Returns:
+        Whether every block is done.
+
+    Raises:
+        UserError: an earlier step has not run, the graph's database cannot be reached, or stale output.
+    """
+    from .stages import by_script
+
+    return by_script.agglomerate(run, overwrite)
+
+
+def segment(run: Run, *, overwrite: bool = False) -> bool:
+    """Write lookup tables and segmentations at the thresholds of `segment.thresholds`; see `segmentations`.
+
+    Args:
+        run: the run.
+        overwrite: redo what was made with other settings or inputs, instead of refusing to mix.
+
+    Returns:
+        Whether every block is done.
+
+    Raises:
+        UserError: an earlier step has not run, or stale output.
+    """
+    from .stages import by_script
+
+    return by_script.segment(run, overwrite)
+
+
+def segmentations(run: Run) -> dict[float, Path]:
+    """The finished segmentations by threshold: paths of arrays, (z, y, x) uint64, 0 for what belongs to no object."""
+    from .engine.tracking.progress import Progress, progress_of
+    from .stages.segment import written_segmentations
+
+    done = [task for task in written_segmentations(run) if progress_of(task) is Progress.DONE]
+    return {task.threshold: run.volume / task.dataset for task in done}
+
+
+def evaluate(run: Run) -> dict[str, Any]:
+    """Score the segmentation at many thresholds against the labels of the volume; `summary.json` keeps the scores.
+
+    Returns:
+        `scores`: for each threshold, as text with two decimals, VOI and adapted Rand error; `best`: the best one, with
+        its `threshold`. Of separate images, also scores of objects.
+
+    Raises:
+        UserError: there are no labels where the volume was segmented, or an earlier step has not run.
+    """
+    from . import evaluation
+    from .stages.auditing import require_chunks
+
+    require_chunks(run)
+    return evaluation.evaluate(run)
+
+
+def write_report(run: Run) -> Path:
+    """Write `report.html`, one self-contained page with scores, curves, slices and timings.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: there is no raw volume yet, or the run directory cannot be written.
+    """
+    from . import viewer
+
+    return viewer.write_report(run)
+
+
+def view(run: Run, position: Sequence[float] | None = None) -> Any:
+    """Serve everything that the run has to neuroglancer, until this process ends.
+
+    Args:
+        run: the run.
+        position: what to look at first, z, y, x in nanometres; None for the middle.
+
+    Returns:
+        neuroglancer's viewer; `str(viewer)` is the address to open in a browser.
+
+    Raises:
+        UserError: there is no raw volume yet.
+    """
+    from . import viewer
+
+    return viewer.open_viewer(run, position)
+
+
+def run_all(run: Run, *, overwrite: bool = False) -> bool:
+    """Everything: import, train what is missing, predict, segment, score if there are labels, write the report.
+
+    Args:
+        run: the run.
+        overwrite: redo blocks that were made with other settings or inputs, instead of refusing to mix.
+
+    Returns:
+        Whether every block is done. If not, there are no scores and no report.
+
+    Raises:
+        UserError: the config, the data or the environment does not allow it.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the same call continues.
+    """
+    from .stages import by_script
+
+    import_data(run)
+    train_networks(run)
+    if not by_script.run_chain(run, overwrite) or not segment(run, overwrite=overwrite):
+        return False
+    if run.has_labels(run.config.volumes.segment.source):
+        evaluate(run)
+    write_report(run)
+    return True
+
+
+def networks_to_train(run: Run) -> list[str]:
+    """The networks that prediction needs trained, in order; none if a checkpoint is given."""
+    config = run.config
+    if config.predict.checkpoint is not None or not config.volumes.train:
+        return []
+    if config.predict.network == "teacher":
+        return ["teacher"]
+    return ["student"] if config.student.distillation is None else ["teacher", "student"]
+
+
+def train_networks(run: Run) -> None:
+    """Train what prediction needs and is missing; a student that is distilled sees to its teacher."""
+    roles = networks_to_train(run)
+    if roles:
+        (train_teacher if roles[-1] == "teacher" else distill)(run)
