@@ -1,4 +1,5 @@
 # Two commands matter: `make demo` and `make test`. Both build their own virtual environment on first use.
+# CONTRIBUTING.md says when the others are of use.
 
 # Python 3.11 is the tested version.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -12,7 +13,7 @@ SET ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow lint docs clean
+.PHONY: demo test slow lint format docs clean
 
 demo: $(STAMP)
 	$(BIN)/python workflows/run_all.py $(CONFIG) --set run_directory=$(RUN) $(if $(DATA),--data $(DATA)) $(foreach pair,$(SET),--set $(pair))
@@ -27,6 +28,12 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/python .ci/wrap_docs.py
 
 docs: $(STAMP)
 	$(BIN)/python -m pipeline.config docs > docs/CONFIG.md

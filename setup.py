@@ -75,6 +75,8 @@ setup(
             "pytest-timeout>=2.3",
             "ruff>=0.9",
             "mypy>=1.13",
+            "codespell>=2.4",
+            "setuptools>=70.1",  # a test builds a wheel
             "openvino==2026.4.1",
         ],
     },

@@ -133,7 +133,7 @@ def test_a_run_is_opened_from_a_file_or_from_a_dictionary(tmp_path: Path, monkey
 
 def test_mistakes_are_users_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'workers'"):
-        open_run(ROOT / "configs" / "demo.json", set={"cluster.wokers": 3})
+        open_run(ROOT / "configs" / "demo.json", set={"cluster.worker": 3})
     with pytest.raises(UserError, match="no such config file"):
         open_run(tmp_path / "nothing.json")
 
