@@ -28,7 +28,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/codespell
+	$(BIN)/python -m codespell_lib
 
 format: $(STAMP)
 	$(BIN)/ruff format .
