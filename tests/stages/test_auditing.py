@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import runpy
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from voronoi_run import assert_same, everything, make_run, store_affinities
 
+from pipeline.commands import audit as audit_command
 from pipeline.engine.audit.arrays import Damage, StageFindings
 from pipeline.engine.audit.requeue import blocks_to_redo, requeue
 from pipeline.engine.blocks.stage import BlockTask
@@ -25,7 +25,6 @@ from pipeline.stages.by_script import agglomerate, extract_fragments, segment
 from pipeline.stages.segment import SegmentTask, lut_path
 
 Rows = tuple[NodeTable, EdgeTable]
-WORKFLOWS = Path(__file__).parents[2] / "workflows"
 SECTIONS = {
     "fragments": {"context": [1, 6, 6], "seed_distance": 3, "boundary_threshold": 0.7},
     "segment": {"thresholds": [0.6]},
@@ -247,10 +246,9 @@ def test_the_script_prints_a_table_and_its_exit_status_tells(
     tmp_path: Path, finished: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = copy_of(finished, tmp_path)
-    script = runpy.run_path(str(WORKFLOWS / "audit.py"))
 
     def run_audit(requeue: bool = False, dry_run: bool = False) -> tuple[int, str]:
-        status = script["work"](run, argparse.Namespace(requeue=requeue, dry_run=dry_run))
+        status = audit_command.work(run, argparse.Namespace(requeue=requeue, dry_run=dry_run))
         return status, capsys.readouterr().out
 
     status, told = run_audit()
