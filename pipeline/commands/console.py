@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .. import __version__
-from ..cli import exit_with
+from ..cli import exit_with, replace_what_cannot_be_printed
 from ..command_names import COMMAND, SCRIPTS, module_of, note_what_the_user_typed, step_called
 from ..errors import UserError
 
@@ -33,6 +33,7 @@ The number of a script in workflows/ is a step, too: `{COMMAND} 02` is `{COMMAND
 
 def main() -> NoReturn:
     """Read the command line, do the step, and exit."""
+    replace_what_cannot_be_printed()
     words = sys.argv[1:]
     if words in (["--version"], ["-V"]):
         print(f"{COMMAND} {__version__}")
