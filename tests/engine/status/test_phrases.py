@@ -185,7 +185,7 @@ def test_ctrl_c_ends_watching_without_complaint(tmp_path: Path, monkeypatch: pyt
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(status_command.time, "sleep", interrupt)
+    monkeypatch.setattr("time.sleep", interrupt)
     assert exit_status(str(tmp_path / "config.json"), "--watch") == 0
 
 
