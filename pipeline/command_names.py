@@ -11,7 +11,7 @@ import re
 import shlex
 from pathlib import Path
 
-SCRIPTS = {
+SCRIPTS: dict[str, str] = {
     "import": "import_data.py",
     "train-teacher": "00_train_teacher.py",
     "train-paraphraser": "00b_train_paraphraser.py",

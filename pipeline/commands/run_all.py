@@ -34,6 +34,7 @@ class UseData(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
+        """Add the overrides to those of `--set`."""
         volumes = {
             "sources": {"data": {"kind": "file", "path": str(Path(str(values)).expanduser().resolve())}},
             "train": [{"source": "data", "z_share": TRAIN_SHARE}],
