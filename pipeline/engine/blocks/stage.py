@@ -116,7 +116,7 @@ class Stage(ABC):
     def drop(self) -> None:
         """Delete the output."""
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where everything lies that is known of the output under its key: markers, records, failures."""
         return self.run.tracking / self.name / self.key
@@ -176,7 +176,7 @@ class BlockTask(Stage):
 
     @property
     def workers(self) -> int:
-        """Most workers at a time."""
+        """Most workers that it may have at a time."""
         return self.run.config.cluster.workers_of(self.stage)
 
     def config_for_workers(self) -> Config:

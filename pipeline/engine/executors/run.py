@@ -40,7 +40,7 @@ def run_blocks(run: Run, tasks: Sequence[BlockTask]) -> list[Outcome]:
 
 @contextlib.contextmanager
 def _recorded(run: Run, tasks: Sequence[BlockTask]) -> Iterator[DriverRecord]:
-    """Tell others what this driver works on, and when it is through."""
+    """Keep `driver.json` up to date: what this driver works on, and when it was through."""
     record = DriverRecord.of_this_process(
         run.config.cluster.executor,
         tuple(

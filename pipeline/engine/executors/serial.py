@@ -56,5 +56,5 @@ class _InProcess:
 
     @property
     def cost(self) -> Cost:
-        """What its blocks took."""
+        """Seconds and memory that its blocks took."""
         return Cost(self._record.record.busy, self._record.record.memory)

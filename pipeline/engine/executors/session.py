@@ -55,12 +55,12 @@ class DriverSession:
         return any(reason_to_end(task) is not None for task in self.tasks)
 
     def finish(self, task: str) -> None:
-        """No block of a task is left."""
+        """Note that a task has no block left, so that it needs no more workers."""
         self._over.add(task)
         self._wake(self._changes.get(task, ()))
 
     def stop(self) -> None:
-        """The driver is told to stop."""
+        """Stop the driver: end all workers, and start no more."""
         self.stopping.set()
         self._wake([event for events in list(self._changes.values()) for event in events])
         for end in list(self._ends):
@@ -79,7 +79,7 @@ class DriverSession:
 
     @contextlib.contextmanager
     def ended_by(self, end: Callable[[], None]) -> Iterator[None]:
-        """Have something called if the driver is told to stop while the block lasts, or was already."""
+        """Call a function if the driver is told to stop while the block lasts, or was told before."""
         self._ends.add(end)
         if self.stopping.is_set():
             end()
@@ -89,7 +89,7 @@ class DriverSession:
             self._ends.discard(end)
 
     def announce(self, task: BlockTask, context: str) -> None:
-        """Write down how workers of a task reach the scheduler, once."""
+        """Write to `driver.json` how workers of a task reach the scheduler; once."""
         with self._lock:
             if all(record.context for record in self.record.tasks if record.task == task.name):
                 return
@@ -97,7 +97,7 @@ class DriverSession:
             self.record.save(self.run)
 
     def worker_died(self, task: BlockTask, worker: str, reason: str) -> None:
-        """A worker died of itself: the blocks that it had have been tried once more."""
+        """Count a try of each block that a worker had under way when it died of itself."""
         record = read_worker_record(task, worker)
         if record is None or not record.blocks:
             return

@@ -139,7 +139,7 @@ class SlurmWorkers:
             logger.info("%s: worker %s: %s; another job takes its place", task.name, worker, reason)
 
     def cancel_all(self) -> None:
-        """Cancel whatever is left: jobs that wait, and those that nobody knows of, their submission not being answered.
+        """Cancel what is left: jobs that wait, and jobs whose submission SLURM did not answer.
 
         Those whose workers have said good-bye end by themselves; they are waited for, so that none is left.
         """
@@ -203,7 +203,7 @@ class SlurmWorkers:
     def _ended(
         self, task: BlockTask, worker: str, job: str, log: Path, connection: WorkerConnection, state: JobState
     ) -> str | None:
-        """Judge a job whose worker did not say good-bye."""
+        """Decide what follows when a job has ended without a good-bye of its worker; returns as `_run_job`."""
         if self.session.stopping.is_set():
             return None
         place = f" on {state.node}" if state.node else ""

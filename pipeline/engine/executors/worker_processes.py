@@ -34,7 +34,7 @@ from .scheduling import Outcome, cost_of, daisy_tasks_of, outcomes_of, pipeline_
 from .session import DriverSession
 
 LOG_TAIL = 4096
-"""Bytes at the end of a log in which the last words of a worker are sought."""
+"""Bytes at the end of a log in which the last line of a worker is sought."""
 
 WorkerStarter = Callable[[BlockTask, str, str], None]
 """Starts a worker for a task, by its name and with daisy's context; see `ProcessExecutor.worker_starter`."""
@@ -143,7 +143,7 @@ def _worker_function(session: DriverSession, task: BlockTask, start_worker: Work
 
 
 class _Observer:
-    """Told by daisy after each block: lets a progress bar know, and the workers of tasks that are over."""
+    """Called by daisy after each block: moves the progress bar, and notes which tasks have no block left."""
 
     def __init__(self, session: DriverSession) -> None:
         self._session = session
@@ -152,12 +152,12 @@ class _Observer:
         self._open = names
 
     def on_start(self, states: Mapping[str, Any]) -> None:
-        """Before the first block."""
+        """Called before the first block."""
         if self._bars is not None:
             self._bars.on_start(states)
 
     def on_progress(self, states: Mapping[str, Any]) -> None:
-        """After a block; daisy's server waits for it, so that it asks no more than each open task."""
+        """Called after each block; daisy's server waits for it, so it asks no more than each open task."""
         for task in self._open:
             if states[task].is_done():
                 self._open = tuple(other for other in self._open if other != task)
@@ -166,6 +166,6 @@ class _Observer:
             self._bars.on_progress(states)
 
     def on_finish(self, states: Mapping[str, Any]) -> None:
-        """When all workers have ended."""
+        """Called when all workers have ended."""
         if self._bars is not None:
             self._bars.on_finish(states)

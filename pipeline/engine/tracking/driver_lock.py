@@ -60,7 +60,7 @@ class LockState:
 
     @property
     def holder(self) -> str:
-        """In words."""
+        """Who has the lock, as a phrase: `process 12 on host`."""
         return f"process {self.process} on {self.host}" if self.process is not None else "another process"
 
 

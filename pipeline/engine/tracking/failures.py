@@ -16,6 +16,8 @@ from ..blocks.grid import Block
 from ..blocks.stage import BlockTask
 from .error_kinds import ErrorKind
 
+FAILURES, SUCCEEDED, ENDING = "failures", "succeeded", "ending"
+"""Names in the tracking folder of a task: of errors, of a mark that a block succeeded, of the reason to end."""
 ENDING_BYTES = 4096
 """The reason to stop fits in here. The room is taken when a stage begins: a full disk must still let it be written."""
 
@@ -53,7 +55,7 @@ def clear_failures(task: BlockTask) -> None:
 
 def failure_folder(task: BlockTask) -> Path:
     """Where failed blocks leave their errors."""
-    return task.folder / "failures"
+    return task.folder / FAILURES
 
 
 def record_failure(task: BlockTask, block: Block, error: Exception, kind: ErrorKind) -> None:
@@ -89,7 +91,7 @@ def _record(task: BlockTask, block: int, error: str, trace: str, kind: ErrorKind
 
 def failed_for_good(task: BlockTask, block: Block) -> bool:
     """Whether a block failed in this run in a way that would only repeat itself, or has no try left."""
-    failure = _read_failure(_failure_path(task, block.index))
+    failure = _read_failure(_failure_path(task, block.index)) if _has_failed(task, block) else None
     if failure is None:
         return False
     return failure.kind is ErrorKind.PERMANENT or failure.tries > task.run.config.cluster.retries
@@ -97,8 +99,9 @@ def failed_for_good(task: BlockTask, block: Block) -> bool:
 
 def record_success(task: BlockTask, block: Block) -> None:
     """Note that a block of this run has succeeded; it may have failed before, also meanwhile with another worker."""
-    _failure_path(task, block.index).unlink(missing_ok=True)
-    if not _success_mark(task).exists():
+    if _has_failed(task, block):
+        _failure_path(task, block.index).unlink(missing_ok=True)
+    if not os.path.exists(f"{task.folder}/{SUCCEEDED}"):  # noqa: PTH110  as in `_has_failed`
         _success_mark(task).touch()
 
 
@@ -134,9 +137,13 @@ def end_early(task: BlockTask, reason: str) -> None:
 def reason_to_end(task: BlockTask) -> str | None:
     """Why the task is to stop; None while it is not."""
     try:
-        return _ending_path(task).read_bytes().decode(errors="ignore").strip() or None
+        file = os.open(f"{task.folder}/{ENDING}", os.O_RDONLY)
     except FileNotFoundError:
         return None
+    try:
+        return os.read(file, ENDING_BYTES).strip().decode(errors="ignore") or None
+    finally:
+        os.close(file)
 
 
 def _end_if_all_fail_alike(task: BlockTask, error: str) -> None:
@@ -152,6 +159,11 @@ def _end_if_all_fail_alike(task: BlockTask, error: str) -> None:
 
 def _without_numbers(text: str) -> str:
     return re.sub(r"\d+", "0", text)
+
+
+def _has_failed(task: BlockTask, block: Block) -> bool:
+    """Whether a block has left an error; asked twice for each block, so without a detour by `Path`."""
+    return os.path.exists(f"{task.folder}/{FAILURES}/{block.index}.json")  # noqa: PTH110
 
 
 def _read_failure(path: Path) -> BlockFailure | None:
@@ -178,8 +190,8 @@ def _written(entry: os.DirEntry[str]) -> float:
 
 
 def _success_mark(task: BlockTask) -> Path:
-    return task.folder / "succeeded"
+    return task.folder / SUCCEEDED
 
 
 def _ending_path(task: BlockTask) -> Path:
-    return task.folder / "ending"
+    return task.folder / ENDING

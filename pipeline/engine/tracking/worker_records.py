@@ -26,6 +26,8 @@ from ..blocks.stage import BlockTask
 MEMORY_SECONDS = 0.5
 """How often a worker looks at its memory, which takes longer than writing its record."""
 READ_TRIES = 3
+ROOM = 2048
+"""Bytes that a record takes at once: on a full disk, it must still be possible to change it."""
 
 AT_WORK = "at work"
 DONE = "done"
@@ -99,7 +101,7 @@ class WorkerRecordFile:
     def __init__(self, path: Path, record: WorkerRecord) -> None:
         self.record = record
         self._lock = threading.Lock()
-        self._length = 0
+        self._length = ROOM
         self._looked_at_memory = -MEMORY_SECONDS
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

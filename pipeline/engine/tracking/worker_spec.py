@@ -98,7 +98,7 @@ class WorkerSpec:
 
     @functools.cached_property
     def task(self) -> BlockTask:
-        """The task, made anew; what its driver can import, this process can import from now on.
+        """The task that the driver has, made again; from now on this process imports from where the driver does, too.
 
         Raises:
             ImportError, AttributeError, TypeError: there is no such stage.

@@ -151,11 +151,11 @@ class DriverConnection:
     _leaving: bool = False
 
     def watch(self) -> None:
-        """Wait in a thread for the driver's end."""
+        """End this process when the driver ends; a thread waits for that."""
         threading.Thread(target=self._watch, daemon=True).start()
 
     def leave(self, reason: str) -> None:
-        """Say why, and hang up."""
+        """Say why the worker leaves, and close the connection."""
         self._leaving = True
         with contextlib.suppress(OSError):
             self.connection.sendall(_encoded(goodbye=reason))

@@ -5,6 +5,7 @@ It ends with status 0 when there are no more blocks or it was told to leave, and
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -75,14 +76,13 @@ def leave_at_stop_signal(record: WorkerRecordFile, connection: DriverConnection)
 
 def say_goodbye(record: WorkerRecordFile, connection: DriverConnection, reason: str) -> None:
     """Leave: on disk for whoever looks at the run, and to the driver, which may see the disk much later."""
-    try:
+    with contextlib.suppress(OSError):
         record.leave(reason)
-    finally:
-        connection.leave(reason)
+    connection.leave(reason)
 
 
 def main(path: Path) -> None:
-    """Do what a spec says."""
+    """Be the worker that a spec describes, from its start until it says good-bye."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
     worker, parent = os.environ[WORKER], os.environ.get(PARENT)
     if parent is not None:
