@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import math
 import os
 import re
 import shutil
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,10 @@ from ..blocks.grid import Block
 from ..blocks.stage import BlockTask
 from .error_kinds import ErrorKind
 
-FAILURES, SUCCEEDED, ENDING = "failures", "succeeded", "ending"
-"""Names in the tracking folder of a task: of errors, of a mark that a block succeeded, of the reason to end."""
+LOOK_SECONDS = 0.2
+"""How often a worker with short blocks looks whether it is to end; after a longer one it always does."""
+FAILURES = "failures"
+"""Name of the folder of errors in the tracking folder of a task."""
 ENDING_BYTES = 4096
 """The reason to stop fits in here. The room is taken when a stage begins: a full disk must still let it be written."""
 
@@ -97,12 +101,38 @@ def failed_for_good(task: BlockTask, block: Block) -> bool:
     return failure.kind is ErrorKind.PERMANENT or failure.tries > task.run.config.cluster.retries
 
 
-def record_success(task: BlockTask, block: Block) -> None:
-    """Note that a block of this run has succeeded; it may have failed before, also meanwhile with another worker."""
+def forget_failure(task: BlockTask, block: Block) -> None:
+    """Note that a block has succeeded; it may have failed before, also meanwhile with another worker."""
     if _has_failed(task, block):
         _failure_path(task, block.index).unlink(missing_ok=True)
-    if not os.path.exists(f"{task.folder}/{SUCCEEDED}"):  # noqa: PTH110  as in `_has_failed`
-        _success_mark(task).touch()
+
+
+def mark_success(task: BlockTask) -> None:
+    """Note that a block of this run has succeeded."""
+    _success_mark(task).touch()
+
+
+class Ending:
+    """The reason to end a task early, for a worker that asks at every block: read every `LOOK_SECONDS`.
+
+    Args:
+        task: that may end early.
+    """
+
+    def __init__(self, task: BlockTask) -> None:
+        self._task, self._next_look = task, -math.inf
+        self._reason: str | None = None
+
+    def reason(self) -> str | None:
+        """Why the task is to stop; None while it is not, or was not a moment ago."""
+        if self._reason is None and (now := time.monotonic()) >= self._next_look:
+            self._reason = reason_to_end(self._task)
+            self._next_look = now + LOOK_SECONDS
+        return self._reason
+
+    def look_again(self) -> None:
+        """Read it at the next question: something has happened that may be a reason."""
+        self._next_look = -math.inf
 
 
 def read_failures(task: BlockTask) -> list[BlockFailure]:
@@ -137,13 +167,9 @@ def end_early(task: BlockTask, reason: str) -> None:
 def reason_to_end(task: BlockTask) -> str | None:
     """Why the task is to stop; None while it is not."""
     try:
-        file = os.open(f"{task.folder}/{ENDING}", os.O_RDONLY)
+        return _ending_path(task).read_bytes().strip().decode(errors="ignore") or None
     except FileNotFoundError:
         return None
-    try:
-        return os.read(file, ENDING_BYTES).strip().decode(errors="ignore") or None
-    finally:
-        os.close(file)
 
 
 def _end_if_all_fail_alike(task: BlockTask, error: str) -> None:
@@ -190,8 +216,8 @@ def _written(entry: os.DirEntry[str]) -> float:
 
 
 def _success_mark(task: BlockTask) -> Path:
-    return task.folder / SUCCEEDED
+    return task.folder / "succeeded"
 
 
 def _ending_path(task: BlockTask) -> Path:
-    return task.folder / ENDING
+    return task.folder / "ending"

@@ -97,6 +97,7 @@ def main(path: Path) -> None:
         record.leave(str(error))
         sys.exit(str(error))
     connection.watch()
+    record.write_late()
     leave_at_stop_signal(record, connection)
     limit = TimeLimit(task, record, end_of_this_job())
     say_goodbye(record, connection, compute_blocks(task, record, limit.stop_reason))
