@@ -15,7 +15,7 @@ import torch
 
 from ..command_names import command_line
 from ..config import NetworkConfig, dump_config
-from ..evaluation import SCORE_TITLES, common_scores
+from ..evaluation import SCORE_TITLES, common_scores, score_text
 from ..networks import build_network
 from ..pages import html_environment
 from ..run import Run, package_versions, read_summary, replaced_file
@@ -91,6 +91,7 @@ def report_content(run: Run) -> dict[str, Any]:
         "best": best,
         "tiles": _tiles(run, scores.get(best) if best else None),
         "scores": dict(sorted(scores.items(), key=lambda item: float(item[0]))),
+        "scored": scores[best].get("scored") if best in scores else None,
         "columns": {name: SCORE_TITLES[name] for name in common_scores(scores.values())},
         "images": run.config.volumes.images,
         "sweep": _picture("threshold sweep", sweep_png(scores, best)) if len(scores) > 1 else None,
@@ -180,6 +181,7 @@ def _template() -> jinja2.Template:
         "count": short_number,
         "duration": duration,
         "memory": memory_size,
+        "score": score_text,
         "stage": _stage_row,
         "shell": shlex.quote,
     }
