@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..volumes import Box
 from ..volumes.containers import listing
 from ..volumes.file_arrays import dataset_names, open_hdf5
-from ..volumes.formats import look
+from ..volumes.formats import Format, look
 from ..volumes.label_ids import can_hold, has_any
 from ..volumes.locations import Location
 from ..volumes.opening import Wanted, open_at
@@ -72,6 +72,8 @@ def open_labels(place: str | Path, stack: ExitStack) -> LabelFile:
     """
     location = Location.of(place)
     container, dataset = _split(location) if location.is_local else (location, None)
+    if dataset is not None and container.file.is_file() and _format_of(container) != "hdf5":
+        raise UserError(f"{container.name} has no datasets; leave out {dataset!r}", str(place))
     found = _open_tiff(container, stack) if _is_tiff(container) else _open_volume(container, dataset)
     if found.dtype.kind not in "ui":
         raise UserError(f"is {found.dtype.name}; ids of labels are whole numbers", found.name)
@@ -139,10 +141,15 @@ def _is_tiff(location: Location) -> bool:
     """Whether it is a TIFF file, or a folder of TIFF files and nothing else that is known."""
     if not location.is_local:
         return False
-    found = look(location)
+    found = _format_of(location)
     if found is None:
         return location.file.is_dir() and bool(section_files(location.file))
-    return found.format == "tiff"
+    return found == "tiff"
+
+
+def _format_of(location: Location) -> Format | None:
+    found = look(location)
+    return None if found is None else found.format
 
 
 def _open_tiff(location: Location, stack: ExitStack) -> LabelFile:

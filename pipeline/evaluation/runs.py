@@ -177,8 +177,8 @@ def _some_labelled(tables: Iterable[Contingency]) -> Iterator[Contingency]:
         yield table
     if not labelled:
         raise UserError(
-            "nothing is labelled, so there is nothing to score on: every voxel is 0, targets.unlabelled_id or masked out,"
-            " or belongs to a label that is smaller than this",
+            "nothing is labelled, so there is nothing to score on: every voxel is 0, targets.unlabelled_id, masked out,"
+            " or of a label that is smaller than this",
             "evaluate.minimum_size",
         )
 

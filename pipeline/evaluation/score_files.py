@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,10 +11,13 @@ from typing import Any
 
 from ..errors import UserError
 from ..volumes import Box
+from ..volumes.label_ids import HIGHEST, has_id
 from .contingency import NegativeIdError
 from .label_files import LabelFile, open_labels, require_ignored_fit, require_one_place
 from .overlaps import LabelRules, count_overlaps
 from .sweep import scores_of_table
+
+logger = logging.getLogger(__name__)
 
 
 def score_volumes(
@@ -43,6 +47,13 @@ def score_volumes(
             table = count_overlaps(segmentation, truth, Box.of_shape(truth.shape), rules=rules)
         except NegativeIdError as error:
             raise _explained(error, segmentation, truth) from error
+    if has_id(table.label, HIGHEST).any():
+        logger.warning(
+            "%s holds the id %d, which often marks voxels without a label; --ignore %d leaves them out",
+            truth.name,
+            HIGHEST,
+            HIGHEST,
+        )
     if table.total == 0:
         why = "every voxel is 0, is ignored, or belongs to a label that is too small"
         raise UserError(f"nothing is labelled, so there is nothing to score on: {why}", truth.name)

@@ -167,7 +167,7 @@ def _of_file(array: Any, chunks: tuple[int, ...] | None, found: Found, wanted: W
 
 
 def _described(found: Found, shape: tuple[int, ...], wanted: Wanted) -> tuple[AxisChoice, Placement, tuple[int, ...]]:
-    """How an array is read, where it lies, and its shape; an image's shape has an axis of sections before the others."""
+    """How an array is read, where it lies, and its shape; that of an image begins with an axis of one section."""
     if wanted.images and len(shape) == 2:
         stated = stated_axes(found, shape, wanted.path("axes"))
         as_section = (1, *shape)
