@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from funlib.geometry import Coordinate
 
+from ..command_names import name_of
 from ..config import EvaluateConfig
 from ..errors import UserError
 from ..rag import EdgeTable, open_rag
@@ -160,7 +161,7 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
     with open_rag(run.config.rag, run.directory) as store:
         edges = EdgeTable.concatenate(store.iterate_edges()).summed()
     if len(edges) and np.isnan(edges.score).all():
-        raise UserError("the graph has no merge scores; run 04_agglomerate.py first", "agglomerate")
+        raise UserError(f"the graph has no merge scores; run {name_of('04_agglomerate.py')} first", "agglomerate")
     thresholds = sorted({round(threshold, 2) for threshold in run.config.evaluate.sweep})
     limit = run.config.agglomerate.maximum_score
     if truth.images:

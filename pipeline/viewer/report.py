@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import jinja2
 import torch
 
-from ..command_names import command_line
+from ..command_names import command_line, shell_line
 from ..config import NetworkConfig, dump_config
 from ..evaluation import SCORE_TITLES, common_scores, score_text
 from ..networks import build_network
@@ -74,7 +73,7 @@ def write_report(run: Run) -> Path:
     path = run.directory / "report.html"
     page = _template().render(**report_content(run))
     with replaced_file(path) as file:
-        file.write(page.encode())
+        file.write(page.encode(errors="replace"))
     return path
 
 
@@ -87,6 +86,7 @@ def report_content(run: Run) -> dict[str, Any]:
         "title": run.directory.name,
         "directory": str(run.directory),
         "view_command": command_line("07_view.py", run.directory / "config.json"),
+        "tensorboard_command": shell_line("tensorboard", "--logdir", run.directory),
         "volume": _volume_facts(run),
         "best": best,
         "tiles": _tiles(run, scores.get(best) if best else None),
@@ -183,7 +183,6 @@ def _template() -> jinja2.Template:
         "memory": memory_size,
         "score": score_text,
         "stage": _stage_row,
-        "shell": shlex.quote,
     }
     return environment.get_template("report.html")
 
