@@ -103,7 +103,7 @@ def require_one_place(first: LabelFile, other: LabelFile) -> None:
     """
     if first.shape != other.shape:
         raise UserError(
-            f"has {by(first.shape)} voxels, but {other.name} has {by(other.shape)}; give volumes of one region",
+            f"has the shape {by(first.shape)}, but {other.name} has {by(other.shape)}; give volumes of one region",
             first.name,
         )
     unit = first.voxel_size or other.voxel_size or (1.0, 1.0, 1.0)

@@ -168,8 +168,13 @@ def _of_file(array: Any, chunks: tuple[int, ...] | None, found: Found, wanted: W
 
 def _described(found: Found, shape: tuple[int, ...], wanted: Wanted) -> tuple[AxisChoice, Placement, tuple[int, ...]]:
     """How an array is read, where it lies, and its shape; that of an image begins with an axis of one section."""
+    stated = stated_axes(found, shape, wanted.path("axes")) if wanted.images else None
+    if wanted.images and len(shape) > 3 and stated is None:
+        raise UserError(
+            f"{found.name} has {len(shape)} axes {tuple(shape)}, and which of them is which is not said; an image has"
+            " two, a volume three"
+        )
     if wanted.images and len(shape) == 2:
-        stated = stated_axes(found, shape, wanted.path("axes"))
         as_section = (1, *shape)
         return choose_axes(as_section, f"z{stated}" if stated else None, found.name), Placement(None), as_section
     choice = _choice(found, shape, wanted)

@@ -107,7 +107,8 @@ def expected_scores(segmentation: np.ndarray, labels: np.ndarray, known: np.ndar
                 "adapted_rand_error": adapted_rand_error(*pair),
             }
         )
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    return {**means, "scored": np.count_nonzero(known)}
 
 
 def test_the_sweep_gives_the_mean_over_images_of_the_scores_of_arrays(tmp_path: Path) -> None:
@@ -166,5 +167,5 @@ def test_labels_count_as_they_are_unless_the_config_says_otherwise(tmp_path: Pat
 def test_objects_that_are_all_ignored_give_no_score(tmp_path: Path) -> None:
     run = make_run(tmp_path, evaluate={"minimum_size": 10_000})
     fill_run(run, labels=some_labels())
-    with pytest.raises(UserError, match="no labelled voxels to score on, once small labels are ignored"):
+    with pytest.raises(UserError, match=r"evaluate\.minimum_size: nothing is labelled"):
         evaluate(run)
