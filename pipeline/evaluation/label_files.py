@@ -72,7 +72,7 @@ def open_labels(place: str | Path, stack: ExitStack) -> LabelFile:
     """
     location = Location.of(place)
     container, dataset = _split(location) if location.is_local else (location, None)
-    if dataset is not None and container.file.is_file() and _format_of(container) != "hdf5":
+    if dataset is not None and container.file.is_file() and _format_of(container) in ("tiff", "npy"):
         raise UserError(f"{container.name} has no datasets; leave out {dataset!r}", str(place))
     found = _open_tiff(container, stack) if _is_tiff(container) else _open_volume(container, dataset)
     if found.dtype.kind not in "ui":
