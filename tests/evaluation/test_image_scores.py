@@ -87,12 +87,13 @@ def fill_run(run: Run, **volumes: np.ndarray) -> dict[float, np.ndarray]:
 
 
 def expected_scores(segmentation: np.ndarray, labels: np.ndarray, known: np.ndarray | None = None) -> dict[str, float]:
-    """The functions on arrays, image by image."""
+    """The functions on arrays, image by image; VOI and Rand error of those images that have objects."""
     known = np.ones(labels.shape, bool) if known is None else known
     rows = []
     for one, truth, counted in zip(segmentation, labels, known, strict=True):
         pair = one[counted], truth[counted]
         quality, voi = panoptic_quality(*pair), variation_of_information(*pair)
+        with_objects = (truth * counted).any()
         rows.append(
             {
                 "panoptic_quality": quality.quality,
@@ -101,13 +102,13 @@ def expected_scores(segmentation: np.ndarray, labels: np.ndarray, known: np.ndar
                 "f1": f1_score(*pair),
                 "aggregated_jaccard": aggregated_jaccard_index(*pair),
                 "dice": dice(*pair),
-                "voi_split": voi.split,
-                "voi_merge": voi.merge,
-                "voi_sum": sum(voi),
-                "adapted_rand_error": adapted_rand_error(*pair),
+                "voi_split": voi.split if with_objects else np.nan,
+                "voi_merge": voi.merge if with_objects else np.nan,
+                "voi_sum": sum(voi) if with_objects else np.nan,
+                "adapted_rand_error": adapted_rand_error(*pair) if with_objects else np.nan,
             }
         )
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    means = {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
     return {**means, "scored": np.count_nonzero(known)}
 
 
