@@ -109,7 +109,7 @@ def expected_scores(segmentation: np.ndarray, labels: np.ndarray, known: np.ndar
             }
         )
     means = {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
-    return {**means, "scored": np.count_nonzero(known)}
+    return {**means, "scored": int(np.count_nonzero(known))}
 
 
 def test_the_sweep_gives_the_mean_over_images_of_the_scores_of_arrays(tmp_path: Path) -> None:
