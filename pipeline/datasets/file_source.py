@@ -36,10 +36,12 @@ class FileOpener:
     Attributes:
         source: its config section.
         where: dotted path of that section.
+        unlabelled_id: the one label that may be negative.
     """
 
     source: FileSource
     where: str
+    unlabelled_id: int | None = None
 
     def identity(self) -> dict[str, Any] | None:
         """Size and modification time of the files; None if they are gone."""
@@ -72,7 +74,7 @@ class FileOpener:
                 voxel_size=voxel_size,
                 offset=self._offset(readers),
                 dtypes={dataset: _stored_dtype(dataset, reader) for dataset, reader in readers.items()},
-                reader=FileReader(readers, self.where),
+                reader=FileReader(readers, self.where, self.unlabelled_id),
                 chunks=Coordinate(max(sizes) for sizes in zip(*(r.chunks for r in readers.values()), strict=True)),
             )
 

@@ -43,7 +43,9 @@ def ensure_imported(run: Run, sources: Iterable[str] | None = None) -> None:
         UserError: see `import_source`; or a name is unknown.
     """
     for name, source in _chosen(run, sources):
-        import_source(name, source, run.container(name), run.config.volumes.import_block)
+        import_source(
+            name, source, run.container(name), run.config.volumes.import_block, run.config.targets.unlabelled_id
+        )
 
 
 def describe_import(run: Run, sources: Iterable[str] | None = None) -> list[str]:
@@ -77,7 +79,9 @@ def _chosen(run: Run, names: Iterable[str] | None) -> Iterator[tuple[str, Source
         yield name, sources[name]
 
 
-def import_source(name: str, source: Source, container: Path, import_block: Sequence[int]) -> bool:
+def import_source(
+    name: str, source: Source, container: Path, import_block: Sequence[int], unlabelled_id: int | None = None
+) -> bool:
     """Write `raw`, and `labels` and `mask` if there are any, of one source into a container.
 
     Memory depends on the block and on the chunks of the source, never on the volume. A complete import of the same
@@ -88,6 +92,7 @@ def import_source(name: str, source: Source, container: Path, import_block: Sequ
         source: its config section.
         container: path of the zarr container.
         import_block: block and chunk shape in voxels.
+        unlabelled_id: the one label that may be negative; it is stored without its sign.
 
     Returns:
         Whether something was imported.
@@ -97,7 +102,7 @@ def import_source(name: str, source: Source, container: Path, import_block: Sequ
         container
             cannot be written.
     """
-    opener = open_kind(name, source)
+    opener = open_kind(name, source, unlabelled_id)
     if is_imported(name, source, container, opener):
         return False
     with opener.open() as opened:
@@ -141,13 +146,13 @@ def is_imported(name: str, source: Source, container: Path, opener: SourceOpener
     return True
 
 
-def open_kind(name: str, source: Source) -> SourceOpener:
+def open_kind(name: str, source: Source, unlabelled_id: int | None = None) -> SourceOpener:
     """The opener for a source's kind."""
     where = f"volumes.sources.{name}"
     if isinstance(source, PhantomSource):
         return PhantomOpener(source)
     if isinstance(source, FileSource):
-        return FileOpener(source, where)
+        return FileOpener(source, where, unlabelled_id)
     return PublicOpener(source, where)
 
 

@@ -10,6 +10,7 @@ from funlib.geometry import Coordinate
 
 from ..errors import UserError
 from ..volumes import Box
+from ..volumes.label_ids import has_id
 from .containers import StoredArray, read_stored
 
 
@@ -92,10 +93,17 @@ class ChosenArray(OrderedArray):
 
 @dataclass(frozen=True)
 class FileReader:
-    """Raw, labels and mask of a file source, read together; see `BoxReader`."""
+    """Raw, labels and mask of a file source, read together; see `BoxReader`.
+
+    Attributes:
+        readers: by the dataset that they are.
+        where: dotted path of the config section.
+        unlabelled_id: the one label that may be negative; it loses its sign, as `volumes.label_ids` reads it.
+    """
 
     readers: Mapping[str, OrderedArray]
     where: str
+    unlabelled_id: int | None = None
 
     def read(self, box: Box) -> dict[str, np.ndarray]:
         """The voxels of a box per dataset, in the types to store."""
@@ -107,10 +115,14 @@ class FileReader:
         if dataset == "mask":
             result: np.ndarray = (data != 0).astype(np.uint8)
             return result
-        if data.dtype.kind == "i" and data.min() < 0:
+        negative = data < 0 if data.dtype.kind == "i" else np.zeros(data.shape, bool)
+        if self.unlabelled_id is not None:
+            negative &= ~has_id(data, self.unlabelled_id)
+        if negative.any():
             raise UserError(
-                f"labels must not be negative, but {self.readers[dataset].name} has {data.min()} between voxels"
-                f" {tuple(box.begin)} and {tuple(box.end)}; write 0 for background",
+                f"labels must not be negative, but {self.readers[dataset].name} has {data[negative].min()} between"
+                f" voxels {tuple(box.begin)} and {tuple(box.end)}; write 0 for background, or name the one that means"
+                " 'not annotated' in targets.unlabelled_id",
                 f"{self.where}.labels",
             )
-        return data.astype(np.uint64)
+        return data.astype(np.int64).view(np.uint64) if data.dtype.kind == "i" else data.astype(np.uint64)

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from funlib.geometry import Coordinate
 
+from ..command_names import name_of
 from ..config import EvaluateConfig
 from ..errors import UserError
 from ..rag import EdgeTable, open_rag
 from ..run import SEGMENTATIONS, Run, region_box, update_summary
 from ..volumes import Box, Volume, open_volume, volume_exists
+from ..volumes.label_ids import has_id
 from .contingency import Contingency
 from .images import mean_image_scores, sections_of, sweep_images
 from .overlaps import LabelRules, count_overlaps
@@ -53,7 +55,7 @@ class Truth:
         """The labels of a box; 0 where they do not count."""
         labels = self.labels.read(box)
         if self.unlabelled_id is not None:
-            labels = np.where(labels == self.unlabelled_id, 0, labels)
+            labels = np.where(has_id(labels, self.unlabelled_id), 0, labels)
         if self.mask is not None:
             labels = np.where(self.mask.read(box) > 0, labels, 0)
         return labels
@@ -90,7 +92,7 @@ class _Annotated:
         """Whether voxels count, (z, y, x) bool."""
         known = np.ones(box.shape, bool)
         if self.truth.unlabelled_id is not None:
-            known &= self.truth.labels.read(box) != self.truth.unlabelled_id
+            known &= ~has_id(self.truth.labels.read(box), self.truth.unlabelled_id)
         if self.truth.mask is not None:
             known &= self.truth.mask.read(box) > 0
         return known
@@ -159,7 +161,7 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
     with open_rag(run.config.rag, run.directory) as store:
         edges = EdgeTable.concatenate(store.iterate_edges()).summed()
     if len(edges) and np.isnan(edges.score).all():
-        raise UserError("the graph has no merge scores; run 04_agglomerate.py first", "agglomerate")
+        raise UserError(f"the graph has no merge scores; run {name_of('04_agglomerate.py')} first", "agglomerate")
     thresholds = sorted({round(threshold, 2) for threshold in run.config.evaluate.sweep})
     limit = run.config.agglomerate.maximum_score
     if truth.images:
@@ -175,7 +177,11 @@ def _some_labelled(tables: Iterable[Contingency]) -> Iterator[Contingency]:
         labelled = labelled or bool(np.any(table.label > 0))
         yield table
     if not labelled:
-        raise UserError("no labelled voxels to score on, once small labels are ignored", "evaluate.minimum_size")
+        raise UserError(
+            "nothing is labelled, so there is nothing to score on: every voxel is 0, targets.unlabelled_id, masked out,"
+            " or of a label that is smaller than this",
+            "evaluate.minimum_size",
+        )
 
 
 def find_truth(run: Run) -> Truth:

@@ -13,6 +13,7 @@ from ...errors import UserError
 from ...networks.intensity import normalise_raw
 from ...run import Run, region_box
 from ...volumes import Box, Volume, cells_of, open_volume, volume_exists
+from ...volumes.label_ids import has_id
 
 CACHE_BYTES = 512 * 2**20
 """Decoded chunks that one loader process keeps in memory, over all its volumes."""
@@ -105,7 +106,7 @@ class LabelledRegion(RawRegion):
         """Where labels are known, (z, y, x) bool."""
         annotated = np.ones(box.shape, dtype=bool)
         if self.unlabelled_id is not None:
-            annotated &= cache.read(self.labels, box) != self.unlabelled_id
+            annotated &= ~has_id(cache.read(self.labels, box), self.unlabelled_id)
         if self.mask is not None:
             annotated &= cache.read(self.mask, box) != 0
         return annotated
