@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test slow lint format docs clean
 
 demo: $(STAMP)
-	$(BIN)/python workflows/run_all.py $(CONFIG) --set run_directory=$(RUN) $(if $(DATA),--data "$(DATA)") $(foreach pair,$(SET),--set $(pair))
+	$(BIN)/python workflows/run_all.py $(CONFIG) --set "run_directory=$(RUN)" $(if $(DATA),--data "$(DATA)") $(foreach pair,$(SET),--set $(pair))
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -m "not slow"

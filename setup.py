@@ -15,6 +15,7 @@ class BuildWithConfigs(build_py):
     """Puts configs/ into the package, so that `emdistill init` has them without the repository."""
 
     def run(self) -> None:
+        """Build as usual, then copy the configs beside the modules."""
         super().run()
         if not self.editable_mode:
             shutil.copytree(here / "configs", Path(self.build_lib) / "pipeline" / "configs", dirs_exist_ok=True)

@@ -34,7 +34,8 @@ from pipeline.datasets import ensure_imported
 from pipeline.networks import best_engine, build_engine, choose_autocast, compact, load_network
 from pipeline.run import Run
 from pipeline.stages.inference import Predictor
-from pipeline.volumes import Box, Volume
+from pipeline.volumes import Box
+from pipeline.volumes.volume import Volume
 
 SHAPE = Coordinate(50, 256, 256)
 WHOLE = "fib25"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
 import pipeline
+from pipeline.terminal import write_document
 
 INTRODUCTION = """\
 # From Python
@@ -161,4 +161,4 @@ def _wrapped(text: str, bullet: str = "") -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(api_reference())
+    write_document(api_reference())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from .command_names import A_SCRIPT, note_what_the_user_typed
 from .config import load_config
 from .errors import UserError
 from .run import Run
+from .terminal import replace_what_cannot_be_printed
 
 Work = Callable[[Run, argparse.Namespace], int | None]
 
@@ -77,13 +77,6 @@ def parse_arguments(
     if add_arguments is not None:
         add_arguments(parser)
     return parser.parse_args(arguments)
-
-
-def replace_what_cannot_be_printed() -> None:
-    """Let a terminal that lacks a letter show another sign, rather than lose the run's last words to an exception."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 def exit_with(error: UserError) -> NoReturn:

@@ -11,7 +11,7 @@ import re
 import shlex
 from pathlib import Path
 
-SCRIPTS = {
+SCRIPTS: dict[str, str] = {
     "import": "import_data.py",
     "train-teacher": "00_train_teacher.py",
     "train-paraphraser": "00b_train_paraphraser.py",
@@ -78,15 +78,34 @@ def name_of(script: str) -> str:
 
 
 def command_line(script: str, *arguments: str | Path) -> str:
-    """What the user types for a step, for messages: quoted for a shell.
+    """What the user types for a step, for messages: it can be pasted into the shell that the user has.
 
     Args:
-        script: of workflows/.
+        script: of workflows/, or one that is not ours.
         arguments: of the script.
     """
-    name = name_of(script)
-    words = [f"python {name}" if name.endswith(".py") else name]
-    return " ".join([*words, *(shlex.quote(str(argument)) for argument in arguments)])
+    if script not in SCRIPTS.values():
+        return shell_line("python", Path(script), *arguments)
+    if _user_has_scripts():
+        return shell_line("python", _path_from_here(script), *arguments)
+    return shell_line(*name_of(script).split(), *arguments)
+
+
+def shell_line(*words: str | Path) -> str:
+    """A command for messages, every word quoted for a shell.
+
+    Args:
+        words: the program and its arguments; a path that begins with a dash is not taken for an option.
+    """
+    texts = (f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words)
+    return shlex.join(texts)
+
+
+def _path_from_here(script: str) -> Path:
+    """The path of a script: short where the user is in the repository, whole elsewhere."""
+    short = Path("workflows", script)
+    whole = Path(__file__).parents[1] / short
+    return whole if whole.exists() and not short.exists() else short
 
 
 def note_what_the_user_typed(what: str) -> None:

@@ -13,6 +13,8 @@ _ACCOUNT = re.compile(r"(://[^:/@\s]*):[^\s\"']*@")
 _SECRET_OPTION = re.compile(r"([?&][A-Za-z_]*password=)[^&\s\"']*", re.IGNORECASE)
 _URL_ACCOUNT = re.compile(r"^([^:/]+://[^:/?#]*):[^/?#]*@")
 
+_LINE_BREAK = re.compile(r"\s*[\r\n\v\f]\s*")
+
 
 class UserError(Exception):
     """A mistake in a config, in data, or in the environment that the user can mend.
@@ -26,7 +28,7 @@ class UserError(Exception):
     """
 
     def __init__(self, what: str, where: str = "") -> None:
-        self.what = hide_passwords(" ".join(what.split()))
+        self.what = hide_passwords(_LINE_BREAK.sub(" ", what.strip()))
         self.where = where
         super().__init__(f"{where}: {self.what}" if where else self.what)
 

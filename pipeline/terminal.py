@@ -24,6 +24,21 @@ ENDLESS = 100_000
 """Columns of output that nothing wraps or cuts."""
 
 
+def replace_what_cannot_be_printed() -> None:
+    """Let a terminal that lacks a letter show another sign, rather than lose the run's last words to an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def write_document(text: str) -> None:
+    """Write a text to standard output: whole, in UTF-8, into a file; as far as it can be shown, to a terminal."""
+    replace_what_cannot_be_printed()
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")
+    sys.stdout.write(text)
+
+
 def has_colours(stream: TextIO) -> bool:
     """Whether a stream is a terminal that shows colours, and nobody asked for none (`NO_COLOR`)."""
     return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"

@@ -21,12 +21,13 @@ BASE = [
     "offsets",
     "hashing",
     "command_names",
+    "terminal",
     "checkpoints",
     "config",
     "volumes",
     "run",
 ]
-BASE += ["units", "terminal", "cli", "pages"]
+BASE += ["units", "cli", "pages"]
 """Modules and packages under everything; each may import those before it."""
 ALGORITHMS = {"distillation", "networks", "segmentation", "rag", "datasets", "slurm"}
 ENGINE_USES = {"rag", "slurm"}

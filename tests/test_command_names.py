@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 import toy_tasks
 from voronoi_run import make_run, store_affinities
 
-from pipeline.command_names import A_SCRIPT, COMMAND, SCRIPTS, STARTED_WITH, command_line, name_of, step_called
+from pipeline.command_names import (
+    A_SCRIPT,
+    COMMAND,
+    SCRIPTS,
+    STARTED_WITH,
+    command_line,
+    name_of,
+    shell_line,
+    step_called,
+)
 from pipeline.engine.executors.worker_processes import worker_environment
 from pipeline.errors import UserError
 from pipeline.stages.by_script import agglomerate, extract_fragments
@@ -80,3 +90,9 @@ def test_workers_elsewhere_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert worker_environment(run, "0", "", "log")[STARTED_WITH] == COMMAND
     monkeypatch.delenv(STARTED_WITH)
     assert STARTED_WITH not in worker_environment(run, "0", "", "log")
+
+
+def test_an_error_keeps_the_spaces_of_a_command() -> None:
+    line = shell_line("python", Path("two  spaces/it's.py"))
+    assert str(UserError(f"nothing is there;\n    run {line}")) == f"nothing is there; run {line}"
+    assert shlex.split(line) == ["python", "two  spaces/it's.py"]

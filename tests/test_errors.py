@@ -243,7 +243,7 @@ MISTAKES = {
         ("volumes.train.1", "(30, 8, 8)", "(40, 8, 8)"),
         (
             'volumes.sources.fine={"kind":"phantom","shape":[10,32,32],"voxel_size":[30,8,8]}',
-            'volumes.train=[{"source":"tiny"},{"source":"fine"}]',
+            'volumes.train=[{"source":"tiny","z_share":[0.0,0.7]},{"source":"fine"}]',
         ),
     ),
     "patch larger than the volume": Mistake(

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from .. import __version__
-from ..cli import exit_with, replace_what_cannot_be_printed
+from ..cli import exit_with
 from ..command_names import COMMAND, SCRIPTS, module_of, note_what_the_user_typed, step_called
 from ..errors import UserError
+from ..terminal import replace_what_cannot_be_printed
 
 INIT = "init"
 """The one step that needs no config, for it writes one."""

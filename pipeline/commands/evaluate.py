@@ -11,21 +11,48 @@ from typing import Any, NoReturn
 from ..api import evaluate
 from ..cli import exit_after, parse_arguments, run_script
 from ..errors import UserError
-from ..evaluation import LabelRules, check_run, common_scores, format_score, open_pair, score_volumes
+from ..evaluation import LabelRules, check_run, common_scores, format_score, open_pair, score_text, score_volumes
 from ..run import Run
 from ..terminal import table_lines
+from ..volumes.label_ids import HIGHEST, LOWEST
+from ..volumes.locations import Location
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this step."""
-    parser.add_argument("--prediction", metavar="A", help="a segmentation: file.h5/dataset or store.zarr/dataset")
+    parser.add_argument(
+        "--prediction",
+        metavar="A",
+        help="a segmentation: file.h5/dataset, store.zarr/dataset, OME-NGFF, N5, precomputed, TIFF, npy; or a URL",
+    )
     parser.add_argument("--labels", metavar="B", help="the labels to score it against; no config is needed then")
     parser.add_argument("--relabel", action="store_true", help="with --labels: separate connected parts are objects")
     parser.add_argument("--minimum-size", type=int, default=0, help="with --labels: ignore objects with fewer voxels")
+    parser.add_argument(
+        "--ignore",
+        type=label_id,
+        action="append",
+        default=[],
+        metavar="ID",
+        help="with --labels: voxels with this label do not count, like those with 0 (-1, for example); repeatable",
+    )
+
+
+def label_id(text: str) -> int:
+    """A whole number that can be the id of a label."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number") from None
+    if not LOWEST <= value <= HIGHEST:
+        raise argparse.ArgumentTypeError(f"{text} does not fit into 64 bits")
+    return value
 
 
 def score_run(run: Run, options: argparse.Namespace) -> None:
     """Score the run of a config."""
+    if options.ignore:
+        raise UserError("belongs to --prediction and --labels; for a run, set targets.unlabelled_id", "--ignore")
     if options.dry_run:
         print(f"would score {check_run(run)}")
         return
@@ -40,20 +67,27 @@ def score_files(options: argparse.Namespace) -> None:
     """Score one volume against another."""
     if options.prediction is None or options.labels is None:
         raise UserError("--prediction and --labels belong together; give both")
+    names = {key: shown(place) for key, place in (("prediction", options.prediction), ("labels", options.labels))}
     if options.dry_run:
         with ExitStack() as stack:
-            open_pair(options.prediction, options.labels, stack)
-        print(f"would score {options.prediction} against {options.labels}")
+            open_pair(options.prediction, options.labels, stack, options.ignore)
+        print(f"would score {names['prediction']} against {names['labels']}")
         return
-    scores = score_volumes(options.prediction, options.labels, LabelRules(options.relabel, options.minimum_size))
-    print_table("prediction", {options.prediction: scores})
-    print(json.dumps({"prediction": options.prediction, "labels": options.labels, **scores}))
+    rules = LabelRules(options.relabel, options.minimum_size)
+    scores = score_volumes(options.prediction, options.labels, rules, options.ignore)
+    print_table("prediction", {names["prediction"]: scores})
+    print(json.dumps({**names, **scores}))
+
+
+def shown(place: str) -> str:
+    """A path as it was given; a URL without what must not be shown, a signature for example."""
+    return Location.of(place).name if "://" in place else place
 
 
 def print_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """One line per row, one column per score."""
     columns = common_scores(rows.values())
-    cells = [[name, *(f"{scores[column]:.4f}" for column in columns)] for name, scores in rows.items()]
+    cells = [[name, *(score_text(scores[column]) for column in columns)] for name, scores in rows.items()]
     print("\n".join(table_lines([title, *columns], cells, numbers=columns)))
 
 

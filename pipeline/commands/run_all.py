@@ -40,6 +40,7 @@ class UseData(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
+        """Add the overrides to those of `--set`."""
         volumes = {
             "sources": {"data": {"kind": "file", "path": _place(str(values))}},
             "train": [{"source": "data", "z_share": TRAIN_SHARE}],
@@ -89,7 +90,7 @@ def score(run: Run) -> None:
     print(
         f"scores on the validation region at threshold {best['threshold']:.2f}: {objects}VOI {best['voi_sum']:.3f} "
         f"(split {best['voi_split']:.3f}, merge {best['voi_merge']:.3f}), "
-        f"adapted Rand error {best['adapted_rand_error']:.3f}"
+        f"adapted Rand error {best['adapted_rand_error']:.3f}; {best['scored']:,} voxels were scored"
     )
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import UserError
+from ..terminal import replace_what_cannot_be_printed, write_document
 from .docs import config_reference
 from .load import config_hash, load_config
 from .root import Config
@@ -23,18 +24,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_argument("file")
     check.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value; repeatable")
     options = parser.parse_args(arguments)
+    replace_what_cannot_be_printed()
     if options.command == "schema":
-        text = json.dumps(Config.model_json_schema(by_alias=True), indent=2) + "\n"
+        write_document(json.dumps(Config.model_json_schema(by_alias=True), indent=2) + "\n")
     elif options.command == "docs":
-        text = config_reference()
+        write_document(config_reference())
     else:
         try:
             config = load_config(options.file, options.set)
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
             return 2
-        text = f"{options.file}: valid (hash {config_hash(config)}), run directory {config.run_directory}\n"
-    sys.stdout.write(text)
+        sys.stdout.write(f"{options.file}: valid (hash {config_hash(config)}), run directory {config.run_directory}\n")
     return 0
 
 

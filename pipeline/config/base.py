@@ -31,6 +31,9 @@ class Readable:
     text: str
 
 
+LabelId = Annotated[int, Field(ge=-(2**63), le=2**64 - 1), Readable("whole number")]
+"""The id of a label: what 64 bits can hold, with or without a sign."""
+
 VoxelVector = Annotated[tuple[int, int, int], Readable("[z, y, x] in voxels (3 whole numbers)")]
 """A vector in voxels, order z, y, x."""
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from .base import (
     NEAREST_NEIGHBOURS,
     Fraction,
+    LabelId,
     NonNegative,
     Offset,
     Positive,
@@ -81,9 +82,9 @@ class TargetsConfig(Section):
     """Weight of a pair of two background voxels, as a multiple of that of a pair within an object. Default: the one of
     any pair that does not belong together, all of which have as much weight as all that do. Where objects lie on a
     wide background, 1 lets the boundaries between objects keep their say, and objects end where they do."""
-    unlabelled_id: int | None = None
-    """A label value that means "not annotated": no loss there. Any whole number, such as -1 or 18446744073709551615
-    (2^64 - 1). Label 0 is background, not unknown, unless named here."""
+    unlabelled_id: LabelId | None = None
+    """A label value that means "not annotated": no loss and no scores there. Label 0 is background, not unknown, unless
+    named here. -1 and 18446744073709551615 are one value: with and without a sign."""
 
 
 class ScheduleConfig(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from ..terminal import replace_what_cannot_be_printed
 from .registry import DATASETS, PublicDataset
 
 
@@ -26,6 +27,7 @@ def dataset_card(dataset: PublicDataset) -> str:
 
 def main() -> None:
     """Write the list to standard output."""
+    replace_what_cannot_be_printed()
     sys.stdout.write("\n".join(dataset_card(dataset) for dataset in DATASETS.values()) + "\n")
 
 

@@ -10,7 +10,7 @@ from funlib.geometry import Coordinate
 
 from ..errors import UserError
 from ..volumes import Box
-from ..volumes.aligned import is_id
+from ..volumes.label_ids import has_id
 from ..volumes.volume import Volume, VoxelArray
 
 
@@ -100,7 +100,7 @@ class FileReader:
         return data.astype(self.dtypes[dataset])
 
     def _refuse_negative(self, dataset: str, data: np.ndarray, box: Box) -> None:
-        ids = data if self.unlabelled_id is None else data[~is_id(data, self.unlabelled_id)]
+        ids = data if self.unlabelled_id is None else data[~has_id(data, self.unlabelled_id)]
         if ids.size and ids.min() < 0:
             raise UserError(
                 f"labels must not be negative, but {self.volumes[dataset].name} has {ids.min()} between voxels"

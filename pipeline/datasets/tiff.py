@@ -41,6 +41,21 @@ class StoredArray:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
+def read_stored(array: Any, index: tuple[slice, ...], name: str) -> np.ndarray:
+    """Read a part of a stored array.
+
+    Raises:
+        UserError: it cannot be read, because the file is damaged, say.
+    """
+    try:
+        return np.asarray(array[index])
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # every compression raises kinds of its own
+        begin, end = [s.start for s in index], [s.stop for s in index]
+        raise UserError(f"the voxels from {begin} to {end} cannot be read: {error}", name) from error
+
+
 @dataclass
 class Sections:
     """Sections that are decoded one by one; those of the slab read last are kept.
@@ -84,8 +99,13 @@ def is_tiff(path: Path) -> bool:
 
 
 @contextmanager
-def open_tiff(path: Path, where: str) -> Iterator[StoredArray]:
+def open_tiff(path: Path, where: str, images: bool = False) -> Iterator[StoredArray]:
     """Open a multi-page file or a folder of numbered files as one array.
+
+    Args:
+        path: the file or folder.
+        where: dotted config path, for messages.
+        images: a file of a single page is a stack of one section.
 
     Raises:
         UserError: it is no stack of grey sections of one size, or the numbering of the files is not beyond doubt.
@@ -97,7 +117,7 @@ def open_tiff(path: Path, where: str) -> Iterator[StoredArray]:
         try:
             with logged_errors_raised():
                 file = stack.enter_context(tifffile.TiffFile(path))
-                opened = _open_pages(file, path, where)
+                opened = _open_pages(file, path, where, images)
         except DAMAGED as error:
             raise UserError(f"{path} cannot be opened as TIFF: {error}", where) from None
         yield opened
@@ -226,7 +246,7 @@ def _section_type(file: Path, where: str) -> tuple[tuple[int, int], np.dtype]:
     return (int(shape[0]), int(shape[1])), np.dtype(dtype)
 
 
-def _open_pages(file: tifffile.TiffFile, path: Path, where: str) -> StoredArray:
+def _open_pages(file: tifffile.TiffFile, path: Path, where: str, images: bool) -> StoredArray:
     series = file.series
     if len(series) != 1:
         shapes = ", ".join(str(tuple(s.shape)) for s in series[:4])
@@ -234,21 +254,22 @@ def _open_pages(file: tifffile.TiffFile, path: Path, where: str) -> StoredArray:
             f"{path} holds {len(series)} images of different kinds ({shapes}); a stack has pages of one size", where
         )
     stack = series[0]
-    if len(stack.shape) != 3 or "S" in stack.axes or stack.dtype is None:
+    shape = (1, *stack.shape) if images and len(stack.shape) == 2 else tuple(stack.shape)
+    if len(shape) != 3 or "S" in stack.axes or stack.dtype is None:
         raise UserError(
             f"{path} has shape {tuple(stack.shape)} (axes {stack.axes}); a stack of grey sections has three axes: z,"
             " y, x",
             where,
         )
-    return StoredArray(_page_array(stack, path), str(path), _metadata(file))
+    return StoredArray(_page_array(stack, shape, path), str(path), _metadata(file))
 
 
-def _page_array(stack: tifffile.TiffPageSeries, path: Path) -> np.ndarray | Sections:
+def _page_array(stack: tifffile.TiffPageSeries, shape: tuple[int, ...], path: Path) -> np.ndarray | Sections:
     if stack.dataoffset is not None and stack.parent is not None:
         dtype = np.dtype(stack.parent.byteorder + np.dtype(stack.dtype).char)
-        return np.memmap(path, dtype, "r", offset=stack.dataoffset, shape=tuple(stack.shape))
+        return np.memmap(path, dtype, "r", offset=stack.dataoffset, shape=shape)
     pages = list(stack.pages)
-    depth, height, width = stack.shape
+    depth, height, width = shape
 
     def read_section(section: int) -> np.ndarray:
         page = pages[section]

@@ -8,7 +8,7 @@ from .overlaps import LabelRules, count_overlaps, prepare_labels
 from .runs import best_threshold, check_run, evaluate
 from .score_files import open_pair, score_volumes
 from .skeletons import expected_run_length
-from .sweep import SCORE_TITLES, best_of, common_scores, format_score, loss_of, sweep_thresholds
+from .sweep import SCORE_TITLES, best_of, common_scores, format_score, loss_of, score_text, sweep_thresholds
 
 __all__ = [
     "SCORE_TITLES",
@@ -33,6 +33,7 @@ __all__ = [
     "open_pair",
     "panoptic_quality",
     "prepare_labels",
+    "score_text",
     "score_volumes",
     "sweep_thresholds",
     "variation_of_information",

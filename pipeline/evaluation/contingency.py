@@ -7,6 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..volumes.label_ids import has_any
+
+
+class NegativeIdError(ValueError):
+    """An id below 0 among voxels that count.
+
+    Attributes:
+        of_labels: it is one of the labels; otherwise one of the segmentation.
+        id: the lowest.
+    """
+
+    def __init__(self, of_labels: bool, lowest: int) -> None:
+        self.of_labels, self.id = of_labels, lowest
+        super().__init__(f"the {'labels hold' if of_labels else 'segmentation holds'} the negative id {lowest}")
+
 
 @dataclass(frozen=True)
 class Contingency:
@@ -49,16 +64,19 @@ def contingency_table(segmentation: np.ndarray, labels: np.ndarray, ignore_label
     """The contingency table of two arrays of ids.
 
     Args:
-        segmentation, labels: non-negative integer ids, of one shape.
-        ignore_labels: labels whose voxels do not count.
+        segmentation, labels: integer ids, of one shape; not negative where they count.
+        ignore_labels: labels whose voxels do not count; any integers.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or ids are no whole numbers.
+        NegativeIdError: a voxel that counts has a negative id.
     """
     if segmentation.shape != labels.shape:
         raise ValueError(f"segmentation of shape {segmentation.shape}, but labels of shape {labels.shape}")
-    runs = _run_lengths(segmentation.ravel(), labels.ravel())
-    return _sum_entries(*runs).without_labels(ignore_labels)
+    segments, objects, counts = _run_lengths(segmentation.ravel(), labels.ravel())
+    keep = ~has_any(objects, ignore_labels)
+    ids = unsigned_ids(segments[keep], of_labels=False), unsigned_ids(objects[keep], of_labels=True)
+    return _sum_entries(*ids, counts[keep])
 
 
 def merge_tables(tables: Iterable[Contingency]) -> Contingency:
@@ -77,11 +95,29 @@ def merge_tables(tables: Iterable[Contingency]) -> Contingency:
 def _run_lengths(segments: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Neighbouring voxels with equal ids as one entry (segment, label, count): far fewer rows to sort."""
     if segments.size == 0:
-        return np.zeros(0, np.uint64), np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        return segments, labels, np.zeros(0, np.int64)
     changes = (segments[1:] != segments[:-1]) | (labels[1:] != labels[:-1])
     starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
     lengths = np.diff(np.concatenate([starts, [segments.size]]))
-    return segments[starts].astype(np.uint64), labels[starts].astype(np.uint64), lengths
+    return segments[starts], labels[starts], lengths
+
+
+def unsigned_ids(ids: np.ndarray, of_labels: bool) -> np.ndarray:
+    """Ids as uint64.
+
+    Args:
+        ids: of any type.
+        of_labels: they are labels, not segments; for messages.
+
+    Raises:
+        ValueError: they are no whole numbers.
+        NegativeIdError: one is negative, and would become another one.
+    """
+    if ids.dtype.kind not in "uib":
+        raise ValueError(f"{'labels' if of_labels else 'segments'} are {ids.dtype}; ids are whole numbers")
+    if ids.dtype.kind == "i" and ids.min(initial=0) < 0:
+        raise NegativeIdError(of_labels, int(ids.min()))
+    return ids.astype(np.uint64)
 
 
 def _sum_entries(segments: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> Contingency:

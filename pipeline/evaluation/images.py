@@ -5,6 +5,7 @@ One image at a time is read and counted, so memory depends on an image and on th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -20,10 +21,14 @@ from .sweep import Scores, scores_of_table, sweep_thresholds
 def image_scores(table: Contingency) -> Scores:
     """Scores of one image: VOI and adapted Rand error of its labelled voxels, and those of objects on a background.
 
+    An image without labelled voxels has no VOI and no adapted Rand error, rather than perfect ones.
+
     Args:
         table: of segments and labels, the background (id 0) of both included.
     """
-    return {**scores_of_table(table.without_labels((0,))), **instance_scores(table)}
+    labelled = table.without_labels((0,))
+    of_labelled = scores_of_table(labelled) if labelled.total else {}
+    return {**of_labelled, **instance_scores(table), "scored": table.total}
 
 
 def sections_of(box: Box) -> Iterator[Box]:
@@ -66,21 +71,27 @@ def mean_image_scores(tables: Iterable[Contingency]) -> Scores:
 
 
 class MeanScores:
-    """The mean of scores that come one after the other."""
+    """The mean of scores that come one after the other, and the sum of the voxels that were scored.
+
+    A score that an image does not have does not count for that image.
+    """
 
     def __init__(self) -> None:
         self._sums: Scores = {}
-        self._count = 0
+        self._counts: Counter[str] = Counter()
 
     def add(self, scores: Scores) -> None:
         """Add the scores of one more image."""
-        self._count += 1
         for name, value in scores.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._sums[name] = self._sums.get(name, 0) + value
+            self._counts[name] += 1
 
     def scores(self) -> Scores:
-        """The mean of each score."""
-        return {name: round(value / self._count, 6) for name, value in self._sums.items()}
+        """The mean of each score; of `scored` the sum."""
+        return {
+            name: total if name == "scored" else round(total / self._counts[name], 6)
+            for name, total in self._sums.items()
+        }
 
 
 def _edges_from(sorted_u: np.ndarray, fragments: np.ndarray) -> np.ndarray:

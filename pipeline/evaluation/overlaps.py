@@ -18,7 +18,7 @@ from funlib.geometry import Coordinate
 
 from ..segmentation import connected_components, relabel
 from ..volumes import Box
-from .contingency import Contingency, contingency_table, merge_tables
+from .contingency import Contingency, contingency_table, merge_tables, unsigned_ids
 
 BLOCK_SHAPE = (64, 256, 256)
 """Voxels read at a time."""
@@ -79,6 +79,9 @@ def count_overlaps(
 
     Returns:
         The table. With `rules.relabel`, its labels are new ids.
+
+    Raises:
+        NegativeIdError: a voxel that counts has a negative id.
     """
     rules = rules or LabelRules()
     shift = Coordinate(shift if shift is not None else (0,) * len(box.begin))
@@ -101,7 +104,7 @@ def count_overlaps(
 
 def prepare_labels(labels: np.ndarray, rules: LabelRules) -> np.ndarray:
     """The labelled objects of an array, (z, y, x) uint64, by the same rules as `count_overlaps`; 0 elsewhere."""
-    objects = labels.astype(np.uint64)
+    objects = unsigned_ids(labels, of_labels=True)
     if rules.relabel and labels.size:
         objects = _connected_parts(objects)
     ids, sizes = np.unique(objects, return_counts=True)
@@ -122,7 +125,7 @@ class _Parts:
 
     def number(self, labels: np.ndarray, block: Box) -> np.ndarray:
         """The parts of a block, uint64, with ids of their own; notes where they touch parts of earlier blocks."""
-        labels = labels.astype(np.uint64)
+        labels = unsigned_ids(labels, of_labels=True)
         found = _connected_parts(labels)
         parts = np.where(found > 0, found + np.uint64(self._count), np.uint64(0))
         self._count += int(found.max(initial=0))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..command_names import name_of
 from ..config import EvaluateConfig
 from ..errors import UserError
 from ..rag import EdgeTable, open_rag
@@ -152,7 +153,7 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
     with open_rag(run.config.rag, run.directory) as store:
         edges = EdgeTable.concatenate(store.iterate_edges()).summed()
     if len(edges) and np.isnan(edges.score).all():
-        raise UserError("the graph has no merge scores; run 04_agglomerate.py first", "agglomerate")
+        raise UserError(f"the graph has no merge scores; run {name_of('04_agglomerate.py')} first", "agglomerate")
     thresholds = sorted({round(threshold, 2) for threshold in run.config.evaluate.sweep})
     limit = run.config.agglomerate.maximum_score
     if truth.images:
@@ -168,7 +169,11 @@ def _some_labelled(tables: Iterable[Contingency]) -> Iterator[Contingency]:
         labelled = labelled or bool(np.any(table.label > 0))
         yield table
     if not labelled:
-        raise UserError("no labelled voxels to score on, once small labels are ignored", "evaluate.minimum_size")
+        raise UserError(
+            "nothing is labelled, so there is nothing to score on: every voxel is 0, targets.unlabelled_id, masked out,"
+            " or of a label that is smaller than this",
+            "evaluate.minimum_size",
+        )
 
 
 def find_truth(run: Run) -> Truth:

@@ -11,7 +11,8 @@ from .contingency import Contingency
 from .metrics import rand_error_of_table, voi_of_table
 
 Scores = dict[str, float]
-"""`voi_split`, `voi_merge`, `voi_sum` in bits and `adapted_rand_error`; of images also the scores of their objects."""
+"""`voi_split`, `voi_merge`, `voi_sum` in bits and `adapted_rand_error`; of images also the scores of their objects; and
+`scored`, the number of voxels that counted."""
 
 
 SCORE_TITLES = {
@@ -25,6 +26,7 @@ SCORE_TITLES = {
     "voi_merge": "VOI merge",
     "voi_sum": "VOI sum",
     "adapted_rand_error": "adapted Rand error",
+    "scored": "voxels scored",
 }
 """Scores in the order of tables, with short titles; those of objects are there for separate images only."""
 
@@ -42,7 +44,13 @@ def scores_of_table(table: Contingency) -> Scores:
         "voi_merge": round(voi.merge, 6),
         "voi_sum": round(voi.split + voi.merge, 6),
         "adapted_rand_error": round(rand_error_of_table(table), 6),
+        "scored": table.total,
     }
+
+
+def score_text(value: float) -> str:
+    """A score with four decimals, a number of voxels without any."""
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def sweep_thresholds(

@@ -25,7 +25,8 @@ def peak_bytes(network: EmbeddingNetwork, shape: Sequence[int]) -> int:
         shape: of the windows (N, C, *input).
     """
     hollow = copy.deepcopy(network).to("meta").eval()
-    with torch.no_grad(), _LiveBytes() as live:
+    live = _LiveBytes()
+    with torch.no_grad(), live:
         hollow.embed_windows(torch.empty(tuple(shape), device="meta"))
     return live.peak
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError, without_password
+from ..terminal import replace_what_cannot_be_printed
 from . import RagCounts, is_connection_error, open_rag, rag_exists
 
 
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, text in (("counts", "say how much a graph holds"), ("drop", "delete a graph, its notes included")):
         commands.add_parser(name, help=text).add_argument("source", metavar="URL")
     options = parser.parse_args(arguments)
+    replace_what_cannot_be_printed()
     try:
         sys.stdout.write(_run(options) + "\n")
     except UserError as error:

@@ -108,7 +108,7 @@ class PostgresRag(RagStore):
             if connection.execute(known, (self._address.graph,)).fetchone() is None:
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(schema))
             for statement in SCHEMA.strip().removesuffix(";").split(";"):
-                connection.execute(sql.SQL(statement).format(**parts))  # type: ignore[arg-type]
+                connection.execute(sql.SQL(statement).format(**parts))
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
@@ -132,7 +132,7 @@ class PostgresRag(RagStore):
             yield connection
 
     def _sql(self, text: str, **more: sql.Composable) -> sql.Composed:
-        return sql.SQL(text).format(**self._names, **more)  # type: ignore[arg-type]
+        return sql.SQL(text).format(**self._names, **more)
 
     def _replace_block(self, entry: BlockEntry, nodes: NodeTable, edges: EdgeTable) -> None:
         node_row = copy_row(entry.block, [nodes.id, *nodes.centre.T, nodes.size, *nodes.begin.T, *nodes.end.T])

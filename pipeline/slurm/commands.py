@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -188,7 +189,8 @@ def _run(command: list[str], text: str | None = None) -> subprocess.CompletedPro
             command,
             input=text,
             capture_output=True,
-            text=True,
+            encoding=sys.getfilesystemencoding(),
+            errors="surrogateescape",  # a job's script names files, whose names may be any bytes
             timeout=COMMAND_TIMEOUT,
             env=clean_environment(os.environ),
             check=False,

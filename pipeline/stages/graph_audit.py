@@ -48,7 +48,7 @@ class _Rows:
 
     def __init__(self, grid: BlockGrid, fragments: np.ndarray) -> None:
         blocks = len(grid)
-        self._grid, self._fragments = grid, np.append(fragments, 0)
+        self._grid, self._fragments = grid, np.append(fragments, np.zeros(1, fragments.dtype))
         self.nodes = np.zeros(blocks + 1, dtype=np.int64)
         self.checksum = np.zeros(blocks + 1, dtype=np.uint64)
         self.score_checksum = np.zeros(blocks + 1, dtype=np.uint64)
@@ -117,7 +117,7 @@ def check_graph(task: RagTask, done: np.ndarray, fragments: np.ndarray, scored: 
     records = task.records.read()
 
     def over_grid(flags: np.ndarray) -> np.ndarray:
-        return (blocks & flags).reshape(grid.shape)
+        return np.asarray((blocks & flags).reshape(grid.shape))
 
     unscored, changed_scores = _scores(scored, rows, blocks)
     return GraphFindings(

@@ -196,4 +196,4 @@ def working_bytes(network: EmbeddingNetwork, read: Coordinate, box: Coordinate, 
     kept = box[1] * box[2] * (sections + embedded_box(Box.of_shape(box), offsets).shape[0] - box[0])
     vectors = 2 * 4 * network.head.out_channels * kept
     affinities = 2 * 4 * len(offsets) * box[1] * box[2] * sections
-    return LIBRARY_FACTOR * peak_bytes(network, shape) + vectors + affinities
+    return int(LIBRARY_FACTOR * peak_bytes(network, shape) + vectors + affinities)

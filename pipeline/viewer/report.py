@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any
 import jinja2
 import torch
 
-from ..command_names import command_line
+from ..command_names import command_line, shell_line
 from ..config import NetworkConfig, dump_config
 from ..config.base import plain_number
-from ..evaluation import SCORE_TITLES, common_scores
+from ..evaluation import SCORE_TITLES, common_scores, score_text
 from ..networks import build_network
 from ..pages import html_environment
 from ..run import Run, package_versions, read_summary, replaced_file
@@ -74,7 +73,7 @@ def write_report(run: Run) -> Path:
     path = run.directory / "report.html"
     page = _template().render(**report_content(run))
     with replaced_file(path) as file:
-        file.write(page.encode())
+        file.write(page.encode(errors="replace"))
     return path
 
 
@@ -87,10 +86,12 @@ def report_content(run: Run) -> dict[str, Any]:
         "title": run.directory.name,
         "directory": str(run.directory),
         "view_command": command_line("07_view.py", run.directory / "config.json"),
+        "tensorboard_command": shell_line("tensorboard", "--logdir", run.directory),
         "volume": _volume_facts(run),
         "best": best,
         "tiles": _tiles(run, scores.get(best) if best else None),
         "scores": dict(sorted(scores.items(), key=lambda item: float(item[0]))),
+        "scored": scores[best].get("scored") if best in scores else None,
         "columns": {name: SCORE_TITLES[name] for name in common_scores(scores.values())},
         "images": run.config.volumes.images,
         "sweep": _picture("threshold sweep", sweep_png(scores, best)) if len(scores) > 1 else None,
@@ -180,8 +181,8 @@ def _template() -> jinja2.Template:
         "count": short_number,
         "duration": duration,
         "memory": memory_size,
+        "score": score_text,
         "stage": _stage_row,
-        "shell": shlex.quote,
     }
     return environment.get_template("report.html")
 

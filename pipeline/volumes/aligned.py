@@ -15,6 +15,7 @@ from funlib.geometry import Coordinate
 
 from ..errors import UserError
 from .arrays import Box
+from .label_ids import has_id
 from .placement import Placement, by, combined
 from .placing import statements
 from .volume import Volume
@@ -24,7 +25,6 @@ Reader = Callable[[Volume, Box], np.ndarray]
 
 WHOLE = 1e-3
 """Part of a voxel by which positions and factors may be off, as decimal numbers are."""
-SIXTY_FOUR_BITS = 2**64
 
 
 @dataclass(frozen=True)
@@ -162,24 +162,11 @@ class Labels(_OnRaw):
         """Both of them; see `read` and `annotated`."""
         stored, known = self.aligned.read(box, reader), self.aligned.known(box)
         if self.unlabelled_id is not None:
-            known &= ~is_id(stored, self.unlabelled_id)
+            known &= ~has_id(stored, self.unlabelled_id)
         if not known.all():
             stored = np.where(known, stored, stored.dtype.type(0))
         require_ids(stored, self.name)
         return stored.astype(np.uint64), known
-
-
-def is_id(stored: np.ndarray, wanted: int) -> np.ndarray:
-    """Where values are an id, bool; of 64 bits, -1 and 2^64 - 1 are one, since programs write either."""
-    limits = np.iinfo(stored.dtype)
-    candidates = {wanted}
-    if stored.dtype.itemsize == 8:
-        candidates |= {wanted % SIXTY_FOUR_BITS, wanted % SIXTY_FOUR_BITS - SIXTY_FOUR_BITS}
-    possible = [number for number in candidates if limits.min <= number <= limits.max]
-    found = np.zeros(stored.shape, dtype=bool)
-    for number in possible:
-        found |= stored == stored.dtype.type(number)
-    return found
 
 
 def require_ids(stored: np.ndarray, name: str, where: str = "targets.unlabelled_id") -> None:

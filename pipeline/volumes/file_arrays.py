@@ -93,6 +93,28 @@ class FileArray:
         return (*channels, *self.choice.order)
 
 
+@dataclass(frozen=True)
+class Image:
+    """A stored array of two axes as a stack of one section."""
+
+    stored: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(1, *, *)."""
+        return (1, *self.stored.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the voxels as stored."""
+        return np.dtype(self.stored.dtype)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        """The voxels of a box."""
+        data: np.ndarray = np.asarray(self.stored[index[1:]])[np.newaxis][index[0]]
+        return data
+
+
 def find_in_hdf5(
     file: h5py.File, location: Location, dataset: str | None, candidates: Sequence[str], where: str
 ) -> Found | None:

@@ -10,7 +10,7 @@ from ..errors import UserError
 from .axes import AxisChoice, choose_axes
 from .containers import Found, find_array, only_array
 from .dialects.precomputed import scale_of
-from .file_arrays import UNCHUNKED, FileArray, dataset_names, find_in_hdf5, open_hdf5, open_npy
+from .file_arrays import UNCHUNKED, FileArray, Image, dataset_names, find_in_hdf5, open_hdf5, open_npy
 from .formats import IN_PLACE, Format, Node, look, require
 from .locations import Location
 from .placement import FROM_CONFIG, Placement, combined
@@ -34,6 +34,7 @@ class Wanted:
         keep_channels: all channels, as the first axis.
         voxel_size, offset: nanometres, order z, y, x.
         placed: the voxel size must be known.
+        images: an array of two axes is one section; where it lies in a volume is not known.
         where: dotted path of the config section.
         key: the key in that section that names the dataset.
         path_key: the key in that section that names the location.
@@ -51,6 +52,7 @@ class Wanted:
     voxel_size: Sequence[float] | None = None
     offset: Sequence[float] | None = None
     placed: bool = True
+    images: bool = False
     where: str = ""
     key: str = "raw"
     path_key: str = "path"
@@ -137,11 +139,8 @@ def _open_in_place(node: Node, wanted: Wanted, writable: bool) -> Volume | None:
     scale = None
     if node.format == "precomputed":
         scale = scale_of(found.array.metadata, found.level or 0, found.name, level_key)[0]
-    shape = stored_shape(found)
-    choice = _choice(found, shape, wanted)
-    return Volume(
-        open_tensor(found.array, choice, scale, writable=writable), _placed(found, choice, wanted), found, choice, shape
-    )
+    choice, placement, shape = _described(found, stored_shape(found), wanted)
+    return Volume(open_tensor(found.array, choice, scale, writable=writable), placement, found, choice, shape)
 
 
 def _open_hdf5(node: Node, wanted: Wanted) -> Volume | None:
@@ -154,19 +153,34 @@ def _open_hdf5(node: Node, wanted: Wanted) -> Volume | None:
     if found is None:
         return None
     array = file[found.groups[-1][1]]
-    choice = _choice(found, array.shape, wanted)
-    chunks = tuple(array.chunks or (min(UNCHUNKED, extent) for extent in array.shape))
-    placement = _placed(found, choice, wanted)
-    return Volume(FileArray(array, choice, chunks, found.name), placement, found, choice, tuple(array.shape))
+    return _of_file(array, array.chunks, found, wanted)
 
 
 def _open_npy(node: Node, wanted: Wanted) -> Volume:
-    array = open_npy(node.location.file)
-    found = Found(node)
-    choice = _choice(found, array.shape, wanted)
-    chunks = tuple(min(UNCHUNKED, extent) for extent in array.shape)
-    placement = _placed(found, choice, wanted)
-    return Volume(FileArray(array, choice, chunks, found.name), placement, found, choice, tuple(array.shape))
+    return _of_file(open_npy(node.location.file), None, Found(node), wanted)
+
+
+def _of_file(array: Any, chunks: tuple[int, ...] | None, found: Found, wanted: Wanted) -> Volume:
+    choice, placement, shape = _described(found, array.shape, wanted)
+    chunks = chunks or tuple(min(UNCHUNKED, extent) for extent in array.shape)
+    if len(array.shape) < len(shape):
+        array, chunks = Image(array), (1, *chunks)
+    return Volume(FileArray(array, choice, chunks, found.name), placement, found, choice, shape)
+
+
+def _described(found: Found, shape: tuple[int, ...], wanted: Wanted) -> tuple[AxisChoice, Placement, tuple[int, ...]]:
+    """How an array is read, where it lies, and its shape; that of an image begins with an axis of one section."""
+    stated = stated_axes(found, shape, wanted.path("axes")) if wanted.images else None
+    if wanted.images and len(shape) > 3 and stated is None:
+        raise UserError(
+            f"{found.name} has {len(shape)} axes {tuple(shape)}, and which of them is which is not said; an image has"
+            " two, a volume three"
+        )
+    if wanted.images and len(shape) == 2:
+        as_section = (1, *shape)
+        return choose_axes(as_section, f"z{stated}" if stated else None, found.name), Placement(None), as_section
+    choice = _choice(found, shape, wanted)
+    return choice, _placed(found, choice, wanted), shape
 
 
 def _choice(found: Found, shape: Sequence[int], wanted: Wanted) -> AxisChoice:

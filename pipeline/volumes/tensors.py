@@ -240,7 +240,9 @@ def _codecs(dtype: np.dtype, chunk: list[int], shard: list[int]) -> list[dict[st
 
 
 def _in_order(opened: ts.TensorStore, choice: AxisChoice, reverse: bool) -> ts.TensorStore:
-    """A view with the axes (z, y, x) or (k, z, y, x), from voxel 0."""
+    """A view with the axes (z, y, x) or (k, z, y, x), from voxel 0; an image is one section."""
+    if opened.rank < len(choice.axes):
+        opened = opened[..., ts.newaxis] if reverse else opened[ts.newaxis]
     last = opened.rank - 1
     place = {axis: last - axis if reverse else axis for axis in range(opened.rank)}
     view, left = opened, list(range(opened.rank))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from end_to_end import STAGES, SUMMED, TERAVOXEL, Cost, Passage, growth_of_global, per_teravoxel, table
@@ -41,7 +42,8 @@ def test_the_sum_holds_one_agglomeration_and_gpu_hours_only_of_predict() -> None
 
 
 def test_distillation_is_what_is_added_beside_the_teacher() -> None:
-    networks = [SimpleNamespace(name=name, precision="float32") for name in ("student alone", "student distilled")]
+    names = ("student alone", "student distilled")
+    networks: list[Any] = [SimpleNamespace(name=name, precision="float32") for name in names]
     alone = Split(9, 0.11, {DATA: 0.01})
     distilled = Split(9, 0.34, {DATA: 0.03, TEACHER: 0.2})
     assert overheads(networks, [alone, distilled]) == {"float32": {"distillation": 0.1, "teacher_forward": 2.0}}

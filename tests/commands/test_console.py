@@ -53,6 +53,7 @@ def emdistill(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def type_command(emdistill: Path, folder: Path, *arguments: str, expected: int = 0) -> subprocess.CompletedProcess[str]:
     """What a user sees who types the command in a folder, outside the repository."""
     environment = {name: value for name, value in os.environ.items() if name not in (STARTED_WITH, "PYTHONPATH")}
+    environment["NUMBA_DISABLE_JIT"] = "1"  # in a fresh installation it would compile longer than the voxels take
     done = subprocess.run(
         [emdistill, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False
     )

@@ -12,10 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.config import FileSource, PhantomSource, parse_config
+from pipeline.config import FileSource, PhantomSource, dump_config, parse_config
 from pipeline.datasets import describe_import, ensure_imported, import_source, importing, is_imported
 from pipeline.errors import UserError
 from pipeline.run import Run
+from pipeline.training.sampling.regions import ChunkCache, training_regions
 from pipeline.volumes import Box, Volume, open_volume
 
 BLOCK = (2, 16, 16)
@@ -209,3 +210,27 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert not run.directory.exists()
     ensure_imported(run, ["a"])
     assert describe_import(run)[0].endswith(f"copied into {run.volume}: already imported")
+
+
+def test_only_the_label_that_is_not_annotated_may_be_negative(tmp_path: Path, source: FileSource) -> None:
+    with h5py.File(source.path, "r+") as file:
+        file["labels"][2:4] = -1
+    document = {
+        "run_directory": str(tmp_path / "run"),
+        "volumes": {
+            "sources": {"lab": dump_config(source)},
+            "segment": {"source": "lab"},
+            "train": [{"source": "lab"}],
+        },
+        "student": {"network": {"name": "section_unet"}, "distillation": None},
+    }
+    for stated in (None, -2, 7):
+        with pytest.raises(UserError, match=r"labels must not be negative, but .* has -1 .*targets\.unlabelled_id"):
+            ensure_imported(Run(parse_config({**document, "targets": {"unlabelled_id": stated}})))
+    run = Run(parse_config({**document, "targets": {"unlabelled_id": -1}}))
+    ensure_imported(run)
+    (region,) = training_regions(run)
+    annotated = region.read_annotated(region.box, ChunkCache())
+    assert not annotated[2:4].any() and annotated[:2].all() and annotated[4:].all()
+    labels = region.read_labels(region.box, ChunkCache())
+    assert not labels[2:4].any() and labels.max() == 6 * 20 * 20 - 1

@@ -42,7 +42,8 @@ def recorded_step(dimensions: int, *, instances: int = 5, remembered: int = 3, c
         module.memory.enqueue(torch.randn(1, channels, *shape), labels)
     student = torch.randn(1, channels, *shape, requires_grad=True)
     teacher = torch.randn(1, channels, *shape)
-    with Recorder() as recorder:
+    recorder = Recorder()
+    with recorder:
         module(student, teacher, labels)[0].backward()
     assert student.grad is not None
     return recorder

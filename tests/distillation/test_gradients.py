@@ -126,7 +126,7 @@ def test_teacher_gets_no_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", ["edges", "affinities", "inter-image", "supervised"])
 def test_gradient_comes_from_norms_too(name: str) -> None:
     """A cosine does not change along the embedding, so its gradient is orthogonal to it; detached norms break that."""
-    loss = {**losses(), "edges": InstanceGraphLoss(0, 1)}[name]
+    loss: Loss = InstanceGraphLoss(0, 1) if name == "edges" else losses()[name]
     student = torch.randn(2, 3, *SHAPE, dtype=torch.float64, requires_grad=True)
     labels = torch.arange(1, 41).view(2, *SHAPE)  # one voxel per instance
     loss(student, torch.randn(2, 3, *SHAPE, dtype=torch.float64), labels).backward()

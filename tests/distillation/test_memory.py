@@ -101,7 +101,7 @@ def test_memory_images_of_other_extents_can_be_compared() -> None:
 
 def distillation(**settings: Any) -> GraphRelationDistillation:
     chosen = {"inter_edge_weight": 1.0, "inter_affinity_weight": 4.0, "memory_size": 6, "memory_sample": 3, **settings}
-    return GraphRelationDistillation([(-1, 0, 0), (0, 0, -1)], **chosen)  # type: ignore[arg-type]
+    return GraphRelationDistillation([(-1, 0, 0), (0, 0, -1)], **chosen)
 
 
 def step(module: GraphRelationDistillation, seed: int) -> torch.Tensor:

@@ -87,12 +87,13 @@ def fill_run(run: Run, **volumes: np.ndarray) -> dict[float, np.ndarray]:
 
 
 def expected_scores(segmentation: np.ndarray, labels: np.ndarray, known: np.ndarray | None = None) -> dict[str, float]:
-    """The functions on arrays, image by image."""
+    """The functions on arrays, image by image; VOI and Rand error of those images that have objects."""
     known = np.ones(labels.shape, bool) if known is None else known
     rows = []
     for one, truth, counted in zip(segmentation, labels, known, strict=True):
         pair = one[counted], truth[counted]
         quality, voi = panoptic_quality(*pair), variation_of_information(*pair)
+        with_objects = (truth * counted).any()
         rows.append(
             {
                 "panoptic_quality": quality.quality,
@@ -101,13 +102,14 @@ def expected_scores(segmentation: np.ndarray, labels: np.ndarray, known: np.ndar
                 "f1": f1_score(*pair),
                 "aggregated_jaccard": aggregated_jaccard_index(*pair),
                 "dice": dice(*pair),
-                "voi_split": voi.split,
-                "voi_merge": voi.merge,
-                "voi_sum": sum(voi),
-                "adapted_rand_error": adapted_rand_error(*pair),
+                "voi_split": voi.split if with_objects else np.nan,
+                "voi_merge": voi.merge if with_objects else np.nan,
+                "voi_sum": sum(voi) if with_objects else np.nan,
+                "adapted_rand_error": adapted_rand_error(*pair) if with_objects else np.nan,
             }
         )
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    means = {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
+    return {**means, "scored": int(np.count_nonzero(known))}
 
 
 def test_the_sweep_gives_the_mean_over_images_of_the_scores_of_arrays(tmp_path: Path) -> None:
@@ -166,5 +168,5 @@ def test_labels_count_as_they_are_unless_the_config_says_otherwise(tmp_path: Pat
 def test_objects_that_are_all_ignored_give_no_score(tmp_path: Path) -> None:
     run = make_run(tmp_path, evaluate={"minimum_size": 10_000})
     fill_run(run, labels=some_labels())
-    with pytest.raises(UserError, match="no labelled voxels to score on, once small labels are ignored"):
+    with pytest.raises(UserError, match=r"evaluate\.minimum_size: nothing is labelled"):
         evaluate(run)

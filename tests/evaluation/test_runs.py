@@ -19,7 +19,7 @@ from pipeline.segmentation import (
     region_graph_statistics,
     relabel,
 )
-from pipeline.volumes import create_volume
+from pipeline.volumes import create_volume, open_volume
 
 NEAREST = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 SHAPE = (12, 20, 20)
@@ -90,7 +90,8 @@ def test_scores_are_those_of_the_validation_region(tmp_path: Path) -> None:
     assert results["best"]["threshold"] == 0.3
     assert results["best"]["voi_sum"] == 0
     assert results["scores"]["0.50"]["voi_merge"] == pytest.approx(1.97, abs=0.05)
-    assert set(results["best"]) == {"threshold", "voi_split", "voi_merge", "voi_sum", "adapted_rand_error"}
+    assert set(results["best"]) == {"threshold", "voi_split", "voi_merge", "voi_sum", "adapted_rand_error", "scored"}
+    assert all(scores["scored"] == truth.size for scores in results["scores"].values())
 
 
 def test_the_summary_keeps_other_sections_and_forgets_older_sweeps(tmp_path: Path) -> None:
@@ -141,16 +142,31 @@ def test_a_maximum_score_holds_in_the_sweep_too(tmp_path: Path) -> None:
     assert scores["0.70"] == scores["0.30"]
 
 
-def test_masked_and_unlabelled_voxels_do_not_count(tmp_path: Path) -> None:
-    run = make_run(tmp_path, targets={"unlabelled_id": 2})
+@pytest.mark.parametrize("stated", [2, -1, 2**64 - 1])
+def test_masked_and_unlabelled_voxels_do_not_count(stated: int, tmp_path: Path) -> None:
+    run = make_run(tmp_path, targets={"unlabelled_id": stated})
     data = fill_run(run)
+    stored = open_volume(run.volume, "labels", "r+")
+    stored.write(stored.box, np.where(data["labels"] == 2, stated % 2**64, data["labels"]).astype(np.uint64))
     mask = np.ones(SHAPE, np.uint8)
     mask[:, :, :8] = 0
     volume = create_volume(run.volume, "mask", SHAPE, np.uint8, voxel_size=(10, 4, 4), chunks=CHUNKS)
     volume.write(volume.box, mask)
     truth = np.where((mask == 0) | (data["labels"] == 2), 0, data["labels"])[VALIDATED]
     voi = variation_of_information(data["fragments"][3:], truth)
-    assert evaluate(run)["scores"]["0.10"]["voi_split"] == pytest.approx(voi.split, abs=1e-6)
+    scores = evaluate(run)["scores"]["0.10"]
+    assert scores["voi_split"] == pytest.approx(voi.split, abs=1e-6)
+    assert scores["scored"] == np.count_nonzero(truth)
+
+
+def test_a_run_without_an_annotated_voxel_has_no_score(tmp_path: Path) -> None:
+    run = make_run(tmp_path, targets={"unlabelled_id": -1})
+    fill_run(run)
+    stored = open_volume(run.volume, "labels", "r+")
+    stored.write(stored.box, np.full(SHAPE, 2**64 - 1, np.uint64))
+    with pytest.raises(UserError, match="nothing is labelled"):
+        evaluate(run)
+    assert not run.summary.exists()
 
 
 def test_without_a_validation_region_everything_labelled_counts(tmp_path: Path) -> None:

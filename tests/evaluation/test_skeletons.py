@@ -46,7 +46,7 @@ def test_positions_are_looked_up_in_the_segmentation() -> None:
     skeletons = [chain(4), chain(4, y=10)]
     kwargs: dict[str, Any] = {"voxel_size": (40, 10, 10), "offset": (0, 0, 0)}
     assert expected_run_length(skeletons, segmentation, **kwargs) == pytest.approx((20**2 + 40**2) / 80)
-    shifted = {"voxel_size": (40, 10, 10), "offset": (0, 0, 20)}  # the first two nodes lie outside
+    shifted: dict[str, Any] = {"voxel_size": (40, 10, 10), "offset": (0, 0, 20)}  # the first two nodes lie outside
     assert expected_run_length([chain(4)], segmentation, **shifted) == pytest.approx(20**2 / 40)
 
 

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
 
 import pymongo
 import pytest
@@ -124,6 +125,7 @@ class MongoServer(Server):
         place = ["--host", "127.0.0.1", "--port", str(self._port), "--storage-path", str(self._folder / "data")]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen([self._program, *place, "--standalone"], stdout=log, stderr=log)
+        client: pymongo.MongoClient[dict[str, Any]]
         with pymongo.MongoClient(self.url, serverSelectionTimeoutMS=60_000) as client:
             client.admin.command("ping")
 
@@ -133,6 +135,7 @@ class MongoServer(Server):
         self._process.wait(timeout=60)
 
     def remove_graph(self, name: str) -> None:
+        client: pymongo.MongoClient[dict[str, Any]]
         with pymongo.MongoClient(self.url) as client:
             for part in ("blocks", "nodes", "edges", "notes"):
                 client.get_default_database().drop_collection(f"{name}.{part}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -42,7 +43,7 @@ def affinity_pairs(embedding: torch.Tensor, offset: Sequence[int]) -> dict[tuple
     """Of one image: the cosine of every voxel whose partner lies inside."""
     shape = embedding.shape[1:]
     pairs = {}
-    for voxel in product(*[range(extent) for extent in shape]):
+    for voxel in np.ndindex(*shape):
         partner = tuple(v + o for v, o in zip(voxel, offset, strict=True))
         if all(0 <= p < extent for p, extent in zip(partner, shape, strict=True)):
             pairs[voxel] = cosine(

@@ -27,7 +27,7 @@ SLOW_SECONDS = 40.0
 
 def make_run(directory: Path, shape: tuple[int, int, int] = (9, 10, 11), **sections: Any) -> Run:
     """A run with random raw voxels, a shifted region and small blocks."""
-    document = {
+    document: dict[str, Any] = {
         "run_directory": str(directory),
         "volumes": {
             "sources": {"toy": {"kind": "phantom"}},

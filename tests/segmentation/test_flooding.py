@@ -39,8 +39,8 @@ def seeds_of(heights: np.ndarray) -> np.ndarray:
 def plain_flood(heights: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """One priority queue over height, and then over when a voxel was reached."""
     labels, queue = seeds.copy(), list[tuple[float, int, tuple[int, ...]]]()
-    for place in np.argwhere(seeds):
-        heapq.heappush(queue, (-heights[tuple(place)], len(queue), tuple(map(int, place))))
+    for seed in np.argwhere(seeds):
+        heapq.heappush(queue, (-heights[tuple(seed)], len(queue), tuple(map(int, seed))))
     age = len(queue)
     while queue:
         _, _, place = heapq.heappop(queue)

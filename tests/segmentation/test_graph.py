@@ -69,7 +69,7 @@ def test_blocks_add_up_to_the_volume_to_the_last_bit(block: tuple[int, int, int]
         )
         for begin in itertools.product(*(range(0, e, s) for e, s in zip(fragments.shape, block, strict=True)))
     ]
-    np.random.default_rng(0).shuffle(parts)  # type: ignore[arg-type]
+    np.random.default_rng(0).shuffle(parts)
     total = merge_graphs(parts)
     assert np.array_equal(total.edges, whole.edges)
     assert np.array_equal(total.count, whole.count)

@@ -24,6 +24,7 @@ from pipeline.networks import load_network
 from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.run import Run, read_json
 from pipeline.training import train_student, train_teacher
+from pipeline.volumes import open_volume
 
 MakeRun = Callable[..., Run]
 
@@ -276,3 +277,15 @@ def test_images_can_be_trained_section_by_section(make_run: MakeRun) -> None:
     )
     train_student(run)
     assert any("validation" in line for line in curves(run, "student"))
+
+
+def test_a_validation_that_could_only_be_perfect_is_refused_before_training(make_run: MakeRun) -> None:
+    run = make_run()
+    labels = open_volume(run.volume, "labels", "r+")
+    held_out = labels.read(labels.box)
+    held_out[14:] = 5
+    labels.write(labels.box, held_out)
+    targets = run.config.targets.model_copy(update={"unlabelled_id": 5})
+    with pytest.raises(UserError, match=r"volumes\.validate: nothing is labelled in its middle, voxels \(16, 16, 16\)"):
+        train_teacher(Run(run.config.model_copy(update={"targets": targets})))
+    assert not list(run.directory.rglob("checkpoint_*.pt"))

@@ -43,7 +43,7 @@ SCHEDULE = {
 
 
 def write_stack(path: Path) -> None:
-    """Bright discs on a dim background; the same ids 1..n in every image, which belong to split 0, 0, 1, 0, 0, 1, …"""
+    """Bright discs on a dim background; the same ids 1..n in every image, of which every third belongs to split 1."""
     rng = np.random.default_rng(0)
     y, x = np.indices((EXTENT, EXTENT))
     image, labels = np.zeros((2, IMAGES, EXTENT, EXTENT), np.uint8)

@@ -54,7 +54,7 @@ class StageFindings:
     def blocks(self) -> np.ndarray:
         """(z, y, x) bool over the block grid: blocks with any damage."""
         nothing = np.zeros(self.stage.grid.shape, dtype=bool)
-        return np.logical_or.reduce([nothing, *self.damaged.values()])
+        return np.asarray(np.logical_or.reduce([nothing, *self.damaged.values()]))
 
     def count(self, damage: Damage) -> int:
         """How many blocks have a kind of damage."""

@@ -90,12 +90,12 @@ class BlockGrid:
         Raises:
             ValueError: the grid has no such position.
         """
-        if not 0 <= index < len(self):
-            raise ValueError(f"there is no block {index} in a grid of {len(self)}")
         row, x = divmod(index, self.shape[2])
         z, y = divmod(row, self.shape[1])
+        if not 0 <= z < self.shape[0]:
+            raise ValueError(f"there is no block {index} in a grid of {len(self)}")
         begin = Coordinate(z, y, x) * self.block_size
-        return Block(index, Box(begin, begin + self.block_size).intersect(self.box))
+        return Block(index, Box(begin, Coordinate(map(min, begin + self.block_size, self.region.shape))))
 
     def position(self, voxel: Sequence[float]) -> Nanometres:
         """The position in nanometres of a stored voxel's first corner."""

@@ -116,7 +116,7 @@ class Stage(ABC):
     def drop(self) -> None:
         """Delete the output."""
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where everything lies that is known of the output under its key: markers, records, failures."""
         return self.run.tracking / self.name / self.key

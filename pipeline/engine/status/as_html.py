@@ -25,7 +25,7 @@ def write_page(path: Path, status: RunStatus, seconds: float, all_workers: bool 
         UserError: the folder cannot be written.
     """
     with replaced_file(path) as file:
-        file.write(render_page(status, seconds, all_workers).encode())
+        file.write(render_page(status, seconds, all_workers).encode(errors="replace"))
 
 
 def render_page(status: RunStatus, seconds: float, all_workers: bool = False) -> str:

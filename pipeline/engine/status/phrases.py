@@ -38,7 +38,7 @@ def format_driver(driver: DriverStatus, now: float) -> str:
 
 def _format_driver_state(driver: DriverStatus, now: float) -> str:
     if driver.state is not DriverState.GONE:
-        return driver.state.value
+        return str(driver.state.value)
     if driver.ended is not None:
         return f"ended at {clock_time(driver.ended, now)}"
     return "is gone; it was stopped or killed"

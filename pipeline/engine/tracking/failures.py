@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import math
 import os
 import re
 import shutil
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,10 @@ from ..blocks.grid import Block
 from ..blocks.stage import BlockTask
 from .error_kinds import ErrorKind
 
+LOOK_SECONDS = 0.2
+"""How often a worker with short blocks looks whether it is to end; after a longer one it always does."""
+FAILURES = "failures"
+"""Name of the folder of errors in the tracking folder of a task."""
 ENDING_BYTES = 4096
 """The reason to stop fits in here. The room is taken when a stage begins: a full disk must still let it be written."""
 
@@ -53,7 +59,7 @@ def clear_failures(task: BlockTask) -> None:
 
 def failure_folder(task: BlockTask) -> Path:
     """Where failed blocks leave their errors."""
-    return task.folder / "failures"
+    return task.folder / FAILURES
 
 
 def record_failure(task: BlockTask, block: Block, error: Exception, kind: ErrorKind) -> None:
@@ -89,17 +95,44 @@ def _record(task: BlockTask, block: int, error: str, trace: str, kind: ErrorKind
 
 def failed_for_good(task: BlockTask, block: Block) -> bool:
     """Whether a block failed in this run in a way that would only repeat itself, or has no try left."""
-    failure = _read_failure(_failure_path(task, block.index))
+    failure = _read_failure(_failure_path(task, block.index)) if _has_failed(task, block) else None
     if failure is None:
         return False
     return failure.kind is ErrorKind.PERMANENT or failure.tries > task.run.config.cluster.retries
 
 
-def record_success(task: BlockTask, block: Block) -> None:
-    """Note that a block of this run has succeeded; it may have failed before, also meanwhile with another worker."""
-    _failure_path(task, block.index).unlink(missing_ok=True)
-    if not _success_mark(task).exists():
-        _success_mark(task).touch()
+def forget_failure(task: BlockTask, block: Block) -> None:
+    """Note that a block has succeeded; it may have failed before, also meanwhile with another worker."""
+    if _has_failed(task, block):
+        _failure_path(task, block.index).unlink(missing_ok=True)
+
+
+def mark_success(task: BlockTask) -> None:
+    """Note that a block of this run has succeeded."""
+    _success_mark(task).touch()
+
+
+class Ending:
+    """The reason to end a task early, for a worker that asks at every block: read every `LOOK_SECONDS`.
+
+    Args:
+        task: that may end early.
+    """
+
+    def __init__(self, task: BlockTask) -> None:
+        self._task, self._next_look = task, -math.inf
+        self._reason: str | None = None
+
+    def reason(self) -> str | None:
+        """Why the task is to stop; None while it is not, or was not a moment ago."""
+        if self._reason is None and (now := time.monotonic()) >= self._next_look:
+            self._reason = reason_to_end(self._task)
+            self._next_look = now + LOOK_SECONDS
+        return self._reason
+
+    def look_again(self) -> None:
+        """Read it at the next question: something has happened that may be a reason."""
+        self._next_look = -math.inf
 
 
 def read_failures(task: BlockTask) -> list[BlockFailure]:
@@ -134,7 +167,7 @@ def end_early(task: BlockTask, reason: str) -> None:
 def reason_to_end(task: BlockTask) -> str | None:
     """Why the task is to stop; None while it is not."""
     try:
-        return _ending_path(task).read_bytes().decode(errors="ignore").strip() or None
+        return _ending_path(task).read_bytes().strip().decode(errors="ignore") or None
     except FileNotFoundError:
         return None
 
@@ -152,6 +185,11 @@ def _end_if_all_fail_alike(task: BlockTask, error: str) -> None:
 
 def _without_numbers(text: str) -> str:
     return re.sub(r"\d+", "0", text)
+
+
+def _has_failed(task: BlockTask, block: Block) -> bool:
+    """Whether a block has left an error; asked twice for each block, so without a detour by `Path`."""
+    return os.path.exists(f"{task.folder}/{FAILURES}/{block.index}.json")  # noqa: PTH110
 
 
 def _read_failure(path: Path) -> BlockFailure | None:

@@ -26,6 +26,8 @@ from ..blocks.stage import BlockTask
 MEMORY_SECONDS = 0.5
 """How often a worker looks at its memory, which takes longer than writing its record."""
 READ_TRIES = 3
+WRITE_SECONDS = 0.2
+"""How long the end of a short block may wait to be written."""
 ROOM = 2048
 """Bytes that a record takes at once: on a full disk, it must still be possible to change it."""
 
@@ -102,6 +104,8 @@ class WorkerRecordFile:
         self.record = record
         self._lock = threading.Lock()
         self._length = ROOM
+        self._written = 0.0
+        self._may_be_late = self._is_late = False
         self._looked_at_memory = -MEMORY_SECONDS
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +133,22 @@ class WorkerRecordFile:
             record.longest = max(record.longest, seconds)
             if time.monotonic() - self._looked_at_memory >= MEMORY_SECONDS:
                 record.memory, self._looked_at_memory = peak_memory(), time.monotonic()
-            self._write()
+            self._is_late = self._may_be_late and time.monotonic() - self._written < WRITE_SECONDS
+            if not self._is_late:
+                self._write()
+
+    def write_late(self) -> None:
+        """Leave the end of a short block to the write at the beginning of the next, or to a thread, if none follows."""
+        self._may_be_late = True
+
+        def write_what_is_late() -> None:
+            while True:
+                time.sleep(WRITE_SECONDS)
+                with self._lock:
+                    if self._is_late:
+                        self._write()
+
+        threading.Thread(target=write_what_is_late, daemon=True).start()
 
     def leave(self, state: str) -> None:
         """The worker ends; blocks still under way go back."""
@@ -143,6 +162,7 @@ class WorkerRecordFile:
         text = json.dumps(vars(self.record)).encode()
         os.pwrite(self._file, text.ljust(self._length), 0)
         self._length = max(self._length, len(text))
+        self._written, self._is_late = time.monotonic(), False
 
 
 def open_worker_record(task: BlockTask, worker: str, job: str | None = None, log: str = "") -> WorkerRecordFile:

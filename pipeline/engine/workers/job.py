@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from ...slurm import end_of_this_job
+from ...terminal import replace_what_cannot_be_printed
 from ..blocks.process import LOG, PARENT, WORKER
 from ..blocks.stage import BlockTask
 from ..tracking.worker_records import WorkerRecordFile, longest_block, open_worker_record
@@ -97,6 +98,7 @@ def main(path: Path) -> None:
         record.leave(str(error))
         sys.exit(str(error))
     connection.watch()
+    record.write_late()
     leave_at_stop_signal(record, connection)
     limit = TimeLimit(task, record, end_of_this_job())
     say_goodbye(record, connection, compute_blocks(task, record, limit.stop_reason))
@@ -122,5 +124,6 @@ def leave_at_once() -> None:
 
 
 if __name__ == "__main__":
+    replace_what_cannot_be_printed()
     main(Path(sys.argv[1]))
     leave_at_once()

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 
 import daisy.v2 as daisy
 
+from ...volumes import Box
 from ..blocks.grid import Block
 from ..blocks.process import limit_threads
 from ..blocks.stage import BlockFunction, BlockTask
 from ..tracking.error_kinds import ErrorKind, kind_of, pauses
-from ..tracking.failures import failed_for_good, reason_to_end, record_failure, record_success
+from ..tracking.failures import Ending, failed_for_good, forget_failure, mark_success, record_failure
 from ..tracking.worker_records import DONE, WorkerRecordFile
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def _take_blocks_beside(opened: OpenTask, log: BlockLog, stop_reason: StopReason
 def _take_blocks(opened: OpenTask, client: daisy.Client, log: BlockLog, stop_reason: StopReason) -> str:
     """Give every block back to daisy: as a success, or as a failure, which includes those that were not tried."""
     while True:
-        reason = STAGE_ENDS_EARLY if reason_to_end(opened.task) is not None else stop_reason()
+        reason = STAGE_ENDS_EARLY if opened.ending.reason() is not None else stop_reason()
         if reason is not None:
             return reason
         with client.acquire_block() as given:
@@ -121,9 +122,10 @@ class BlockLog:
 
     def begin(self, given: daisy.Block) -> Block:
         """A block is under way, and from now on in the worker's record: the one that daisy gave."""
-        index = self._grid.index_of(given.write_roi.begin)
-        self._record.begin(index)
-        return self._grid.block(index)
+        region = given.write_roi
+        block = Block(self._grid.index_of(region.begin), Box(region.begin, region.end))
+        self._record.begin(block.index)
+        return block
 
     def end(self, block: Block, success: bool) -> None:
         """A block is not under way any more."""
@@ -131,10 +133,16 @@ class BlockLog:
 
 
 class OpenTask:
-    """A task with everything open that its blocks need: from the first block on, and anew after it was abandoned."""
+    """A task with everything open that its blocks need: from the first block on, and anew after it was abandoned.
+
+    Attributes:
+        task: the task.
+        ending: whether it is to end early.
+    """
 
     def __init__(self, task: BlockTask) -> None:
-        self.task = task
+        self.task, self.ending = task, Ending(task)
+        self._any_success = False
         self._stack = contextlib.ExitStack()
         self._process_block: BlockFunction | None = None
         self._opening = threading.Lock()
@@ -156,6 +164,18 @@ class OpenTask:
                 limit_threads(self.task.run.config.cluster.threads_per_worker)
             return self._process_block
 
+    def note_success(self, block: Block) -> None:
+        """A block is stored; one is enough to tell all workers that blocks succeed."""
+        forget_failure(self.task, block)
+        if not self._any_success:
+            mark_success(self.task)
+            self._any_success = True
+
+    def note_failure(self, block: Block, error: Exception, kind: ErrorKind) -> None:
+        """A block has failed: leave the error for the driver, and have the stage end if going on is of no use."""
+        record_failure(self.task, block, error, kind)
+        self.ending.look_again()
+
     def close(self) -> None:
         """Close files and connections."""
         self._process_block = None
@@ -173,7 +193,7 @@ class OpenTask:
 def attempt(opened: OpenTask, block: Block) -> bool:
     """Compute one block, again after transient errors; whether it succeeded. The error is left for the driver."""
     task = opened.task
-    if reason_to_end(task) is not None or failed_for_good(task, block):
+    if opened.ending.reason() is not None or failed_for_good(task, block):
         return False
     waits = pauses(task.run.config.cluster, f"{task.run.config.seed} {task.name} {block.index}")
     while True:
@@ -183,11 +203,11 @@ def attempt(opened: OpenTask, block: Block) -> bool:
             kind = kind_of(error)
             pause = next(waits, None) if kind is ErrorKind.TRANSIENT else None
             if pause is None:
-                record_failure(task, block, error, kind)
+                opened.note_failure(block, error, kind)
                 return False
             logger.warning("block %d: %s; once more in %.1f s", block.index, error, pause)
             opened.abandon()
             time.sleep(pause)
         else:
-            record_success(task, block)
+            opened.note_success(block)
             return True

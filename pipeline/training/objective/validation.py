@@ -10,6 +10,7 @@ from funlib.geometry import Coordinate
 
 from ...config import Config, Offset
 from ...distillation import SupervisedAffinityLoss, cosine_to_affinity, embedding_affinities
+from ...errors import UserError
 from ...networks import EmbeddingNetwork
 from ...volumes import Box
 from ..sampling.nodes import erosion_margin
@@ -75,6 +76,26 @@ def validate(
     if config.volumes.images:
         return {"loss": loss, **best_images(segmentations, labels, region.read_annotated(box, ChunkCache(limit=0)))}
     return {"loss": loss, **best_volume(segmentations, labels)}
+
+
+def check_validation(region: LabelledRegion, shape: Coordinate, images: bool) -> None:
+    """Refuse a region whose middle could only give perfect scores, as nothing is labelled there.
+
+    Args:
+        region: labelled, never trained on.
+        shape: largest extent of the part that is looked at, in voxels.
+        images: separate images, in which background that is annotated is scored, too.
+
+    Raises:
+        UserError: no voxel there is labelled.
+    """
+    box, cache = _middle(region.box, shape), ChunkCache(limit=0)
+    if not (region.read_annotated(box, cache) if images else region.read_labels(box, cache)).any():
+        raise UserError(
+            f"nothing is labelled in its middle, voxels {tuple(box.begin)} to {tuple(box.end)}, where training looks;"
+            " give another region, or a larger training.validate_shape",
+            region.where,
+        )
 
 
 def validation_offsets(config: Config) -> tuple[Offset, ...]:

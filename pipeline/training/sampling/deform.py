@@ -112,5 +112,5 @@ def _look_up(data: np.ndarray, positions: np.ndarray, interpolate: bool) -> np.n
         np.clip(np.rint(axis).astype(np.int64), 0, extent - 1)
         for axis, extent in zip(positions, data.shape, strict=True)
     )
-    result: np.ndarray = data[tuple(indices)]
-    return result
+    nearest: np.ndarray = data[tuple(indices)]
+    return nearest

@@ -21,11 +21,11 @@ from .light_requests import Request, Spec
 from .regions import ChunkCache, LabelledRegion, RawRegion
 from .targets import affinity_targets, erode_boundaries
 
-RAW = gp.ArrayKey("RAW")
-LABELS = gp.ArrayKey("LABELS")
+RAW: gp.ArrayKey = gp.ArrayKey("RAW")
+LABELS: gp.ArrayKey = gp.ArrayKey("LABELS")
 ANNOTATED = gp.ArrayKey("ANNOTATED")
-AFFINITIES = gp.ArrayKey("AFFINITIES")
-AFFINITY_MASK = gp.ArrayKey("AFFINITY_MASK")
+AFFINITIES: gp.ArrayKey = gp.ArrayKey("AFFINITIES")
+AFFINITY_MASK: gp.ArrayKey = gp.ArrayKey("AFFINITY_MASK")
 
 VOXEL = Coordinate(1, 1, 1)
 INTENSITY_RANGE = 2.0

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...config import Offset
 from ...offsets import pair_slices
+from ...volumes.label_ids import has_id
 
 
 def erode_boundaries(
@@ -31,7 +32,7 @@ def erode_boundaries(
         return eroded
     neurite = labels != 0
     if unlabelled_id is not None:
-        neurite &= labels != unlabelled_id
+        neurite &= ~has_id(labels, unlabelled_id)
     axes = range(1 if in_plane else 0, labels.ndim)
     cut = _contact_voxels(labels, neurite, axes)
     for _ in range(erosion - 1):

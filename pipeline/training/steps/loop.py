@@ -20,7 +20,7 @@ from ...distillation import cosine_to_affinity, embedding_affinities
 from ...errors import UserError
 from ...stop_signals import stop_signals_call
 from ..objective.step_clock import STEP, Split
-from ..objective.validation import ValidationStopped, validate
+from ..objective.validation import ValidationStopped, check_validation, validate
 from ..sampling.loader import BatchLoader
 from ..sampling.regions import LabelledRegion, validation_region
 from ..sampling.samples import Sampling
@@ -69,6 +69,8 @@ def train(training: Training, stored: StoredTraining | None) -> tuple[Path, Trai
     sampling = training.sampling(network)
     objective = training.objective(network)
     held_out = validation_region(training.run)
+    if held_out is not None:
+        check_validation(held_out, Coordinate(schedule.validate_shape), training.run.config.volumes.images)
     start = 0 if stored is None else stored.iteration
     with BatchLoader(sampling, start) as loader:
         step = TrainStep(network.to(training.device), objective, schedule, training.autocast)

@@ -113,8 +113,9 @@ def test_a_mistake_that_a_worker_finds_is_the_users(make_run: MakeRun) -> None:
 
 
 def test_the_number_of_workers_does_not_change_what_a_training_draws(make_run: MakeRun) -> None:
+    sampling = sampling_of(make_run("teacher.training.loader_workers=1"))
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    with BatchLoader(sampling_of(make_run("teacher.training.loader_workers=1")), 0):
+    with BatchLoader(sampling, 0):
         assert torch.equal(torch.rand(3), expected)

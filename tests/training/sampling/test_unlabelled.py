@@ -12,7 +12,7 @@ from funlib.geometry import Coordinate
 from training_state import assert_same_state, curves
 
 from pipeline.checkpoints import latest_checkpoint
-from pipeline.config import DistillationConfig, TargetsConfig, UnlabelledConfig, parse_config
+from pipeline.config import Config, DistillationConfig, TargetsConfig, UnlabelledConfig, parse_config
 from pipeline.errors import UserError
 from pipeline.networks import build_network
 from pipeline.run import Run
@@ -72,7 +72,7 @@ def test_unlabelled_regions_leave_the_labelled_samples_and_the_teacher_as_they_w
     assert train_teacher(run) == teacher  # finished already, and not refused for another config
 
 
-def without_unlabelled(run: Run):  # type: ignore[no-untyped-def]
+def without_unlabelled(run: Run) -> Config:
     volumes = run.config.volumes.model_copy(update={"unlabelled": ()})
     return run.config.model_copy(update={"volumes": volumes})
 
