@@ -139,8 +139,10 @@ def _open_in_place(node: Node, wanted: Wanted, writable: bool) -> Volume | None:
     scale = None
     if node.format == "precomputed":
         scale = scale_of(found.array.metadata, found.level or 0, found.name, level_key)[0]
-    choice, placement, shape = _described(found, stored_shape(found), wanted)
-    return Volume(open_tensor(found.array, choice, scale, writable=writable), placement, found, choice, shape)
+    stored = stored_shape(found)
+    choice, shape = _read_as(found, stored, wanted)
+    tensor = open_tensor(found.array, choice, scale, writable=writable)
+    return Volume(tensor, _placed(found, choice, wanted, stored), found, choice, shape)
 
 
 def _open_hdf5(node: Node, wanted: Wanted) -> Volume | None:
@@ -161,15 +163,16 @@ def _open_npy(node: Node, wanted: Wanted) -> Volume:
 
 
 def _of_file(array: Any, chunks: tuple[int, ...] | None, found: Found, wanted: Wanted) -> Volume:
-    choice, placement, shape = _described(found, array.shape, wanted)
+    choice, shape = _read_as(found, array.shape, wanted)
+    placement = _placed(found, choice, wanted, array.shape)
     chunks = chunks or tuple(min(UNCHUNKED, extent) for extent in array.shape)
     if len(array.shape) < len(shape):
         array, chunks = Image(array), (1, *chunks)
     return Volume(FileArray(array, choice, chunks, found.name), placement, found, choice, shape)
 
 
-def _described(found: Found, shape: tuple[int, ...], wanted: Wanted) -> tuple[AxisChoice, Placement, tuple[int, ...]]:
-    """How an array is read, where it lies, and its shape; that of an image begins with an axis of one section."""
+def _read_as(found: Found, shape: tuple[int, ...], wanted: Wanted) -> tuple[AxisChoice, tuple[int, ...]]:
+    """How an array is read, and its shape; that of an image begins with an axis of one section."""
     stated = stated_axes(found, shape, wanted.path("axes")) if wanted.images else None
     if wanted.images and len(shape) > 3 and stated is None:
         raise UserError(
@@ -178,9 +181,8 @@ def _described(found: Found, shape: tuple[int, ...], wanted: Wanted) -> tuple[Ax
         )
     if wanted.images and len(shape) == 2:
         as_section = (1, *shape)
-        return choose_axes(as_section, f"z{stated}" if stated else None, found.name), Placement(None), as_section
-    choice = _choice(found, shape, wanted)
-    return choice, _placed(found, choice, wanted), shape
+        return choose_axes(as_section, f"z{stated}" if stated else None, found.name), as_section
+    return _choice(found, shape, wanted), shape
 
 
 def _choice(found: Found, shape: Sequence[int], wanted: Wanted) -> AxisChoice:
@@ -197,7 +199,10 @@ def _choice(found: Found, shape: Sequence[int], wanted: Wanted) -> AxisChoice:
     )
 
 
-def _placed(found: Found, choice: AxisChoice, wanted: Wanted) -> Placement:
+def _placed(found: Found, choice: AxisChoice, wanted: Wanted, stored: tuple[int, ...]) -> Placement:
+    """Where an array of a stored shape lies; of an image, that is not known."""
+    if wanted.images and len(stored) == 2:
+        return Placement(None)
     if not wanted.placed and wanted.voxel_size is None:
         try:
             return combined(statements(found, choice), found.name, required=False)
