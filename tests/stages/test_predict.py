@@ -16,7 +16,7 @@ from pipeline.networks import EmbeddingNetwork, build_network, save_checkpoint
 from pipeline.run import Run
 from pipeline.stages.by_script import predict
 from pipeline.stages.inference import Predictor
-from pipeline.volumes import Box, Volume, create_volume, open_volume
+from pipeline.volumes import Box, Volume, create_volume, open_volume, position_of
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 4, -3))
 
@@ -133,7 +133,7 @@ def test_the_stage_stores_what_the_whole_volume_gives(tmp_path: Path) -> None:
     levels = np.abs(stored.read(stored.box).astype(int) - whole.astype(int))
     assert levels.max() <= 1
     assert (levels > 0).mean() < 1e-3  # only where rounding decides
-    assert stored.offset == region.begin * raw.voxel_size
+    assert stored.offset == position_of(region.begin, raw.voxel_size, raw.offset)
     assert stored.array.chunks == (4, 4, 16, 16)
     assert stored.array.attrs["offsets"] == [list(offset) for offset in OFFSETS]
     assert stored.array.dtype == np.uint8
