@@ -160,23 +160,23 @@ def section_hash(source: Source) -> str:
 
 
 def _earlier_sections(source: Source) -> list[str]:
-    """The hashes that earlier versions may have noted, with the paths as they were written then."""
+    """The hashes that earlier versions may have noted: with the paths as they were written then, absolute or relative to
+    any folder around the data or to this one.
+    """
     if not isinstance(source, FileSource):
         return [section_hash(source)]
     hashes = []
-    for spelled in (str, _from_here):
+    folders = [Path.cwd(), *Path(source.path).parents] if Path(source.path).is_absolute() else []
+    for folder in (None, *folders):
         section = {key: value for key, value in dump_config(source).items() if key not in _NEUTRAL}
         for key in PATHS:
-            section[key] = None if section[key] is None else spelled(section[key])
+            if folder is not None and section[key] is not None and Path(section[key]).is_absolute():
+                section[key] = os.path.relpath(section[key], folder)
         for younger in _YOUNGER:
             if section.get(younger) is None:
                 section.pop(younger, None)
         hashes.append(config_hash(section))
     return hashes
-
-
-def _from_here(path: str) -> str:
-    return os.path.relpath(path) if Path(path).is_absolute() else path
 
 
 def imported_identity(container: Path) -> dict[str, Any] | None:

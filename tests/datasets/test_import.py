@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.config import FileSource, PhantomSource, dump_config, parse_config
+from pipeline.config import FileSource, PhantomSource, config_hash, dump_config, parse_config
 from pipeline.datasets import describe_import, ensure_imported, import_source, importing, is_imported
 from pipeline.errors import UserError
 from pipeline.run import Run
@@ -95,6 +95,23 @@ def test_a_changed_config_section_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has changed"):
         import_source("lab", PhantomSource(shape=(4, 20, 20), seed=2), container, BLOCK)
     assert not import_source("lab", PhantomSource(shape=(4, 20, 20), seed=1, block_shape=(1, 9, 9)), container, BLOCK)
+
+
+def test_an_import_of_an_earlier_version_stays_valid(
+    tmp_path: Path, source: FileSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It noted a hash of the section with the path as it was written then, and no version."""
+    container = tmp_path / "volume.zarr"
+    import_source("lab", source, container, BLOCK)
+    names = ("kind", "path", "raw", "labels_path", "labels", "mask", "voxel_size", "offset", "axes")
+    section = {name: None for name in names} | {"kind": "file", "path": "a.h5"}
+    attributes = json.loads((container / ".zattrs").read_text())
+    noted = {"section": config_hash(section), "data": attributes["import"]["data"]}
+    (container / ".zattrs").write_text(json.dumps({**attributes, "import": noted}))
+    monkeypatch.chdir("/")
+    assert is_imported("lab", source, container)
+    with pytest.raises(UserError, match="has changed"):
+        is_imported("lab", source.model_copy(update={"raw": "labels"}), container)
 
 
 def test_a_moved_run_continues_without_its_source(tmp_path: Path, source: FileSource) -> None:
