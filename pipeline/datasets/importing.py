@@ -160,8 +160,8 @@ def section_hash(source: Source) -> str:
 
 
 def _earlier_sections(source: Source) -> list[str]:
-    """The hashes that earlier versions may have noted: with the paths as they were written then, absolute or relative to
-    any folder around the data or to this one.
+    """The hashes that earlier versions may have noted: with the paths as they were written then, absolute or relative
+    to any folder around the data or to this one.
     """
     if not isinstance(source, FileSource):
         return [section_hash(source)]

@@ -104,7 +104,7 @@ def test_an_import_of_an_earlier_version_stays_valid(
     container = tmp_path / "volume.zarr"
     import_source("lab", source, container, BLOCK)
     names = ("kind", "path", "raw", "labels_path", "labels", "mask", "voxel_size", "offset", "axes")
-    section = {name: None for name in names} | {"kind": "file", "path": "a.h5"}
+    section = dict.fromkeys(names) | {"kind": "file", "path": "a.h5"}
     attributes = json.loads((container / ".zattrs").read_text())
     noted = {"section": config_hash(section), "data": attributes["import"]["data"]}
     (container / ".zattrs").write_text(json.dumps({**attributes, "import": noted}))
