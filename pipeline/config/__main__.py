@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import UserError
+from .advice import flat_voxels_warning, stated_voxel_size
 from .docs import config_reference
 from .load import config_hash, load_config
 from .root import Config
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"error: {error}\n")
             return 2
         text = f"{options.file}: valid (hash {config_hash(config)}), run directory {config.run_directory}\n"
+        voxel_size = stated_voxel_size(config)
+        warning = flat_voxels_warning(config, voxel_size) if voxel_size else None
+        text += f"warning: {warning}\n" if warning else ""
     sys.stdout.write(text)
     return 0
 
