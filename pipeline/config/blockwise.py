@@ -70,6 +70,7 @@ WATERSHED_SETTINGS = {
     "boundary_threshold",
     "seed_smoothing",
     "seed_distance",
+    "face_threshold",
     "in_plane",
     "minimum_affinity",
     "minimum_size",
@@ -86,7 +87,8 @@ class FragmentsConfig(Section):
     context: VoxelContext = (4, 32, 32)
     """Voxels read around a block on each side; along z none of separate images."""
     in_plane: bool = False
-    """Fragment each section by itself (anisotropic data); separate images always are (`watershed`)."""
+    """Fragment each section by itself (`watershed`): to be preferred where voxels are longer along z, since affinities
+    between such sections are unsure. Separate images always are."""
     boundary_threshold: Fraction = 0.5
     """Voxels with a mean affinity below this are boundary (`watershed`)."""
     background_threshold: Fraction = 0.0
@@ -97,6 +99,10 @@ class FragmentsConfig(Section):
     (`watershed`)."""
     seed_distance: Positive = 5
     """Least distance between seeds in voxels (`watershed`)."""
+    face_threshold: Fraction = 0.5
+    """Voxels with at least this affinity hold together: a seed never reaches beyond what hangs together so, whatever is
+    left without a seed gets one, and water crosses other faces of voxels last. This keeps thin processes, and neurites
+    that touch without a membrane. 0: only the mean affinity of each voxel counts (`watershed`)."""
     attraction_bias: Bias = -0.2
     """Added to affinities of nearest neighbours: above zero they attract, below they repel, strongest first
     (`mutex_watershed`)."""

@@ -9,8 +9,8 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..errors import UserError
+from ..label_ids import has_id
 from ..volumes import Box
-from ..volumes.label_ids import has_id
 from .containers import StoredArray, read_stored
 
 
@@ -98,7 +98,7 @@ class FileReader:
     Attributes:
         readers: by the dataset that they are.
         where: dotted path of the config section.
-        unlabelled_id: the one label that may be negative; it loses its sign, as `volumes.label_ids` reads it.
+        unlabelled_id: the one label that may be negative; it loses its sign, as `label_ids` reads it.
     """
 
     readers: Mapping[str, OrderedArray]

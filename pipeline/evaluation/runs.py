@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from funlib.geometry import Coordinate
 
 from ..command_names import name_of
-from ..config import EvaluateConfig
+from ..config import Config, EvaluateConfig
 from ..errors import UserError
+from ..label_ids import has_id
 from ..rag import EdgeTable, open_rag
 from ..run import SEGMENTATIONS, Run, region_box, update_summary
 from ..volumes import Box, Volume, open_volume, volume_exists
-from ..volumes.label_ids import has_id
 from .contingency import Contingency
 from .images import mean_image_scores, sections_of, sweep_images
-from .overlaps import LabelRules, count_overlaps
+from .overlaps import LabelRules, Readable, count_overlaps
 from .sweep import Scores, best_of, format_score, scores_of_table, sweep_thresholds
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,14 @@ UNLABELLED_THRESHOLD = 0.5
 
 NEURITE_VOXELS = 500
 """Pieces of neurites with fewer voxels say little about a segmentation."""
+
+
+class Placed(Readable, Protocol):
+    """Ids that say where they lie: a `Volume`, or an array in memory with a position."""
+
+    @property
+    def offset(self) -> Coordinate:
+        """Position of the first voxel in nanometres."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +68,11 @@ class Truth:
             labels = np.where(self.mask.read(box) > 0, labels, 0)
         return labels
 
-    def count_against(self, segmentation: Volume) -> Contingency:
+    def count_against(self, segmentation: Placed) -> Contingency:
         """The contingency table of a segmentation that covers the region, its labelled voxels only."""
         return count_overlaps(segmentation, self, self.region, shift=self._shift(segmentation), rules=self.rules)
 
-    def count_images_against(self, segmentation: Volume) -> Iterator[Contingency]:
+    def count_images_against(self, segmentation: Placed) -> Iterator[Contingency]:
         """The contingency table of each image, its background included."""
         shift, known = self._shift(segmentation), _Annotated(self)
         for section in sections_of(self.region):
@@ -72,13 +80,13 @@ class Truth:
                 segmentation, self, section, shift=shift, rules=self.rules, background=True, known=known
             )
 
-    def score(self, segmentation: Volume) -> Scores:
+    def score(self, segmentation: Placed) -> Scores:
         """Scores of a segmentation that covers the region."""
         if self.images:
             return mean_image_scores(self.count_images_against(segmentation))
         return scores_of_table(self.count_against(segmentation))
 
-    def _shift(self, segmentation: Volume) -> Coordinate:
+    def _shift(self, segmentation: Placed) -> Coordinate:
         return (segmentation.offset - self.labels.offset) / self.labels.voxel_size
 
 
@@ -162,8 +170,26 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
         edges = EdgeTable.concatenate(store.iterate_edges()).summed()
     if len(edges) and np.isnan(edges.score).all():
         raise UserError(f"the graph has no merge scores; run {name_of('04_agglomerate.py')} first", "agglomerate")
-    thresholds = sorted({round(threshold, 2) for threshold in run.config.evaluate.sweep})
-    limit = run.config.agglomerate.maximum_score
+    return sweep_edges(run.config, truth, fragments, edges)
+
+
+def sweep_edges(
+    config: Config, truth: Truth, fragments: Placed, edges: EdgeTable, thresholds: Iterable[float] = ()
+) -> dict[float, Scores]:
+    """Scores of fragments joined along scored edges.
+
+    Args:
+        config: has the thresholds of the sweep, and the largest score that joins.
+        truth: what to score against.
+        fragments: ids; they cover the region of `truth`.
+        edges: the whole graph with merge scores, sorted by u.
+        thresholds: more thresholds than those of the sweep.
+
+    Raises:
+        UserError: no labelled voxel counts.
+    """
+    thresholds = sorted({round(threshold, 2) for threshold in (*config.evaluate.sweep, *thresholds)})
+    limit = config.agglomerate.maximum_score
     if truth.images:
         return sweep_images(_some_labelled(truth.count_images_against(fragments)), edges, thresholds, limit)
     (table,) = _some_labelled([truth.count_against(fragments)])

@@ -145,3 +145,15 @@ def test_a_pilot_says_what_a_block_needs(tmp_path: Path) -> None:
     assert pilot.workers == 1  # the serial executor
     assert pilot.peak_memory > 20 << 20
     assert pilot.read_voxels == pytest.approx(context_overhead(task) * task.grid.box.size)
+
+
+def test_a_plan_warns_where_fragments_reach_across_sections_of_anisotropic_voxels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    log_plan(make_run(tmp_path / "across"), fragment_stages(make_run(tmp_path / "across")))
+    assert [line for line in caplog.messages if "fragments.in_plane true" in line]
+    caplog.clear()
+    within = make_run(tmp_path / "within", fragments={"in_plane": True})
+    log_plan(within, fragment_stages(within))
+    assert not [line for line in caplog.messages if "in_plane" in line]

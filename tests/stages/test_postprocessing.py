@@ -180,7 +180,10 @@ def test_fragments_made_before_the_keys_of_other_methods_existed_stay_valid() ->
         "minimum_affinity",
         "minimum_size",
     }
-    assert set(determining_settings(FragmentsConfig(attraction_bias=-0.5))) == first
-    assert set(determining_settings(FragmentsConfig(background_threshold=0.5))) == {*first, "background_threshold"}
+    voxels = FragmentsConfig(face_threshold=0, attraction_bias=-0.5)
+    assert set(determining_settings(voxels)) == first
+    assert set(determining_settings(FragmentsConfig())) == {*first, "face_threshold"}
+    background = voxels.model_copy(update={"background_threshold": 0.5})
+    assert set(determining_settings(background)) == {*first, "background_threshold"}
     mutex = determining_settings(FragmentsConfig(method="mutex_watershed"))
     assert set(mutex) == {*first, "attraction_bias", "repulsion_bias"}

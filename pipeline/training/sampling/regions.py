@@ -10,10 +10,10 @@ from funlib.geometry import Coordinate
 
 from ...config import Region
 from ...errors import UserError
+from ...label_ids import has_id
 from ...networks.intensity import normalise_raw
 from ...run import Run, region_box
 from ...volumes import Box, Volume, cells_of, open_volume, volume_exists
-from ...volumes.label_ids import has_id
 
 CACHE_BYTES = 512 * 2**20
 """Decoded chunks that one loader process keeps in memory, over all its volumes."""
