@@ -9,6 +9,7 @@ from .blockwise import (
     PredictConfig,
     RagConfig,
     SegmentConfig,
+    StorageConfig,
     ViewConfig,
 )
 from .cluster import ClusterConfig, JobConfig, SlurmConfig, StageJobConfig
@@ -60,6 +61,7 @@ __all__ = [
     "SlurmConfig",
     "Source",
     "StageJobConfig",
+    "StorageConfig",
     "StudentConfig",
     "TargetsConfig",
     "TeacherConfig",

@@ -177,6 +177,14 @@ class RagConfig(Section):
         return without_password(url)
 
 
+class StorageConfig(Section):
+    """How the arrays of the run are stored."""
+
+    format: Literal[2, 3] = 3
+    """`3`: zarr 3 with OME-NGFF 0.5 metadata; a block is one file of many chunks, each with a checksum. `2`: zarr 2, a
+    block is one chunk and one file. A run goes on in the format that it was begun with; the voxels are the same."""
+
+
 class ViewConfig(Section):
     """The neuroglancer viewer."""
 
@@ -203,5 +211,7 @@ class BlockwiseSections(Section):
     """Stage 06: scores."""
     rag: RagConfig = RagConfig()
     """The graph store."""
+    storage: StorageConfig = StorageConfig()
+    """The arrays of the run on disk."""
     view: ViewConfig = ViewConfig()
     """Stage 07: viewer."""

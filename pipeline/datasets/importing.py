@@ -13,13 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from ..config import FileSource, PhantomSource, PublicSource, Source, config_hash, dump_config
 from ..errors import UserError
 from ..run import Run
 from ..terminal import tracked
-from ..volumes import Box, Volume, create_volume, delete_volume
+from ..volumes import (
+    Box,
+    StorageFormat,
+    Volume,
+    container_attributes,
+    create_volume,
+    delete_volume,
+    ensure_container,
+    note_in_container,
+)
 from .file_source import FileOpener
 from .phantom import PhantomOpener
 from .public import PublicOpener
@@ -44,7 +52,12 @@ def ensure_imported(run: Run, sources: Iterable[str] | None = None) -> None:
     """
     for name, source in _chosen(run, sources):
         import_source(
-            name, source, run.container(name), run.config.volumes.import_block, run.config.targets.unlabelled_id
+            name,
+            source,
+            run.container(name),
+            run.config.volumes.import_block,
+            run.config.targets.unlabelled_id,
+            run.config.storage.format,
         )
 
 
@@ -80,7 +93,12 @@ def _chosen(run: Run, names: Iterable[str] | None) -> Iterator[tuple[str, Source
 
 
 def import_source(
-    name: str, source: Source, container: Path, import_block: Sequence[int], unlabelled_id: int | None = None
+    name: str,
+    source: Source,
+    container: Path,
+    import_block: Sequence[int],
+    unlabelled_id: int | None = None,
+    storage_format: StorageFormat = 3,
 ) -> bool:
     """Write `raw`, and `labels` and `mask` if there are any, of one source into a container.
 
@@ -91,8 +109,9 @@ def import_source(
         name: its name in `volumes.sources`.
         source: its config section.
         container: path of the zarr container.
-        import_block: block and chunk shape in voxels.
+        import_block: voxels that are written together, as one file.
         unlabelled_id: the one label that may be negative; it is stored without its sign.
+        storage_format: of the container, if there is none yet.
 
     Returns:
         Whether something was imported.
@@ -110,13 +129,13 @@ def import_source(
         logger.info("importing %s: %s voxels of %s nm", name, _by(opened.shape), _by(opened.voxel_size))
         identity = _identity(source, opener)
         try:
-            _forget(container)
+            _forget(container, storage_format)
             try:
                 _write(name, opened, container, import_block)
             except UserError:
-                _forget(container)
+                _forget(container, storage_format)
                 raise
-            zarr.open_group(str(container), mode="r+").attrs[_ATTRIBUTE] = identity
+            note_in_container(container, **{_ATTRIBUTE: identity})
         except OSError as error:
             raise UserError(
                 f"cannot be written: {error.strerror or error}; make room or choose another run_directory, and run"
@@ -166,18 +185,15 @@ def _identity(source: Source, opener: SourceOpener) -> dict[str, Any]:
 
 
 def _imported_identity(container: Path) -> dict[str, Any] | None:
-    if not (container / ".zgroup").exists():
-        return None
-    identity = zarr.open_group(str(container), mode="r").attrs.get(_ATTRIBUTE)
+    identity = container_attributes(container).get(_ATTRIBUTE)
     return None if identity is None else dict(identity)
 
 
-def _forget(container: Path) -> None:
+def _forget(container: Path, storage_format: StorageFormat) -> None:
     """Remove what an earlier import left, its completion first."""
-    container.parent.mkdir(parents=True, exist_ok=True)
-    group = zarr.open_group(str(container), mode="a")
-    if _ATTRIBUTE in group.attrs:
-        del group.attrs[_ATTRIBUTE]
+    ensure_container(container, storage_format)
+    if _ATTRIBUTE in container_attributes(container):
+        note_in_container(container, **{_ATTRIBUTE: None})
     for dataset in DTYPES:
         delete_volume(container, dataset)
 
