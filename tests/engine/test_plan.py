@@ -49,7 +49,7 @@ def test_a_plan_counts_bytes_and_files_and_warns_of_a_full_disk(
     log_plan(run, prediction_stages(run))
     voxels = 8 * 40 * 35
     assert f"affinities: {3 * voxels / 1000:.1f} kB before compression" in caplog.text
-    assert "18 chunks, one per block" in caplog.text
+    assert "18 shards, one per block" in caplog.text
     assert "IT MAY NOT FIT" not in caplog.text
     free = type("Usage", (), {"free": 3 * voxels - 1})
     monkeypatch.setattr("shutil.disk_usage", lambda path: free)

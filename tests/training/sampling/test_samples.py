@@ -10,6 +10,7 @@ import gunpowder as gp
 import numpy as np
 import pytest
 from funlib.geometry import Coordinate
+from run_files import shards_of
 
 from pipeline.errors import UserError
 from pipeline.run import Run
@@ -188,7 +189,7 @@ def test_the_first_error_of_a_worker_arrives(make_run: MakeRun) -> None:
 def test_a_damaged_chunk_is_named(make_run: MakeRun) -> None:
     run = make_run()
     sampling = sampling_of(run)
-    for chunk in (run.volume / "raw").glob("0.*"):
+    for chunk in shards_of(run, "raw", 0):
         chunk.write_bytes(b"damaged")
     with SampleMaker(sampling) as maker, pytest.raises(UserError, match="raw"):
         maker.batch(0)
