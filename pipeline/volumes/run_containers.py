@@ -116,14 +116,14 @@ def remove_array(container: Path, dataset: str) -> None:
 def multiscale(name: str, voxel_size: Sequence[float], offset: Sequence[float], channels: bool) -> dict[str, Any]:
     """OME-NGFF's description of one array as a pyramid of one level.
 
-    Its translation is the position of the first voxel's centre, where our `offset` is that of its corner.
+    The translation is our `offset`, as is the custom of EM: of a volume that begins at 0, the finest level has none.
     """
     axes: list[dict[str, str]] = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
     scale = [float(size) for size in voxel_size]
-    centre = [float(first) + size / 2 for first, size in zip(offset, scale, strict=True)]
+    translation = [float(first) for first in offset]
     if channels:
-        axes, scale, centre = [{"name": "c", "type": "channel"}, *axes], [1.0, *scale], [0.0, *centre]
-    transformations = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": centre}]
+        axes, scale, translation = [{"name": "c", "type": "channel"}, *axes], [1.0, *scale], [0.0, *translation]
+    transformations = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
     return {
         "name": name,
         "axes": axes,

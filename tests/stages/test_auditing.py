@@ -239,7 +239,7 @@ def test_scores_are_refused_when_a_chunk_is_lost(tmp_path: Path, finished: Run) 
     run = copy_of(finished, tmp_path)
     require_chunks(run)
     lose(run)
-    with pytest.raises(UserError, match=r"1 chunks are missing, the first is 0\.1\.1; python workflows/audit\.py"):
+    with pytest.raises(UserError, match=r"1 shards are missing, the first is c/0/1/1; python workflows/audit\.py"):
         require_chunks(run)
 
 

@@ -25,7 +25,9 @@ SHAPE = (9, 10, 11)
 
 def first_block_constant(run: Run) -> None:
     raw = open_volume(run.volume, "raw", "r+")
-    raw.write(Box(Coordinate(1, 2, 1), Coordinate(5, 6, 5)), np.full((4, 4, 4), 77, np.uint8))
+    values = raw.read(raw.box)
+    values[1:5, 2:6, 1:5] = 77
+    raw.write(raw.box, values)
 
 
 def mask_without_first_block(run: Run) -> None:
