@@ -146,7 +146,7 @@ def _attributes(group: Path) -> dict[str, Any]:
     for name in ("zarr.json", ".zattrs"):
         try:
             document = json.loads((group / name).read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError) as error:
             raise UserError(f"cannot be read ({error})", str(group / name)) from error

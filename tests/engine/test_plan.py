@@ -89,9 +89,10 @@ def test_a_pilot_touches_neither_blocks_that_are_done_nor_empty_ones(
 ) -> None:
     """A kill in the middle would cost a done block its chunk; an empty one is 0 by definition."""
     run = make_toy_run(tmp_path)
-    volume = run.open_raw("toy")
-    source = Doubled(run).grid.to_source(Doubled(run).grid.block(0).box)
-    open_volume(run.volume, "raw", "r+").write(source, np.zeros(volume.read(source).shape, np.uint8))
+    raw = open_volume(run.volume, "raw", "r+")
+    values = raw.read(raw.box)
+    values[Doubled(run).grid.to_source(Doubled(run).grid.block(0).box).slices] = 0
+    raw.write(raw.box, values)
     (tmp_path / "raise").write_text("5")
     assert not run_stages(run, [Doubled(run)], False)
     before = visits(tmp_path)

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaozarrs
+import zarr
 from funlib.geometry import Coordinate
+from numcodecs import Blosc
 from storage_counts import BYTES_READ, CHUNKS, READS, WRITES, counted, file_names
 
 from pipeline.engine.blocks.storage import open_upstream
@@ -216,3 +218,24 @@ def test_arrays_of_runs_are_volumes_like_any_other(tmp_path: Path, storage_forma
         assert found is not None
         assert (found.voxel_size, found.offset) == ((40, 8, 8), (400, 0, 16))
         np.testing.assert_array_equal(found.read(found.box), noise(SHAPE))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint64"])
+def test_arrays_that_earlier_versions_wrote_are_read_and_continued(tmp_path: Path, dtype: str) -> None:
+    """They were written by zarr-python."""
+    data = noise(SHAPE).astype(dtype)
+    coding = Blosc(cname="zstd", clevel=1, shuffle=Blosc.NOSHUFFLE)
+    if data.itemsize > 1:
+        coding = Blosc(cname="zstd", clevel=3, shuffle=Blosc.SHUFFLE)
+    group = zarr.open_group(str(tmp_path / "volume.zarr"), mode="a")
+    array = group.create_dataset("old", shape=SHAPE, chunks=SHARD, dtype=dtype, compressor=coding, fill_value=0)
+    array.attrs.update(voxel_size=[40, 8, 8], offset=[400, 0, 16], axis_names=["z", "y", "x"], units=["nm"] * 3)
+    array[:16] = data[:16]
+    volume = open_volume(tmp_path / "volume.zarr", "old", "r+")
+    assert (volume.array.format, volume.array.dtype, volume.array.shards) == (2, np.dtype(dtype), SHARD)
+    assert np.argwhere(~volume.array.present())[:, 0].min() == 1
+    later = Box(Coordinate(16, 0, 0), Coordinate(SHAPE))
+    volume.write(later, data[16:])
+    np.testing.assert_array_equal(volume.read(volume.box), data)
+    np.testing.assert_array_equal(array[:], data)
+    assert create_volume(tmp_path / "volume.zarr", "new", SHAPE, dtype, like=volume, chunks=SHARD).array.format == 2
