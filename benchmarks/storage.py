@@ -5,10 +5,10 @@
 
 Contenders are the other version, and format 3 and format 2 of this one. They take turns, each in a new process, on the
 same raw volume with the same network; stages run in that process, one block at a time. Stages 03 to 05 get affinities
-made from raw, with noise, since the network has learnt nothing. What is compiled is compiled before. Told are voxels per
-second of wall clock and of processor time, the medians of the rounds, and their ratios to the other version's; besides
-the stages: `commit`, writing the blocks of fragments as workers do (flushed, read back, recorded); `context`, reading
-those of affinities and fragments with a context of 16 voxels around; and the files that the run's arrays have.
+made from raw, with noise, since the network has learnt nothing. What is compiled is compiled before. Told are voxels
+per second of wall clock and of processor time, the medians of the rounds, and their ratios to the other version's;
+besides the stages: `commit`, writing the blocks of fragments as workers do (flushed, read back, recorded); `context`,
+reading those of affinities and fragments with a context of 16 voxels around; and the files of the run's arrays.
 
 The last line of the output is one JSON object.
 """

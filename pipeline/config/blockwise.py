@@ -32,7 +32,7 @@ class PredictConfig(Section):
     checkpoint: str | None = None
     """Checkpoint file. Default: the newest of the run's student or teacher."""
     block_size: VoxelShape | Literal["auto"] = DEFAULT_BLOCK
-    """Voxels that one block writes, also the chunk shape of the block-wise arrays. `auto`: the default."""
+    """Voxels that one block writes, which are one file of each block-wise array. `auto`: the default."""
     tile_size: VoxelShape | Literal["auto"] = "auto"
     """Voxels that prediction computes at a time, rounded up to whole blocks; the margin that a network reads around
     them is computed for nothing. `auto`: what is computed fastest and fits into the memory. A run goes on with the

@@ -71,7 +71,8 @@ class StoredArray:
     @property
     def chunks(self) -> tuple[int, ...]:
         """Extents of what can only be decoded together, all axes."""
-        return tuple(int(extent) for extent in self.view.chunk_layout.read_chunk.shape)
+        extents = self.view.chunk_layout.read_chunk.shape or self.shards
+        return tuple(int(extent or shard) for extent, shard in zip(extents, self.shards, strict=True))
 
     @property
     def grid_shape(self) -> Coordinate:
@@ -105,9 +106,9 @@ class StoredArray:
             if begin % shard or (end % shard and end != extent):
                 raise ValueError(f"voxels {tuple(box.begin)} to {tuple(box.end)} are not whole shards of {self.shards}")
         values = np.ascontiguousarray(data, dtype=self.dtype)
+        z, y, x = box.slices
         try:
-            part = self.view[(..., *box.slices)]
-            part.write(values, can_reference_source_data_indefinitely=True).result()
+            self.view[..., z, y, x].write(values, can_reference_source_data_indefinitely=True).result()
         except (ValueError, OSError) as error:
             raise_explained(error, self._location, "written")
 
@@ -254,7 +255,7 @@ def create_stored(
         "dimension_separator": ".",
         "compressor": {"id": "blosc", **compressor_of(dtype), "blocksize": 0},
     }
-    spec = {"driver": "zarr", "kvstore": location.kvstore(), "metadata": metadata}
+    spec: dict[str, Any] = {"driver": "zarr", "kvstore": location.kvstore(), "metadata": metadata}
     spec["store_data_equal_to_fill_value"] = True
     try:
         creating = ts.open(spec, context=context(), create=True)

@@ -20,7 +20,7 @@ from pipeline.stages.auditing import audit
 from pipeline.stages.by_script import agglomerate, extract_fragments, segment, segmentation_stages
 from pipeline.stages.fragments import FragmentsTask
 from pipeline.stages.segment import written_segmentations
-from pipeline.volumes import container_format, create_volume
+from pipeline.volumes import StorageFormat, container_format, create_volume
 
 SECTIONS: dict[str, Any] = {"agglomerate": {"method": "waterz", "context": [1, 6, 6]}}
 
@@ -85,7 +85,7 @@ def test_damage_in_either_format_is_found_and_made_again(
     assert container_format(run.volume) == container_format(original.volume)
 
 
-def files_told(directory: Path, storage_format: int, block: int) -> str:
+def files_told(directory: Path, storage_format: StorageFormat, block: int) -> str:
     """The line on files in the plan of the fragments of 512 x 512 x 512 voxels."""
     place: dict[str, Any] = {"voxel_size": (8, 8, 8), "chunks": (block,) * 3}
     create_volume(directory / "volume.zarr", "raw", (512,) * 3, "uint8", storage_format=storage_format, **place)

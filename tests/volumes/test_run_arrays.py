@@ -6,6 +6,7 @@ import multiprocessing
 import resource
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import zarr
 from funlib.geometry import Coordinate
 from numcodecs import Blosc
 from storage_counts import BYTES_READ, CHUNKS, READS, WRITES, counted, file_names
+from yaozarrs import v05
 
 from pipeline.engine.blocks.storage import open_upstream
 from pipeline.errors import UserError
@@ -191,22 +193,23 @@ def test_eight_processes_that_write_neighbouring_blocks_lose_nothing(
 
 def test_a_container_is_a_valid_collection_of_ome_ngff_images(tmp_path: Path) -> None:
     container = tmp_path / "volume.zarr"
-    place = {"voxel_size": (40, 8, 4), "offset": (400, 0, -16), "chunks": (4, 4, 4)}
+    place: dict[str, Any] = {"voxel_size": (40, 8, 4), "offset": (400, 0, -16), "chunks": (4, 4, 4)}
     for name, channels in (("raw", ()), ("affinities", (3,)), ("segmentation/0.50", ()), ("gone", ())):
         made = create_volume(container, name, (*channels, 7, 10, 9), "uint8", attributes={"key": "k"}, **place)
         made.write(made.box, np.ones(made.array.shape, np.uint8))
     delete_volume(container, "gone")
     yaozarrs.validate_zarr_store(str(container))
     listed = yaozarrs.open_group(str(container / "OME")).ome_metadata()
-    assert listed is not None and listed.series == ["raw", "affinities", "segmentation/0.50"]
+    assert isinstance(listed, v05.Series) and listed.series == ["raw", "affinities", "segmentation/0.50"]
     for name in listed.series:
         image = yaozarrs.validate_zarr_store(str(container / name)).ome_metadata()
-        (multiscale,) = image.multiscales
-        assert [(axis.name, axis.type) for axis in multiscale.axes[-3:]] == [(axis, "space") for axis in "zyx"]
-        assert {axis.unit for axis in multiscale.axes[-3:]} == {"nanometer"}
-        scale, translation = multiscale.datasets[0].coordinateTransformations
-        assert scale.scale[-3:] == [40, 8, 4] and translation.translation[-3:] == [400, 0, -16]
-        assert len(multiscale.axes) == (4 if name == "affinities" else 3)
+        assert isinstance(image, v05.Image)
+        (multiscale,) = image.model_dump()["multiscales"]
+        axes = multiscale["axes"]
+        assert [axis["name"] for axis in axes] == [*(["c"] if name == "affinities" else []), "z", "y", "x"]
+        assert {(axis["type"], axis["unit"]) for axis in axes[-3:]} == {("space", "nanometer")}
+        scale, translation = multiscale["datasets"][0]["coordinateTransformations"]
+        assert scale["scale"][-3:] == [40, 8, 4] and translation["translation"][-3:] == [400, 0, -16]
 
 
 @storage_formats
