@@ -117,6 +117,7 @@ def measure(root: Path, document: dict[str, Any]) -> dict[str, Any]:
     if done.returncode:
         sys.exit(f"{root}: {done.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{root}: {json.dumps(result['times'])}", file=sys.stderr)
     return result
 
 
