@@ -137,12 +137,12 @@ def main() -> None:
     parser.add_argument("--shape", default="128,256,256", help="voxels of the volume (default %(default)s)")
     parser.add_argument("--block", type=int, default=BLOCK, help="voxels along each edge of a block (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--formats", default="3,2", help="of this version (default %(default)s)")
     options = parser.parse_args()
     shape = tuple(int(extent) for extent in options.shape.split(","))
     contenders: dict[str, tuple[Path, dict[str, Any]]] = {
         "other version": (options.against.resolve(), {}),
-        "format 3": (ROOT, {"storage": {"format": 3}}),
-        "format 2": (ROOT, {"storage": {"format": 2}}),
+        **{f"format {name}": (ROOT, {"storage": {"format": int(name)}}) for name in options.formats.split(",")},
     }
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
     for root in (options.against.resolve(), ROOT):
