@@ -71,6 +71,7 @@ setup(
         "cpu": ["openvino==2026.4.1"],  # predicts faster than torch does there
         "test": [
             "moto[s3]>=5.1,<6",  # buckets on this machine
+            "yaozarrs>=0.3.4,<0.4",  # whether OME-NGFF metadata are valid
             "flask>=3",
             "flask-cors>=5",
             "pytest>=8",

@@ -79,7 +79,7 @@ def main() -> None:
     options = parser.parse_args()
     results: dict[str, dict[str, dict[str, float]]] = {}
     for name, block in arrays(options).items():
-        chosen = compressor_of(block.dtype)
+        chosen = Blosc(**compressor_of(block.dtype))
         print(f"\n{name}, {block.dtype}\n| codec | shuffle | bytes per voxel | encode ns | decode ns | |")
         print("|---|---|---|---|---|---|")
         for library, level in CODECS:

@@ -29,7 +29,7 @@ from pipeline.engine.tracking.markers import unmark_blocks
 from pipeline.engine.tracking.progress import begin, write_record
 from pipeline.run import Run, read_json, write_json
 from pipeline.stages.fragments import FragmentsTask
-from pipeline.volumes import chunks_of, create_volume
+from pipeline.volumes import create_volume
 
 REPEATS = 5
 
@@ -114,7 +114,7 @@ def scheduling(directory: Path, blocks_per_side: int) -> dict[str, float]:
 
 
 def writing(directory: Path) -> dict[str, float]:
-    """Seconds per block of fragments: written by zarr alone, and flushed, read back and recorded."""
+    """Seconds per block of fragments: written and flushed, and read back and recorded besides."""
     run = make_run(directory, (128, 512, 512), (32, 256, 256), executor="serial")
     write_json(run.tracking / "note.json", {})
     task = FragmentsOfNothing(run)
@@ -126,7 +126,7 @@ def writing(directory: Path) -> dict[str, float]:
     for _ in range(REPEATS * 2):
         times["zarr"].append(seconds(lambda: plain.write(block.box, data.astype(np.uint64))))
         times["committed"].append(seconds(lambda: output.write(block, data)))
-    size = (run.volume / task.dataset / next(chunks_of(plain, block.box))[0]).stat().st_size
+    size = plain.array.file(next(plain.array.shards_in(block.box))[0]).stat().st_size
     return {**{name: statistics.median(values) for name, values in times.items()}, "chunk_bytes": float(size)}
 
 

@@ -197,6 +197,7 @@ def make_run(directory: Path, affinities: np.ndarray, block: Sequence[int], work
         "fragments": {"context": [CONTEXT] * 3},
         "segment": {"thresholds": [THRESHOLDS[0]]},
         "cluster": {"workers": workers},
+        "storage": {"format": 2},  # which volara and the classic chain read, too
     }
     run = Run(parse_config(document))
     torch.manual_seed(0)

@@ -152,4 +152,4 @@ def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
     assert "adapted_rand_error" in result.stdout
     written = re.search(r"PosixPath\('(.*?)'\)", result.stdout)
     assert written is not None
-    assert (Path(written[1]) / ".zarray").exists()
+    assert (Path(written[1]) / "s0" / "zarr.json").exists()

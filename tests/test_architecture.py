@@ -18,6 +18,7 @@ BASE = [
     "search_path",
     "stop_signals",
     "errors",
+    "label_ids",
     "offsets",
     "hashing",
     "command_names",
@@ -43,7 +44,7 @@ SIDEWAYS = {("stages", "evaluation"), ("training", "evaluation"), ("viewer", "ev
 """They choose or show a threshold by its scores; evaluation knows none of them."""
 PURE = {"segmentation", "distillation"}
 """Numpy or torch in, numpy or torch out: no config, no files."""
-ARITHMETIC = {"errors", "offsets", "hashing"}
+ARITHMETIC = {"errors", "offsets", "hashing", "label_ids"}
 """All that those may import."""
 
 ONLY_IN = {"gunpowder": "training", "tensorboard": "training", "daisy": "engine", "neuroglancer": "viewer"}

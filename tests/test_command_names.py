@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import toy_tasks
+from run_files import shard_of
 from voronoi_run import make_run, store_affinities
 
 from pipeline.command_names import (
@@ -76,7 +77,7 @@ def test_errors_and_blocks_in_workers_name_the_console_command(
     with pytest.raises(UserError, match=r"run emdistill fragments first"):
         agglomerate(run)
     store_affinities(run)
-    (run.volume / "affinities" / "0.1.2.2").unlink()
+    shard_of(run, "affinities", 1, 2, 2).unlink()
     assert not extract_fragments(run)
     config = tmp_path / "config.json"
     assert f"emdistill audit {config} --requeue has it made again" in caplog.text

@@ -1,10 +1,10 @@
-"""Score a run against its labels, or with --prediction and --labels any two label volumes."""
+"""Score a run against its labels, any two label volumes (--prediction, --labels), or perfect affinities (--floor)."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, NoReturn
 
@@ -12,14 +12,19 @@ from ..api import evaluate
 from ..cli import exit_after, parse_arguments, run_script
 from ..errors import UserError
 from ..evaluation import LabelRules, check_run, common_scores, format_score, open_pair, score_text, score_volumes
+from ..label_ids import HIGHEST, LOWEST
 from ..run import Run
 from ..terminal import table_lines
-from ..volumes.label_ids import HIGHEST, LOWEST
 from ..volumes.locations import Location
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this step."""
+    parser.add_argument(
+        "--floor",
+        action="store_true",
+        help="score perfect affinities, made from the labels, with the fragments of the config and others like them",
+    )
     parser.add_argument(
         "--prediction",
         metavar="A",
@@ -53,6 +58,9 @@ def score_run(run: Run, options: argparse.Namespace) -> None:
     """Score the run of a config."""
     if options.ignore:
         raise UserError("belongs to --prediction and --labels; for a run, set targets.unlabelled_id", "--ignore")
+    if options.floor:
+        score_floor(run, options)
+        return
     if options.dry_run:
         print(f"would score {check_run(run)}")
         return
@@ -61,6 +69,34 @@ def score_run(run: Run, options: argparse.Namespace) -> None:
     best = results["best"]
     print(f"best: threshold {best['threshold']:.2f}, {format_score(best)}; written to {run.summary}")
     print(json.dumps(results["best"]))
+
+
+def score_floor(run: Run, options: argparse.Namespace) -> None:
+    """Score perfect affinities."""
+    from ..stages.floor import describe_floor, format_changes, measure_floor  # imports torch: slow
+
+    if options.dry_run:
+        print(describe_floor(run))
+        return
+    results = measure_floor(run)
+    rows = {
+        f"{kind}, {format_changes(setting['fragments'])}, {name}": scores
+        for kind in results["loss"]
+        for setting in results["settings"]
+        for name, scores in floors(setting[kind])
+    }
+    print_table("contacts, fragments, threshold", rows)
+    for kind, loss in results["loss"].items():
+        print(f"{kind} contacts: VOI {loss:.3f} is lost with the labels that affinities were made from")
+    print(f"fragments: take {format_changes(results['take'])}; written to {run.directory / 'floor.json'}")
+    first = {kind: results["settings"][0][kind]["best"]["voi_sum"] for kind in results["loss"]}
+    print(json.dumps({"floor": first, "take": results["take"]}))
+
+
+def floors(measured: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The best threshold and those of the config, each with its scores."""
+    yield f"best {measured['best']['threshold']:.2f}", measured["best"]
+    yield from measured["configured"].items()
 
 
 def score_files(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """The whole config as strict pydantic models, one module per group of sections."""
 
+from .advice import flat_voxels_warning, is_anisotropic
 from .base import NEAREST_NEIGHBOURS, Offset, Section, VoxelShape, VoxelVector
 from .blockwise import (
     AgglomerateConfig,
@@ -8,6 +9,7 @@ from .blockwise import (
     PredictConfig,
     RagConfig,
     SegmentConfig,
+    StorageConfig,
     ViewConfig,
 )
 from .cluster import ClusterConfig, JobConfig, SlurmConfig, StageJobConfig
@@ -59,6 +61,7 @@ __all__ = [
     "SlurmConfig",
     "Source",
     "StageJobConfig",
+    "StorageConfig",
     "StudentConfig",
     "TargetsConfig",
     "TeacherConfig",
@@ -70,6 +73,8 @@ __all__ = [
     "apply_override",
     "config_hash",
     "dump_config",
+    "flat_voxels_warning",
+    "is_anisotropic",
     "load_config",
     "parse_config",
 ]

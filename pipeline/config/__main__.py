@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ..errors import UserError
 from ..terminal import replace_what_cannot_be_printed, write_document
+from .advice import flat_voxels_warning, stated_voxel_size
 from .docs import config_reference
 from .load import config_hash, load_config
 from .root import Config
@@ -35,7 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
             return 2
-        sys.stdout.write(f"{options.file}: valid (hash {config_hash(config)}), run directory {config.run_directory}\n")
+        text = f"{options.file}: valid (hash {config_hash(config)}), run directory {config.run_directory}\n"
+        voxel_size = stated_voxel_size(config)
+        warning = flat_voxels_warning(config, voxel_size) if voxel_size else None
+        text += f"warning: {warning}\n" if warning else ""
+        sys.stdout.write(text)
     return 0
 
 

@@ -32,7 +32,7 @@ class PredictConfig(Section):
     checkpoint: str | None = None
     """Checkpoint file. Default: the newest of the run's student or teacher."""
     block_size: VoxelShape | Literal["auto"] = DEFAULT_BLOCK
-    """Voxels that one block writes, also the chunk shape of the block-wise arrays. `auto`: the default."""
+    """Voxels that one block writes, which are one file of each block-wise array. `auto`: the default."""
     tile_size: VoxelShape | Literal["auto"] = "auto"
     """Voxels that prediction computes at a time, rounded up to whole blocks; the margin that a network reads around
     them is computed for nothing. `auto`: what is computed fastest and fits into the memory. A run goes on with the
@@ -70,6 +70,7 @@ WATERSHED_SETTINGS = {
     "boundary_threshold",
     "seed_smoothing",
     "seed_distance",
+    "face_threshold",
     "in_plane",
     "minimum_affinity",
     "minimum_size",
@@ -86,7 +87,8 @@ class FragmentsConfig(Section):
     context: VoxelContext = (4, 32, 32)
     """Voxels read around a block on each side; along z none of separate images."""
     in_plane: bool = False
-    """Fragment each section by itself (anisotropic data); separate images always are (`watershed`)."""
+    """Fragment each section by itself (`watershed`): to be preferred where voxels are longer along z, since affinities
+    between such sections are unsure. Separate images always are."""
     boundary_threshold: Fraction = 0.5
     """Voxels with a mean affinity below this are boundary (`watershed`)."""
     background_threshold: Fraction = 0.0
@@ -97,6 +99,10 @@ class FragmentsConfig(Section):
     (`watershed`)."""
     seed_distance: Positive = 5
     """Least distance between seeds in voxels (`watershed`)."""
+    face_threshold: Fraction = 0.5
+    """Voxels with at least this affinity hold together: a seed never reaches beyond what hangs together so, whatever is
+    left without a seed gets one, and water crosses other faces of voxels last. This keeps thin processes, and neurites
+    that touch without a membrane. 0: only the mean affinity of each voxel counts (`watershed`)."""
     attraction_bias: Bias = -0.2
     """Added to affinities of nearest neighbours: above zero they attract, below they repel, strongest first
     (`mutex_watershed`)."""
@@ -171,6 +177,14 @@ class RagConfig(Section):
         return without_password(url)
 
 
+class StorageConfig(Section):
+    """How the arrays of the run are stored."""
+
+    format: Literal[2, 3] = 3
+    """`3`: zarr 3 with OME-NGFF 0.5 metadata; a block is one file of many chunks, each with a checksum. `2`: zarr 2, a
+    block is one chunk and one file. A run goes on in the format that it was begun with; the voxels are the same."""
+
+
 class ViewConfig(Section):
     """The neuroglancer viewer."""
 
@@ -197,5 +211,7 @@ class BlockwiseSections(Section):
     """Stage 06: scores."""
     rag: RagConfig = RagConfig()
     """The graph store."""
+    storage: StorageConfig = StorageConfig()
+    """The arrays of the run on disk."""
     view: ViewConfig = ViewConfig()
     """Stage 07: viewer."""

@@ -14,12 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from ..config import FileSource, PhantomSource, Source, config_hash, dump_config
 from ..errors import UserError
 from ..terminal import tracked
-from ..volumes import Box, Volume, create_volume, delete_volume
+from ..volumes import (
+    Box,
+    StorageFormat,
+    Volume,
+    container_attributes,
+    create_volume,
+    delete_volume,
+    ensure_container,
+    note_in_container,
+    volume_exists,
+)
 from ..volumes.identity import what_changed
 from ..volumes.placement import by
 from ..volumes.sources import DATASETS
@@ -47,6 +56,7 @@ def import_source(
     *,
     unlabelled_id: int | None = None,
     all_datasets: bool = True,
+    storage_format: StorageFormat = 3,
 ) -> bool:
     """Write `raw`, and `labels` and `mask` if there are any, of one source into a container.
 
@@ -57,9 +67,10 @@ def import_source(
         name: its name in `volumes.sources`.
         source: its config section.
         container: path of the zarr container.
-        import_block: block and chunk shape in voxels.
+        import_block: voxels that are written together, as one file.
         unlabelled_id: the label that means "not annotated"; it may be negative, no other may.
         all_datasets: also those that could be read where they are.
+        storage_format: of the container, if there is none yet.
 
     Returns:
         Whether something was imported.
@@ -80,13 +91,13 @@ def import_source(
         logger.info("importing %s: %s voxels of %s nm", name, by(opened.shape), by(opened.voxel_size))
         identity = _identity(source, opener)
         try:
-            _forget(container)
+            _forget(container, storage_format)
             try:
                 _write(name, opened, container, import_block)
             except UserError:
-                _forget(container)
+                _forget(container, storage_format)
                 raise
-            zarr.open_group(str(container), mode="r+").attrs[_ATTRIBUTE] = identity
+            note_in_container(container, **{_ATTRIBUTE: identity})
         except OSError as error:
             raise UserError(
                 f"cannot be written: {error.strerror or error}; make room or choose another run_directory, and run"
@@ -181,26 +192,26 @@ def _earlier_sections(source: Source) -> list[str]:
 
 def imported_identity(container: Path) -> dict[str, Any] | None:
     """What a container notes about the source of a complete import; None if there is none."""
-    if not (container / ".zgroup").exists():
-        return None
-    identity = zarr.open_group(str(container), mode="r").attrs.get(_ATTRIBUTE)
+    identity = container_attributes(container).get(_ATTRIBUTE)
     return None if identity is None else dict(identity)
 
 
-def _forget(container: Path) -> None:
+def _forget(container: Path, storage_format: StorageFormat) -> None:
     """Remove what an earlier import left, its completion first."""
-    container.parent.mkdir(parents=True, exist_ok=True)
-    group = zarr.open_group(str(container), mode="a")
-    if _ATTRIBUTE in group.attrs:
-        del group.attrs[_ATTRIBUTE]
+    ensure_container(container, storage_format)
+    if _ATTRIBUTE in container_attributes(container):
+        note_in_container(container, **{_ATTRIBUTE: None})
     for dataset in DATASETS:
         delete_volume(container, dataset)
 
 
 def forget_left_overs(container: Path) -> None:
     """Remove what an import left that was begun, but is not wanted any more."""
-    if imported_identity(container) is None and any((container / dataset).exists() for dataset in DATASETS):
-        _forget(container)
+    if imported_identity(container) is not None:
+        return
+    for dataset in DATASETS:
+        if volume_exists(container, dataset):
+            delete_volume(container, dataset)
 
 
 def _write(name: str, opened: OpenSource, container: Path, import_block: Sequence[int]) -> None:

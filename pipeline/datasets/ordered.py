@@ -9,8 +9,8 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..errors import UserError
+from ..label_ids import has_id
 from ..volumes import Box
-from ..volumes.label_ids import has_id
 from ..volumes.volume import Volume, VoxelArray
 
 

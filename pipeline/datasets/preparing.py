@@ -48,6 +48,7 @@ def ensure_imported(run: Run, sources: Iterable[str] | None = None, tell: bool =
                 run.config.volumes.import_block,
                 unlabelled_id=source.unlabelled_id,
                 all_datasets=not in_place,
+                storage_format=run.config.storage.format,
             )
         else:
             forget_left_overs(source.container)

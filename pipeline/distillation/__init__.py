@@ -16,6 +16,7 @@ from .paraphraser import Paraphraser
 from .patch import EmbeddedPatch
 from .precision import SMALLEST_NORM
 from .supervised import SupervisedAffinityLoss
+from .targets import affinity_targets, erode_boundaries
 
 __all__ = [
     "SMALLEST_NORM",
@@ -33,8 +34,10 @@ __all__ = [
     "MemoryEntry",
     "Paraphraser",
     "SupervisedAffinityLoss",
+    "affinity_targets",
     "cosine_to_affinity",
     "embedding_affinities",
+    "erode_boundaries",
     "gradient_penalty",
     "instance_nodes",
     "padded_cosines",

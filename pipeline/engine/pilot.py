@@ -21,6 +21,7 @@ from ..run import Run
 from ..search_path import safe_search_path
 from ..terminal import tracked
 from ..units import duration, memory_size
+from ..volumes import limit_storage_threads
 from .blocks.process import WORKER, limit_threads, peak_memory, thread_environment
 from .blocks.stage import BlockTask, Stage
 from .chain import check_stages
@@ -226,6 +227,7 @@ def _measure(
 ) -> tuple[float, tuple[float, ...], int]:
     """In a process of its own: seconds to start, seconds of each block, and peak memory in bytes."""
     os.environ[WORKER] = str(worker)
+    limit_storage_threads(task.run.config.cluster.threads_per_worker)
     with task.process() as process_block:
         limit_threads(task.run.config.cluster.threads_per_worker)
         start_seconds = time.time() - asked_at

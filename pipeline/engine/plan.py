@@ -5,9 +5,7 @@ All sums over blocks are products of sums along the axes, so that a plan of mill
 
 from __future__ import annotations
 
-import itertools
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from funlib.geometry import Coordinate
 
+from ..errors import UserError
 from ..run import Run
 from ..terminal import rendered, table_of
 from ..units import disk_size, times
-from ..volumes import Box
+from ..volumes import Box, chunk_inside, container_format, volume_exists
 from .blocks.grid import BlockGrid
 from .blocks.stage import BlockReader, BlockTask, Stage, VolumeTask
 from .chain import check_stages
@@ -26,8 +25,8 @@ from .tracking.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-SAMPLED_CHUNKS = 100
-"""Chunks that are there already tell how well the next ones compress."""
+SAMPLED_FILES = 100
+"""Files that are there already tell how well the next ones compress."""
 
 
 def log_plan(run: Run, stages: Sequence[Stage]) -> None:
@@ -65,19 +64,28 @@ def _details(task: BlockTask) -> list[tuple[str, str]]:
     details += task.plan_details()
     if isinstance(task, VolumeTask):
         details.append(("write", _written(task)))
-        chunks = len(task.chunk_grid)
-        share = "one per block" if chunks == len(task.grid) else f"of {times(task.chunk_grid.block_size)} voxels"
-        details.append(("files", f"{chunks} chunks, {share}, no two blocks share one"))
+        details.append(("files", _files(task)))
     return details
+
+
+def _files(task: VolumeTask) -> str:
+    """How many files the array has, and what is in one."""
+    files, block = len(task.chunk_grid), task.chunk_grid.block_size
+    share = "one per block" if files == len(task.grid) else f"of {times(block)} voxels"
+    present = container_format(task.run.volume)
+    if (present or task.run.config.storage.format) == 2:
+        return f"{files} chunks, {share}, no two blocks share one"
+    extents = [min(size, extent) for size, extent in zip(block, task.chunk_grid.region.shape, strict=True)]
+    return f"{files} shards, {share}, no two blocks share one; in chunks of {times(chunk_inside(extents))} voxels"
 
 
 def _written(task: VolumeTask) -> str:
     before = disk_bytes(task)
     text = f"{task.dataset}: {disk_size(before)} before compression"
-    per_chunk = mean_chunk_bytes(task.run.volume / task.dataset)
-    if per_chunk is None:
+    per_file = mean_file_bytes(task)
+    if per_file is None:
         return text
-    return text + f", about {disk_size(per_chunk * len(task.chunk_grid))} on disk (as the chunks that are there)"
+    return text + f", about {disk_size(per_file * len(task.chunk_grid))} on disk (as the files that are there)"
 
 
 def disk_bytes(stage: Stage) -> int:
@@ -87,13 +95,14 @@ def disk_bytes(stage: Stage) -> int:
     return stage.grid.box.size * stage.bytes_per_voxel
 
 
-def mean_chunk_bytes(folder: Path) -> float | None:
-    """Mean size of some chunks of an array on disk; None if there are none."""
-    try:
-        chunks = (entry for entry in os.scandir(folder) if not entry.name.startswith("."))
-        sizes = [entry.stat().st_size for entry in itertools.islice(chunks, SAMPLED_CHUNKS)]
-    except FileNotFoundError:
+def mean_file_bytes(task: VolumeTask) -> float | None:
+    """Mean size of some files of an array on disk; None if there are none."""
+    if not volume_exists(task.run.volume, task.dataset):
         return None
+    try:
+        sizes = task.open().array.sizes(SAMPLED_FILES)
+    except UserError:
+        return None  # its creation was interrupted
     return float(np.mean(sizes)) if sizes else None
 
 

@@ -5,7 +5,7 @@ from .images import mean_image_scores
 from .instances import PanopticQuality, aggregated_jaccard_index, dice, f1_score, panoptic_quality
 from .metrics import VariationOfInformation, adapted_rand_error, variation_of_information
 from .overlaps import LabelRules, count_overlaps, prepare_labels
-from .runs import best_threshold, check_run, evaluate
+from .runs import best_threshold, check_run, evaluate, find_truth
 from .score_files import open_pair, score_volumes
 from .skeletons import expected_run_length
 from .sweep import SCORE_TITLES, best_of, common_scores, format_score, loss_of, score_text, sweep_thresholds
@@ -27,6 +27,7 @@ __all__ = [
     "evaluate",
     "expected_run_length",
     "f1_score",
+    "find_truth",
     "format_score",
     "loss_of",
     "mean_image_scores",

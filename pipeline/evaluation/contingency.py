@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..volumes.label_ids import has_any
+from ..label_ids import has_any
 
 
 class NegativeIdError(ValueError):

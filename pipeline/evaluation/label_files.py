@@ -11,12 +11,12 @@ import numpy as np
 
 from ..datasets.tiff import StoredArray, open_tiff, read_stored, section_files
 from ..errors import UserError
+from ..label_ids import can_hold, has_any
 from ..volumes import Box
 from ..volumes.containers import listing
 from ..volumes.dialects import tiff
 from ..volumes.file_arrays import dataset_names, open_hdf5
 from ..volumes.formats import Format, look
-from ..volumes.label_ids import can_hold, has_any
 from ..volumes.locations import Location
 from ..volumes.opening import Wanted, open_at
 from ..volumes.placement import by, combined

@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from funlib.geometry import Coordinate
 
 from ..command_names import name_of
-from ..config import EvaluateConfig
+from ..config import Config, EvaluateConfig
 from ..errors import UserError
 from ..rag import EdgeTable, open_rag
 from ..run import SEGMENTATIONS, Run, region_box, update_summary
-from ..volumes import Box, Volume, open_volume
+from ..volumes import Box, Nanometres, Volume, open_volume
 from ..volumes.aligned import Labels, Mask
 from .contingency import Contingency
 from .images import mean_image_scores, sections_of, sweep_images
-from .overlaps import LabelRules, count_overlaps
+from .overlaps import LabelRules, Readable, count_overlaps
 from .sweep import Scores, best_of, format_score, scores_of_table, sweep_thresholds
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,14 @@ NEURITE_VOXELS = 500
 """Pieces of neurites with fewer voxels say little about a segmentation."""
 
 
+class Placed(Readable, Protocol):
+    """Ids that say where they lie: a `Volume`, or an array in memory with a position."""
+
+    @property
+    def offset(self) -> Nanometres:
+        """Position of the first voxel in nanometres."""
+
+
 @dataclass(frozen=True)
 class Truth:
     """The labels that a run is scored on.
@@ -38,7 +47,6 @@ class Truth:
         labels: the labelled volume.
         mask: where it is to be used; None for everywhere.
         region: the voxels that count, in voxels of raw.
-        segmented: the voxels of raw that segmentations cover.
         rules: which labels count as objects.
         images: every section is an image of its own.
     """
@@ -46,7 +54,6 @@ class Truth:
     labels: Labels
     mask: Mask | None
     region: Box
-    segmented: Box
     rules: LabelRules
     images: bool = False
 
@@ -57,23 +64,28 @@ class Truth:
             labels = np.where(self.mask.read(box) > 0, labels, np.uint64(0))
         return labels
 
-    def count_against(self, segmentation: Volume) -> Contingency:
+    def count_against(self, segmentation: Placed) -> Contingency:
         """The contingency table of a segmentation that covers the region, its labelled voxels only."""
-        return count_overlaps(segmentation, self, self.region, shift=self.segmented.begin, rules=self.rules)
+        return count_overlaps(segmentation, self, self.region, shift=self._shift(segmentation), rules=self.rules)
 
-    def count_images_against(self, segmentation: Volume) -> Iterator[Contingency]:
+    def count_images_against(self, segmentation: Placed) -> Iterator[Contingency]:
         """The contingency table of each image, its background included."""
-        shift, known = self.segmented.begin, _Annotated(self)
+        shift, known = self._shift(segmentation), _Annotated(self)
         for section in sections_of(self.region):
             yield count_overlaps(
                 segmentation, self, section, shift=shift, rules=self.rules, background=True, known=known
             )
 
-    def score(self, segmentation: Volume) -> Scores:
+    def score(self, segmentation: Placed) -> Scores:
         """Scores of a segmentation that covers the region."""
         if self.images:
             return mean_image_scores(self.count_images_against(segmentation))
         return scores_of_table(self.count_against(segmentation))
+
+    def _shift(self, segmentation: Placed) -> Coordinate:
+        """Where a segmentation begins, in voxels of raw."""
+        places = zip(segmentation.offset, self.labels.offset, self.labels.voxel_size, strict=True)
+        return Coordinate(round((own - of_raw) / size) for own, of_raw, size in places)
 
 
 @dataclass(frozen=True)
@@ -154,8 +166,26 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
         edges = EdgeTable.concatenate(store.iterate_edges()).summed()
     if len(edges) and np.isnan(edges.score).all():
         raise UserError(f"the graph has no merge scores; run {name_of('04_agglomerate.py')} first", "agglomerate")
-    thresholds = sorted({round(threshold, 2) for threshold in run.config.evaluate.sweep})
-    limit = run.config.agglomerate.maximum_score
+    return sweep_edges(run.config, truth, fragments, edges)
+
+
+def sweep_edges(
+    config: Config, truth: Truth, fragments: Placed, edges: EdgeTable, thresholds: Iterable[float] = ()
+) -> dict[float, Scores]:
+    """Scores of fragments joined along scored edges.
+
+    Args:
+        config: has the thresholds of the sweep, and the largest score that joins.
+        truth: what to score against.
+        fragments: ids; they cover the region of `truth`.
+        edges: the whole graph with merge scores, sorted by u.
+        thresholds: more thresholds than those of the sweep.
+
+    Raises:
+        UserError: no labelled voxel counts.
+    """
+    thresholds = sorted({round(threshold, 2) for threshold in (*config.evaluate.sweep, *thresholds)})
+    limit = config.agglomerate.maximum_score
     if truth.images:
         return sweep_images(_some_labelled(truth.count_images_against(fragments)), edges, thresholds, limit)
     (table,) = _some_labelled([truth.count_against(fragments)])
@@ -185,15 +215,14 @@ def find_truth(run: Run) -> Truth:
     volumes, config = run.config.volumes, run.config.evaluate
     source = volumes.segment.source
     labels = run.open_labels(source)
-    segmented = region_box(volumes.segment, labels.shape, "volumes.segment")
-    region = segmented
+    region = region_box(volumes.segment, labels.shape, "volumes.segment")
     validation = volumes.validate_
     if validation is not None and validation.source == source:
         region = region.intersect(region_box(validation, labels.shape, "volumes.validate"))
         if region.size == 0:
             raise UserError("lies outside volumes.segment, so nothing there was segmented", "volumes.validate")
     rules = label_rules(config, volumes.images)
-    return Truth(labels, run.open_mask(source), region, segmented, rules, volumes.images)
+    return Truth(labels, run.open_mask(source), region, rules, volumes.images)
 
 
 def label_rules(config: EvaluateConfig, images: bool) -> LabelRules:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..label_ids import HIGHEST, has_id
 from ..volumes import Box
-from ..volumes.label_ids import HIGHEST, has_id
 from .contingency import NegativeIdError
 from .label_files import LabelFile, open_labels, require_ignored_fit, require_one_place
 from .overlaps import LabelRules, count_overlaps

@@ -16,6 +16,9 @@ wait in a small heap.
                 if reached lies on a lower level: append it to waiting[that level]
                 else: put it into the heap late, by falling height, then in order of arrival
 
+Where some faces of voxels are closed, water first goes as far as it can through the open ones. What it cannot reach so
+lies in boundaries, where height says little: it is given to whatever is nearest, breadth first.
+
 Places in arrays are unsigned numbers here: of a signed one, compiled code asks each time whether it counts from the
 end, which takes a quarter of the time.
 """
@@ -25,6 +28,7 @@ from __future__ import annotations
 import numpy as np
 
 from .compiled import compiled
+from .faces import ALL_FACES, HIGH_X, HIGH_Y, HIGH_Z, IN_SECTION, LOW_X, LOW_Y, LOW_Z
 
 _CELLS_PER_LEVEL = 64
 _MOST_LEVELS = 1 << 13
@@ -39,15 +43,20 @@ _SHIFTS = 16
 """Shifts per key after which insertion gives up."""
 
 
-def flood(heights: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+def flood(
+    heights: np.ndarray, seeds: np.ndarray, faces: np.ndarray | None = None, *, sections_first: bool = False
+) -> np.ndarray:
     """Give every voxel to the seed whose water reaches it first.
 
-    Water spreads through faces of voxels and always from the highest voxel reached, of equally high ones from the one
-    that was reached first; seeds were reached in scan order. Within narrow ranges of height nothing is rounded.
+    Water spreads through open faces of voxels and always from the highest voxel reached, of equally high ones from the
+    one that was reached first; seeds were reached in scan order. Within narrow ranges of height nothing is rounded. Of
+    the voxels that are left then, each is given to the nearest one with water, counted in steps through any faces.
 
     Args:
         heights: (z, y, x) float32, not negative.
         seeds: (z, y, x) integers, 1 … n in seeds and 0 elsewhere.
+        faces: (z, y, x) uint8, the open faces of each voxel (see `open_faces`). Default: all faces are open.
+        sections_first: the nearest voxel with water is sought in the same section first (anisotropic voxels).
 
     Returns:
         (z, y, x) int32. Without seeds, all 0.
@@ -60,21 +69,32 @@ def flood(heights: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     flat = cells.reshape(-1, 2)
     levels = max(1, min(_MOST_LEVELS, heights.size // _CELLS_PER_LEVEL))
     section, row = np.uint64(cells.shape[1] * cells.shape[2]), np.uint64(cells.shape[2])
-    _spread(flat, flat.view(np.float32), levels, section, row)
+    if faces is None:
+        _spread(flat, flat.view(np.float32), None, levels, section, row)
+    else:
+        padded = np.pad(faces, 1)
+        _spread(flat, flat.view(np.float32), padded.ravel(), levels, section, row)
+        for opened in (IN_SECTION, ALL_FACES) if sections_first else (ALL_FACES,):
+            padded[:] = opened
+            _give_to_nearest(flat, padded.ravel(), section, row)
     return cells[(*inner, 1)].astype(np.int32)
 
 
 @compiled
-def _spread(cells: np.ndarray, heights: np.ndarray, levels: int, section: np.uint64, row: np.uint64) -> None:
-    """Flood all free cells.
+def _spread(
+    cells: np.ndarray, heights: np.ndarray, faces: np.ndarray | None, levels: int, section: np.uint64, row: np.uint64
+) -> None:
+    """Flood all free cells that open faces lead to.
 
     Args:
         cells: (n, 2) uint32, bits of the height, which are in the order of the heights, and label.
         heights: the same memory as float32.
+        faces: (n,) uint8, open faces; None: all are open, and what asks for them is compiled away.
         levels: into how many ranges of equal width heights are divided.
         section, row: cells from one section, and from one row, to the next.
     """
     steps = (-section, -row, -_ONE, _ONE, row, section)  # modulo 2**64, as the sums are
+    through = (np.uint8(LOW_Z), np.uint8(LOW_Y), np.uint8(LOW_X), np.uint8(HIGH_X), np.uint8(HIGH_Y), np.uint8(HIGH_Z))
     top = np.float32(0)
     for index in range(len(cells)):
         top = max(top, heights[index, 0])
@@ -84,7 +104,7 @@ def _spread(cells: np.ndarray, heights: np.ndarray, levels: int, section: np.uin
     waiting = np.empty(starts[-1], np.uint32)
     for index in range(len(cells)):
         cell = np.uint64(index)
-        if cells[cell, 1] != _FREE and cells[cell, 1] != _WALL and _can_spread(cells, cell, section, row):
+        if cells[cell, 1] != _FREE and cells[cell, 1] != _WALL and _can_spread(cells, faces, cell, section, row):
             its_level = _level(heights[cell, 0], top, scale)
             waiting[ends[its_level]] = cell
             ends[its_level] += _ONE
@@ -99,7 +119,7 @@ def _spread(cells: np.ndarray, heights: np.ndarray, levels: int, section: np.uin
         begin, number = np.uint64(starts[level]), 0
         for order in range(ends[level] - begin):
             cell = np.uint64(waiting[begin + np.uint64(order)])
-            if _can_spread(cells, cell, section, row):
+            if _can_spread(cells, faces, cell, section, row):
                 keys[number] = _key(cells[cell, 0], np.uint64(order))
                 number += 1
         _sort(keys[:number], spare, counts)
@@ -113,9 +133,13 @@ def _spread(cells: np.ndarray, heights: np.ndarray, levels: int, section: np.uin
                 cell = np.uint64(waiting[begin + (keys[place] & _LOWEST)])
                 place += 1
             number_free = np.uint64(0)
-            for step in steps:  # no branch here: none could be predicted
-                free[number_free] = cell + step
-                number_free += np.uint64(cells[cell + step, 1] == _FREE)
+            for direction in range(len(steps)):  # no branch here: none could be predicted
+                reached = cell + steps[direction]
+                free[number_free] = reached
+                if faces is None:
+                    number_free += np.uint64(cells[reached, 1] == _FREE)
+                else:
+                    number_free += np.uint64((cells[reached, 1] == _FREE) & (faces[cell] & through[direction] != 0))
             for turn in range(number_free):
                 reached = free[turn]
                 cells[reached, 1] = cells[cell, 1]
@@ -139,16 +163,60 @@ def _level(height: np.float32, top: np.float32, scale: np.float32) -> np.uint64:
 
 
 @compiled
-def _can_spread(cells: np.ndarray, cell: np.uint64, section: np.uint64, row: np.uint64) -> bool:
-    """Whether a neighbour of a cell is free; without branches, so that memory serves many cells at once."""
+def _can_spread(
+    cells: np.ndarray, faces: np.ndarray | None, cell: np.uint64, section: np.uint64, row: np.uint64
+) -> bool:
+    """Whether a neighbour behind an open face is free; without branches, so that memory serves many cells at once."""
+    if faces is None:
+        return bool(
+            (cells[cell - section, 1] == _FREE)
+            | (cells[cell - row, 1] == _FREE)
+            | (cells[cell - _ONE, 1] == _FREE)
+            | (cells[cell + _ONE, 1] == _FREE)
+            | (cells[cell + row, 1] == _FREE)
+            | (cells[cell + section, 1] == _FREE)
+        )
+    its_faces = faces[cell]
     return bool(
-        (cells[cell - section, 1] == _FREE)
-        | (cells[cell - row, 1] == _FREE)
-        | (cells[cell - _ONE, 1] == _FREE)
-        | (cells[cell + _ONE, 1] == _FREE)
-        | (cells[cell + row, 1] == _FREE)
-        | (cells[cell + section, 1] == _FREE)
+        (cells[cell - section, 1] == _FREE) & (its_faces & LOW_Z != 0)
+        | (cells[cell - row, 1] == _FREE) & (its_faces & LOW_Y != 0)
+        | (cells[cell - _ONE, 1] == _FREE) & (its_faces & LOW_X != 0)
+        | (cells[cell + _ONE, 1] == _FREE) & (its_faces & HIGH_X != 0)
+        | (cells[cell + row, 1] == _FREE) & (its_faces & HIGH_Y != 0)
+        | (cells[cell + section, 1] == _FREE) & (its_faces & HIGH_Z != 0)
     )
+
+
+@compiled
+def _give_to_nearest(cells: np.ndarray, faces: np.ndarray, section: np.uint64, row: np.uint64) -> None:
+    """Give every free cell to the labelled one that is the fewest steps away; of several, to the first in scan order.
+
+    Args:
+        cells, section, row: as for `_spread`.
+        faces: (n,) uint8, faces that steps may go through, the same everywhere.
+    """
+    steps = (-section, -row, -_ONE, _ONE, row, section)
+    through = (np.uint8(LOW_Z), np.uint8(LOW_Y), np.uint8(LOW_X), np.uint8(HIGH_X), np.uint8(HIGH_Y), np.uint8(HIGH_Z))
+    number = 0
+    for index in range(len(cells)):
+        label = cells[index, 1]
+        number += label == _FREE or (label != _WALL and _can_spread(cells, faces, np.uint64(index), section, row))
+    waiting, end = np.empty(number, np.uint32), 0
+    for index in range(len(cells)):
+        label = cells[index, 1]
+        if label != _FREE and label != _WALL and _can_spread(cells, faces, np.uint64(index), section, row):
+            waiting[end] = index
+            end += 1
+    place = 0
+    while place < end:
+        cell = np.uint64(waiting[place])
+        place += 1
+        for direction in range(len(steps)):
+            reached = cell + steps[direction]
+            if cells[reached, 1] == _FREE and faces[cell] & through[direction] != 0:
+                cells[reached, 1] = cells[cell, 1]
+                waiting[end] = reached
+                end += 1
 
 
 @compiled

@@ -2,6 +2,11 @@
 
 Voxels with a low mean affinity are boundary. The distance to the nearest boundary, smoothed, has its maxima in the
 middle of neurites: these are the seeds. A watershed on the same distance gives every voxel to a seed.
+
+Voxels alone do not see two things: a flat contact of two neurites, where one affinity of three is low and their mean is
+still high, and processes so thin that all of their voxels are boundary. So the watershed looks at the faces between
+voxels as well. Voxels that confident affinities hold together are one *part*. A seed never reaches across parts, a part
+without a seed is one, and water leaves a part only when it has nowhere else to go.
 """
 
 from __future__ import annotations
@@ -13,6 +18,13 @@ import cc3d
 import numpy as np
 
 from .affinities import as_unit_interval, check_kind
+from .faces import connected_parts, open_faces
+
+FLAT = 2.0
+"""Voxels that are so many times longer along z than within sections are anisotropic."""
+
+SMALLEST_PART = 2
+"""Voxels of a part that is worth a seed: those of thick membranes hold nothing and are parts of one voxel."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,11 @@ class _Seeding:
     distance: int
     spacing: tuple[float, ...]
     in_plane: bool
+
+    @property
+    def anisotropic(self) -> bool:
+        """Whether a step to the next section is much longer than one within a section."""
+        return self.spacing[0] >= FLAT * min(self.spacing[1:])
 
     @property
     def deviations(self) -> tuple[float, ...]:
@@ -54,6 +71,7 @@ def seeded_watershed(
     seed_distance: int = 5,
     in_plane: bool = False,
     voxel_size: Sequence[float] | None = None,
+    face_threshold: float = 0.5,
     minimum_affinity: float = 0.0,
     minimum_size: int = 0,
 ) -> np.ndarray:
@@ -68,12 +86,14 @@ def seeded_watershed(
         seed_distance: least distance between seeds, in voxels of the finest axis.
         in_plane: fragment each section by itself, from the y and x affinities (anisotropic data).
         voxel_size: extent of a voxel along z, y, x; only the ratios matter. Default: isotropic.
+        face_threshold: voxels with at least this affinity are held together: water crosses all other faces last.
+            0: all faces are alike, and only voxels count.
         minimum_affinity: fragments whose mean affinity is lower become 0.
         minimum_size: fragments with fewer voxels are given to their neighbours.
 
     Returns:
         (z, y, x) uint64 with ids 1..n. Only fragments below `minimum_affinity`, and a block (or section) that is
-        boundary throughout, are 0. The same input always gives the same ids.
+        boundary throughout and where nothing holds together, are 0. The same input always gives the same ids.
 
     Raises:
         ValueError: the affinities have another shape or dtype.
@@ -89,10 +109,14 @@ def seeded_watershed(
         affinities = affinities[-2:]
     seeding = _Seeding(boundary_threshold, seed_smoothing, seed_distance, tuple(spacing), in_plane)
     foreground = np.stack([mean >= boundary_threshold for mean in _mean_affinities(affinities)])
+    faces = open_faces(affinities, face_threshold) if face_threshold > 0 else None
     if in_plane:
-        fragments = _stack_sections([_flooded(section[None], seeding, minimum_size) for section in foreground])
+        sections = [slice(z, z + 1) for z in range(len(foreground))]
+        fragments = _stack_sections(
+            [_flooded(foreground[z], None if faces is None else faces[z], seeding, minimum_size) for z in sections]
+        )
     else:
-        fragments = _flooded(foreground, seeding, minimum_size)
+        fragments = _flooded(foreground, faces, seeding, minimum_size)
     if minimum_affinity > 0:
         fragments = _drop_uncertain(fragments, affinities, minimum_affinity)
     return fragments.astype(np.uint64)
@@ -104,36 +128,64 @@ def _mean_affinities(affinities: np.ndarray) -> Iterator[np.ndarray]:
         yield as_unit_interval(affinities[:, z : z + 1]).mean(axis=0)[0]
 
 
-def _flooded(foreground: np.ndarray, seeding: _Seeding, minimum_size: int) -> np.ndarray:
-    """Fragments 1..n of a section or a block, (z, y, x) int32, from the voxels that are not boundary."""
-    from .flooding import flood  # compiled: whoever makes no fragments need not load a compiler
-    from .separable import boundary_distance, smooth
+def _flooded(foreground: np.ndarray, faces: np.ndarray | None, seeding: _Seeding, minimum_size: int) -> np.ndarray:
+    """Fragments 1..n of a section or a block, (z, y, x) int32.
 
-    if foreground.all():
-        return np.ones(foreground.shape, np.int32)
-    distance = boundary_distance(foreground, seeding.spacing)
-    if seeding.smoothing > 0:
-        smooth(distance, seeding.deviations)
-    seeds = _local_maxima(distance, foreground, seeding)
+    Args:
+        foreground: voxels that are not boundary.
+        faces: open faces (see `open_faces`); None: all are alike.
+        seeding: how seeds are found.
+        minimum_size: fragments with fewer voxels are given to their neighbours.
+    """
+    from .flooding import flood  # compiled: whoever makes no fragments need not load a compiler
+
+    distance = _smoothed_distance(foreground, seeding)
+    parts = np.ones(foreground.shape, np.uint32) if faces is None else connected_parts(faces)
+    seeds = _local_maxima(distance, foreground, parts, seeding)
+    if faces is not None:
+        seeds = _seed_every_part(seeds, parts)
     if not seeds.any():
         return seeds
-    fragments = flood(distance, seeds)
+    fragments = flood(distance, seeds, faces, sections_first=seeding.anisotropic)
     small = np.bincount(fragments.ravel()) < minimum_size
     if small[1:].any() and not small[1:].all():
         survivors = _compact(np.where(small[fragments], 0, fragments))
-        fragments = flood(distance, survivors)
+        fragments = flood(distance, survivors, faces, sections_first=seeding.anisotropic)
     return fragments
 
 
-def _local_maxima(distance: np.ndarray, foreground: np.ndarray, seeding: _Seeding) -> np.ndarray:
-    """Seeds 1..n: foreground voxels that are the largest within `seeding.distance`; a plateau is one seed."""
+def _smoothed_distance(foreground: np.ndarray, seeding: _Seeding) -> np.ndarray:
+    """How far each voxel is from the nearest boundary, (z, y, x) float32; 0 everywhere if there is none."""
+    from .separable import boundary_distance, smooth
+
+    if foreground.all():
+        return np.zeros(foreground.shape, np.float32)
+    distance = boundary_distance(foreground, seeding.spacing)
+    if seeding.smoothing > 0:
+        smooth(distance, seeding.deviations)
+    return distance
+
+
+def _local_maxima(distance: np.ndarray, foreground: np.ndarray, parts: np.ndarray, seeding: _Seeding) -> np.ndarray:
+    """Seeds 1..n, (z, y, x) int32: foreground voxels that are the largest within `seeding.distance`.
+
+    A plateau is one seed, or one in each of the parts (z, y, x) on which it lies.
+    """
     from .separable import window_maximum
 
     largest = window_maximum(distance, seeding.radii)
-    maxima = np.empty(foreground.shape, bool)
-    for section, window, inside, out in zip(distance, largest, foreground, maxima, strict=True):
-        np.logical_and(section == window, inside, out=out)
+    maxima = np.empty(foreground.shape, np.uint32)
+    for section, window, inside, part, out in zip(distance, largest, foreground, parts, maxima, strict=True):
+        np.multiply((section == window) & inside, part, out=out)
     return cc3d.connected_components(maxima, connectivity=26).astype(np.int32)
+
+
+def _seed_every_part(seeds: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """The seeds 1..n, and n + 1, … for the parts that have none; parts below `SMALLEST_PART` get none."""
+    without = np.bincount(parts.ravel()) >= SMALLEST_PART
+    without[parts[seeds > 0]] = False
+    numbers = np.where(without, seeds.max() + np.cumsum(without), 0).astype(np.int32)
+    return np.where(seeds > 0, seeds, numbers[parts])
 
 
 def _stack_sections(sections: list[np.ndarray]) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..command_names import SCRIPTS
-from ..config import NEAREST_NEIGHBOURS, FragmentsConfig, dump_config
+from ..config import NEAREST_NEIGHBOURS, FragmentsConfig, dump_config, flat_voxels_warning
 from ..engine.blocks.grid import Block
 from ..engine.blocks.process import keep_freed_memory
 from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
@@ -57,13 +57,15 @@ def number_pieces(fragments: np.ndarray, first_id: int) -> np.ndarray:
 def determining_settings(config: FragmentsConfig) -> dict[str, Any]:
     """What of the config determines the fragments.
 
-    Keys of the mutex watershed count for it alone, and no background is not mentioned: fragments that were made before
-    these keys existed stay valid.
+    Keys of one watershed do not count for the other, and neither no background nor faces that are all alike are
+    mentioned: fragments that were made before these keys existed stay valid where they would be made alike.
     """
     settings = dump_config(config)
     if config.method == "watershed":
         for name in ("attraction_bias", "repulsion_bias"):
             del settings[name]
+    if config.method != "watershed" or config.face_threshold == 0:
+        del settings["face_threshold"]
     if config.background_threshold == 0:
         del settings["background_threshold"]
     return settings
@@ -100,6 +102,10 @@ class FragmentsTask(VolumeTask):
             return 0
         first, _ = self.grid.fragment_ids(block)
         return int(data.max()) - first + 1
+
+    def plan_details(self) -> list[tuple[str, str]]:
+        warning = flat_voxels_warning(self.run.config, self.grid.voxel_size)
+        return [("warning", warning)] if warning else []
 
     def settings(self) -> dict[str, Any]:
         return {f"fragments.{name}": value for name, value in determining_settings(self.run.config.fragments).items()}

@@ -1,6 +1,6 @@
 """Training of teacher and student: gunpowder pipelines, the training step, checkpoints, validation."""
 
-from .sampling.targets import affinity_targets, erode_boundaries
+from ..distillation import affinity_targets, erode_boundaries
 from .trainings import describe_paraphraser, describe_training, train_paraphraser, train_student, train_teacher
 
 __all__ = [

@@ -1,39 +1,33 @@
 """Arrays on disk with their place in the world, and boxes of voxels."""
 
-from .arrays import (
-    SPATIAL_AXES,
-    ZERO,
-    Box,
-    Volume,
-    cells_of,
-    chunks_of,
-    compressor_of,
-    create_volume,
-    crop,
-    delete_volume,
-    mirror_indices,
-    open_volume,
-    volume_exists,
-)
-from .chunks import CheckedStore, blosc_length, decoded
+from .arrays import Volume, create_volume, delete_volume, open_volume, volume_exists
+from .boxes import SPATIAL_AXES, ZERO, Box, cells_of, crop, mirror_indices
 from .nanometres import Nanometres, position_of
+from .run_arrays import StorageFormat, StoredArray
+from .run_containers import container_attributes, container_format, ensure_container, note_in_container
+from .storage import limit_storage_threads
+from .tensors import chunk_inside, compressor_of
 
 __all__ = [
     "SPATIAL_AXES",
     "ZERO",
     "Box",
-    "CheckedStore",
     "Nanometres",
+    "StorageFormat",
+    "StoredArray",
     "Volume",
-    "blosc_length",
     "cells_of",
-    "chunks_of",
+    "chunk_inside",
     "compressor_of",
+    "container_attributes",
+    "container_format",
     "create_volume",
     "crop",
-    "decoded",
     "delete_volume",
+    "ensure_container",
+    "limit_storage_threads",
     "mirror_indices",
+    "note_in_container",
     "open_volume",
     "position_of",
     "volume_exists",

@@ -14,8 +14,8 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..errors import UserError
+from ..label_ids import has_id
 from .arrays import Box
-from .label_ids import has_id
 from .placement import Placement, by, combined
 from .placing import statements
 from .volume import Volume

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 
 from ..errors import UserError
-from .arrays import Box
 from .axes import AxisChoice
+from .boxes import Box
 from .containers import LISTED_IN_MESSAGES, Found
 from .dialects.units import plain
 from .formats import Node

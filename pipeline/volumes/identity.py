@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from funlib.geometry import Coordinate
 
-from .arrays import Box
+from .boxes import Box
 
 if TYPE_CHECKING:
     from .volume import Volume

@@ -13,7 +13,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..errors import UserError
-from .arrays import Box
+from .boxes import Box
 from .identity import sampled_chunks
 from .volume import Volume
 

@@ -25,16 +25,28 @@ DATA_WAIT = 300.0
 """Seconds that a box of a server may take."""
 
 
+_limits: dict[str, int] = {}
+
+
+def limit_storage_threads(threads: int) -> None:
+    """Keep TensorStore to a number of threads in arrays that this process opens from now on."""
+    if _limits != (wanted := {"limit": threads}):
+        _limits.update(wanted)
+        context.cache_clear()
+
+
 @cache
 def context() -> ts.Context:
-    """TensorStore's resources in this process: limited retries, as many threads as processors, nothing cached."""
+    """TensorStore's resources in this process: limited retries, nothing cached, as many threads as processors or as
+    `limit_storage_threads` says."""
     os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", "30")
     os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
-    threads = {"limit": len(os.sched_getaffinity(0))}
+    threads = dict(_limits) or {"limit": len(os.sched_getaffinity(0))}
     return ts.Context(
         {
             "cache_pool": {"total_bytes_limit": 0},
             "data_copy_concurrency": threads,
+            **({"file_io_concurrency": threads} if _limits else {}),
             "http_request_retries": RETRIES,
             "s3_request_retries": RETRIES,
             "gcs_request_retries": RETRIES,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from .arrays import Box
 from .axes import AxisChoice
+from .boxes import Box
 from .dialects.precomputed import scale_of
 from .formats import Node
 from .storage import exists

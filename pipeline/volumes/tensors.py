@@ -15,8 +15,8 @@ import numpy as np
 import tensorstore as ts
 
 from ..errors import UserError
-from .arrays import Box
 from .axes import AxisChoice
+from .boxes import Box
 from .formats import Node
 from .locations import Location
 from .storage import DATA_WAIT, METADATA_WAIT, context, kvstore_spec, open_store, wait
@@ -184,7 +184,7 @@ def create_tensor(
         UserError: the place cannot be written.
     """
     channels = list(shape[:-3])
-    inner = list(chunk or (divisor_near(extent, CHUNK_EDGE) for extent in shard))
+    inner = list(chunk or chunk_inside(shard))
     metadata = {
         "shape": list(shape),
         "data_type": np.dtype(dtype).name,
@@ -219,18 +219,34 @@ def write_group(location: Location, attributes: Mapping[str, Any]) -> None:
     wait(writing, location, METADATA_WAIT, "written")
 
 
+def chunk_inside(shard: Sequence[int]) -> list[int]:
+    """Voxels along z, y, x of the chunks in a shard: about `CHUNK_EDGE`, and a divisor of its extent."""
+    return [divisor_near(int(extent), CHUNK_EDGE) for extent in shard]
+
+
 def divisor_near(extent: int, wanted: int) -> int:
     """The divisor of an extent that is nearest to a wanted one, as a ratio; the smaller of two."""
     divisors = [number for number in range(1, extent + 1) if extent % number == 0]
     return min(divisors, key=lambda number: max(number / wanted, wanted / number))
 
 
+def compressor_of(dtype: Any) -> dict[str, Any]:
+    """How Blosc compresses chunks (`cname`, `clevel`, `shuffle`); chosen on real data with `benchmarks/codecs.py`.
+
+    Bytes of images and affinities hardly repeat, whatever is spent on them. Of ids, most bytes are those of the voxel
+    before, which shows once the bytes are sorted by their place in the number (`shuffle` 1).
+    """
+    if np.dtype(dtype).itemsize == 1:
+        return {"cname": "zstd", "clevel": 1, "shuffle": 0}
+    return {"cname": "zstd", "clevel": 3, "shuffle": 1}
+
+
 def _codecs(dtype: np.dtype, chunk: list[int], shard: list[int]) -> list[dict[str, Any]]:
-    """How chunks are compressed (see `arrays.compressor_of`) and checked, in a shard if they are smaller than it."""
-    ids = dtype.itemsize > 1
-    little = {"name": "bytes", "configuration": {"endian": "little"}} if ids else {"name": "bytes"}
-    blosc = {"cname": "zstd", "clevel": 3 if ids else 1, "shuffle": "shuffle" if ids else "noshuffle"}
-    blosc |= {"typesize": dtype.itemsize, "blocksize": 0}
+    """How chunks are compressed and checked, in a shard if they are smaller than it."""
+    several = dtype.itemsize > 1
+    little = {"name": "bytes", "configuration": {"endian": "little"}} if several else {"name": "bytes"}
+    blosc = {**compressor_of(dtype), "typesize": dtype.itemsize, "blocksize": 0}
+    blosc["shuffle"] = ("noshuffle", "shuffle")[blosc["shuffle"]]
     inner = [little, {"name": "blosc", "configuration": blosc}, {"name": "crc32c"}]
     if chunk == shard:
         return inner

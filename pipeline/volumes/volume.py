@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 from funlib.geometry import Coordinate
 
-from .arrays import Box, mirror_indices
 from .axes import AxisChoice
+from .boxes import Box, mirror_indices
 from .containers import Found
 from .identity import Identity, identity_of
 from .placement import Placement, by

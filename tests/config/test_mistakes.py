@@ -218,3 +218,21 @@ def test_check_prints_the_line_and_exits_with_2(tmp_path: Path, capsys: pytest.C
     assert "valid" in capsys.readouterr().out
     assert main(["check", str(path), "--set", "sed=1"]) == 2
     assert capsys.readouterr().err == "error: sed: unknown key; did you mean 'seed'?\n"
+
+
+def test_check_warns_where_fragments_reach_across_sections_of_anisotropic_voxels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(document()))
+
+    def warnings(*overrides: str) -> list[str]:
+        assert main(["check", str(path), *(f"--set={override}" for override in overrides)]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+
+    size = "volumes.sources.a.voxel_size"
+    (line,) = warnings(f"{size}=[40,4,4]")
+    assert "40 x 4 x 4 nm" in line
+    assert "fragments.in_plane true" in line
+    assert not warnings(f"{size}=[40,4,4]", "fragments.in_plane=true")
+    assert not warnings(f"{size}=[10,8,8]")

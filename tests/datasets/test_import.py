@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipeline.datasets import describe_import, ensure_imported, import_source, i
 from pipeline.errors import UserError
 from pipeline.run import Run
 from pipeline.training.sampling.regions import ChunkCache, training_regions
-from pipeline.volumes import Box, Volume, open_volume
+from pipeline.volumes import Box, Volume, container_attributes, note_in_container, open_volume
 
 BLOCK = (2, 16, 16)
 
@@ -72,12 +71,10 @@ def test_an_interrupted_import_is_redone(tmp_path: Path, source: FileSource, mon
 def test_a_redone_import_does_not_look_complete_while_it_runs(tmp_path: Path, source: FileSource) -> None:
     container = tmp_path / "volume.zarr"
     import_source("lab", source, container, BLOCK)
-    attributes = json.loads((container / ".zattrs").read_text())
-    del attributes["import"]
-    (container / ".zattrs").write_text(json.dumps({**attributes, "other": 1}))
+    note_in_container(container, **{"import": None, "other": 1})
     assert not is_imported("lab", source, container)
     import_source("lab", source, container, BLOCK)
-    assert json.loads((container / ".zattrs").read_text())["other"] == 1, "others' attributes are kept"
+    assert container_attributes(container)["other"] == 1, "others' attributes are kept"
 
 
 def test_changed_data_are_refused_and_nothing_is_lost(tmp_path: Path, source: FileSource) -> None:
@@ -105,9 +102,8 @@ def test_an_import_of_an_earlier_version_stays_valid(
     import_source("lab", source, container, BLOCK)
     names = ("kind", "path", "raw", "labels_path", "labels", "mask", "voxel_size", "offset", "axes")
     section = dict.fromkeys(names) | {"kind": "file", "path": "a.h5"}
-    attributes = json.loads((container / ".zattrs").read_text())
-    noted = {"section": config_hash(section), "data": attributes["import"]["data"]}
-    (container / ".zattrs").write_text(json.dumps({**attributes, "import": noted}))
+    noted = {"section": config_hash(section), "data": container_attributes(container)["import"]["data"]}
+    note_in_container(container, **{"import": noted})
     monkeypatch.chdir("/")
     assert is_imported("lab", source, container)
     with pytest.raises(UserError, match="has changed"):
@@ -124,7 +120,7 @@ def test_a_moved_run_continues_without_its_source(tmp_path: Path, source: FileSo
 def test_labels_of_an_earlier_import_do_not_survive(tmp_path: Path) -> None:
     container = tmp_path / "volume.zarr"
     import_source("lab", PhantomSource(shape=(4, 20, 20)), container, BLOCK)
-    (container / ".zattrs").write_text("{}")  # as if it had been interrupted
+    note_in_container(container, **{"import": None})  # as if it had been interrupted
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["raw"] = np.zeros((4, 20, 20), np.uint8)
     import_source("lab", FileSource(path=str(tmp_path / "a.h5"), voxel_size=(40, 4, 4)), container, BLOCK)

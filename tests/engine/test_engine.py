@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_files import shard_of
 from toy_tasks import Doubled, Summed, expected_sums, make_run, visits, wait_until
 
 from pipeline.engine.blocks.grid import BlockGrid
@@ -159,10 +160,10 @@ def test_a_second_driver_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_a_missing_upstream_chunk_is_no_zeros_but_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = make_run(tmp_path)
     assert run_stages(run, [Doubled(run)], False)
-    (run.volume / "doubled" / "1.1.2").unlink()
+    shard_of(run, "doubled", 1, 1, 2).unlink()
     with caplog.at_level(logging.ERROR):
         assert not run_stages(run, [Summed(run)], False)
-    assert "chunk doubled/1.1.2 is missing" in caplog.text
+    assert "doubled: shard c/1/1/2 is missing" in caplog.text
     assert f"python workflows/audit.py {tmp_path / 'config.json'} --requeue" in caplog.text
     assert stages(run)["summed"]["blocks_done"] == BLOCKS - 1
 
@@ -256,10 +257,10 @@ def test_a_corrupt_chunk_fails_the_block_that_reads_it_and_is_named(
 ) -> None:
     run = make_run(tmp_path, cluster={"executor": executor, "retries": 0})
     assert run_stages(run, [Doubled(run)], False)
-    chunk = run.volume / "doubled" / "1.1.2"
+    chunk = shard_of(run, "doubled", 1, 1, 2)
     chunk.write_bytes(chunk.read_bytes()[:20])
     with caplog.at_level(logging.ERROR):
         assert not run_stages(run, [Summed(run)], False)
     assert "doubled" in caplog.text
-    assert "1.1.2" in caplog.text
+    assert "shard c/1/1/2 is truncated" in caplog.text
     assert stages(run)["summed"]["blocks_done"] == BLOCKS - 1

@@ -49,7 +49,7 @@ def test_a_plan_counts_bytes_and_files_and_warns_of_a_full_disk(
     log_plan(run, prediction_stages(run))
     voxels = 8 * 40 * 35
     assert f"affinities: {3 * voxels / 1000:.1f} kB before compression" in caplog.text
-    assert "18 chunks, one per block" in caplog.text
+    assert "18 shards, one per block" in caplog.text
     assert "IT MAY NOT FIT" not in caplog.text
     free = type("Usage", (), {"free": 3 * voxels - 1})
     monkeypatch.setattr("shutil.disk_usage", lambda path: free)
@@ -89,9 +89,10 @@ def test_a_pilot_touches_neither_blocks_that_are_done_nor_empty_ones(
 ) -> None:
     """A kill in the middle would cost a done block its chunk; an empty one is 0 by definition."""
     run = make_toy_run(tmp_path)
-    volume = run.open_raw("toy")
-    source = Doubled(run).grid.to_source(Doubled(run).grid.block(0).box)
-    open_volume(run.volume, "raw", "r+").write(source, np.zeros(volume.read(source).shape, np.uint8))
+    raw = open_volume(run.volume, "raw", "r+")
+    values = raw.read(raw.box)
+    values[Doubled(run).grid.to_source(Doubled(run).grid.block(0).box).slices] = 0
+    raw.write(raw.box, values)
     (tmp_path / "raise").write_text("5")
     assert not run_stages(run, [Doubled(run)], False)
     before = visits(tmp_path)
@@ -145,3 +146,15 @@ def test_a_pilot_says_what_a_block_needs(tmp_path: Path) -> None:
     assert pilot.workers == 1  # the serial executor
     assert pilot.peak_memory > 20 << 20
     assert pilot.read_voxels == pytest.approx(context_overhead(task) * task.grid.box.size)
+
+
+def test_a_plan_warns_where_fragments_reach_across_sections_of_anisotropic_voxels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    log_plan(make_run(tmp_path / "across"), fragment_stages(make_run(tmp_path / "across")))
+    assert [line for line in caplog.messages if "fragments.in_plane true" in line]
+    caplog.clear()
+    within = make_run(tmp_path / "within", fragments={"in_plane": True})
+    log_plan(within, fragment_stages(within))
+    assert not [line for line in caplog.messages if "in_plane" in line]

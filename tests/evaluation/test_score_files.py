@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,6 +14,7 @@ import zarr
 
 from pipeline.errors import UserError
 from pipeline.evaluation import LabelRules, adapted_rand_error, score_volumes, variation_of_information
+from pipeline.volumes import StorageFormat, create_volume
 
 SCRIPT = Path(__file__).resolve().parents[2] / "workflows" / "06_evaluate.py"
 SHAPE = (5, 9, 8)
@@ -126,3 +128,15 @@ def test_the_script_says_in_one_line_what_is_wrong(
     assert "shape" in said
     assert run_here(monkeypatch, "--labels", truth) == 2
     assert "belong together" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("storage_format", [2, 3])
+def test_a_segmentation_of_a_run_is_scored_by_its_path(
+    files: Path, tmp_path: Path, storage_format: StorageFormat
+) -> None:
+    segmentation, _ = arrays(files)
+    place: dict[str, Any] = {"voxel_size": (8, 8, 8), "chunks": (2, 4, 4), "storage_format": storage_format}
+    volume = create_volume(tmp_path / "volume.zarr", "segmentation/0.50", segmentation.shape, "uint64", **place)
+    volume.write(volume.box, segmentation)
+    expected = score_volumes(files / "ours.zarr/segmentation/0.50", files / "truth.h5/volumes/neuron_ids")
+    assert score_volumes(tmp_path / "volume.zarr/segmentation/0.50", files / "truth.h5/volumes/neuron_ids") == expected

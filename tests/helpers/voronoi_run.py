@@ -39,7 +39,8 @@ def make_run(directory: Path, **sections: Any) -> Run:
     run = Run(parse_config(document))
     if not (run.volume / "raw").exists():
         smooth = ndimage.gaussian_filter(np.random.default_rng(2).normal(size=SHAPE), (0.5, 2, 2))
-        raw = create_volume(run.volume, "raw", SHAPE, "uint8", voxel_size=(40, 8, 8), chunks=(4, 16, 16))
+        place: dict[str, Any] = {"voxel_size": (40, 8, 8), "storage_format": run.config.storage.format}
+        raw = create_volume(run.volume, "raw", SHAPE, "uint8", chunks=(4, 16, 16), **place)
         raw.write(raw.box, np.clip(128 + 400 * smooth, 0, 255).astype(np.uint8))
         torch.manual_seed(5)
         save_checkpoint(run.network_directory("student") / "checkpoint_0000001.pt", build_network(NETWORK), 1, {})

@@ -15,6 +15,17 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from pipeline.segmentation import region_graph_statistics
+from pipeline.segmentation.faces import (
+    ALL_FACES,
+    HIGH_X,
+    HIGH_Y,
+    HIGH_Z,
+    IN_SECTION,
+    LOW_X,
+    LOW_Y,
+    LOW_Z,
+    open_faces,
+)
 from pipeline.segmentation.flooding import flood
 from pipeline.segmentation.separable import boundary_distance, smooth, window_maximum
 
@@ -36,15 +47,22 @@ def seeds_of(heights: np.ndarray) -> np.ndarray:
     return result
 
 
-def plain_flood(heights: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """One priority queue over height, and then over when a voxel was reached."""
+STEPS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 0, 1), (0, 1, 0), (1, 0, 0))
+BITS = (LOW_Z, LOW_Y, LOW_X, HIGH_X, HIGH_Y, HIGH_Z)
+
+
+def plain_flood(heights: np.ndarray, seeds: np.ndarray, faces: np.ndarray | None = None) -> np.ndarray:
+    """One priority queue over height, and then over when a voxel was reached; through open faces only."""
+    faces = np.full(seeds.shape, ALL_FACES, np.uint8) if faces is None else faces
     labels, queue = seeds.copy(), list[tuple[float, int, tuple[int, ...]]]()
     for seed in np.argwhere(seeds):
         heapq.heappush(queue, (-heights[tuple(seed)], len(queue), tuple(map(int, seed))))
     age = len(queue)
     while queue:
         _, _, place = heapq.heappop(queue)
-        for step in ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 0, 1), (0, 1, 0), (1, 0, 0)):
+        for step, bit in zip(STEPS, BITS, strict=True):
+            if not faces[place] & bit:
+                continue
             other = tuple(np.add(place, step))
             if all(0 <= i < extent for i, extent in zip(other, heights.shape, strict=True)) and labels[other] == 0:
                 labels[other] = labels[place]
@@ -59,6 +77,24 @@ def test_flooding_equals_one_priority_queue(shape: tuple[int, int, int], levels:
     heights = heights_of(shape, levels) if levels != 0 else np.zeros(shape, np.float32)
     seeds = seeds_of(heights_of(shape, None))
     np.testing.assert_array_equal(flood(heights, seeds), plain_flood(heights, seeds))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("levels", [None, 3])
+@pytest.mark.parametrize("sections_first", [False, True])
+def test_closed_faces_are_crossed_last_and_breadth_first(
+    shape: tuple[int, int, int], levels: int | None, sections_first: bool
+) -> None:
+    heights = heights_of(shape, levels)
+    seeds = seeds_of(heights_of(shape, None))
+    faces = open_faces(np.random.default_rng(1).random((3, *shape), np.float32), 0.6)
+    expected = plain_flood(heights, seeds, faces)
+    assert (expected == 0).any()
+    flat = np.zeros_like(heights)
+    if sections_first:
+        expected = plain_flood(flat, expected, np.full(shape, IN_SECTION, np.uint8))
+    expected = plain_flood(flat, expected)
+    np.testing.assert_array_equal(flood(heights, seeds, faces, sections_first=sections_first), expected)
 
 
 def test_flooding_equals_scikit_image_where_no_two_voxels_are_equally_high() -> None:

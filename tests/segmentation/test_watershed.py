@@ -123,3 +123,75 @@ def test_if_all_fragments_are_small_they_stay() -> None:
 def test_affinities_of_another_kind_are_refused(affinities: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"affinities|affinity"):
         seeded_watershed(affinities)
+
+
+def affinities_of(labels: np.ndarray) -> np.ndarray:
+    """Perfect affinities, (3, z, y, x) uint8; 0 holds to nothing."""
+    affinities = np.full((3, *labels.shape), 255, np.uint8)
+    for axis, channel in enumerate(affinities):
+        behind = np.moveaxis(labels, axis, 0)[1:]
+        before = np.moveaxis(labels, axis, 0)[:-1]
+        np.moveaxis(channel, axis, 0)[1:] = 255 * ((behind == before) & (behind > 0))
+    affinities[:, labels == 0] = 0
+    return affinities
+
+
+def assert_each_fragment_is_in_one_label(fragments: np.ndarray, labels: np.ndarray) -> None:
+    inside = labels > 0
+    pairs = np.unique(np.stack([fragments[inside], labels[inside].astype(np.uint64)]), axis=1)
+    assert len(np.unique(pairs[0])) == pairs.shape[1]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("boundary_threshold", [0.5, 0.6, 0.7])
+def test_a_flat_contact_without_a_membrane_is_seen(axis: int, boundary_threshold: float) -> None:
+    """One affinity of three is 0 there: their mean is 2/3."""
+    labels = np.ones((14, 14, 14), np.uint8)
+    np.moveaxis(labels, axis, 0)[7:] = 2
+    fragments = seeded_watershed(affinities_of(labels), boundary_threshold=boundary_threshold)
+    assert_each_fragment_is_in_one_label(fragments, labels)
+    assert fragments.min() == 1
+
+
+@pytest.mark.parametrize("thickness", [1, 2, 3])
+def test_thin_processes_between_thick_neurites_keep_their_voxels(thickness: int) -> None:
+    labels = np.ones((20, 24, 24), np.uint8)
+    labels[:, 12:] = 2
+    labels[:, 12 : 12 + thickness, 10 : 10 + thickness] = 3
+    fragments = seeded_watershed(affinities_of(labels), seed_distance=5)
+    assert_each_fragment_is_in_one_label(fragments, labels)
+
+
+def test_a_process_that_is_thick_elsewhere_needs_no_seed_where_it_is_thin() -> None:
+    labels = np.ones((20, 30, 30), np.uint8)
+    labels[5:15, 10:20, 20:30] = 2
+    labels[10, 15, :20] = 2
+    fragments = seeded_watershed(affinities_of(labels), seed_distance=5)
+    assert_each_fragment_is_in_one_label(fragments, labels)
+    assert fragments[10, 15, 0] == fragments[10, 15, 25]
+
+
+def test_a_cut_between_neurites_is_shared_by_both() -> None:
+    """The thicker one must not take it all, only because its middle is farther from boundaries."""
+    truth = np.ones((24, 24, 40), np.uint8)
+    truth[..., 30:] = 2
+    cut = truth.copy()
+    cut[..., 29:31] = 0
+    fragments = seeded_watershed(affinities_of(cut))
+    assert_each_fragment_is_in_one_label(fragments, truth)
+
+
+def test_a_cut_of_anisotropic_voxels_is_shared_within_the_section() -> None:
+    truth = np.ones((3, 20, 20), np.uint8)
+    truth[1, :, 8:] = 2
+    truth[2] = 2
+    cut = truth.copy()
+    cut[1, :, 6:10] = 0
+    fragments = seeded_watershed(affinities_of(cut), voxel_size=(10, 1, 1))
+    assert_each_fragment_is_in_one_label(fragments, truth)
+
+
+def test_without_faces_only_the_mean_of_a_voxel_counts() -> None:
+    labels = np.ones((14, 14, 14), np.uint8)
+    labels[..., 7:] = 2
+    assert seeded_watershed(affinities_of(labels), face_threshold=0).max() == 1

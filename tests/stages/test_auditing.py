@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_files import shard_of
 from voronoi_run import assert_same, everything, make_run, store_affinities
 
 from pipeline.commands import audit as audit_command
@@ -61,7 +62,7 @@ def found_damage(findings: list[StageFindings]) -> dict[tuple[str, Damage], int]
 
 
 def chunk_of(run: Run, dataset: str) -> Path:
-    return run.volume / dataset / ".".join(map(str, VICTIM))
+    return shard_of(run, dataset, *VICTIM)
 
 
 def lose(run: Run) -> None:
@@ -74,7 +75,7 @@ def truncate(run: Run) -> None:
 
 
 def swap(run: Run) -> None:
-    shutil.copy(chunk_of(run, "fragments").with_name("0.1.0"), chunk_of(run, "fragments"))
+    shutil.copy(shard_of(run, "fragments", 0, 1, 0), chunk_of(run, "fragments"))
 
 
 def forget_checksum(run: Run) -> None:
@@ -238,7 +239,7 @@ def test_scores_are_refused_when_a_chunk_is_lost(tmp_path: Path, finished: Run) 
     run = copy_of(finished, tmp_path)
     require_chunks(run)
     lose(run)
-    with pytest.raises(UserError, match=r"1 chunks are missing, the first is 0\.1\.1; python workflows/audit\.py"):
+    with pytest.raises(UserError, match=r"1 shards are missing, the first is c/0/1/1; python workflows/audit\.py"):
         require_chunks(run)
 
 

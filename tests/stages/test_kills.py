@@ -15,6 +15,7 @@ import pytest
 from database_servers import PostgresServer
 from graph_stores import Stores
 from killed_runs import BLOCKS, driver_in_the_middle_of, finish, prepared
+from run_files import shard_of
 from toy_tasks import visits, wait_until
 from voronoi_run import assert_same, everything
 
@@ -99,7 +100,7 @@ def test_a_full_disk_is_one_clear_line_and_no_loss(
 def test_a_corrupt_chunk_is_found_and_made_again(tmp_path: Path, undisturbed: dict[str, np.ndarray]) -> None:
     run = prepared(tmp_path, "serial")
     assert finish(run)
-    chunk = run.volume / "fragments" / "1.1.1"
+    chunk = shard_of(run, "fragments", 1, 1, 1)
     chunk.write_bytes(chunk.read_bytes()[:100])
     assert set(requeue(audit(run))) == {"fragments", "rag", "agglomerate", "segment_0.60"}
     assert finish(run)

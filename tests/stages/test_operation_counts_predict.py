@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 from funlib.geometry import Coordinate
+from storage_counts import count_chunks, dataset_of
 from voronoi_run import make_run
 
 from pipeline.config import NEAREST_NEIGHBOURS, SectionUnetConfig, load_config
 from pipeline.engine.blocks.grid import BlockGrid
-from pipeline.engine.blocks.storage import DurableStore
 from pipeline.networks import Engine, TorchEngine, build_network, sections_at_once
 from pipeline.stages.by_script import predict
 from pipeline.stages.inference import Predictor, read_box, working_bytes
 from pipeline.stages.predict import PredictTask
 from pipeline.stages.tiles import tile_blocks
-from pipeline.volumes import Box, CheckedStore
+from pipeline.volumes import Box, StoredArray
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GIGABYTE = 1 << 30
@@ -89,25 +89,16 @@ def test_raw_is_decoded_once_per_tile_and_affinities_are_written_once(
     task = PredictTask(run)
     assert len(task.grid) == 1
     _ = task.empty  # empty blocks are sought before
-    read: Counter[str] = Counter()
     written: Counter[str] = Counter()
-    get, put = CheckedStore.__getitem__, DurableStore.__setitem__
+    write = StoredArray.write
 
-    def counted_get(store: CheckedStore, key: str) -> bytes:
-        value = get(store, key)
-        read[key] += 1  # not if it is missing
-        return value
+    def counted_write(array: StoredArray, box: Box, data: np.ndarray) -> None:
+        assert len(list(array.shards_in(box))) == 1
+        written[dataset_of(array)] += 1
+        write(array, box, data)
 
-    def counted_put(store: DurableStore, key: str, value: bytes) -> None:
-        put(store, key, value)
-        written[key] += 1
-
-    monkeypatch.setattr(CheckedStore, "__getitem__", counted_get)
-    monkeypatch.setattr(DurableStore, "__setitem__", counted_put)
+    monkeypatch.setattr(StoredArray, "write", counted_write)
+    decoded = count_chunks(monkeypatch)
     assert predict(run)
-    raw = {key: count for key, count in read.items() if key.startswith("raw/") and key[-1].isdigit()}
-    assert len(raw) == 3 * 3 * 3 and set(raw.values()) == {1}
-    affinities = {key: count for key, count in written.items() if key.startswith("affinities/") and key[-1].isdigit()}
-    assert len(affinities) == len(task.chunk_grid) and set(affinities.values()) == {1}
-    verified = {key: count for key, count in read.items() if key in affinities}
-    assert verified == dict.fromkeys(affinities, 1)
+    assert written == {"affinities": len(task.chunk_grid)}
+    assert decoded == {"raw": 3 * 3 * 3, "affinities": len(task.chunk_grid)}

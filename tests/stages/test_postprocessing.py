@@ -7,6 +7,7 @@ from pathlib import Path
 import cc3d
 import numpy as np
 import pytest
+from run_files import shard_of
 from voronoi_run import make_run, store_affinities, stored
 
 from pipeline.config import NEAREST_NEIGHBOURS, FragmentsConfig
@@ -129,10 +130,10 @@ def test_a_lost_lookup_table_is_made_again(tmp_path: Path) -> None:
 
 def test_a_further_threshold_leaves_the_others_alone(tmp_path: Path) -> None:
     run, _ = post_process(tmp_path)
-    chunk = run.volume / "segmentation" / "0.30" / "0.0.0"
+    chunk = shard_of(run, "segmentation/0.30", 0, 0, 0)
     written = chunk.stat().st_mtime_ns
     assert segment(make_run(tmp_path, segment={"thresholds": [0.3, 0.45]}))
-    assert (run.volume / "segmentation" / "0.45" / "0.0.0").exists()
+    assert shard_of(run, "segmentation/0.45", 0, 0, 0).exists()
     assert chunk.stat().st_mtime_ns == written
 
 
@@ -145,7 +146,7 @@ def test_thresholds_that_share_a_name_are_refused(tmp_path: Path) -> None:
 
 def test_another_way_to_agglomerate_redoes_only_what_follows(tmp_path: Path) -> None:
     run, _ = post_process(tmp_path)
-    chunk = run.volume / "fragments" / "0.0.0"
+    chunk = shard_of(run, "fragments", 0, 0, 0)
     written = chunk.stat().st_mtime_ns
     changed = make_run(tmp_path, agglomerate={"method": "waterz", "context": [1, 6, 6]})
     with pytest.raises(UserError, match=r"stale: agglomerate \(changed: agglomerate\..*redoes agglomerate and nothing"):
@@ -180,7 +181,10 @@ def test_fragments_made_before_the_keys_of_other_methods_existed_stay_valid() ->
         "minimum_affinity",
         "minimum_size",
     }
-    assert set(determining_settings(FragmentsConfig(attraction_bias=-0.5))) == first
-    assert set(determining_settings(FragmentsConfig(background_threshold=0.5))) == {*first, "background_threshold"}
+    voxels = FragmentsConfig(face_threshold=0, attraction_bias=-0.5)
+    assert set(determining_settings(voxels)) == first
+    assert set(determining_settings(FragmentsConfig())) == {*first, "face_threshold"}
+    background = voxels.model_copy(update={"background_threshold": 0.5})
+    assert set(determining_settings(background)) == {*first, "background_threshold"}
     mutex = determining_settings(FragmentsConfig(method="mutex_watershed"))
     assert set(mutex) == {*first, "attraction_bias", "repulsion_bias"}

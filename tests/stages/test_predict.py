@@ -134,7 +134,7 @@ def test_the_stage_stores_what_the_whole_volume_gives(tmp_path: Path) -> None:
     assert levels.max() <= 1
     assert (levels > 0).mean() < 1e-3  # only where rounding decides
     assert stored.offset == position_of(region.begin, raw.voxel_size, raw.offset)
-    assert stored.array.chunks == (4, 4, 16, 16)
+    assert stored.array.shards == (4, 4, 16, 16)
     assert stored.array.attrs["offsets"] == [list(offset) for offset in OFFSETS]
     assert stored.array.dtype == np.uint8
 

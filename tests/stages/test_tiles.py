@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from funlib.geometry import Coordinate
+from run_files import shard_of
 from voronoi_run import make_run
 
 from pipeline.config import NEAREST_NEIGHBOURS, SectionUnetConfig
@@ -130,7 +131,9 @@ def test_empty_chunks_of_a_tile_stay_empty(tmp_path: Path) -> None:
     stored = []
     for run in (tiled, plain):
         raw = open_volume(run.volume, "raw", "r+")
-        raw.write(Box(Coordinate(0, 0, 0), Coordinate(5, 18, 19)), np.full((5, 18, 19), 9, np.uint8))
+        values = raw.read(raw.box)
+        values[:5, :18, :19] = 9
+        raw.write(raw.box, values)
         assert predict(run)
         assert FragmentsTask(run).empty[0, 0, 0]
         affinities = PredictTask(run).open_complete()
@@ -154,7 +157,7 @@ def test_a_lost_chunk_costs_its_tile_and_the_blocks_that_read_it(tmp_path: Path)
     assert run_chain(run) and segment(run)
     affinities = open_volume(run.volume, "affinities")
     expected = affinities.read(affinities.box)
-    (run.volume / "affinities" / "0.1.2.1").unlink()
+    shard_of(run, "affinities", 1, 2, 1).unlink()
     findings = audit(run)
     assert findings[0].count(Damage.MISSING) == 1
     redo = blocks_to_redo(findings)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from run_files import shards_of
 
 from pipeline.errors import UserError
 from pipeline.networks import build_network
@@ -162,15 +163,15 @@ def test_one_threshold_needs_no_plot(finished_run: Run) -> None:
 
 
 def test_only_the_shown_sections_are_read(finished_run: Run) -> None:
-    for path in (finished_run.volume / "raw").glob("0.*"):
+    for path in shards_of(finished_run, "raw", 0):
         path.write_bytes(b"damage in sections that the report does not show")
     assert page_of(finished_run).pictures
 
 
 def test_a_damaged_chunk_that_is_shown_is_named(finished_run: Run) -> None:
-    for path in (finished_run.volume / "fragments").glob("1.*"):
+    for path in shards_of(finished_run, "fragments", 1):
         path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(UserError, match=r"fragments: a chunk in voxels .* is truncated"):
+    with pytest.raises(UserError, match=r"fragments/s0: shard c/1/./. is truncated"):
         write_report(finished_run)
 
 

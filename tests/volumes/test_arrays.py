@@ -18,6 +18,7 @@ from funlib.persistence import open_ds
 from pipeline.errors import UserError
 from pipeline.volumes import (
     Box,
+    StorageFormat,
     Volume,
     create_volume,
     delete_volume,
@@ -37,11 +38,25 @@ def container(tmp_path: Path) -> Path:
     return tmp_path / "volume.zarr"
 
 
+@pytest.fixture(params=[2, 3], ids=["format 2", "format 3"])
+def storage_format(request: pytest.FixtureRequest) -> StorageFormat:
+    """Both formats that a run may have."""
+    chosen: StorageFormat = request.param
+    return chosen
+
+
 @pytest.fixture
-def raw(container: Path) -> Volume:
-    """A volume of random intensities whose chunks do not divide it."""
+def raw(container: Path, storage_format: StorageFormat) -> Volume:
+    """A volume of random intensities whose shards do not divide it."""
     volume = create_volume(
-        container, "raw", (7, 10, 9), np.uint8, voxel_size=VOXEL_SIZE, offset=OFFSET, chunks=(4, 4, 4)
+        container,
+        "raw",
+        (7, 10, 9),
+        np.uint8,
+        voxel_size=VOXEL_SIZE,
+        offset=OFFSET,
+        chunks=(4, 4, 4),
+        storage_format=storage_format,
     )
     volume.write(volume.box, np.random.default_rng(0).integers(1, 255, (7, 10, 9), dtype=np.uint8))
     return volume
@@ -89,11 +104,12 @@ def test_positions_may_have_fractions(container: Path, raw: Volume) -> None:
     fine = open_volume(container, "fine")
     assert fine.voxel_size == (30, 3.58, 5.24) and fine.offset == (0, 0.5, 8)
     assert position_of((1, 2, 0.5), fine.voxel_size, fine.offset) == pytest.approx((30, 7.66, 10.62), rel=1e-12)
-    stored = json.loads((container / "fine" / ".zattrs").read_text())
+    stored = fine.array.attrs
     assert json.dumps([stored["voxel_size"], stored["offset"]]) == "[[30, 3.58, 5.24], [0, 0.5, 8]]"
 
 
-def test_funlib_persistence_reads_our_arrays(container: Path, raw: Volume) -> None:
+@pytest.mark.parametrize("storage_format", [2], indirect=True)
+def test_funlib_persistence_reads_arrays_in_format_2(container: Path, raw: Volume) -> None:
     create_volume(container, "affinities", (3, 7, 10, 9), np.uint8, like=raw, chunks=(4, 4, 4))
     array = open_ds(container / "raw")
     assert array.voxel_size == Coordinate(VOXEL_SIZE)
@@ -111,7 +127,8 @@ def test_funlib_persistence_reads_our_arrays(container: Path, raw: Volume) -> No
     )
 
 
-def test_arrays_are_zarr_2_with_zstd_and_undivided_channels(container: Path, raw: Volume) -> None:
+@pytest.mark.parametrize("storage_format", [2], indirect=True)
+def test_arrays_in_format_2_are_zarr_2_with_zstd_and_undivided_channels(container: Path, raw: Volume) -> None:
     volume = create_volume(container, "segmentation/0.50", (3, 7, 10, 9), np.uint8, like=raw, chunks=(4, 99, 4))
     array = zarr.open(str(container), mode="r")["segmentation/0.50"]
     assert array.chunks == (3, 4, 10, 4)
@@ -120,7 +137,7 @@ def test_arrays_are_zarr_2_with_zstd_and_undivided_channels(container: Path, raw
     assert volume.shape == raw.shape
 
 
-def test_opening_again_keeps_place_and_attributes(container: Path) -> None:
+def test_opening_again_keeps_place_and_attributes(container: Path, storage_format: StorageFormat) -> None:
     create_volume(
         container,
         "a",
@@ -130,6 +147,7 @@ def test_opening_again_keeps_place_and_attributes(container: Path) -> None:
         offset=OFFSET,
         chunks=(2, 2, 2),
         attributes={"key": "x"},
+        storage_format=storage_format,
     )
     volume = open_volume(container, "a")
     assert (volume.voxel_size, volume.offset) == (Coordinate(VOXEL_SIZE), Coordinate(OFFSET))
@@ -191,33 +209,26 @@ def test_mirrored_reads_keep_channels(container: Path, raw: Volume) -> None:
 # Damage
 
 
-def chunk(volume: Volume, key: str) -> Path:
-    """The file of a chunk."""
-    return Path(volume.name) / key
-
-
 @pytest.mark.parametrize("kept", [0, 8, 40, -1])
-def test_a_truncated_chunk_is_named_instead_of_read_as_rubbish(raw: Volume, kept: int) -> None:
-    path = chunk(raw, "1.0.0")
+def test_a_truncated_file_is_named_instead_of_read_as_rubbish(raw: Volume, kept: int) -> None:
+    path = raw.array.file((1, 0, 0))
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UserError) as error:
         raw.read(raw.box)
     assert "raw" in str(error.value)
-    assert "1.0.0 is truncated" in str(error.value)
+    assert {2: "chunk 1.0.0 is truncated", 3: "shard c/1/0/0 is truncated"}[raw.array.format] in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_chunk_of_rubbish_names_the_dataset(raw: Volume) -> None:
-    path = chunk(raw, "0.0.0")
+def test_a_file_of_rubbish_is_named(raw: Volume) -> None:
+    path = raw.array.file((0, 0, 0))
     path.write_bytes(b"\xff" * 12 + path.stat().st_size.to_bytes(4, "little") + b"\xff" * (path.stat().st_size - 16))
-    with pytest.raises(
-        UserError, match=r"volume\.zarr/raw: a chunk in voxels \(0, 0, 0\) to \(1, 1, 1\) cannot be read"
-    ):
+    with pytest.raises(UserError, match=r"volume\.zarr/raw.*: (chunk 0\.0\.0|shard c/0/0/0) is truncated or damaged"):
         open_volume(Path(raw.name).parent, "raw").read(box(0, 0, 0, 1, 1, 1))
 
 
 def test_damage_elsewhere_does_not_matter(raw: Volume) -> None:
-    chunk(raw, "1.0.0").write_bytes(b"")
+    raw.array.file((1, 0, 0)).write_bytes(b"")
     assert raw.read(box(0, 0, 0, 4, 4, 4)).all()
 
 
@@ -227,7 +238,9 @@ def test_a_missing_dataset_is_a_users_error(container: Path, raw: Volume) -> Non
             open_volume(path, name)
 
 
-@pytest.mark.parametrize("file", [".zarray", ".zattrs"])
+@pytest.mark.parametrize(
+    ("storage_format", "file"), [(2, ".zarray"), (2, ".zattrs"), (3, "s0/zarr.json")], indirect=["storage_format"]
+)
 def test_damaged_metadata_are_a_users_error(container: Path, raw: Volume, file: str) -> None:
     (container / "raw" / file).write_text("{")
     with pytest.raises(UserError, match="the metadata cannot be read"):
@@ -268,8 +281,10 @@ def small_files_only() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_write_that_the_disk_refuses_is_a_users_error_and_leaves_no_half_chunk(container: Path) -> None:
-    volume = create_volume(container, "raw", (32, 32, 32), np.uint8, chunks=(32, 32, 32))
+def test_a_write_that_the_disk_refuses_is_a_users_error_and_leaves_no_half_file(
+    container: Path, storage_format: StorageFormat
+) -> None:
+    volume = create_volume(container, "raw", (32, 32, 32), np.uint8, chunks=(32, 32, 32), storage_format=storage_format)
     noise = np.random.default_rng(0).integers(0, 255, (32, 32, 32), dtype=np.uint8)
     with small_files_only(), pytest.raises(UserError, match="cannot be written: File too large"):
         volume.write(volume.box, noise)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from run_files import shard_of
 from voronoi_run import make_run, store_affinities
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
@@ -33,10 +34,10 @@ def test_failed_blocks_give_exit_status_1_and_name_the_chunk(tmp_path: Path) -> 
     run = make_run(tmp_path)
     run.save_config()
     store_affinities(run)
-    chunk = run.volume / "affinities" / "0.1.2.2"
+    chunk = shard_of(run, "affinities", 1, 2, 2)
     chunk.write_bytes(chunk.read_bytes()[:-5])
     result = run_workflow("03_extract_fragments.py", tmp_path)
     assert result.returncode == 1
     assert "fragments: 8 of 18 blocks failed" in result.stderr
-    assert "0.1.2.2" in result.stderr
+    assert "shard c/0/1/2/2 is truncated" in result.stderr
     assert "Traceback" not in result.stderr

@@ -1,6 +1,6 @@
 """Compare the arrays on disk with what was marked as done: every block of every stage.
 
-Chunks are read once, in parallel, in the order of the blocks. Memory: a few numbers per block, and the blocks at work.
+Shards are read once, in parallel, in the order of the blocks. Memory: a few numbers per block, and the blocks at work.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from enum import Enum
 import numpy as np
 
 from ...errors import UserError
-from ...volumes import CheckedStore, chunks_of
 from ..blocks.checksums import RecordTable, array_checksum
 from ..blocks.grid import Block
 from ..blocks.parallel import in_threads
@@ -85,7 +84,7 @@ def audit_stages(stages: Sequence[Stage]) -> dict[str, StageFindings]:
 
 
 def _check_array(task: VolumeTask, found: StageFindings) -> None:
-    """Read every chunk that should be there."""
+    """Read every shard that should be there."""
     done = done_blocks(task)
     found.done = int(done.sum())
     kinds = (Damage.MISSING, Damage.UNREADABLE, Damage.UNRECORDED, Damage.CHANGED, Damage.ZERO)
@@ -93,10 +92,9 @@ def _check_array(task: VolumeTask, found: StageFindings) -> None:
     ids = np.where(done.ravel(), -1, 0)
     records, volume = task.records.read(), task.open()
     input_holds = task.input_holds()
-    store = CheckedStore(str(task.run.volume))
 
     def check(block: Block) -> tuple[int, Damage | None, int]:
-        if any(f"{task.dataset}/{name}" not in store for name, *_ in chunks_of(volume, block.box)):
+        if not all(volume.array.file(position).exists() for position, _ in volume.array.shards_in(block.box)):
             return block.index, Damage.MISSING, -1
         try:
             data = volume.read(block.box)

@@ -1,8 +1,6 @@
-"""Before something reads all blocks of an array: are they there? One look at the folder, no chunk is opened."""
+"""Before something reads all blocks of an array: are they there? One look at the folders, no file is opened."""
 
 from __future__ import annotations
-
-import os
 
 import numpy as np
 
@@ -13,24 +11,19 @@ from ..tracking.progress import Progress, progress_of
 
 
 def require_all_chunks(task: VolumeTask) -> None:
-    """Make sure that no chunk is lost of an array that is done: zarr would read zeros.
+    """Make sure that no shard is lost of an array that is done: it would read as zeros.
 
     Raises:
         UserError: names the first one that is missing.
     """
     if progress_of(task) is not Progress.DONE:
         return
-    folder = task.run.volume / task.dataset
-    present = np.zeros(task.grid.shape, dtype=bool)
-    for entry in os.scandir(folder):
-        position = entry.name.split(".")
-        if len(position) == 3 and all(index.isdigit() for index in position):
-            present[tuple(int(index) for index in position)] = True
-    missing = np.argwhere(~present & ~task.empty)
+    array = task.open().array
+    missing = np.argwhere(~array.present() & ~task.empty)
     if len(missing):
-        chunk = ".".join(str(index) for index in missing[0])
         audit = command_line("audit.py", task.run.directory / "config.json", "--requeue")
         raise UserError(
-            f"{len(missing)} chunks are missing, the first is {chunk}; {audit} has them made again",
-            str(folder),
+            f"{len(missing)} {array.called}s are missing, the first is {array.key(missing[0])}; {audit} has them made"
+            " again",
+            task.output,
         )

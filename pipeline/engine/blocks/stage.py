@@ -123,7 +123,7 @@ class Stage(ABC):
 
     @cached_property
     def chunk_grid(self) -> BlockGrid:
-        """The segmented region in blocks of `predict.block_size`: the chunks of its arrays."""
+        """The segmented region in blocks of `predict.block_size`: the shards of its arrays."""
         return BlockGrid.of_run(self.run)
 
     @cached_property
@@ -218,7 +218,7 @@ class BlockTask(Stage):
 
 @dataclass(frozen=True)
 class VolumeTask(BlockTask):
-    """A block task that writes one array of the run's volume, whole chunks per block."""
+    """A block task that writes one array of the run's volume, whole shards per block."""
 
     @property
     @abstractmethod
@@ -287,6 +287,7 @@ class VolumeTask(BlockTask):
             offset=self.grid.offset,
             chunks=self.chunk_grid.block_size,
             attributes={**self.attributes(), "key": self.key},
+            storage_format=self.run.config.storage.format,
         )
 
     def drop(self) -> None:
@@ -297,7 +298,7 @@ class VolumeTask(BlockTask):
         return open_volume(self.run.volume, self.dataset, mode)
 
     def open_complete(self) -> UpstreamVolume:
-        """The array for a stage that comes later: every chunk must be there, except those of empty blocks."""
+        """The array for a stage that comes later: every shard must be there, except those of empty blocks."""
         audit = command_line("audit.py", self.run.directory / "config.json", "--requeue")
         return open_upstream(self.run.volume, self.dataset, self.empty_chunks, f"{audit} has it made again")
 

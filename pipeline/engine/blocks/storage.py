@@ -1,96 +1,68 @@
 """How blocks reach the disk, and how the blocks of an earlier stage are read.
 
 A block is written, flushed, read back, compared with what was computed, and its checksum noted; only then does the
-worker report it, and only then is it marked. An array of an earlier stage is read strictly: a chunk that is gone is an
-error, where zarr alone would give zeros.
+worker report it, and only then is it marked. An array of an earlier stage is read strictly: a shard that is gone is an
+error, where TensorStore and zarr would give zeros.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from numcodecs.compat import ensure_contiguous_ndarray_like
 
 from ...config.base import plain_number
 from ...errors import UserError
-from ...run import Run, sync_folder
-from ...volumes import Box, CheckedStore, Volume, chunks_of, crop, open_volume
+from ...run import Run
+from ...volumes import Box, Volume, container_attributes, crop, open_volume
 from ...volumes.volume import Volume as SourceVolume
 from .checksums import BlockRecords, array_checksum
 from .grid import Block
 
 
-class DurableStore(CheckedStore):
-    """A zarr directory whose chunks are on disk, under their name, when a write returns."""
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        super().__setitem__(key, value)
-        sync_folder(Path(self.path, key).parent)
-
-    @staticmethod
-    def _tofile(a: Any, fn: str) -> None:
-        with Path(fn).open("wb") as file:
-            file.write(ensure_contiguous_ndarray_like(a))
-            file.flush()
-            os.fsync(file.fileno())
-
-
-class CompleteStore(CheckedStore):
-    """A zarr directory that refuses missing chunks, except of blocks that are empty by definition.
-
-    Args:
-        path: the container.
-        empty: (z, y, x) bool over the block grid; None: no block is.
-    """
-
-    def __init__(self, path: str, empty: np.ndarray | None = None) -> None:
-        super().__init__(path)
-        self._empty = empty
-
-    def chunk(self, key: str) -> bytes | None:
-        found = super().chunk(key)
-        if found is None and not self._is_empty(key):
-            raise ValueError(f"chunk {key} is missing")
-        return found
-
-    def _is_empty(self, key: str) -> bool:
-        position = tuple(int(index) for index in key.rpartition("/")[2].split(".")[-3:])
-        return self._empty is not None and bool(self._empty[position])
-
-
 @dataclass(frozen=True)
 class UpstreamVolume(Volume):
-    """An array of an earlier stage, or the raw volume, where every chunk must be there and whole.
+    """An array of an earlier stage, or the raw volume, where every shard must be there and whole.
 
     Attributes:
-        cure: what to do about a damaged chunk.
+        cure: what to do about a damaged shard.
+        known: (z, y, x) bool over the shards: those that have been seen, or need not be there.
     """
 
     cure: str = ""
+    known: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=bool))
 
     def read(self, box: Box) -> np.ndarray:
+        self._require_shards(box)
         try:
             return super().read(box)
         except UserError as error:
             raise UserError(f"{error.what}; {self.cure}", error.where) from error
 
+    def _require_shards(self, box: Box) -> None:
+        """Make sure that no shard is gone; each is looked for once."""
+        for position, _ in self.array.shards_in(box):
+            if self.known[position]:
+                continue
+            if not self.array.file(position).exists():
+                raise UserError(f"{self.array.called} {self.array.key(position)} is missing; {self.cure}", self.name)
+            self.known[position] = True
+
 
 def open_upstream(container: Path, dataset: str, empty: np.ndarray | None, cure: str) -> UpstreamVolume:
-    """Open an array whose chunks must be complete.
+    """Open an array whose shards must be complete.
 
     Args:
         container, dataset: as of `open_volume`.
-        empty: (z, y, x) bool over its chunks, those that need not be there; None: all must.
-        cure: what to do about a damaged chunk, for messages.
+        empty: (z, y, x) bool over its shards, those that need not be there; None: all must.
+        cure: what to do about a damaged shard, for messages.
     """
-    volume = open_volume(container, dataset, store=lambda path: CompleteStore(path, empty))
-    return UpstreamVolume(volume.array, volume.voxel_size, volume.offset, volume.name, cure)
+    volume = open_volume(container, dataset)
+    known = np.zeros(volume.array.grid_shape, dtype=bool) if empty is None else empty.copy()
+    return UpstreamVolume(volume.array, volume.voxel_size, volume.offset, volume.name, cure, known)
 
 
 def open_raw(run: Run) -> SourceVolume:
@@ -131,7 +103,7 @@ def raw_identity(run: Run) -> dict[str, Any]:
     raw = source.open_raw()
     identity: dict[str, Any] = {"import": None}
     if source.is_converted("raw"):
-        identity["import"] = zarr.open_group(str(run.volume), mode="r").attrs.get("import")
+        identity["import"] = container_attributes(run.volume).get("import")
     else:
         known = source.read_record().get("volumes", {}).get("raw")
         if known is None:
@@ -150,7 +122,7 @@ def raw_identity(run: Run) -> dict[str, Any]:
 
 
 class BlockOutput:
-    """Writes blocks, whole chunks each, so that they survive.
+    """Writes blocks, whole shards each, so that they survive.
 
     Args:
         container, dataset: the array, as of `open_volume`.
@@ -158,25 +130,22 @@ class BlockOutput:
     """
 
     def __init__(self, container: Path, dataset: str, records: BlockRecords) -> None:
-        self.volume = open_volume(container, dataset, "r+", store=DurableStore)
-        self._folder = container / dataset
+        self.volume = open_volume(container, dataset, "r+")
         self._records = records
 
     def write(self, block: Block, data: np.ndarray) -> None:
         """Store a block, check that it can be read, and note its checksum.
 
         Raises:
-            UserError: the disk is full or not writable, or a chunk cannot be read.
+            UserError: the disk is full or not writable, or a shard cannot be read.
             OSError: what is read back is not what was written.
         """
         data = np.ascontiguousarray(data, dtype=self.volume.array.dtype)
-        for name, _, box in chunks_of(self.volume, block.box):
-            self._write_chunk(name, box, crop(data, box.relative_to(block.box)))
+        for _, box in self.volume.array.shards_in(block.box):
+            self._write_shard(box, crop(data, box.relative_to(block.box)))
         self._records.write(block.index, array_checksum(data), int(np.count_nonzero(data)))
 
-    def _write_chunk(self, name: str, box: Box, data: np.ndarray) -> None:
-        # What an earlier attempt left: zarr would read it before it writes a chunk that the region cuts.
-        (self._folder / name).unlink(missing_ok=True)
+    def _write_shard(self, box: Box, data: np.ndarray) -> None:
         self.volume.write(box, data)
         if not np.array_equal(self.volume.read(box), data):
             raise OSError(errno.EIO, "what was written reads back differently", self.volume.name)

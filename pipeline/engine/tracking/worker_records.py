@@ -1,9 +1,9 @@
 """Who works on a task: one small JSON file per worker, which tells what it is doing.
 
-A worker writes over its file, in place and without waiting for the disk, when a block begins and when it ends: some
-microseconds, where a file that is replaced costs milliseconds on ext4, which then flushes it. Whoever reads it (the
-status, or the driver when the worker has died) may find it a moment old, and lost with the whole machine: nothing but
-messages and the count of tries depends on it.
+A worker writes over its file, in place and without waiting for the disk, when a block begins and when it ends; of
+blocks that take less than a tenth of a second, five times a second. (A file that is replaced costs milliseconds on
+ext4, which then flushes it.) Whoever reads it, the status or the driver when the worker has died, may find it a moment
+old, and lost with the whole machine: nothing but messages and the count of tries depends on it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ..blocks.stage import BlockTask
 MEMORY_SECONDS = 0.5
 """How often a worker looks at its memory, which takes longer than writing its record."""
 READ_TRIES = 3
-WRITE_SECONDS = 0.2
-"""How long the end of a short block may wait to be written."""
+WRITE_SECONDS, SHORT_BLOCK, MANY_BLOCKS = 0.2, 0.1, 100
+"""How long a change may wait to be written when a worker has done many blocks, and they took less than this."""
 ROOM = 2048
 """Bytes that a record takes at once: on a full disk, it must still be possible to change it."""
 
@@ -118,7 +118,7 @@ class WorkerRecordFile:
         with self._lock:
             if self.record.at_work:
                 self.record.blocks[block] = time.time()
-                self._write()
+                self._write_soon()
 
     def end(self, block: int, success: bool) -> None:
         """A block under way is finished; not after the worker has left, which gave it back."""
@@ -133,12 +133,10 @@ class WorkerRecordFile:
             record.longest = max(record.longest, seconds)
             if time.monotonic() - self._looked_at_memory >= MEMORY_SECONDS:
                 record.memory, self._looked_at_memory = peak_memory(), time.monotonic()
-            self._is_late = self._may_be_late and time.monotonic() - self._written < WRITE_SECONDS
-            if not self._is_late:
-                self._write()
+            self._write_soon()
 
     def write_late(self) -> None:
-        """Leave the end of a short block to the write at the beginning of the next, or to a thread, if none follows."""
+        """From now on, write at most every `WRITE_SECONDS` while blocks are short; a thread writes what is late."""
         self._may_be_late = True
 
         def write_what_is_late() -> None:
@@ -154,6 +152,14 @@ class WorkerRecordFile:
         """The worker ends; blocks still under way go back."""
         with self._lock:
             self.record = replace(self.record, blocks={}, state=state, memory=peak_memory())
+            self._write()
+
+    def _write_soon(self) -> None:
+        """Write at once, so that a death in the block is known to be that; of many short blocks, now and then."""
+        finished = self.record.done + self.record.failed
+        short = finished >= MANY_BLOCKS and self.record.busy < SHORT_BLOCK * finished
+        self._is_late = self._may_be_late and short and time.monotonic() - self._written < WRITE_SECONDS
+        if not self._is_late:
             self._write()
 
     def _write(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import daisy.v2 as daisy
 
-from ...volumes import Box
+from ...volumes import Box, limit_storage_threads
 from ..blocks.grid import Block
 from ..blocks.process import limit_threads
 from ..blocks.stage import BlockFunction, BlockTask
@@ -160,8 +160,10 @@ class OpenTask:
     def _opened(self) -> BlockFunction:
         with self._opening:
             if self._process_block is None:
+                threads = self.task.run.config.cluster.threads_per_worker
+                limit_storage_threads(threads)  # of arrays that are opened from here on
                 self._process_block = self._stack.enter_context(self.task.process())
-                limit_threads(self.task.run.config.cluster.threads_per_worker)
+                limit_threads(threads)  # of libraries that are loaded by now
             return self._process_block
 
     def note_success(self, block: Block) -> None:

@@ -9,13 +9,18 @@ import torch
 from funlib.geometry import Coordinate
 
 from ...config import Config, Offset
-from ...distillation import SupervisedAffinityLoss, cosine_to_affinity, embedding_affinities
+from ...distillation import (
+    SupervisedAffinityLoss,
+    affinity_targets,
+    cosine_to_affinity,
+    embedding_affinities,
+    erode_boundaries,
+)
 from ...errors import UserError
 from ...networks import EmbeddingNetwork
 from ...volumes import Box
 from ..sampling.nodes import erosion_margin
 from ..sampling.regions import ChunkCache, LabelledRegion
-from ..sampling.targets import affinity_targets, erode_boundaries
 from .embedding import embed, needed_input, spatial
 
 THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))

@@ -15,11 +15,11 @@ from scipy import ndimage
 from typing_extensions import override
 
 from ...config import AugmentConfig, Offset, TargetsConfig
+from ...distillation import affinity_targets, erode_boundaries
 from ...errors import UserError
 from ...volumes import Box
 from .light_requests import Request, Spec
 from .regions import ChunkCache, LabelledRegion, RawRegion
-from .targets import affinity_targets, erode_boundaries
 
 RAW: gp.ArrayKey = gp.ArrayKey("RAW")
 LABELS: gp.ArrayKey = gp.ArrayKey("LABELS")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from funlib.geometry import Coordinate
+from run_files import shard_of
 from toy_tasks import Doubled, Summed, make_run, visits
 
 from pipeline.engine.blocks.empty_blocks import empty_blocks
@@ -24,7 +25,9 @@ SHAPE = (9, 10, 11)
 
 def first_block_constant(run: Run) -> None:
     raw = open_volume(run.volume, "raw", "r+")
-    raw.write(Box(Coordinate(1, 2, 1), Coordinate(5, 6, 5)), np.full((4, 4, 4), 77, np.uint8))
+    values = raw.read(raw.box)
+    values[1:5, 2:6, 1:5] = 77
+    raw.write(raw.box, values)
 
 
 def mask_without_first_block(run: Run) -> None:
@@ -45,7 +48,7 @@ def test_empty_blocks_are_skipped_by_every_stage_and_are_zero(
     assert visits(tmp_path) == dict.fromkeys(range(1, BLOCKS), 1)
     doubled = open_volume(run.volume, "doubled")
     assert not doubled.read(Box(Coordinate(0, 0, 0), Coordinate(4, 4, 4))).any()
-    assert not (run.volume / "doubled" / "0.0.0").exists()
+    assert not shard_of(run, "doubled", 0, 0, 0).exists()
     assert Doubled(run).open_complete().read(doubled.box).any(), "a chunk that need not be there is no error"
     entry = read_json(run.summary)["stages"]["doubled"]
     assert (entry["blocks_done"], entry["blocks_skipped"], entry["blocks_empty"]) == (BLOCKS - 1, 1, 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_files import shard_of, shards_of
 from status_runs import another_was_the_driver, driver_at_work, look, mark_done, stage_of
 from voronoi_run import make_run, store_affinities
 
@@ -78,14 +79,14 @@ def test_a_failed_block_is_counted_and_shown_with_its_place(tmp_path: Path) -> N
     run = make_run(tmp_path)
     run.save_config()
     store_affinities(run)
-    (run.volume / "affinities" / "0.0.0.0").unlink()
+    shard_of(run, "affinities", 0, 0, 0).unlink()
     assert not extract_fragments(run)
     status = look(run)
     fragments = stage_of(status, "fragments")
     assert fragments.state is StageState.FAILED
     assert (fragments.done, fragments.failed, fragments.left) == (BLOCKS - 8, 8, 0)  # the neighbours read the chunk
     assert len(status.failures) == 3
-    assert all("chunk affinities/0.0.0.0 is missing" in failure.error for failure in status.failures)
+    assert all("affinities: shard c/0/0/0/0 is missing" in failure.error for failure in status.failures)
     assert all("nm (voxels" in failure.description for failure in status.failures)
     assert all("workflows/07_view.py" in failure.description for failure in status.failures)
     assert status.command == f"python workflows/03_extract_fragments.py {run.directory / 'config.json'}"
@@ -210,8 +211,8 @@ def test_the_one_computation_of_the_global_agglomeration_shows_as_running(tmp_pa
 
 def test_empty_blocks_are_not_sought_and_half_an_answer_counts(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    for chunk in (run.volume / "raw").glob("[0-9]*"):
-        chunk.unlink()  # a look at raw would fail
+    for shard in shards_of(run, "raw"):
+        shard.unlink()  # a look at raw would fail
     with driver_at_work(run) as (predict, _):
         assert (stage_of(look(run), "predict").empty, stage_of(look(run), "predict").note) == (
             0,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import zarr
 from voronoi_run import NETWORK, make_run, stored
 
 from pipeline.engine.tracking.progress import Progress, progress_of
@@ -25,6 +24,7 @@ from pipeline.stages.by_script import (
 )
 from pipeline.stages.fragments import FragmentsTask
 from pipeline.stages.region_graph import RagTask
+from pipeline.volumes import note_in_container
 
 ALL = ["predict", "fragments", "rag", "agglomerate"]
 
@@ -42,7 +42,7 @@ def new_checkpoint(directory: Path, _: pytest.MonkeyPatch) -> None:
 
 
 def raw_imported_anew(directory: Path, _: pytest.MonkeyPatch) -> None:
-    zarr.open_group(str(directory / "volume.zarr"), mode="r+").attrs["import"] = {"section": "other", "data": 1}
+    note_in_container(directory / "volume.zarr", **{"import": {"section": "other", "data": 1}})
 
 
 def other_voxel_size(directory: Path, _: pytest.MonkeyPatch) -> None:
@@ -54,8 +54,10 @@ def other_offset(directory: Path, _: pytest.MonkeyPatch) -> None:
 
 
 def change_attribute(directory: Path, name: str, value: list[int]) -> None:
-    path = directory / "volume.zarr" / "raw" / ".zattrs"
-    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    path = directory / "volume.zarr" / "raw" / "s0" / "zarr.json"
+    document = json.loads(path.read_text())
+    document["attributes"][name] = value
+    path.write_text(json.dumps(document))
 
 
 def other_code_of_fragments(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from run_files import shards_of
 from toy_tasks import wait_until
 
 from pipeline.config import dump_config
@@ -105,7 +106,7 @@ def test_a_worker_that_is_killed_is_an_error_and_no_end_of_the_batches(make_run:
 
 def test_a_mistake_that_a_worker_finds_is_the_users(make_run: MakeRun) -> None:
     run = make_run("teacher.training.loader_workers=1")
-    for chunk in (run.volume / "raw").glob("[0-9]*"):
+    for chunk in shards_of(run, "raw"):
         chunk.write_bytes(b"damaged")
     with BatchLoader(sampling_of(run), 0) as loader, pytest.raises(UserError, match="raw") as mistake:
         loader.next()

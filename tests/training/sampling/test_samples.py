@@ -10,6 +10,7 @@ import gunpowder as gp
 import numpy as np
 import pytest
 from funlib.geometry import Coordinate
+from run_files import shards_of
 
 from pipeline.errors import UserError
 from pipeline.run import Run
@@ -150,9 +151,10 @@ def test_targets_fit_the_labels_of_their_batch(make_run: MakeRun) -> None:
 
 def test_training_sees_no_voxel_of_the_held_out_region(make_run: MakeRun) -> None:
     run = make_run("augment.noise=0.0", "augment.intensity_scale=[1.0,1.0]", "augment.intensity_shift=[0.0,0.0]")
-    raw = open_volume(run.volume, "raw", "r+").array
-    raw[:14] = 100
-    raw[14:] = 255  # z_share 0.6 of 24 sections is 14
+    raw = open_volume(run.volume, "raw", "r+")
+    values = np.full(raw.shape, 100, np.uint8)
+    values[14:] = 255  # z_share 0.6 of 24 sections is 14
+    raw.write(raw.box, values)
     for batch in batches(run, 5):
         assert batch["raw"].max() < 0
 
@@ -169,8 +171,10 @@ def test_a_region_as_small_as_the_prediction_can_be_drawn_with_mirrored_context(
 
 def without_labels(run: Run) -> Run:
     """All but a corner of the labels deleted."""
-    labels = open_volume(run.volume, "labels", "r+").array
-    labels[1:] = 0
+    labels = open_volume(run.volume, "labels", "r+")
+    values = labels.read(labels.box)
+    values[1:] = 0
+    labels.write(labels.box, values)
     return run
 
 
@@ -188,7 +192,7 @@ def test_the_first_error_of_a_worker_arrives(make_run: MakeRun) -> None:
 def test_a_damaged_chunk_is_named(make_run: MakeRun) -> None:
     run = make_run()
     sampling = sampling_of(run)
-    for chunk in (run.volume / "raw").glob("0.*"):
+    for chunk in shards_of(run, "raw", 0):
         chunk.write_bytes(b"damaged")
     with SampleMaker(sampling) as maker, pytest.raises(UserError, match="raw"):
         maker.batch(0)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...config import Offset
-from ...offsets import pair_slices
-from ...volumes.label_ids import has_id
+from ..label_ids import has_id
+from ..offsets import pair_slices
 
 
 def erode_boundaries(
@@ -42,7 +41,7 @@ def erode_boundaries(
 
 
 def affinity_targets(
-    labels: np.ndarray, annotated: np.ndarray, offsets: Sequence[Offset]
+    labels: np.ndarray, annotated: np.ndarray, offsets: Sequence[Sequence[int]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The affinity of every voxel to its partner at each offset, and where it is known.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.training import affinity_targets, erode_boundaries
+from pipeline.distillation import affinity_targets, erode_boundaries
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 0, 3))
 

@@ -1,0 +1,41 @@
+"""What a config may say and had better not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .root import Config
+from .volumes import FileSource, PhantomSource
+
+FLAT = 2.0
+"""Voxels that are so many times longer along z than within sections are anisotropic."""
+
+
+def flat_voxels_warning(config: Config, voxel_size: Sequence[float]) -> str | None:
+    """One line if fragments reach across sections although voxels are anisotropic; None otherwise.
+
+    Args:
+        config: the config.
+        voxel_size: nanometres of the segmented source, order z, y, x.
+    """
+    fragments = config.fragments
+    if fragments.method != "watershed" or fragments.in_plane or config.volumes.images:
+        return None
+    if not is_anisotropic(voxel_size):
+        return None
+    shown = " x ".join(f"{extent:g}" for extent in voxel_size)
+    return (
+        f"voxels of {shown} nm are anisotropic, but fragments reach across sections: "
+        "better results are likely with fragments.in_plane true"
+    )
+
+
+def is_anisotropic(voxel_size: Sequence[float]) -> bool:
+    """Whether voxels are much longer along z than within sections."""
+    return voxel_size[0] >= FLAT * min(voxel_size[1:])
+
+
+def stated_voxel_size(config: Config) -> Sequence[float] | None:
+    """The voxel size of the segmented source as far as the config says it, nanometres; None if only the file does."""
+    source = config.volumes.sources[config.volumes.segment.source]
+    return source.voxel_size if isinstance(source, FileSource | PhantomSource) else None
