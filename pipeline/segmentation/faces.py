@@ -1,7 +1,8 @@
 """Which faces of voxels hold: the graph of neighbours with a confident affinity, and its connected parts.
 
-A voxel's open faces are the bits of one byte, in the order that connected-components-3d reads: for the first axis the
-face on the high side and the one on the low side, then for the second and the third axis.
+A voxel's open faces are the bits of one byte, in the order that connected-components-3d reads: along x the face on the
+high side and the one on the low side, then those along y and z. Compiled code keeps the values of these bits: whoever
+changes them changes `flooding.py` as well, so that it is compiled anew.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import cc3d
 import numpy as np
 
-HIGH_Z, LOW_Z, HIGH_Y, LOW_Y, HIGH_X, LOW_X = (1 << bit for bit in range(6))
+HIGH_X, LOW_X, HIGH_Y, LOW_Y, HIGH_Z, LOW_Z = (1 << bit for bit in range(6))
 ALL_FACES = 63
 IN_SECTION = ALL_FACES - HIGH_Z - LOW_Z
 _SIDES = ((HIGH_Z, LOW_Z), (HIGH_Y, LOW_Y), (HIGH_X, LOW_X))
@@ -40,4 +41,5 @@ def open_faces(affinities: np.ndarray, threshold: float) -> np.ndarray:
 
 def connected_parts(faces: np.ndarray) -> np.ndarray:
     """The parts of a volume that are connected through open faces, 1..n, (z, y, x) uint32; each voxel is in one."""
-    return cc3d.color_connectivity_graph(np.ascontiguousarray(faces), connectivity=6)
+    transposed: np.ndarray = cc3d.color_connectivity_graph(np.ascontiguousarray(faces).T, connectivity=6)
+    return np.ascontiguousarray(transposed.T)  # as it comes, without a copy

@@ -66,6 +66,7 @@ def flood(
     cells[..., 1] = _WALL
     cells[(*inner, 0)] = heights.view(np.uint32)
     cells[(*inner, 1)] = seeds
+    del seeds  # frees memory if nobody else holds them
     flat = cells.reshape(-1, 2)
     levels = max(1, min(_MOST_LEVELS, heights.size // _CELLS_PER_LEVEL))
     section, row = np.uint64(cells.shape[1] * cells.shape[2]), np.uint64(cells.shape[2])

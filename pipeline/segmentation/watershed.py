@@ -140,18 +140,24 @@ def _flooded(foreground: np.ndarray, faces: np.ndarray | None, seeding: _Seeding
     from .flooding import flood  # compiled: whoever makes no fragments need not load a compiler
 
     distance = _smoothed_distance(foreground, seeding)
-    parts = np.ones(foreground.shape, np.uint32) if faces is None else connected_parts(faces)
-    seeds = _local_maxima(distance, foreground, parts, seeding)
-    if faces is not None:
-        seeds = _seed_every_part(seeds, parts)
-    if not seeds.any():
-        return seeds
-    fragments = flood(distance, seeds, faces, sections_first=seeding.anisotropic)
-    small = np.bincount(fragments.ravel()) < minimum_size
+    fragments = flood(distance, _seeds(distance, foreground, faces, seeding), faces, sections_first=seeding.anisotropic)
+    small = np.bincount(fragments.ravel()) < minimum_size if minimum_size > 0 else np.zeros(1, bool)
     if small[1:].any() and not small[1:].all():
         survivors = _compact(np.where(small[fragments], 0, fragments))
         fragments = flood(distance, survivors, faces, sections_first=seeding.anisotropic)
     return fragments
+
+
+def _seeds(distance: np.ndarray, foreground: np.ndarray, faces: np.ndarray | None, seeding: _Seeding) -> np.ndarray:
+    """Seeds 1..n, (z, y, x) int32; 0 elsewhere."""
+    if faces is None:
+        return _local_maxima(distance, foreground, np.ones(foreground.shape, np.uint8), seeding)
+    from .part_seeds import seed_every_part  # compiled
+
+    parts = connected_parts(faces)
+    seeds = _local_maxima(distance, foreground, parts, seeding)
+    seed_every_part(seeds, parts, SMALLEST_PART)
+    return seeds
 
 
 def _smoothed_distance(foreground: np.ndarray, seeding: _Seeding) -> np.ndarray:
@@ -174,18 +180,11 @@ def _local_maxima(distance: np.ndarray, foreground: np.ndarray, parts: np.ndarra
     from .separable import window_maximum
 
     largest = window_maximum(distance, seeding.radii)
-    maxima = np.empty(foreground.shape, np.uint32)
+    maxima = np.empty_like(parts)
     for section, window, inside, part, out in zip(distance, largest, foreground, parts, maxima, strict=True):
         np.multiply((section == window) & inside, part, out=out)
-    return cc3d.connected_components(maxima, connectivity=26).astype(np.int32)
-
-
-def _seed_every_part(seeds: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """The seeds 1..n, and n + 1, … for the parts that have none; parts below `SMALLEST_PART` get none."""
-    without = np.bincount(parts.ravel()) >= SMALLEST_PART
-    without[parts[seeds > 0]] = False
-    numbers = np.where(without, seeds.max() + np.cumsum(without), 0).astype(np.int32)
-    return np.where(seeds > 0, seeds, numbers[parts])
+    del largest  # as large as the distance
+    return cc3d.connected_components(maxima, connectivity=26, out_dtype=np.uint32).view(np.int32)
 
 
 def _stack_sections(sections: list[np.ndarray]) -> np.ndarray:

@@ -136,7 +136,7 @@ class StoredArray:
         """(z, y, x) bool over the shards: whether there is a file. Folders are listed, nothing is opened."""
         found = np.zeros(self.grid_shape, dtype=bool)
         for position in self._stored_positions():
-            if all(0 <= index < count for index, count in zip(position, self.grid_shape, strict=True)):
+            if all(0 <= index < extent for index, extent in zip(position, self.grid_shape, strict=True)):
                 found[position] = True
         return found
 

@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 
 from status_runs import mark_done
-from toy_tasks import Doubled, make_run
+from toy_tasks import Doubled, make_run, wait_until
 
 from pipeline.engine.executors.session import DriverSession
 from pipeline.engine.tracking.driver_record import DriverRecord
 from pipeline.engine.tracking.failures import read_failures
 from pipeline.engine.tracking.progress import begin
 from pipeline.engine.tracking.worker_records import (
+    MANY_BLOCKS,
     WorkerRecord,
     open_worker_record,
     read_worker_record,
@@ -84,6 +85,17 @@ def test_a_record_that_is_half_written_is_passed_over(tmp_path: Path) -> None:
     assert [record.worker for record in worker_records(task)] == ["1"]
     worker.begin(3)
     assert list(record_of(task).blocks) == [3]
+
+
+def test_of_many_short_blocks_the_last_word_is_written_too(tmp_path: Path) -> None:
+    """While a worker waits for its next block, nobody takes it for one that computes."""
+    task = doubled(tmp_path)
+    worker = open_worker_record(task, "0")
+    worker.write_late()
+    for block in range(3 * MANY_BLOCKS):
+        worker.begin(block)
+        worker.end(block, True)
+    wait_until(lambda: (record_of(task).done, record_of(task).blocks) == (3 * MANY_BLOCKS, {}))
 
 
 def test_a_worker_that_dies_costs_all_its_blocks_a_try_but_those_that_are_done(tmp_path: Path) -> None:

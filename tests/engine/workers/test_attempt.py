@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from toy_tasks import Doubled, make_run
 
 from pipeline.engine.blocks.grid import Block
 from pipeline.engine.blocks.stage import BlockFunction
-from pipeline.engine.tracking.failures import end_early, read_failures, reason_to_end, record_death
+from pipeline.engine.tracking.failures import LOOK_SECONDS, end_early, read_failures, reason_to_end, record_death
 from pipeline.engine.tracking.progress import begin
 from pipeline.engine.workers.worker import OpenTask, attempt
 
@@ -54,10 +55,13 @@ def test_a_success_takes_back_a_failure_that_left_a_try(tmp_path: Path) -> None:
     assert read_failures(opened.task) == []
 
 
-def test_no_block_is_tried_once_the_stage_is_to_end(tmp_path: Path) -> None:
+def test_no_block_is_tried_once_the_stage_is_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, blocks = begun(tmp_path)
+    now = [1000.0]
+    monkeypatch.setattr("pipeline.engine.tracking.failures.time.monotonic", lambda: now[0])
     assert attempt(opened, blocks[0])
     end_early(opened.task, "the disk is full")
+    now[0] += LOOK_SECONDS
     assert not attempt(opened, blocks[1])
     assert read_failures(opened.task) == [], "it did not fail, it was not tried"
 
