@@ -193,7 +193,8 @@ def run_pilot(task: BlockTask, left: np.ndarray, blocks: int) -> Pilot:
 
 def spread_blocks(count: int, wanted: int) -> list[int]:
     """Blocks evenly spread over the grid, each the middle of its share, in mixed order so that each process gets
-    blocks from everywhere."""
+    blocks from everywhere.
+    """
     wanted = min(wanted, count)
     middles = [(2 * share + 1) * count // (2 * wanted) for share in range(wanted)]
     return [int(block) for block in np.random.default_rng(0).permutation(middles)]

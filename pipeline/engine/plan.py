@@ -132,7 +132,8 @@ def decoded_voxels(grid: BlockGrid, read: BlockReader, shape: Coordinate, chunks
 
 def _boxes_along_axes(grid: BlockGrid, read: BlockReader) -> list[list[Box]]:
     """What the blocks along each edge of the grid that leaves its first corner read. Blocks read boxes, so that the
-    extent of any block along an axis is that of the block on this edge."""
+    extent of any block along an axis is that of the block on this edge.
+    """
     boxes = []
     for axis, count in enumerate(grid.shape):
         stride = int(np.prod(grid.shape[axis + 1 :]))

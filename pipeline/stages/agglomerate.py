@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from funlib.geometry import Coordinate
+from typing_extensions import override
 
 from ..command_names import SCRIPTS
 from ..config import NEAREST_NEIGHBOURS
@@ -67,9 +68,11 @@ class _Agglomeration(Stage):
 class GlobalAgglomeration(_Agglomeration, DriverStep):
     """Average linkage on the whole graph. Memory: about 200 bytes per edge."""
 
+    @override
     def settings(self) -> dict[str, Any]:
         return {"agglomerate.method": "global"}
 
+    @override
     def execute(self) -> None:
         with open_graph(self.run) as store:
             edges = EdgeTable.concatenate(store.iterate_edges()).summed()
@@ -96,15 +99,18 @@ class WaterzAgglomeration(_Agglomeration, BlockTask):
     """waterz on each block with its context."""
 
     @cached_property
+    @override
     def upstream(self) -> tuple[Stage, ...]:
         rag = RagTask(self.run)
         return (rag, *rag.upstream)
 
     @property
+    @override
     def context(self) -> Coordinate:
         wanted = self.run.config.agglomerate.context
         return Coordinate(max(own, needed) for own, needed in zip(wanted, CONTACT_CONTEXT, strict=True))
 
+    @override
     def settings(self) -> dict[str, Any]:
         config = self.run.config.agglomerate
         return {
@@ -114,6 +120,7 @@ class WaterzAgglomeration(_Agglomeration, BlockTask):
         }
 
     @contextmanager
+    @override
     def process(self) -> Iterator[BlockFunction]:
         config = self.run.config.agglomerate
         affinities, fragments = PredictTask(self.run).open_complete(), FragmentsTask(self.run).open_complete()

@@ -31,7 +31,7 @@ from ..evaluation.sweep import Scores, best_of
 from ..rag import EdgeTable
 from ..run import Run, update_summary, write_json
 from ..segmentation import merge_scores, region_graph_statistics, waterz_edge_scores
-from ..volumes import Box
+from ..volumes import Box, Nanometres, position_of
 from .fragments import fragment_block
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class InMemoryIds:
     """
 
     array: np.ndarray
-    offset: Coordinate
+    offset: Nanometres
 
     def read(self, box: Box) -> np.ndarray:
         """The voxels of a box."""
@@ -238,4 +238,5 @@ def _loss(truth: Truth, targets: np.ndarray) -> float:
 
 def _placed(ids: np.ndarray, truth: Truth) -> InMemoryIds:
     """Ids of the region of the labels."""
-    return InMemoryIds(ids, truth.labels.offset + truth.region.begin * truth.labels.voxel_size)
+    labels = truth.labels
+    return InMemoryIds(ids, position_of(truth.region.begin, labels.voxel_size, labels.offset))

@@ -11,6 +11,7 @@ from typing import Any
 import cc3d
 import numpy as np
 from funlib.geometry import Coordinate
+from typing_extensions import override
 
 from ..command_names import SCRIPTS
 from ..config import NEAREST_NEIGHBOURS, FragmentsConfig, dump_config, flat_voxels_warning
@@ -80,37 +81,45 @@ class FragmentsTask(VolumeTask):
     script = SCRIPTS["fragments"]
 
     @property
+    @override
     def dataset(self) -> str:
         return "fragments"
 
     @cached_property
+    @override
     def upstream(self) -> tuple[Stage, ...]:
         return (PredictTask(self.run),)
 
     @property
+    @override
     def context(self) -> Coordinate:
         context = Coordinate(self.run.config.fragments.context)
         return Coordinate(0, *context[1:]) if self.run.config.volumes.images else context
 
     @property
+    @override
     def empty_is_an_answer(self) -> bool:
         config = self.run.config.fragments
         return config.background_threshold > 0 or config.minimum_affinity > 0
 
+    @override
     def count_ids(self, block: Block, data: np.ndarray) -> int:
         if not data.any():
             return 0
         first, _ = self.grid.fragment_ids(block)
         return int(data.max()) - first + 1
 
+    @override
     def plan_details(self) -> list[tuple[str, str]]:
         warning = flat_voxels_warning(self.run.config, self.grid.voxel_size)
         return [("warning", warning)] if warning else []
 
+    @override
     def settings(self) -> dict[str, Any]:
         return {f"fragments.{name}": value for name, value in determining_settings(self.run.config.fragments).items()}
 
     @contextmanager
+    @override
     def process(self) -> Iterator[BlockFunction]:
         keep_freed_memory()
         config, offsets = self.run.config.fragments, self.run.config.predict.offsets

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import override
 
 from ..checkpoints import latest_checkpoint
 from ..command_names import SCRIPTS
@@ -48,17 +49,21 @@ class PredictTask(VolumeTask):
     script = SCRIPTS["predict"]
 
     @property
+    @override
     def dataset(self) -> str:
         return "affinities"
 
     @property
+    @override
     def dtype(self) -> str:
         return "uint8"
 
     @property
+    @override
     def channels(self) -> tuple[int, ...]:
         return (len(self.run.config.predict.offsets),)
 
+    @override
     def attributes(self) -> dict[str, Any]:
         return {"offsets": [list(offset) for offset in self.run.config.predict.offsets]}
 
@@ -96,10 +101,12 @@ class PredictTask(VolumeTask):
         """Along z, y, x."""
         return [-(-tile // chunk) for tile, chunk in zip(self.grid.block_size, self.chunk_grid.block_size, strict=True)]
 
+    @override
     def prepare(self) -> None:
         self._store_plan()
         super().prepare()
 
+    @override
     def resume(self) -> None:
         self._store_plan()
 
@@ -140,6 +147,7 @@ class PredictTask(VolumeTask):
         network, _ = load_network(self.checkpoint, config.predicting.network)
         return network.to(choose_device(self.plan.device, "predict.device", worker_number())).eval()
 
+    @override
     def reader(self) -> BlockReader:
         from .inference import read_box
 
@@ -147,9 +155,11 @@ class PredictTask(VolumeTask):
         return lambda block: read_box(network, self.grid.to_source(block.box), offsets)
 
     @property
+    @override
     def bytes_read_per_voxel(self) -> int:
         return int(self._raw.dtype.itemsize)
 
+    @override
     def plan_details(self) -> list[tuple[str, str]]:
         raw, read = self._raw, self.reader()
         decoded = decoded_voxels(self.grid, read, raw.shape, raw.chunks) / read_voxels(self, read)
@@ -160,6 +170,7 @@ class PredictTask(VolumeTask):
         """Intensities of the segmented source."""
         return self.run.open_raw(self.run.config.volumes.segment.source)
 
+    @override
     def input_holds(self) -> Callable[[Block], bool]:
         raw = open_raw(self.run)
 
@@ -169,6 +180,7 @@ class PredictTask(VolumeTask):
 
         return raw_varies
 
+    @override
     def settings(self) -> dict[str, Any]:
         predict, region = self.run.config.predict, self.chunk_grid.region
         return {
@@ -205,15 +217,18 @@ class PredictTask(VolumeTask):
                 raise
             return str(used)
 
+    @override
     def check(self) -> None:
         logger.debug("predicting with %s", self.checkpoint)
         check_context(self.run, self.load_network())
 
     @property
+    @override
     def empty_is_an_answer(self) -> bool:
         return bool(getattr(self.run.config.predicting.network, "background", False))
 
     @property
+    @override
     def workers(self) -> int:
         return self.plan.workers
 
@@ -224,10 +239,12 @@ class PredictTask(VolumeTask):
         return self.run.config.model_copy(update={"predict": predict})
 
     @property
+    @override
     def blocks_in_flight(self) -> int:
         return self.run.config.predict.blocks_in_flight
 
     @contextmanager
+    @override
     def process(self) -> Iterator[BlockFunction]:
         from ..networks import build_engine, choose_autocast, compact
         from .inference import Predictor

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from funlib.geometry import Coordinate
+from typing_extensions import override
 
 from ..command_names import SCRIPTS
 from ..config import NEAREST_NEIGHBOURS, Offset
@@ -115,45 +116,56 @@ class RagTask(BlockTask):
     script = SCRIPTS["agglomerate"]
 
     @property
+    @override
     def output(self) -> str:
         return self.run.config.rag.shown
 
     @cached_property
+    @override
     def upstream(self) -> tuple[Stage, ...]:
         fragments = FragmentsTask(self.run)
         return (fragments, *fragments.upstream)
 
     @property
+    @override
     def context(self) -> Coordinate:
         return CONTACT_CONTEXT
 
     @property
+    @override
     def high_context(self) -> Coordinate:
         return ZERO
 
+    @override
     def settings(self) -> dict[str, Any]:
         return {}
 
+    @override
     def check(self) -> None:
         rag_exists(self.run.config.rag, self.run.directory)  # refuses a URL that names no graph store
 
+    @override
     def stored_key(self) -> str | None:
         return graph_note(self.run, self.name)
 
+    @override
     def is_missing(self) -> bool:
         return rag_is_missing(self.run.config.rag, self.run.directory)
 
+    @override
     def prepare(self) -> None:
         with open_graph(self.run) as store:
             store.drop()
             store.set_note(self.name, self.key)
 
+    @override
     def drop(self) -> None:
         with open_graph(self.run) as store:
             store.set_note(self.name, None)
             store.drop()
 
     @contextmanager
+    @override
     def process(self) -> Iterator[BlockFunction]:
         affinities, fragments = PredictTask(self.run).open_complete(), FragmentsTask(self.run).open_complete()
         neighbours = self.run.config.neighbours

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from ..command_names import SCRIPTS
 from ..engine.blocks.checksums import array_checksum
@@ -84,25 +85,31 @@ class SegmentTask(VolumeTask):
     script = SCRIPTS["segment"]
 
     @property
+    @override
     def name(self) -> str:
         return f"segment_{self.threshold:.2f}"
 
     @property
+    @override
     def dataset(self) -> str:
         return f"segmentation/{self.threshold:.2f}"
 
     @cached_property
+    @override
     def upstream(self) -> tuple[Stage, ...]:
         return (agglomeration(self.run),)
 
     @property
+    @override
     def reads(self) -> tuple[Stage, ...]:
         return (FragmentsTask(self.run),)  # of the agglomeration, the lookup table
 
     @property
+    @override
     def empty_is_an_answer(self) -> bool:
         return self.run.config.segment.minimum_size > 0
 
+    @override
     def settings(self) -> dict[str, Any]:
         return {
             "segment.thresholds": round(self.threshold, 6),
@@ -110,6 +117,7 @@ class SegmentTask(VolumeTask):
             "agglomerate.maximum_score": self.run.config.agglomerate.maximum_score,
         }
 
+    @override
     def attributes(self) -> dict[str, Any]:
         return {"threshold": self.threshold, "lookup_table": self.lut_checksum()}
 
@@ -120,15 +128,19 @@ class SegmentTask(VolumeTask):
         except (OSError, ValueError, EOFError):
             return None
 
+    @override
     def is_intact(self) -> bool:
         return lut_path(self.run, self.threshold).exists()
 
+    @override
     def damage(self) -> str:
         return "" if self.lut_is_sound() else "the lookup table is missing or damaged"
 
+    @override
     def depends_on_whole_upstream(self) -> bool:
         return True
 
+    @override
     def discard_whole(self) -> None:
         lut_path(self.run, self.threshold).unlink(missing_ok=True)
 
@@ -137,10 +149,12 @@ class SegmentTask(VolumeTask):
         checksum = self.lut_checksum()
         return checksum is not None and checksum == self.open().array.attrs.get("lookup_table")
 
+    @override
     def prepare(self) -> None:
         self._make_lut()
         super().prepare()
 
+    @override
     def resume(self) -> None:
         if self.lut_is_sound():
             return
@@ -149,6 +163,7 @@ class SegmentTask(VolumeTask):
             self.forget_blocks()
             super().prepare()
 
+    @override
     def drop(self) -> None:
         super().drop()
         self.discard_whole()
@@ -161,6 +176,7 @@ class SegmentTask(VolumeTask):
         write_lut(lut_path(self.run, self.threshold), lut)
 
     @contextmanager
+    @override
     def process(self) -> Iterator[BlockFunction]:
         fragments, output = FragmentsTask(self.run).open_complete(), self.open_output()
         lut = np.load(lut_path(self.run, self.threshold), mmap_mode="r")

@@ -130,7 +130,8 @@ class Mask(_OnRaw):
 
     def read(self, box: Box, reader: Reader = Volume.read) -> np.ndarray:
         """1 where a box of raw's voxels is to be used, (z, y, x) uint8."""
-        return (self.aligned.read(box, reader) != 0).astype(np.uint8)
+        used: np.ndarray = self.aligned.read(box, reader) != 0
+        return used.astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ class FileArray:
     @property
     def dtype(self) -> np.dtype:
         """Type of the voxels, in the byte order of this machine."""
-        return np.dtype(self.stored.dtype).newbyteorder("=")
+        native: np.dtype = np.dtype(self.stored.dtype).newbyteorder("=")
+        return native
 
     @property
     def chunks(self) -> tuple[int, int, int]:
@@ -107,7 +108,8 @@ class Image:
     @property
     def dtype(self) -> np.dtype:
         """Type of the voxels as stored."""
-        return np.dtype(self.stored.dtype)
+        stored: np.dtype = np.dtype(self.stored.dtype)
+        return stored
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
         """The voxels of a box."""

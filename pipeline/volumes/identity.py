@@ -74,7 +74,7 @@ def identity_of(volume: Volume, samples: int) -> Identity:
 def what_changed(before: Identity, now: Identity) -> str | None:
     """What differs between two identities of a volume, for people; None if nothing does."""
     for key in ("metadata", "files", "voxels"):
-        if before[key] != now[key] and (key != "files" or None not in (before[key], now[key])):  # type: ignore[literal-required]
+        if before[key] != now[key] and (key != "files" or None not in (before[key], now[key])):
             return CHANGES[key]
     return None
 

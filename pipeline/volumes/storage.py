@@ -38,7 +38,8 @@ def limit_storage_threads(threads: int) -> None:
 @cache
 def context() -> ts.Context:
     """TensorStore's resources in this process: limited retries, nothing cached, as many threads as processors or as
-    `limit_storage_threads` says."""
+    `limit_storage_threads` says.
+    """
     os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", "30")
     os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
     threads = dict(_limits) or {"limit": len(os.sched_getaffinity(0))}
@@ -116,7 +117,8 @@ def open_store(location: Location) -> ts.KvStore:
         opening = ts.KvStore.open(kvstore_spec(location), context=context())
     except ValueError as error:
         raise_explained(error, location, "opened")
-    return wait(opening, location, METADATA_WAIT, "opened")
+    store: ts.KvStore = wait(opening, location, METADATA_WAIT, "opened")
+    return store
 
 
 def read_files(location: Location, names: Sequence[str]) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,8 +32,8 @@ def result(run: Run) -> np.ndarray:
     return summed.read(summed.box)
 
 
-def stages(run: Run) -> dict[str, dict[str, object]]:
-    return read_json(run.summary)["stages"]
+def stages(run: Run) -> dict[str, dict[str, Any]]:
+    return dict(read_json(run.summary)["stages"])
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -13,6 +13,7 @@ from toy_tasks import Doubled, visits
 from toy_tasks import make_run as make_toy_run
 from voronoi_run import make_run, store_affinities, stored
 
+from pipeline.engine.blocks.grid import Block
 from pipeline.engine.blocks.stage import BlockTask
 from pipeline.engine.chain import run_stages
 from pipeline.engine.pilot import Pilot, WorkerCost, log_pilots, report, run_pilot, spread_blocks
@@ -21,7 +22,7 @@ from pipeline.engine.tracking.progress import Progress, begin, progress_of
 from pipeline.stages.by_script import extract_fragments, fragment_stages, prediction_stages
 from pipeline.stages.fragments import FragmentsTask
 from pipeline.stages.predict import PredictTask
-from pipeline.volumes import open_volume
+from pipeline.volumes import Box, open_volume
 
 
 @pytest.mark.parametrize("task_type", [PredictTask, FragmentsTask])
@@ -61,9 +62,14 @@ def test_a_plan_counts_bytes_and_files_and_warns_of_a_full_disk(
 def test_the_plan_of_a_petabyte_takes_no_pass_over_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = FragmentsTask(make_run(tmp_path))
     monkeypatch.setattr(type(task.grid), "__iter__", lambda grid: pytest.fail("the plan looked at every block"))
-    asked = []
+    asked: list[int] = []
     read = task.reader()
-    context_overhead(task, lambda block: asked.append(block.index) or read(block))
+
+    def noted(block: Block) -> Box:
+        asked.append(block.index)
+        return read(block)
+
+    context_overhead(task, noted)
     assert len(asked) == sum(task.grid.shape)
 
 

@@ -41,16 +41,20 @@ def troubled(run: Run, process: AbstractContextManager[BlockFunction]) -> Iterat
 class TroubledFragments(FragmentsTask):
     """The fragments, with trouble."""
 
-    def process(self) -> AbstractContextManager[BlockFunction]:
-        return troubled(self.run, super().process())
+    @contextmanager
+    def process(self) -> Iterator[BlockFunction]:
+        with troubled(self.run, super().process()) as process_block:
+            yield process_block
 
 
 @dataclass(frozen=True)
 class TroubledGraph(RagTask):
     """The graph, with trouble while the worker is connected."""
 
-    def process(self) -> AbstractContextManager[BlockFunction]:
-        return troubled(self.run, super().process())
+    @contextmanager
+    def process(self) -> Iterator[BlockFunction]:
+        with troubled(self.run, super().process()) as process_block:
+            yield process_block
 
 
 def prepared(directory: Path, executor: str = "local", **sections: Any) -> Run:

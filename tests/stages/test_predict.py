@@ -16,7 +16,8 @@ from pipeline.networks import EmbeddingNetwork, build_network, save_checkpoint
 from pipeline.run import Run
 from pipeline.stages.by_script import predict
 from pipeline.stages.inference import Predictor
-from pipeline.volumes import Box, Volume, create_volume, open_volume, position_of
+from pipeline.volumes import Box, Volume, create_volume, crop, open_volume, position_of
+from pipeline.volumes.volume import Volume as SourceVolume
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 4, -3))
 
@@ -37,7 +38,7 @@ def affinities_of(network: EmbeddingNetwork, raw: Volume, box: Box) -> np.ndarra
     return predictor.affinities(raw.read_mirrored(predictor.read_box(box)), box)
 
 
-def quantised(network: EmbeddingNetwork, raw: Volume, box: Box) -> np.ndarray:
+def quantised(network: EmbeddingNetwork, raw: Volume | SourceVolume, box: Box) -> np.ndarray:
     predictor = Predictor(network, OFFSETS)
     return predictor.quantised(raw.read_mirrored(predictor.read_box(box)), box)
 
@@ -64,7 +65,7 @@ def test_blocks_leave_no_seams(
     grid = BlockGrid(Box(Coordinate(begin), raw.shape), Coordinate(block_size), raw.voxel_size, Coordinate(0, 0, 0))
     for block in grid:
         box = grid.to_source(block.box)
-        np.testing.assert_allclose(affinities_of(network, raw, box), whole[(..., *box.slices)], atol=1e-5)
+        np.testing.assert_allclose(affinities_of(network, raw, box), crop(whole, box), atol=1e-5)
 
 
 def test_valid_convolutions_leave_no_seams_either(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_valid_convolutions_leave_no_seams_either(tmp_path: Path) -> None:
     whole = affinities_of(network, raw, wanted)
     for z, y in [(3, 10), (4, 12)]:
         box = Box(Coordinate(z, y, 20), Coordinate(z + 1, y + 1, 23))
-        part = whole[(..., *box.relative_to(wanted).slices)]
+        part = crop(whole, box.relative_to(wanted))
         np.testing.assert_allclose(affinities_of(network, raw, box), part, atol=1e-5)
 
 
@@ -129,7 +130,7 @@ def test_the_stage_stores_what_the_whole_volume_gives(tmp_path: Path) -> None:
     stored = open_volume(run.volume, "affinities")
     raw = run.open_raw("a")
     region = Box(Coordinate(1, 3, 5), raw.shape)
-    whole = quantised(make_network(SECTION), raw, raw.box)[(..., *region.slices)]
+    whole = crop(quantised(make_network(SECTION), raw, raw.box), region)
     levels = np.abs(stored.read(stored.box).astype(int) - whole.astype(int))
     assert levels.max() <= 1
     assert (levels > 0).mean() < 1e-3  # only where rounding decides

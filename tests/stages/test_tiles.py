@@ -87,8 +87,13 @@ def test_without_room_a_tile_is_a_block() -> None:
 
 def test_a_petavoxel_is_planned_from_a_few_boxes() -> None:
     grid = make_grid((50_000, 150_000, 150_000), (64, 128, 128))
-    asked = []
-    tile_blocks(grid, lambda box: asked.append(box) or READ(box), voxels_read, 1 << 30, 100)
+    asked: list[Box] = []
+
+    def read(box: Box) -> Box:
+        asked.append(box)
+        return READ(box)
+
+    tile_blocks(grid, read, voxels_read, 1 << 30, 100)
     assert len(asked) < 1000
 
 

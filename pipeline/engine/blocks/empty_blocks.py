@@ -39,7 +39,8 @@ def empty_blocks(run: Run, grid: BlockGrid) -> np.ndarray:
     known = _read(_path(run, grid), len(grid))
     if (known == UNKNOWN).any():
         _look(run, grid, known)
-    return (known == EMPTY).reshape(grid.shape)
+    empty: np.ndarray = known == EMPTY
+    return empty.reshape(grid.shape)
 
 
 def known_empty_blocks(run: Run, grid: BlockGrid) -> tuple[np.ndarray, bool]:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from funlib.geometry import Coordinate
+from typing_extensions import override
 
 from ...command_names import command_line
 from ...config import Config, config_hash
@@ -186,7 +187,8 @@ class BlockTask(Stage):
     @property
     def blocks_in_flight(self) -> int:
         """Blocks that a worker has under way at a time, each in a thread: one reads while another computes. What
-        `process` gives is then called from several threads."""
+        `process` gives is then called from several threads.
+        """
         return 1
 
     def forget_blocks(self) -> None:
@@ -266,9 +268,11 @@ class VolumeTask(BlockTask):
         return 0
 
     @property
+    @override
     def output(self) -> str:
         return str(self.run.volume / self.dataset)
 
+    @override
     def stored_key(self) -> str | None:
         if not volume_exists(self.run.volume, self.dataset):
             return None
@@ -277,6 +281,7 @@ class VolumeTask(BlockTask):
         except (KeyError, UserError):
             return None  # its creation was interrupted
 
+    @override
     def prepare(self) -> None:
         create_volume(
             self.run.volume,
@@ -290,6 +295,7 @@ class VolumeTask(BlockTask):
             storage_format=self.run.config.storage.format,
         )
 
+    @override
     def drop(self) -> None:
         delete_volume(self.run.volume, self.dataset)
 

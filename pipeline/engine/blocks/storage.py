@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from ...config.base import plain_number
 from ...errors import UserError
@@ -35,6 +36,7 @@ class UpstreamVolume(Volume):
     cure: str = ""
     known: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=bool))
 
+    @override
     def read(self, box: Box) -> np.ndarray:
         self._require_shards(box)
         try:
@@ -81,6 +83,7 @@ def open_raw(run: Run) -> SourceVolume:
 class CompleteVolume(SourceVolume):
     """A volume that the run itself has written, where every chunk must be there and whole."""
 
+    @override
     def read(self, box: Box) -> np.ndarray:
         cure = "the imported raw volume is damaged: import the source anew"
         missing = self.missing(box)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daisy._daisy import EXIT_BLOCK_TIMEOUT
+from typing_extensions import override
 
 from ...errors import writing
 from ...run import Run
@@ -31,10 +32,12 @@ LOOPBACK = "127.0.0.1"
 class LocalExecutor(ProcessExecutor):
     """Worker processes on this machine, which no other can reach."""
 
+    @override
     def address(self, run: Run) -> str:
         return LOOPBACK
 
     @contextlib.contextmanager
+    @override
     def worker_starter(self, session: DriverSession) -> Iterator[WorkerStarter]:
         yield functools.partial(_run_worker, session)
 

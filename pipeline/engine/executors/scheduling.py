@@ -123,7 +123,7 @@ def _slot(depth: int) -> str:
 
 def pipeline_of(tasks: Sequence[BlockTask], daisy_tasks: Mapping[str, daisy.Task]) -> daisy.Pipeline:
     """The tasks and what follows what."""
-    edges = [
+    edges: list[Any] = [  # of tasks; daisy's own type names a class that it does not export
         (daisy_tasks[upstream.name], daisy_tasks[task.name])
         for task in tasks
         for upstream in task.upstream

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 import daisy.v2 as daisy
+from typing_extensions import override
 
 from ...run import Run
 from ..blocks.stage import BlockTask
@@ -20,6 +21,7 @@ from .scheduling import Cost, Outcome, daisy_tasks_of, outcomes_of, pipeline_of
 class SerialExecutor(Executor):
     """This process, one block after the other."""
 
+    @override
     def run(self, run: Run, tasks: Sequence[BlockTask], record: DriverRecord) -> list[Outcome]:
         cluster = run.config.cluster
         started = time.monotonic()

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from typing_extensions import override
+
 from ...errors import UserError
 from ...run import Run
 from ...slurm import (
@@ -62,10 +64,12 @@ class SlurmExecutor(ProcessExecutor):
 
     returns = RETURNS
 
+    @override
     def address(self, run: Run) -> str:
         return address_for_workers(run.config.cluster.slurm.address)
 
     @contextlib.contextmanager
+    @override
     def worker_starter(self, session: DriverSession) -> Iterator[WorkerStarter]:
         prefix = job_prefix(session.run)
         cancel_former_jobs(prefix)

@@ -18,6 +18,7 @@ from typing import Any
 import daisy.v2 as daisy
 from daisy import _daisy as daisy_core
 from daisy._progress import _TqdmObserver
+from typing_extensions import override
 
 from ...command_names import what_the_user_typed
 from ...rag import password_in_environment
@@ -67,6 +68,7 @@ class ProcessExecutor(Executor):
             should; it raises `WorkerLost` when it is given up.
         """
 
+    @override
     def run(self, run: Run, tasks: Sequence[BlockTask], record: DriverRecord) -> list[Outcome]:
         cluster, address = run.config.cluster, self.address(run)
         started = time.monotonic()

@@ -37,9 +37,11 @@ def done_blocks(task: BlockTask) -> np.ndarray:
     Raises:
         UserError: the markers are not in the layout of daisy 2.
     """
+    worth_computing: np.ndarray = ~task.empty
     if read_record(task).get("complete") is True:
-        return ~task.empty
-    return marked_blocks(task) & ~task.empty
+        return worth_computing
+    computed: np.ndarray = marked_blocks(task) & worth_computing
+    return computed
 
 
 def unmark_blocks(task: BlockTask, blocks: np.ndarray) -> None:

@@ -51,7 +51,7 @@ def test_a_look_at_the_lock_does_not_keep_a_driver_from_starting(
         if pause:
             fcntl.flock(looking, fcntl.LOCK_UN)
 
-    monkeypatch.setattr(lock.time, "sleep", look_ends)
+    monkeypatch.setattr("time.sleep", look_ends)
     with only_driver(run):
         assert lock_state(run).held
     assert len(pauses) == 2, "the driver came while somebody looked"

@@ -78,7 +78,7 @@ def test_a_stage_that_workers_cannot_make_is_refused_in_one_line(tmp_path: Path)
     with pytest.raises(UserError, match="the stage Hidden must be defined at the top of a module"):
         spec_of(Hidden(run), tmp_path)
     with pytest.raises(UserError, match="factor of the stage Doubled must be text, a number, or a tuple of these"):
-        spec_of(Doubled(run, np.int64(2)), tmp_path)
+        spec_of(Doubled(run, np.int64(2)), tmp_path)  # type: ignore[arg-type]
 
 
 def test_what_is_no_stage_is_not_made(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from pipeline.engine.blocks.grid import Block
 from pipeline.engine.blocks.stage import BlockFunction
 from pipeline.engine.chain import run_stages
 from pipeline.engine.tracking.progress import begin
-from pipeline.engine.tracking.worker_records import open_worker_record, worker_records
+from pipeline.engine.tracking.worker_records import DONE, open_worker_record, worker_records
 from pipeline.engine.workers import worker as worker_module
-from pipeline.engine.workers.worker import DONE, OpenTask, StopReason
+from pipeline.engine.workers.worker import OpenTask, StopReason
 from pipeline.run import Run
 from pipeline.volumes import open_volume
 
@@ -108,7 +108,7 @@ def test_a_block_that_a_thread_was_given_is_computed_when_the_main_thread_gets_n
     monkeypatch.setattr(worker_module, "_take_blocks_beside", take_one_block)
     monkeypatch.setattr(threading.Thread, "join", join)
     monkeypatch.setattr(worker_module, "_take_blocks", take_blocks)
-    monkeypatch.setattr(worker_module.daisy, "Client", object)
+    monkeypatch.setattr("daisy.v2.Client", object)
     task = Overlapping(local_run(tmp_path))
     begin(task)
     worker_module.compute_blocks(task, open_worker_record(task, "0"), lambda: None)

@@ -78,7 +78,8 @@ def test_a_worker_that_comes_after_the_end_leaves_in_peace(
 def test_a_block_that_is_not_begun_is_computed_by_the_next_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task, said = task_in(tmp_path, Doubled), []
+    task = task_in(tmp_path, Doubled)
+    said: list[str] = []
 
     def start(*, context: daisy.Context) -> None:
         monkeypatch.setenv(daisy.Context.ENV_VARIABLE, context.to_env())
