@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ from pipeline.stages.by_script import (
 )
 from pipeline.stages.fragments import FragmentsTask
 from pipeline.stages.region_graph import RagTask
-from pipeline.volumes import note_in_container
+from pipeline.volumes import create_volume, note_in_container, open_volume
 
 ALL = ["predict", "fragments", "rag", "agglomerate"]
 
@@ -46,18 +45,21 @@ def raw_imported_anew(directory: Path, _: pytest.MonkeyPatch) -> None:
 
 
 def other_voxel_size(directory: Path, _: pytest.MonkeyPatch) -> None:
-    change_attribute(directory, "voxel_size", [50, 8, 8])
+    place_raw_anew(directory, voxel_size=(50, 8, 8))
 
 
 def other_offset(directory: Path, _: pytest.MonkeyPatch) -> None:
-    change_attribute(directory, "offset", [400, 0, 0])
+    place_raw_anew(directory, offset=(400, 0, 0))
 
 
-def change_attribute(directory: Path, name: str, value: list[int]) -> None:
-    path = directory / "volume.zarr" / "raw" / "s0" / "zarr.json"
-    document = json.loads(path.read_text())
-    document["attributes"][name] = value
-    path.write_text(json.dumps(document))
+def place_raw_anew(directory: Path, **place: tuple[int, int, int]) -> None:
+    """The same intensities at another place, as the container would say it after another import."""
+    container = directory / "volume.zarr"
+    raw = open_volume(container, "raw")
+    intensities = raw.read(raw.box)
+    former = {"voxel_size": raw.voxel_size, "offset": raw.offset}
+    anew = create_volume(container, "raw", intensities.shape, "uint8", chunks=(4, 16, 16), **{**former, **place})
+    anew.write(anew.box, intensities)
 
 
 def other_code_of_fragments(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
