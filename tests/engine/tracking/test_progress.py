@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ def place_raw_anew(directory: Path, **place: tuple[int, int, int]) -> None:
     container = directory / "volume.zarr"
     raw = open_volume(container, "raw")
     intensities = raw.read(raw.box)
-    former = {"voxel_size": raw.voxel_size, "offset": raw.offset}
+    former: dict[str, Any] = {"voxel_size": raw.voxel_size, "offset": raw.offset}
     anew = create_volume(container, "raw", intensities.shape, "uint8", chunks=(4, 16, 16), **{**former, **place})
     anew.write(anew.box, intensities)
 
