@@ -3,7 +3,8 @@
     python benchmarks/cluster.py --quick
     python benchmarks/cluster.py --workers 1 --workers 8 --workers 32 --executor local --executor slurm
 
-Compared are daisy by itself (its own worker loop, with its tracking), and this project's workers as processes and,
+Compared are daisy by itself (its own worker loop, which asks each block for its region, with its tracking), and this
+project's workers as processes and,
 where `sbatch` is found, as jobs. The clock runs from the moment when all workers are ready to compute until the last
 one is told that there are no more blocks: how long processes take to start and to end is another question. There are
 as many blocks as should take `--seconds`. Contenders take turns, in changing order; a share is the median of the shares
@@ -89,6 +90,7 @@ def work_for_daisy(folder: Path, seconds: float) -> None:
             with client.acquire_block() as block:
                 if block is None:
                     break
+                assert block.write_roi.begin.dims == 3  # which block it is, any worker must know
                 work(seconds)
 
 
@@ -235,7 +237,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--repeats", type=int, help="turns of each contender; default: 7; 5 with --quick")
     parser.add_argument("--milliseconds", type=float, default=10.0, help="that each block takes; default: 10")
-    parser.add_argument("--seconds", type=float, help="that a turn should take; default: 10; 3 with --quick")
+    parser.add_argument("--seconds", type=float, help="that a turn should take; default: 10; 6 with --quick")
     parser.add_argument("--side", type=int, help="blocks along each axis, in place of as many as fit into --seconds")
     parser.add_argument("--folder", type=Path, help="where runs are put; a folder that all nodes see")
     parser.add_argument("--quick", action="store_true", help="few blocks, few turns, 32 local workers")
@@ -246,7 +248,7 @@ def parse() -> argparse.Namespace:
         *(["slurm"] if shutil.which("sbatch") and not options.quick else []),
     ]
     options.repeats = options.repeats or (5 if options.quick else 7)
-    options.seconds = options.seconds or (3.0 if options.quick else 10.0)
+    options.seconds = options.seconds or (6.0 if options.quick else 10.0)
     if options.folder is not None:
         options.folder.mkdir(parents=True, exist_ok=True)
     return options

@@ -84,7 +84,8 @@ def worker_number() -> int:
 def limit_threads(threads: int) -> None:
     """Keep the numerical libraries that this process has loaded to a number of threads."""
     blosc.set_nthreads(threads)
-    threadpool_limits(threads)
+    if any(os.environ.get(name) != value for name, value in thread_variables(threads).items()):
+        threadpool_limits(threads)  # in a worker they have read it from their environment
 
 
 def thread_variables(threads: int) -> dict[str, str]:

@@ -26,7 +26,7 @@ from ..blocks.stage import BlockTask
 MEMORY_SECONDS = 0.5
 """How often a worker looks at its memory, which takes longer than writing its record."""
 READ_TRIES = 3
-WRITE_SECONDS, SHORT_BLOCK, MANY_BLOCKS = 0.2, 0.1, 100
+WRITE_SECONDS, SHORT_BLOCK, MANY_BLOCKS = 0.2, 0.1, 20
 """How long a change may wait to be written when a worker has done many blocks, and they took less than this."""
 ROOM = 2048
 """Bytes that a record takes at once: on a full disk, it must still be possible to change it."""
