@@ -197,12 +197,13 @@ def attempt(opened: OpenTask, block: Block) -> bool:
     task = opened.task
     if opened.ending.reason() is not None or failed_for_good(task, block):
         return False
-    waits = pauses(task.run.config.cluster, f"{task.run.config.seed} {task.name} {block.index}")
+    waits: Iterator[float] | None = None
     while True:
         try:
             opened.process(block)
         except Exception as error:
             kind = kind_of(error)
+            waits = waits or pauses(task.run.config.cluster, f"{task.run.config.seed} {task.name} {block.index}")
             pause = next(waits, None) if kind is ErrorKind.TRANSIENT else None
             if pause is None:
                 opened.note_failure(block, error, kind)
