@@ -83,8 +83,9 @@ def test_only_the_validation_region_counts_and_unlabelled_voxels_do_not(
     }
     run = make_run(tmp_path, volumes=volumes, targets={"unlabelled_id": unlabelled}, evaluate={"minimum_size": 1})
     monkeypatch.setattr(floor, "ensure_imported", lambda run, sources: None)
-    volume = create_volume(run.volume, "labels", shape, np.uint64, voxel_size=(10, 10, 10), chunks=shape)
-    volume.write(volume.box, labels)
+    for name, data in (("raw", np.zeros(shape, np.uint8)), ("labels", labels)):
+        volume = create_volume(run.volume, name, shape, data.dtype, voxel_size=(10, 10, 10), chunks=shape)
+        volume.write(volume.box, data)
     results = measure_floor(run, sweep=False)
     assert results["region"] == {"begin": [4, 0, 0], "end": [12, 30, 30]}
     assert results["settings"][0]["flat"]["best"]["voi_sum"] == 0
