@@ -10,6 +10,7 @@ import pytest
 import tensorstore as ts
 
 from pipeline.volumes import Box, StoredArray
+from pipeline.volumes.volume import Volume
 
 CHUNKS, READS, WRITES = "cache/chunk_cache/reads", "kvstore/file/read", "kvstore/file/write"
 """Chunks that were asked for and so decoded, requests to files, files that were written and renamed."""
@@ -40,7 +41,16 @@ def count_chunks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counts[dataset_of(array)] += counted(CHUNKS) - before
         return data
 
+    read_source = Volume.read
+
+    def counting_source(volume: Volume, box: Box) -> np.ndarray:
+        before = counted(CHUNKS)
+        data = read_source(volume, box)
+        counts[volume.name.removesuffix("/s0").rpartition("/")[2]] += counted(CHUNKS) - before
+        return data
+
     monkeypatch.setattr(StoredArray, "read", counting)
+    monkeypatch.setattr(Volume, "read", counting_source)
     return counts
 
 
