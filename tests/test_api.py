@@ -142,7 +142,7 @@ def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
     example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert example is not None
     (tmp_path / "configs").mkdir()
-    small = open_run(ROOT / "configs" / "demo.json", set=TINY).config
+    small = open_run(ROOT / "configs" / "demo.json", set={**TINY, "run_directory": tmp_path / "run"}).config
     (tmp_path / "configs" / "demo.json").write_text(small.model_dump_json(by_alias=True))
     (tmp_path / "example.py").write_text(example[1])
     result = subprocess.run(

@@ -223,7 +223,7 @@ MISTAKES = {
     ),
     "raw with NaN": Mistake(
         "import_data.py",
-        ("volumes.sources.tiny.raw", "float"),
+        ("volumes.sources.tiny.raw", "NaN"),
         prepare=with_file(
             lambda f: write_hdf5(f, "v.h5", raw=np.full((10, 32, 32), np.nan, np.float32)), path="v.h5", **VOXEL_SIZE
         ),
@@ -240,7 +240,7 @@ MISTAKES = {
     ),
     "training on mixed voxel sizes": Mistake(
         "00_train_teacher.py",
-        ("volumes.train.1", "(30, 8, 8)", "(40, 8, 8)"),
+        ("volumes.train.1", "30 x 8 x 8 nm", "40 x 8 x 8 nm"),
         (
             'volumes.sources.fine={"kind":"phantom","shape":[10,32,32],"voxel_size":[30,8,8]}',
             'volumes.train=[{"source":"tiny","z_share":[0.0,0.7]},{"source":"fine"}]',
