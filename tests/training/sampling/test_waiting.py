@@ -97,6 +97,9 @@ def test_more_workers_change_no_batch(make_run: MakeRun) -> None:
 
 def test_auto_takes_more_workers_until_no_step_waits(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader_module, "room_for_workers", lambda: 2)
+    note = Supply.handed_over
+    # however fast this machine makes a batch, none lies ready when it is asked for
+    monkeypatch.setattr(Supply, "handed_over", lambda supply, asked, was_ready: note(supply, asked, False))
     sampling = sampling_of(make_run('teacher.training.loader_workers="auto"'))
     with BatchLoader(sampling, 0) as loader:
         assert loader.workers == 1
