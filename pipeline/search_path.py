@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import site
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +37,13 @@ def absolute(search_path: Iterable[str]) -> list[str]:
 @contextmanager
 def safe_search_path() -> Iterator[None]:
     """Let Python processes that are started inside, as those of `multiprocessing`, search as `module_command` does."""
-    variables = {"PYTHONPATH": python_path(), "PYTHONSAFEPATH": "1"}
+    with inherited({"PYTHONPATH": python_path(), "PYTHONSAFEPATH": "1"}):
+        yield
+
+
+@contextmanager
+def inherited(variables: Mapping[str, str]) -> Iterator[None]:
+    """Let processes that are started inside inherit some environment variables; afterwards they are as before."""
     former = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

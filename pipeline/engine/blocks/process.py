@@ -14,6 +14,7 @@ from numcodecs import blosc
 from threadpoolctl import threadpool_limits
 
 from ...config import ClusterConfig
+from ...search_path import inherited
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 WORKER, PARENT, LOG = "EMDISTILL_WORKER", "EMDISTILL_PARENT", "EMDISTILL_LOG"
@@ -96,13 +97,5 @@ def thread_variables(threads: int) -> dict[str, str]:
 @contextlib.contextmanager
 def thread_environment(threads: int) -> Iterator[None]:
     """Let processes that are started inside inherit a number of threads."""
-    former = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(thread_variables(threads))
-    try:
+    with inherited(thread_variables(threads)):
         yield
-    finally:
-        for name, value in former.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
