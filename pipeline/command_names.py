@@ -55,6 +55,12 @@ def step_called(name: str) -> str | None:
     return None
 
 
+def place_of(script: str) -> int:
+    """The place of a script in the order of work; scripts that are not ours come last."""
+    scripts = list(SCRIPTS.values())
+    return scripts.index(script) if script in scripts else len(scripts)
+
+
 def script_after(script: str) -> str | None:
     """The script of the step that follows; None after the last one, and after scripts that are not ours."""
     scripts = list(SCRIPTS.values())

@@ -185,6 +185,23 @@ class StorageConfig(Section):
     block is one chunk and one file. A run goes on in the format that it was begun with; the voxels are the same."""
 
 
+class PyramidConfig(Section):
+    """Coarser levels of the run's arrays, so that viewers show a large volume as a whole at once. Each level has half
+    the voxels along the axes whose voxels are short, until they are about as long as wide, then along all axes; along z
+    none of separate images. Together they add a seventh to a third to what is stored. Runs in `storage.format` 2 have
+    none."""
+
+    raw: bool = True
+    """Levels of raw, by the mean. Of raw that is read in place they lie in the run, of the segmented region."""
+    fragments: bool = True
+    """Levels of fragments, by the majority: no id appears that was not there. Of these a viewer makes those of any
+    threshold."""
+    segmentation: bool = True
+    """Levels of the segmentations, by the majority."""
+    smallest: Positive = 64
+    """The coarsest level is the first that has at most so many voxels along every axis."""
+
+
 class ViewConfig(Section):
     """The neuroglancer viewer."""
 
@@ -213,5 +230,7 @@ class BlockwiseSections(Section):
     """The graph store."""
     storage: StorageConfig = StorageConfig()
     """The arrays of the run on disk."""
+    pyramid: PyramidConfig = PyramidConfig()
+    """Coarser levels of the arrays."""
     view: ViewConfig = ViewConfig()
     """Stage 07: viewer."""

@@ -20,7 +20,7 @@ JobMemory = Annotated[
     Field(pattern=r"^\d+[KMGT]?$"),
     Readable('text as SLURM reads memory: a whole number and K, M, G or T, for example "16G"'),
 ]
-BlockStage = Literal["predict", "fragments", "rag", "agglomerate", "segment"]
+BlockStage = Literal["predict", "fragments", "rag", "agglomerate", "segment", "pyramid"]
 
 
 class JobConfig(Section):

@@ -33,7 +33,7 @@ def run_stages(run: Run, stages: Sequence[Stage], overwrite: bool) -> bool:
                 _run_step(run, group, states)
             elif not _run_tasks(run, group, states):
                 return False
-    log_next_command(stages[-1])
+    log_next_command(stages)
     return True
 
 
@@ -52,7 +52,7 @@ def check_stages(stages: Sequence[Stage]) -> StageStates:
 
 def _chained(stages: Sequence[Stage]) -> Iterator[DriverStep | list[BlockTask]]:
     """Steps of the driver one by one, and the block tasks between them together."""
-    for is_task, group in itertools.groupby(stages, lambda stage: isinstance(stage, BlockTask)):
+    for (is_task, _), group in itertools.groupby(stages, lambda stage: (isinstance(stage, BlockTask), stage.together)):
         if is_task:
             yield [stage for stage in group if isinstance(stage, BlockTask)]
         else:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..command_names import command_line, script_after
+from ..command_names import command_line, place_of, script_after
 from ..errors import UserError
 from ..run import Run, read_json, update_summary
 from ..units import duration, memory_size, short_number
@@ -65,11 +65,12 @@ def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
     update_summary(run, stages={stage.stage: {**former, **entry}})
 
 
-def log_next_command(stage: Stage) -> None:
-    """Say what to type after a stage, unless that is its user's own business."""
-    script = script_after(stage.script)
+def log_next_command(stages: Sequence[Stage]) -> None:
+    """Say what to type after stages, unless that is their user's own business."""
+    last = max((stage.script for stage in stages), key=place_of)
+    script = script_after(last)
     if script is not None:
-        logger.info("next: %s", command_line(script, stage.run.directory / "config.json"))
+        logger.info("next: %s", command_line(script, stages[0].run.directory / "config.json"))
 
 
 def _log(outcome: Outcome) -> None:

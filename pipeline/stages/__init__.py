@@ -1,4 +1,4 @@
-"""What is computed, one file per stage: predict, fragments, region_graph, agglomerate, segment.
+"""What is computed, one file per stage: predict, fragments, region_graph, agglomerate, segment, pyramid.
 
 What a stage of one's own can build on; each name is imported when it is asked for:
 

@@ -16,6 +16,7 @@ from .agglomerate import agglomeration
 from .by_script import chained_stages
 from .fragments import FragmentsTask
 from .graph_audit import GraphFindings, check_graph
+from .pyramid import PyramidTask, segmentation_pyramid
 from .region_graph import RagTask
 from .segment import written_segmentations
 
@@ -51,6 +52,7 @@ def audited_stages(run: Run) -> list[Stage]:
         UserError: an output was made with other settings or inputs, so that nothing is known of it.
     """
     stages = chained_stages(run)
+    core = [stage for stage in stages if not isinstance(stage, PyramidTask)]
     found = []
     for stage in stages:
         progress = progress_of(stage)
@@ -58,7 +60,11 @@ def audited_stages(run: Run) -> list[Stage]:
             raise UserError(f"{stage.name} is stale; run {name_of(stage.script)} with --overwrite first")
         if progress is not Progress.ABSENT:
             found.append(stage)
-    return [*found, *written_segmentations(run)] if len(found) == len(stages) else found
+    if len([stage for stage in found if not isinstance(stage, PyramidTask)]) < len(core):
+        return found
+    written = written_segmentations(run)
+    levels = [level for task in written for level in segmentation_pyramid(run, task.threshold)]
+    return [*found, *written, *(level for level in levels if level.stored_key() == level.key)]
 
 
 def _check_graph(run: Run, stages: Sequence[Stage], findings: dict[str, StageFindings]) -> None:

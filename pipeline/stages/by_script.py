@@ -14,6 +14,7 @@ from ..run import Run
 from .agglomerate import agglomeration
 from .fragments import FragmentsTask
 from .predict import PredictTask
+from .pyramid import PyramidTask, fragments_pyramid, raw_pyramid, segmentation_pyramid
 from .region_graph import RagTask
 from .segment import SegmentTask, written_segmentations
 
@@ -49,12 +50,12 @@ def run_chain(run: Run, overwrite: bool = False) -> bool:
 
 def prediction_stages(run: Run) -> list[Stage]:
     """What stage 02 consists of."""
-    return [PredictTask(run)]
+    return [PredictTask(run), *raw_pyramid(run)]
 
 
 def fragment_stages(run: Run) -> list[Stage]:
     """What stage 03 consists of."""
-    return [FragmentsTask(run)]
+    return [FragmentsTask(run), *fragments_pyramid(run)]
 
 
 def agglomeration_stages(run: Run) -> list[Stage]:
@@ -63,7 +64,7 @@ def agglomeration_stages(run: Run) -> list[Stage]:
 
 
 def segmentation_stages(run: Run) -> list[Stage]:
-    """What stage 05 consists of: one task per threshold.
+    """What stage 05 consists of: one task per threshold, and the levels of its pyramid.
 
     Raises:
         UserError: two thresholds are the same to two decimals.
@@ -71,7 +72,7 @@ def segmentation_stages(run: Run) -> list[Stage]:
     tasks = [SegmentTask(run, threshold) for threshold in chosen_thresholds(run)]
     if len({task.dataset for task in tasks}) < len(tasks):
         raise UserError("two thresholds are the same to two decimals, which name the datasets", "segment.thresholds")
-    return list(tasks)
+    return [*tasks, *(level for task in tasks for level in segmentation_pyramid(run, task.threshold))]
 
 
 def chosen_thresholds(run: Run) -> tuple[float, ...]:
@@ -96,8 +97,9 @@ CHAINED = ("predict", "fragments", "agglomerate")
 
 
 def chained_stages(run: Run) -> list[Stage]:
-    """The stages that run together, upstream ones first."""
-    return [stage for step in CHAINED for stage in STAGES_OF[step](run)]
+    """The stages of those steps, upstream ones first: those that run together, then the pyramids."""
+    stages = [stage for step in CHAINED for stage in STAGES_OF[step](run)]
+    return sorted(stages, key=lambda stage: isinstance(stage, PyramidTask))
 
 
 def known_stages(run: Run) -> list[Stage]:
@@ -110,6 +112,7 @@ def known_stages(run: Run) -> list[Stage]:
     if run.config.segment.thresholds != "best":
         return [*stages, *segmentation_stages(run)]
     try:
-        return [*stages, *written_segmentations(run)]
+        written = written_segmentations(run)
+        return [*stages, *written, *(level for task in written for level in segmentation_pyramid(run, task.threshold))]
     except UserError:  # what their keys depend on is missing, and the stages before say so
         return stages

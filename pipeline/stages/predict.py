@@ -19,7 +19,7 @@ from typing_extensions import override
 from ..checkpoints import latest_checkpoint
 from ..command_names import SCRIPTS
 from ..config import Config
-from ..engine.blocks.empty_blocks import empty_blocks
+from ..engine.blocks.empty_blocks import all_empty, empty_blocks
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.process import keep_freed_memory, worker_number
 from ..engine.blocks.stage import BlockFunction, BlockReader, VolumeTask
@@ -90,16 +90,7 @@ class PredictTask(VolumeTask):
     @cached_property
     def empty(self) -> np.ndarray:
         """(z, y, x) bool over the grid of tiles: those of which every chunk is empty."""
-        empty = self.empty_chunks
-        for axis, chunks in enumerate(self._chunks_per_tile):
-            first = np.arange(0, self.chunk_grid.shape[axis], chunks)
-            empty = np.logical_and.reduceat(empty, first, axis=axis)
-        return empty
-
-    @property
-    def _chunks_per_tile(self) -> list[int]:
-        """Along z, y, x."""
-        return [-(-tile // chunk) for tile, chunk in zip(self.grid.block_size, self.chunk_grid.block_size, strict=True)]
+        return all_empty(self.empty_chunks, self.chunk_grid, self.grid)
 
     @override
     def prepare(self) -> None:

@@ -2,7 +2,7 @@
 
 from .arrays import Volume, create_volume, delete_volume, open_volume, volume_exists
 from .boxes import SPATIAL_AXES, ZERO, Box, cells_of, crop, mirror_indices
-from .nanometres import Nanometres, position_of
+from .nanometres import Nanometres, position_of, three_numbers
 from .run_arrays import StorageFormat, StoredArray
 from .run_containers import container_attributes, container_format, ensure_container, note_in_container
 from .storage import limit_storage_threads
@@ -30,5 +30,6 @@ __all__ = [
     "note_in_container",
     "open_volume",
     "position_of",
+    "three_numbers",
     "volume_exists",
 ]

@@ -21,7 +21,14 @@ from ..errors import UserError
 from .boxes import SPATIAL_AXES, ZERO, Box, cells_of, crop, mirror_indices
 from .nanometres import Nanometres, three_numbers
 from .run_arrays import StorageFormat, StoredArray, create_stored, open_stored
-from .run_containers import array_folder, ensure_container, prepare_group, remove_array, write_document
+from .run_containers import (
+    array_folder,
+    ensure_container,
+    is_coarser_level,
+    prepare_group,
+    remove_array,
+    write_document,
+)
 
 __all__ = [
     "SPATIAL_AXES",
@@ -124,6 +131,7 @@ def create_volume(
     chunks: Sequence[int],
     attributes: dict[str, Any] | None = None,
     storage_format: StorageFormat = 3,
+    downsampling: Sequence[int] = (1, 1, 1),
 ) -> Volume:
     """Create an empty array (blosc-zstd), replacing one of the same name.
 
@@ -137,6 +145,7 @@ def create_volume(
         chunks: extent along z, y, x, in voxels, of what is written as one file; a channel axis is not divided.
         attributes: further attributes to store.
         storage_format: of the container, if there is none yet; one that is there keeps its own.
+        downsampling: of a coarser level of a pyramid (`raw/s1`), how many voxels of the finest along z, y, x are one.
 
     Raises:
         UserError: the container cannot be written.
@@ -152,7 +161,7 @@ def create_volume(
         **(attributes or {}),
     }
     storage_format = ensure_container(container, storage_format)
-    folder = prepare_group(container, dataset, storage_format, voxel_size, offset, bool(channels))
+    folder = prepare_group(container, dataset, storage_format, voxel_size, offset, bool(channels), downsampling)
     array = create_stored(folder, storage_format, shape, dtype, chunks, told)
     if storage_format == 2:
         write_document(folder, ".zattrs", told)
@@ -193,7 +202,8 @@ def open_volume(container: Path, dataset: str, mode: str = "r") -> Volume:
 def volume_exists(container: Path, dataset: str) -> bool:
     """Whether the container holds an array of this name."""
     folder = array_folder(container, dataset)
-    return (folder / ".zarray").exists() or (folder != container / dataset and (folder / "zarr.json").exists())
+    is_array = folder != container / dataset or is_coarser_level(dataset)  # else a group, or nothing
+    return (folder / ".zarray").exists() or (is_array and (folder / "zarr.json").exists())
 
 
 def delete_volume(container: Path, dataset: str) -> None:

@@ -7,6 +7,7 @@ as level `s0`. The group `OME` of the container lists them. Format 2 has plain z
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ from .storage import METADATA_WAIT, open_store, wait
 from .tensors import write_group
 
 LEVEL = "s0"
-"""The array in the group of an image; coarser levels of a pyramid would be `s1`, `s2`, …"""
+"""The array in the group of an image; coarser levels of its pyramid are `s1`, `s2`, …"""
+_COARSER = re.compile(r"(.+)/s([1-9]\d*)")
 _NGFF = "0.5"
 _SERIES = "OME"
 
@@ -34,7 +36,14 @@ def container_format(container: Path) -> StorageFormat | None:
 def array_folder(container: Path, dataset: str) -> Path:
     """Where the files of an array lie, in the format of the container."""
     plain = container / dataset
-    return plain if (plain / ".zarray").exists() or not (plain / LEVEL).exists() else plain / LEVEL
+    if is_coarser_level(dataset) or (plain / ".zarray").exists() or not (plain / LEVEL).exists():
+        return plain
+    return plain / LEVEL
+
+
+def is_coarser_level(dataset: str) -> bool:
+    """Whether a dataset is called as a level of a pyramid below the array itself: `raw/s1`."""
+    return _COARSER.fullmatch(dataset) is not None
 
 
 def ensure_container(container: Path, wanted: StorageFormat) -> StorageFormat:
@@ -76,6 +85,7 @@ def prepare_group(
     voxel_size: Sequence[float],
     offset: Sequence[float],
     channels: bool,
+    downsampling: Sequence[int] = (1, 1, 1),
 ) -> Path:
     """Delete an array of this name, make the groups around the new one, and give the folder that it goes to.
 
@@ -85,11 +95,17 @@ def prepare_group(
         storage_format: of the container.
         voxel_size, offset: nanometres, order z, y, x.
         channels: whether the array has a first axis that counts them.
+        downsampling: of a coarser level, how many voxels of the finest along z, y, x are one of it.
 
     Raises:
         UserError: the folder cannot be written.
     """
     remove_array(container, dataset)
+    coarser = _COARSER.fullmatch(dataset)
+    if coarser is not None:
+        level = level_of_image(f"s{coarser.group(2)}", voxel_size, offset, downsampling, channels)
+        _list_level(container, coarser.group(1), level)
+        return container / dataset
     names = dataset.split("/")
     for depth in range(1, len(names)):
         group = container.joinpath(*names[:depth])
@@ -97,8 +113,7 @@ def prepare_group(
             _write_group(group, storage_format, {})
     if storage_format == 2:
         return container / dataset
-    image = multiscale(dataset, voxel_size, offset, channels)
-    _write_group(container / dataset, 3, {"ome": {"version": _NGFF, "multiscales": [image]}})
+    _write_image(container / dataset, multiscale(dataset, voxel_size, offset, channels))
     _list_series(container, dataset)
     return container / dataset / LEVEL
 
@@ -108,7 +123,10 @@ def remove_array(container: Path, dataset: str) -> None:
     folder = container / dataset
     if not folder.exists():
         return
-    if (folder / "zarr.json").exists():
+    coarser = _COARSER.fullmatch(dataset)
+    if coarser is not None:
+        _unlist_level(container / coarser.group(1), f"s{coarser.group(2)}")
+    elif (folder / "zarr.json").exists():
         _list_series(container, dataset, remove=True)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -119,16 +137,67 @@ def multiscale(name: str, voxel_size: Sequence[float], offset: Sequence[float], 
     The translation is our `offset`, as is the custom of EM: of a volume that begins at 0, the finest level has none.
     """
     axes: list[dict[str, str]] = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
-    scale = [float(size) for size in voxel_size]
-    translation = [float(first) for first in offset]
     if channels:
-        axes, scale, translation = [{"name": "c", "type": "channel"}, *axes], [1.0, *scale], [0.0, *translation]
+        axes = [{"name": "c", "type": "channel"}, *axes]
+    return {"name": name, "axes": axes, "datasets": [level_of_image(LEVEL, voxel_size, offset, (1, 1, 1), channels)]}
+
+
+def level_of_image(
+    path: str,
+    voxel_size: Sequence[float],
+    offset: Sequence[float],
+    factors: Sequence[int],
+    channels: bool = False,
+) -> dict[str, Any]:
+    """OME-NGFF's description of a level, whose translation places the centre of its first voxel.
+
+    Args:
+        path: of the array in the group.
+        voxel_size: of the level in nanometres, order z, y, x.
+        offset: of the image, as the translation of the finest level has it.
+        factors: voxels of the finest level along z, y, x that are one of this level.
+        channels: whether the array has a first axis that counts them.
+    """
+    scale = [float(size) for size in voxel_size]
+    translation = [
+        float(first) + size * (1 - 1 / factor) / 2
+        for first, size, factor in zip(offset, scale, factors, strict=True)
+    ]
+    if channels:
+        scale, translation = [1.0, *scale], [0.0, *translation]
     transformations = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
-    return {
-        "name": name,
-        "axes": axes,
-        "datasets": [{"path": LEVEL, "coordinateTransformations": transformations}],
-    }
+    return {"path": path, "coordinateTransformations": transformations}
+
+
+def _list_level(container: Path, dataset: str, level: Mapping[str, Any]) -> None:
+    """Add a level to the pyramid of an image. Of raw that lies elsewhere, there is no finest level here."""
+    group = container / dataset
+    image = _multiscale_of(group)
+    if image is None:
+        image = {**multiscale(dataset, (1, 1, 1), (0, 0, 0), False), "datasets": []}
+        _list_series(container, dataset)
+    others = [other for other in image["datasets"] if other["path"] != level["path"]]
+    image["datasets"] = sorted([*others, level], key=lambda listed: int(listed["path"][1:]))
+    _write_image(group, image)
+
+
+def _unlist_level(group: Path, path: str) -> None:
+    """Take a level out of the pyramid of an image, if it is there."""
+    image = _multiscale_of(group)
+    if image is not None:
+        image["datasets"] = [level for level in image["datasets"] if level["path"] != path]
+        _write_image(group, image)
+
+
+def _multiscale_of(group: Path) -> dict[str, Any] | None:
+    """The pyramid that a group is; None if it is none."""
+    ome = _attributes(group).get("ome")
+    pyramids = ome.get("multiscales", []) if isinstance(ome, Mapping) else []
+    return dict(pyramids[0]) if pyramids else None
+
+
+def _write_image(group: Path, image: Mapping[str, Any]) -> None:
+    _write_group(group, 3, {"ome": {"version": _NGFF, "multiscales": [image]}})
 
 
 def _list_series(container: Path, dataset: str, *, remove: bool = False) -> None:

@@ -94,10 +94,11 @@ def _check_array(task: VolumeTask, found: StageFindings) -> None:
     input_holds = task.input_holds()
 
     def check(block: Block) -> tuple[int, Damage | None, int]:
-        if not all(volume.array.file(position).exists() for position, _ in volume.array.shards_in(block.box)):
+        stored = task.stored_box(block.box)
+        if not all(volume.array.file(position).exists() for position, _ in volume.array.shards_in(stored)):
             return block.index, Damage.MISSING, -1
         try:
-            data = volume.read(block.box)
+            data = volume.read(stored)
         except UserError:
             return block.index, Damage.UNREADABLE, -1
         if not records.present[block.index]:

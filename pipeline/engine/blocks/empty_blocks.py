@@ -76,6 +76,23 @@ def _look(run: Run, grid: BlockGrid, known: np.ndarray) -> None:
     _write(_path(run, grid), known)
 
 
+def all_empty(empty: np.ndarray, grid: BlockGrid, merged: BlockGrid) -> np.ndarray:
+    """Which blocks of a grid are made of empty blocks of a finer one alone.
+
+    Args:
+        empty: (z, y, x) bool over the blocks of the finer grid.
+        grid: the finer grid.
+        merged: each block of which is so many of the finer one's along each axis.
+
+    Returns:
+        (z, y, x) bool over the blocks of `merged`.
+    """
+    for axis, (large, small) in enumerate(zip(merged.block_size, grid.block_size, strict=True)):
+        first = np.arange(0, grid.shape[axis], -(-large // small))
+        empty = np.logical_and.reduceat(empty, first, axis=axis)
+    return empty
+
+
 def full_box(grid: BlockGrid, block: Block) -> Box:
     """The block, or where the region cuts it, a full one that ends where it ends: a few voxels are easily the same."""
     begin = Coordinate(min(b, e - s) for b, e, s in zip(block.box.begin, block.box.end, grid.block_size, strict=True))

@@ -25,7 +25,7 @@ from ...command_names import command_line
 from ...config import Config, config_hash
 from ...errors import UserError
 from ...run import Run
-from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, volume_exists
+from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, three_numbers, volume_exists
 from .checksums import BlockRecords
 from .empty_blocks import empty_blocks
 from .grid import Block, BlockGrid
@@ -51,6 +51,8 @@ class Stage(ABC):
     """Raised whenever a change of the code changes the output."""
     script: ClassVar[str]
     """The script that runs the stage, for messages."""
+    together: ClassVar[str] = "segmentation"
+    """Block tasks that follow each other run at the same time if they have the same word here."""
 
     @property
     def name(self) -> str:
@@ -238,6 +240,16 @@ class VolumeTask(BlockTask):
         return "uint64"
 
     @property
+    def downsampling(self) -> Coordinate:
+        """Voxels of the region along z, y, x that are one voxel of the array; blocks count voxels of the region."""
+        return Coordinate(1, 1, 1)
+
+    def stored_box(self, box: Box) -> Box:
+        """The voxels of the array that a box of the region's voxels is stored in."""
+        end = Coordinate(-(-e // f) for e, f in zip(box.end, self.downsampling, strict=True))
+        return Box(box.begin // self.downsampling, end)
+
+    @property
     def bytes_per_voxel(self) -> int:
         """Bytes of all channels of a voxel."""
         return math.prod(self.channels) * np.dtype(self.dtype).itemsize
@@ -253,11 +265,12 @@ class VolumeTask(BlockTask):
 
     def input_holds(self) -> Callable[[Block], bool]:
         """A function that tells whether the input of a block holds anything, as far as the block's own voxels tell."""
-        upstream = next(stage for stage in self.reads if isinstance(stage, VolumeTask)).open()
+        upstream = next(stage for stage in self.reads if isinstance(stage, VolumeTask))
+        volume = upstream.open()
 
         def holds(block: Block) -> bool:
             try:
-                return bool(upstream.read(block.box).any())
+                return bool(volume.read(upstream.stored_box(block.box)).any())
             except UserError:
                 return True  # it held something that could be damaged
 
@@ -286,13 +299,14 @@ class VolumeTask(BlockTask):
         create_volume(
             self.run.volume,
             self.dataset,
-            (*self.channels, *self.grid.region.shape),
+            (*self.channels, *self.stored_box(self.grid.box).shape),
             self.dtype,
-            voxel_size=self.grid.voxel_size,
+            voxel_size=three_numbers(s * f for s, f in zip(self.grid.voxel_size, self.downsampling, strict=True)),
             offset=self.grid.offset,
-            chunks=self.chunk_grid.block_size,
+            chunks=self.stored_box(self.chunk_grid.block(0).box).shape,
             attributes={**self.attributes(), "key": self.key},
             storage_format=self.run.config.storage.format,
+            downsampling=self.downsampling,
         )
 
     @override
