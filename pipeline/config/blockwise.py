@@ -189,7 +189,8 @@ class PyramidConfig(Section):
     """Coarser levels of the run's arrays, so that viewers show a large volume as a whole at once. Each level has half
     the voxels along the axes whose voxels are short, until they are about as long as wide, then along all axes; along z
     none of separate images. Together they add a seventh to a third to what is stored. Runs in `storage.format` 2 have
-    none."""
+    none.
+    """
 
     raw: bool = True
     """Levels of raw, by the mean. Of raw that is read in place they lie in the run, of the segmented region."""

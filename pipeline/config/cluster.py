@@ -20,7 +20,9 @@ JobMemory = Annotated[
     Field(pattern=r"^\d+[KMGT]?$"),
     Readable('text as SLURM reads memory: a whole number and K, M, G or T, for example "16G"'),
 ]
-BlockStage = Literal["predict", "fragments", "rag", "agglomerate", "segment", "pyramid"]
+BlockStage = Literal[
+    "predict", "fragments", "rag", "agglomerate", "segment", "raw_pyramid", "fragments_pyramid", "segmentation_pyramid"
+]
 
 
 class JobConfig(Section):

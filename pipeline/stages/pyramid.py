@@ -40,7 +40,6 @@ class PyramidTask(VolumeTask):
 
     level: int
 
-    stage = "pyramid"
     version = 1
     together = "pyramid"
     method: ClassVar[Method] = "majority"
@@ -140,6 +139,7 @@ class PyramidTask(VolumeTask):
 class RawPyramid(PyramidTask):
     """A level of raw: of the whole volume if the run has converted it, of the segmented region if it lies elsewhere."""
 
+    stage = "raw_pyramid"
     script = SCRIPTS["predict"]
     image = "raw"
     finest = None
@@ -201,6 +201,7 @@ class RawPyramid(PyramidTask):
 class FragmentsPyramid(PyramidTask):
     """A level of the fragments."""
 
+    stage = "fragments_pyramid"
     script = SCRIPTS["fragments"]
     image = "fragments"
 
@@ -216,6 +217,7 @@ class SegmentationPyramid(PyramidTask):
 
     threshold: float
 
+    stage = "segmentation_pyramid"
     script = SCRIPTS["segment"]
 
     @property

@@ -160,8 +160,7 @@ def level_of_image(
     """
     scale = [float(size) for size in voxel_size]
     translation = [
-        float(first) + size * (1 - 1 / factor) / 2
-        for first, size, factor in zip(offset, scale, factors, strict=True)
+        float(first) + size * (1 - 1 / factor) / 2 for first, size, factor in zip(offset, scale, factors, strict=True)
     ]
     if channels:
         scale, translation = [1.0, *scale], [0.0, *translation]
