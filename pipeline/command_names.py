@@ -22,6 +22,7 @@ SCRIPTS: dict[str, str] = {
     "segment": "05_segment.py",
     "evaluate": "06_evaluate.py",
     "view": "07_view.py",
+    "export": "08_export.py",
     "run": "run_all.py",
     "status": "status.py",
     "audit": "audit.py",
@@ -62,9 +63,9 @@ def place_of(script: str) -> int:
 
 
 def script_after(script: str) -> str | None:
-    """The script of the step that follows; None after the last one, and after scripts that are not ours."""
+    """The script of the step that follows; None after looking at the result, and after scripts that are not ours."""
     scripts = list(SCRIPTS.values())
-    if script not in scripts[:-1]:
+    if script not in scripts[: scripts.index(SCRIPTS["view"])]:
         return None
     return scripts[scripts.index(script) + 1]
 

@@ -21,7 +21,17 @@ JobMemory = Annotated[
     Readable('text as SLURM reads memory: a whole number and K, M, G or T, for example "16G"'),
 ]
 BlockStage = Literal[
-    "predict", "fragments", "rag", "agglomerate", "segment", "raw_pyramid", "fragments_pyramid", "segmentation_pyramid"
+    "predict",
+    "fragments",
+    "rag",
+    "agglomerate",
+    "segment",
+    "raw_pyramid",
+    "fragments_pyramid",
+    "segmentation_pyramid",
+    "export",
+    "mesh_pieces",
+    "mesh_shards",
 ]
 
 

@@ -82,7 +82,13 @@ def downsample(data: np.ndarray, factors: Sequence[int], method: Method) -> np.n
 
 
 def downsampled_box(
-    source: Reader, box: Box, shape: Sequence[int], factors: Sequence[int], method: Method, dtype: np.dtype
+    source: Reader,
+    box: Box,
+    shape: Sequence[int],
+    factors: Sequence[int],
+    method: Method,
+    dtype: np.dtype,
+    channels: tuple[int, ...] = (),
 ) -> np.ndarray:
     """A box of a level from the level before, read and joined piece by piece.
 
@@ -93,11 +99,12 @@ def downsampled_box(
         factors: voxels of the level before along z, y, x that are one of the level.
         method: as of `downsample`.
         dtype: of both levels.
+        channels: extent of a first axis, if there is one.
 
     Returns:
-        (z, y, x).
+        (z, y, x) or (k, z, y, x).
     """
-    result = np.empty(box.shape, dtype)
+    result = np.empty((*channels, *box.shape), dtype)
     before = Box.of_shape(shape)
     for piece in box.split((PIECE,) * 3):
         read = Box(piece.begin * Coordinate(factors), piece.end * Coordinate(factors)).intersect(before)

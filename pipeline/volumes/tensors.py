@@ -191,7 +191,7 @@ def create_tensor(
         "fill_value": 0,
         "dimension_names": ["c"] * len(channels) + ["z", "y", "x"],
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*channels, *map(int, shard)]}},
-        "codecs": _codecs(np.dtype(dtype), [*channels, *map(int, inner)], [*channels, *map(int, shard)]),
+        "codecs": zarr3_codecs(np.dtype(dtype), [*channels, *map(int, inner)], [*channels, *map(int, shard)]),
         "attributes": dict(attributes or {}),
     }
     spec = {
@@ -241,7 +241,7 @@ def compressor_of(dtype: Any) -> dict[str, Any]:
     return {"cname": "zstd", "clevel": 3, "shuffle": 1}
 
 
-def _codecs(dtype: np.dtype, chunk: list[int], shard: list[int]) -> list[dict[str, Any]]:
+def zarr3_codecs(dtype: np.dtype, chunk: list[int], shard: list[int]) -> list[dict[str, Any]]:
     """How chunks are compressed and checked, in a shard if they are smaller than it."""
     several = dtype.itemsize > 1
     little = {"name": "bytes", "configuration": {"endian": "little"}} if several else {"name": "bytes"}

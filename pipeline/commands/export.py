@@ -1,0 +1,69 @@
+"""Export volumes, meshes, skeletons and the graph in the formats of other programs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from ..cli import run_script
+from ..engine.chain import run_stages
+from ..engine.plan import log_plan
+from ..run import Run
+from ..stages.export.targets import TARGETS, ExportOptions, export_stages
+from ..stages.export.volume import CONTENTS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this step."""
+    parser.add_argument("--target", choices=TARGETS, required=True, help="the program that is to read it")
+    parser.add_argument("--to", required=True, metavar="PLACE", help="path or URL (s3://bucket/path, gs://bucket/path)")
+    parser.add_argument("--threshold", type=float, help="merge threshold (default: as segment.thresholds)")
+    parser.add_argument(
+        "--arrays",
+        nargs="+",
+        choices=CONTENTS,
+        help="volumes to export (default: what there is of raw, segmentation and labels; for ngff affinities, too)",
+    )
+    parser.add_argument("--ngff", choices=["0.5", "0.4"], default="0.5", help="version of OME-NGFF (default: 0.5)")
+    parser.add_argument("--meshes", action="store_true", help="surfaces of the segments (precomputed)")
+    parser.add_argument("--skeletons", action="store_true", help="skeletons of the segments (precomputed, SWC)")
+    parser.add_argument(
+        "--minimum-size",
+        type=int,
+        default=1000,
+        metavar="VOXELS",
+        help="smaller segments get no mesh and no skeleton (default: 1000)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="redo what was made with other settings or inputs")
+
+
+def place(text: str) -> str:
+    """A URL as it is, a path as an absolute one: workers may have another current directory."""
+    return text if "://" in text else str(Path(text).expanduser().absolute())
+
+
+def work(run: Run, options: argparse.Namespace) -> int:
+    """Exit status 1 if some blocks failed."""
+    stages = export_stages(
+        run,
+        ExportOptions(
+            target=options.target,
+            to=place(options.to),
+            threshold=options.threshold,
+            arrays=tuple(options.arrays) if options.arrays else None,
+            ngff=options.ngff,
+            meshes=options.meshes,
+            skeletons=options.skeletons,
+            minimum_size=options.minimum_size,
+        ),
+    )
+    if options.dry_run:
+        log_plan(run, stages)
+        return 0
+    return 0 if run_stages(run, stages, options.overwrite) else 1
+
+
+def main() -> NoReturn:
+    """Read the command line, do the step, and exit."""
+    run_script(str(__doc__), work, add_arguments=add_arguments)

@@ -1,0 +1,175 @@
+"""What an export says besides its voxels: which volumes there are, and what is known of every segment."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+
+from ...command_names import SCRIPTS
+from ...engine.blocks.stage import DriverStep, Stage
+from ...engine.tracking.progress import read_record
+from ...hashing import splitmix64
+from ...volumes.exports import Form, read_json_at, write_json
+from ...volumes.locations import Location
+from .segments import segments_of
+from .volume import IDS, NO_THRESHOLD, ExportTask, place_key
+
+PROPERTIES = "segment_properties"
+"""Folder of neuroglancer's segment properties in a segmentation."""
+FOLDERS = ("mesh", "skeletons")
+"""Folders of a precomputed segmentation that its `info` names if they are there."""
+GROUP = {"zarr_format": 3, "node_type": "group"}
+
+
+def segment_properties(table: np.ndarray) -> dict[str, Any]:
+    """The `info` of neuroglancer's segment properties: size, number of fragments, centre in nanometres.
+
+    Args:
+        table: (M,) `SEGMENT`.
+    """
+    numbers = [
+        ("size", "voxels", table["size"]),
+        ("fragments", "fragments that it was made of", table["fragments"]),
+        *((f"centre_{axis}", "nanometres", table["centre"][:, 2 - place]) for place, axis in enumerate("xyz")),
+    ]
+    properties = []
+    for name, description, values in numbers:
+        whole = values.dtype.kind == "i" and (not len(values) or values.max() < 2**32)
+        kind = "uint32" if whole else "float32"
+        listed = values.tolist() if whole else np.round(values.astype(np.float64), 2).tolist()
+        properties.append(
+            {"id": name, "type": "number", "description": description, "data_type": kind, "values": listed}
+        )
+    inline = {"ids": [str(segment) for segment in table["id"].tolist()], "properties": properties}
+    return {"@type": "neuroglancer_segment_properties", "inline": inline}
+
+
+def image_label(table: np.ndarray, version: str) -> dict[str, Any]:
+    """OME-NGFF's `image-label`: a colour of every segment, always the same, and what is known of it.
+
+    Args:
+        table: (M,) `SEGMENT`.
+        version: of OME-NGFF.
+    """
+    ids = table["id"].tolist()
+    hues = (splitmix64(np.array(table["id"])) >> np.uint64(40)).astype(np.float64) / 2**24
+    colours = [[round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 0.95)] for hue in hues.tolist()]
+    rows = zip(ids, table["size"].tolist(), table["fragments"].tolist(), table["centre"].tolist(), strict=True)
+    label = {
+        "colors": [{"label-value": i, "rgba": [*rgb, 255]} for i, rgb in zip(ids, colours, strict=True)],
+        "properties": [
+            {"label-value": i, "size": size, "fragments": fragments, "centre": [round(c, 2) for c in centre]}
+            for i, size, fragments, centre in rows
+        ],
+        "source": {"image": "../../"},
+    }
+    if not ids:  # lists must not be empty
+        del label["colors"], label["properties"]
+    return label if version == "0.5" else {"version": "0.4", **label}
+
+
+@dataclass(frozen=True)
+class DescribeStep(DriverStep):
+    """What an export says of its volumes and segments.
+
+    Attributes:
+        to, form: of the export.
+        contents: its volumes.
+        threshold: of the segmentation; `NO_THRESHOLD` without one.
+        extra: of `FOLDERS`, those that this export writes.
+    """
+
+    to: str
+    form: Form
+    contents: tuple[str, ...]
+    threshold: float
+    extra: tuple[str, ...] = ()
+
+    stage = "describe"
+    version = 1
+    script = SCRIPTS["export"]
+
+    @property
+    @override
+    def name(self) -> str:
+        return "_".join(["describe", self.form, place_key(self.to), *self.contents, *self.extra])
+
+    @property
+    @override
+    def output(self) -> str:
+        return Location.of(self.to).name
+
+    @cached_property
+    @override
+    def upstream(self) -> tuple[Stage, ...]:
+        return tuple(self._task(content) for content in self.contents)
+
+    def _task(self, content: str) -> ExportTask:
+        threshold = self.threshold if content == "segmentation" else NO_THRESHOLD
+        return ExportTask(self.run, self.to, self.form, content, threshold, 0)
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        return {"contents": list(self.contents), "extra": list(self.extra), "threshold": self.threshold}
+
+    @override
+    def stored_key(self) -> str | None:
+        key = read_record(self).get("key")
+        there = read_json_at(Location.of(self.to), "zarr.json" if self.form == "ngff-0.5" else ".emdistill.json")
+        return str(key) if key is not None and there is not None else None
+
+    @override
+    def prepare(self) -> None:
+        """Nothing: everything is replaced."""
+
+    @override
+    def drop(self) -> None:
+        """Nothing: everything is replaced."""
+
+    @override
+    def execute(self) -> None:
+        for content in self.contents:
+            self._task(content).image.write_metadata(self._metadata(content))
+        root = Location.of(self.to)
+        if self.form != "precomputed":
+            self._write_groups(root)
+        if self.form != "ngff-0.5":
+            write_json(root, ".emdistill.json", {"contents": list(self.contents), "threshold": self.threshold})
+
+    def _metadata(self, content: str) -> dict[str, Any]:
+        """What an image says besides its levels; of a precomputed segmentation, its properties are written, too."""
+        if content not in IDS:
+            return {}
+        table = segments_of(self.run, self.threshold).read() if content == "segmentation" else None
+        if self.form != "precomputed":
+            label = {"source": {"image": "../../"}} if table is None else image_label(table, self.form[-3:])
+            return {"image-label": label}
+        if table is None:
+            return {}
+        location = self._task(content).image.location.child(PROPERTIES)
+        write_json(location, "info", segment_properties(table))
+        image = self._task(content).image.location
+        there = [name for name in FOLDERS if read_json_at(image.child(name), "info") is not None]
+        return {PROPERTIES: PROPERTIES, **{name: name for name in there}}
+
+    def _write_groups(self, root: Location) -> None:
+        """The groups around the images: a collection of images, and the labels of raw."""
+        images = [content for content in self.contents if content not in IDS]
+        labels = [content for content in self.contents if content in IDS]
+        self._write_group(root, {"bioformats2raw.layout": 3})
+        self._write_group(root.child("OME"), {"series": images})
+        if labels:
+            self._write_group(root.child("raw/labels"), {"labels": labels})
+
+    def _write_group(self, location: Location, ome: Mapping[str, Any]) -> None:
+        if self.form == "ngff-0.5":
+            write_json(location, "zarr.json", {**GROUP, "attributes": {"ome": {"version": "0.5", **ome}}})
+            return
+        write_json(location, ".zgroup", {"zarr_format": 2})
+        write_json(location, ".zattrs", ome)

@@ -1,0 +1,85 @@
+"""What each target of an export consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ...engine.blocks.stage import Stage
+from ...errors import UserError
+from ...run import Run
+from ...volumes.exports import Form
+from ..by_script import chosen_thresholds
+from ..predict import PredictTask
+from .description import DescribeStep
+from .segments import segments_of
+from .volume import NO_THRESHOLD, volume_stages
+
+Target = Literal["precomputed", "ngff", "webknossos", "pychunkedgraph"]
+TARGETS: tuple[Target, ...] = ("precomputed", "ngff", "webknossos", "pychunkedgraph")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is exported, and where to.
+
+    Attributes:
+        target: for which program.
+        to: path or URL.
+        threshold: of the segmentation; None for the one of `segment.thresholds`, the first of several.
+        arrays: volumes to export; None for all that there are and that the program can show.
+        ngff: version of OME-NGFF.
+        meshes, skeletons: whether to make them, of the segments at the threshold.
+        minimum_size: voxels that a segment has at least to get a mesh and a skeleton.
+    """
+
+    target: Target
+    to: str
+    threshold: float | None = None
+    arrays: tuple[str, ...] | None = None
+    ngff: Literal["0.5", "0.4"] = "0.5"
+    meshes: bool = False
+    skeletons: bool = False
+    minimum_size: int = 1000
+
+
+def export_stages(run: Run, options: ExportOptions) -> list[Stage]:
+    """The stages of an export, upstream ones first.
+
+    Raises:
+        UserError: an option does not fit the target, or the run has nothing to export.
+    """
+    threshold = options.threshold if options.threshold is not None else chosen_thresholds(run)[0]
+    if (options.meshes or options.skeletons) and options.target != "precomputed":
+        raise UserError("meshes and skeletons belong to --target precomputed", "--target")
+    if options.target in ("precomputed", "ngff"):
+        return _volumes(run, options, round(threshold, 6))
+    raise UserError(f"unknown; there are {', '.join(TARGETS)}", "--target")
+
+
+def _volumes(run: Run, options: ExportOptions, threshold: float) -> list[Stage]:
+    form: Form = "precomputed" if options.target == "precomputed" else f"ngff-{options.ngff}"  # type: ignore[assignment]
+    contents = _contents(run, options)
+    with_ids = "segmentation" in contents
+    stages: list[Stage] = [segments_of(run, threshold)] if with_ids else []
+    for content in contents:
+        stages += volume_stages(run, options.to, form, content, threshold)
+    extra: list[str] = []
+    stages.append(DescribeStep(run, options.to, form, contents, threshold if with_ids else NO_THRESHOLD, tuple(extra)))
+    return stages
+
+
+def _contents(run: Run, options: ExportOptions) -> tuple[str, ...]:
+    """The volumes to export, in the order of the pipeline."""
+    labelled = run.has_labels(run.config.volumes.segment.source)
+    if options.arrays is None:
+        affinities = options.target == "ngff" and PredictTask(run).stored_key() is not None
+        wanted: Sequence[str] = ["raw", *["affinities"] * affinities, "segmentation", *["labels"] * labelled]
+    else:
+        wanted = options.arrays
+    if "labels" in wanted and not labelled:
+        raise UserError("the segmented source has no labels", "--arrays")
+    if options.target == "ngff" and "raw" not in wanted:
+        wanted = ["raw", *wanted]  # labels belong to an image
+    return tuple(wanted)

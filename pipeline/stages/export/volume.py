@@ -1,0 +1,245 @@
+"""Volumes at another place, in the format of another program: a stage per level, each made of the level before.
+
+Blocks count voxels of the region, as those of pyramids. A block is written, read back, compared and noted like every
+block; what it replaces was its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from funlib.geometry import Coordinate
+from typing_extensions import override
+
+from ...command_names import SCRIPTS
+from ...engine.blocks.checksums import array_checksum
+from ...engine.blocks.grid import Block, BlockGrid
+from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
+from ...engine.blocks.storage import open_raw, raw_identity
+from ...engine.tracking.progress import read_record
+from ...errors import UserError
+from ...run import Run
+from ...volumes import Box
+from ...volumes.exports import ExportedImage, Form
+from ...volumes.locations import Location
+from ...volumes.pyramids import Method, Reader, downsampled_box, level_factors
+from ..predict import PredictTask
+from .segments import SegmentedVolume, segments_of
+
+CONTENTS = ("raw", "affinities", "segmentation", "labels")
+"""What can be exported as a volume."""
+IDS = ("segmentation", "labels")
+NO_THRESHOLD = -1.0
+
+
+def place_of(content: str, form: Form) -> str:
+    """Where a volume lies in an export: in OME-NGFF, ids are labels of the raw image."""
+    if form == "precomputed" or content not in IDS:
+        return content
+    return f"raw/labels/{content}"
+
+
+def place_key(to: str) -> str:
+    """A short name of a place, for the files that track an export there."""
+    return hashlib.sha256(Location.of(to).name.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class ExportTask(BlockTask):
+    """A level of an exported volume, block by block.
+
+    Attributes:
+        to: path or URL of the export; variables are not yet expanded.
+        form: format of the volume.
+        content: one of `CONTENTS`.
+        threshold: of the segmentation, else `NO_THRESHOLD`.
+        level: 0 for the finest.
+    """
+
+    to: str
+    form: Form
+    content: str
+    threshold: float
+    level: int
+
+    stage = "export"
+    version = 1
+    together = "export"
+    script = SCRIPTS["export"]
+
+    @property
+    @override
+    def name(self) -> str:
+        threshold = f"_{self.threshold:g}" if self.content == "segmentation" else ""
+        return f"export_{self.form}_{place_key(self.to)}_{self.content}{threshold}_s{self.level}"
+
+    @property
+    @override
+    def output(self) -> str:
+        return f"{self.image.location.name}, level s{self.level}"
+
+    @cached_property
+    @override
+    def upstream(self) -> tuple[Stage, ...]:
+        if self.level > 0:
+            return (replace(self, level=self.level - 1),)
+        if self.content == "segmentation":
+            return (segments_of(self.run, self.threshold),)
+        return (PredictTask(self.run),) if self.content == "affinities" else ()
+
+    @cached_property
+    def whole_grid(self) -> BlockGrid:
+        """The segmented region in blocks of `predict.block_size`."""
+        return BlockGrid.of_run(self.run)
+
+    @cached_property
+    def image(self) -> ExportedImage:
+        """The volume as it is exported."""
+        grid, run = self.whole_grid, self.run
+        smallest, images = run.config.pyramid.smallest, run.config.volumes.images
+        factors = level_factors(grid.voxel_size, grid.region.shape, smallest, keep_sections=images)
+        return ExportedImage(
+            location=Location.of(self.to).child(place_of(self.content, self.form)),
+            form=self.form,
+            shape=grid.region.shape,
+            channels=len(run.config.predict.offsets) if self.content == "affinities" else None,
+            dtype=self._dtype(),
+            voxel_size=grid.voxel_size,
+            offset=grid.offset,
+            factors=(Coordinate(1, 1, 1), *factors),
+            block=grid.block_size,
+            is_ids=self.content in IDS,
+        )
+
+    def _dtype(self) -> np.dtype:
+        if self.content == "affinities":
+            return np.dtype(np.uint8)
+        if self.content in IDS:
+            return np.dtype(np.uint64)
+        dtype = self.run.open_raw(self.run.config.volumes.segment.source).dtype
+        half = dtype == np.float16 and self.form == "precomputed"  # has no such type
+        return np.dtype(np.float32) if half else dtype
+
+    @property
+    def downsampling(self) -> Coordinate:
+        """Voxels of the region along z, y, x that are one voxel of the level."""
+        return self.image.factors[self.level]
+
+    @cached_property
+    @override
+    def grid(self) -> BlockGrid:
+        size = self.image.level_block(self.level) * self.downsampling
+        region = self.whole_grid.region
+        return replace(self.whole_grid, block_size=Coordinate(map(min, size, region.shape)))
+
+    @cached_property
+    @override
+    def empty(self) -> np.ndarray:
+        return np.zeros(self.grid.shape, dtype=bool)
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        region = self.whole_grid.region
+        settings: dict[str, Any] = {
+            "form": self.form,
+            "volumes.segment": [list(region.begin), list(region.end)],
+            "factors": [list(factors) for factors in self.image.factors],
+            "block_size": list(self.image.level_block(self.level)),
+            "voxel_size": list(self.whole_grid.voxel_size),
+            "offset": list(self.whole_grid.offset),
+        }
+        if self.content == "raw":
+            settings["raw"] = raw_identity(self.run)
+        if self.content == "labels":
+            settings["labels"] = labels_identity(self.run)
+        return settings
+
+    @override
+    def check(self) -> None:
+        if self.level == 0 and not read_record(self) and self.image.is_there():
+            raise UserError(
+                f"there is something already that this run has not written; name another place than {self.to}, or"
+                " delete it",
+                self.image.location.name,
+            )
+
+    @override
+    def stored_key(self) -> str | None:
+        key = read_record(self).get("key")
+        return str(key) if key is not None and self.image.is_there() else None
+
+    @override
+    def prepare(self) -> None:
+        self.image.delete_level(self.level)
+        if self.level == 0:
+            self.image.write_metadata({})
+        self.image.create_level(self.level)
+
+    @override
+    def drop(self) -> None:
+        self.image.delete_level(self.level)
+
+    @property
+    def step(self) -> Coordinate:
+        """Voxels of the level before that are one voxel of this one."""
+        return self.downsampling / (self.image.factors[self.level - 1] if self.level > 0 else Coordinate(1, 1, 1))
+
+    @contextmanager
+    @override
+    def process(self) -> Iterator[BlockFunction]:
+        read, output, dtype = self._open_source(), self.image.open_level(self.level), self.image.dtype
+        whole = Box.of_shape(self.image.level_shape(self.level))
+
+        def process_block(block: Block) -> None:
+            begin = block.box.begin // self.downsampling
+            box = Box(begin, begin + self.image.level_block(self.level)).intersect(whole)
+            data = np.ascontiguousarray(read(box), dtype=dtype)
+            output.write(box, data)
+            if not np.array_equal(output.read(box), data):
+                raise OSError(errno.EIO, "what was written reads back differently", output.location.name)
+            self.records.write(block.index, array_checksum(data), int(np.count_nonzero(data)))
+
+        yield process_block
+
+    def _open_source(self) -> Reader:
+        """A function that gives the voxels of a box of this level."""
+        if self.level > 0:
+            return self._joined()
+        run, grid = self.run, self.whole_grid
+        if self.content == "segmentation":
+            return SegmentedVolume(segments_of(run, self.threshold)).read
+        if self.content == "affinities":
+            return PredictTask(run).open_complete().read
+        source = run.config.volumes.segment.source
+        volume = open_raw(run) if self.content == "raw" else run.open_labels(source)
+        return lambda box: volume.read(grid.to_source(box))
+
+    def _joined(self) -> Reader:
+        """Reads a box of this level from the level before."""
+        image, step = self.image, self.step
+        before, shape = image.open_level(self.level - 1), image.level_shape(self.level - 1)
+        method: Method = "majority" if image.is_ids else "mean"
+        channels = () if image.channels is None else (image.channels,)
+        return lambda box: downsampled_box(before.read, box, shape, step, method, image.dtype, channels)
+
+
+def labels_identity(run: Run) -> dict[str, Any]:
+    """What tells one ground truth from another."""
+    source = run.source(run.config.volumes.segment.source)
+    known = source.read_record().get("volumes", {}).get("labels")
+    if known is None or source.is_converted("labels"):
+        return {"import": raw_identity(run)["import"]}
+    return {name: known[name] for name in ("metadata", "voxels")}
+
+
+def volume_stages(run: Run, to: str, form: Form, content: str, threshold: float) -> list[Stage]:
+    """The stages that export a volume, with what they need."""
+    first = ExportTask(run, to, form, content, threshold if content == "segmentation" else NO_THRESHOLD, 0)
+    return [replace(first, level=level) for level in range(len(first.image.factors))]

@@ -1,0 +1,194 @@
+"""Exported volumes, read with other programs' readers: voxel by voxel what the run has, at any threshold."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorstore as ts
+import yaozarrs
+import zarr
+from bucket_server import bucket_server
+from toy_tasks import wait_until
+from voronoi_run import SHAPE, make_run, store_affinities, stored
+from yaozarrs import v04, v05
+
+from pipeline.api import agglomerate, extract_fragments, segment
+from pipeline.engine.chain import run_stages
+from pipeline.errors import UserError
+from pipeline.run import Run
+from pipeline.stages.export.targets import ExportOptions, export_stages
+from pipeline.volumes import Box, create_volume
+from pipeline.volumes.pyramids import downsample
+
+SCRIPT = Path(__file__).parents[2] / "workflows" / "08_export.py"
+THRESHOLD = 0.45
+"""Not one that the run has written."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Segmented, with thresholds of its own."""
+    run = make_run(tmp_path_factory.mktemp("run"), pyramid={"smallest": 6}, segment={"thresholds": [0.3, THRESHOLD]})
+    store_affinities(run)
+    assert extract_fragments(run) and agglomerate(run) and segment(run)
+    return run
+
+
+def export(run: Run, to: str | Path, target: Any, **options: Any) -> None:
+    chosen = ExportOptions(target, str(to), **{"threshold": THRESHOLD, **options})
+    assert run_stages(run, export_stages(run, chosen), False)
+
+
+def levels(run: Run, name: str) -> list[np.ndarray]:
+    """A volume of the region and its coarser levels, as they must be."""
+    finest = stored(run, name)
+    finest = finest[1:, 2:, 3:] if name == "raw" else finest
+    found = [finest]
+    for step in [(1, 2, 2), (1, 2, 2), (2, 2, 2)]:
+        found.append(downsample(found[-1], step, "mean" if name in ("raw", "affinities") else "majority"))
+    return found
+
+
+def test_precomputed_volumes_are_those_of_the_run(tmp_path: Path, finished: Run) -> None:
+    export(finished, tmp_path, "precomputed")
+    for name, dataset in {"raw": "raw", "segmentation": f"segmentation/{THRESHOLD}"}.items():
+        for level, expected in enumerate(levels(finished, dataset)):
+            spec = {"driver": "neuroglancer_precomputed", "kvstore": f"file://{tmp_path}/{name}/", "scale_index": level}
+            volume = ts.open(spec, open=True, read=True).result()
+            np.testing.assert_array_equal(volume[..., 0].read().result().transpose(), expected)
+            assert volume.spec().to_json()["scale_metadata"]["sharding"]["@type"] == "neuroglancer_uint64_sharded_v1"
+
+
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+def test_ngff_volumes_are_those_of_the_run_and_valid(tmp_path: Path, finished: Run, version: Any) -> None:
+    export(finished, tmp_path, "ngff", ngff=version)
+    names = {
+        "raw": "raw",
+        "affinities": "affinities",
+        "raw/labels/segmentation": f"segmentation/{THRESHOLD}",
+    }
+    for name, dataset in names.items():
+        for level, expected in enumerate(levels(finished, dataset)):
+            place = tmp_path / name / f"s{level}"
+            driver = "zarr3" if version == "0.5" else "zarr"
+            volume = ts.open({"driver": driver, "kvstore": f"file://{place}/"}, open=True, read=True).result()
+            np.testing.assert_array_equal(volume.read().result(), expected)
+            if version == "0.4":
+                np.testing.assert_array_equal(zarr.open(str(place), mode="r")[:], expected)
+    if version == "0.5":
+        for name in ("", *names):
+            yaozarrs.validate_zarr_store(str(tmp_path / name))
+        label = yaozarrs.open_group(str(tmp_path / "raw" / "labels" / "segmentation")).ome_metadata()
+        assert isinstance(label, v05.LabelImage)
+    else:
+        v04.Image.model_validate_json((tmp_path / "raw" / ".zattrs").read_text())
+        v04.Image.model_validate_json((tmp_path / "affinities" / ".zattrs").read_text())
+        text = (tmp_path / "raw" / "labels" / "segmentation" / ".zattrs").read_text()
+        label = v04.LabelImage.model_validate_json(text)
+    ids, sizes = sizes_of(finished)
+    properties = [item.label_value for item in label.image_label.properties or ()]
+    assert properties == ids.tolist() == sorted(c.label_value for c in label.image_label.colors or ())
+    file, inside = ("zarr.json", ["attributes", "ome"]) if version == "0.5" else (".zattrs", [])
+    document = json.loads((tmp_path / "raw" / "labels" / "segmentation" / file).read_text())
+    for name in inside:
+        document = document[name]
+    told = {item["label-value"]: item["size"] for item in document["image-label"]["properties"]}
+    assert told == dict(zip(ids.tolist(), sizes.tolist(), strict=True))
+
+
+def sizes_of(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and voxels of the segments, counted in the volume."""
+    ids, sizes = np.unique(stored(run, f"segmentation/{THRESHOLD}"), return_counts=True)
+    return ids[ids > 0], sizes[ids > 0]
+
+
+def test_neuroglancer_finds_properties_of_every_segment(tmp_path: Path, finished: Run) -> None:
+    export(finished, tmp_path, "precomputed", arrays=("segmentation",))
+    info = json.loads((tmp_path / "segmentation" / "info").read_text())
+    assert info["type"] == "segmentation" and info["segment_properties"] == "segment_properties" and "mesh" not in info
+    assert info["scales"][0]["encoding"] == "compressed_segmentation"
+    inline = json.loads((tmp_path / "segmentation" / "segment_properties" / "info").read_text())["inline"]
+    ids, sizes = sizes_of(finished)
+    values = {column["id"]: column["values"] for column in inline["properties"]}
+    assert inline["ids"] == [str(segment) for segment in ids.tolist()] and values["size"] == sizes.tolist()
+    volume, fragments = stored(finished, f"segmentation/{THRESHOLD}"), stored(finished, "fragments")
+    for place in (0, len(ids) // 2, len(ids) - 1):
+        z, y, x = np.nonzero(volume == ids[place])
+        assert values["fragments"][place] == len(np.unique(fragments[volume == ids[place]]))
+        centre = [8 * (x.mean() + 0.5) + 24, 8 * (y.mean() + 0.5) + 16, 40 * (z.mean() + 0.5) + 40]
+        np.testing.assert_allclose([values[f"centre_{axis}"][place] for axis in "xyz"], centre, atol=0.01)
+
+
+def test_labels_are_exported_as_they_are_on_raw(tmp_path: Path, finished: Run) -> None:
+    run = make_run(tmp_path / "run", pyramid={"smallest": 6})
+    labels = np.random.default_rng(3).integers(0, 2**50, SHAPE).astype(np.uint64)
+    place: dict[str, Any] = {"voxel_size": (40, 8, 8)}
+    create_volume(run.volume, "labels", SHAPE, "uint64", chunks=SHAPE, **place).write(Box.of_shape(SHAPE), labels)
+    export(run, tmp_path / "out", "precomputed", arrays=("labels",))
+    spec = {"driver": "neuroglancer_precomputed", "kvstore": f"file://{tmp_path}/out/labels/"}
+    volume = ts.open(spec, open=True, read=True).result()
+    np.testing.assert_array_equal(volume[..., 0].read().result().transpose(), labels[1:, 2:, 3:])
+    assert volume.domain.origin == (3, 2, 1, 0), "where it lies in raw"
+    with pytest.raises(UserError, match="no labels"):
+        export(finished, tmp_path / "no", "ngff", arrays=("labels",))
+
+
+def test_what_this_run_has_not_written_is_left_alone(tmp_path: Path, finished: Run) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "info").write_text("{}")
+    with pytest.raises(UserError, match="has not written"):
+        export(finished, tmp_path, "precomputed", arrays=("raw",))
+    assert (tmp_path / "raw" / "info").read_text() == "{}"
+
+
+def test_an_export_that_is_done_is_not_made_again_and_one_that_is_gone_is(tmp_path: Path, finished: Run) -> None:
+    export(finished, tmp_path / "out", "precomputed", arrays=("segmentation",))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.shard")}
+    export(finished, tmp_path / "out", "precomputed", arrays=("segmentation",))
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.shard")}
+    content = contents(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    export(finished, tmp_path / "out", "precomputed", arrays=("segmentation",))
+    assert contents(tmp_path / "out") == content
+
+
+def test_an_export_to_a_bucket_has_the_same_voxels(finished: Run) -> None:
+    with bucket_server("results") as url:
+        export(finished, "s3://results/run", "precomputed", arrays=("segmentation",))
+        export(finished, "s3://results/images", "ngff", arrays=("raw", "segmentation"))
+        base = {"endpoint": url, "aws_region": "us-east-1", "bucket": "results", "driver": "s3"}
+        for driver, path, squeeze in (
+            ("neuroglancer_precomputed", "run/segmentation/", True),
+            ("zarr3", "images/raw/labels/segmentation/s0/", False),
+        ):
+            kvstore = {**base, "path": path, "aws_credentials": {"type": "environment"}}
+            volume = ts.open({"driver": driver, "kvstore": kvstore}, open=True, read=True).result()
+            data = volume[..., 0].read().result().transpose() if squeeze else volume.read().result()
+            np.testing.assert_array_equal(data, stored(finished, f"segmentation/{THRESHOLD}"))
+
+
+def test_killed_in_the_middle_the_same_command_gives_the_same_files(tmp_path: Path, finished: Run) -> None:
+    shutil.copytree(finished.directory, tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    command = [sys.executable, str(SCRIPT), str(config), "--target", "precomputed", "--threshold", str(THRESHOLD)]
+    command += ["--set", "cluster.executor=local"]
+    export(finished, tmp_path / "expected", "precomputed")
+    killed = subprocess.Popen([*command, "--to", str(tmp_path / "out")], stderr=subprocess.DEVNULL)
+    wait_until(lambda: any((tmp_path / "out").rglob("*.shard")))
+    killed.kill()
+    killed.wait()
+    done = subprocess.run([*command, "--to", str(tmp_path / "out")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "out") == contents(tmp_path / "expected")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What lies below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
