@@ -54,7 +54,7 @@ ONLY_IN |= {"psycopg": "rag", "pymongo": "rag"}
 PROGRAMS = {"__main__.py", "job.py"}
 """Modules that are run with `python -m`."""
 
-DISTRIBUTIONS = {"skimage": "scikit-image", "cc3d": "connected-components-3d", "bson": "pymongo"}
+DISTRIBUTIONS = {"skimage": "scikit-image", "DracoPy": "dracopy", "cc3d": "connected-components-3d", "bson": "pymongo"}
 """Distributions that are not called like the module that they bring."""
 IMPLICIT = {"tensorboard": "torch.utils.tensorboard"}
 """Distributions that are needed by an import that does not name them."""
@@ -194,7 +194,7 @@ def declared() -> set[str]:
         for node in ast.walk(setup)
         if isinstance(node, ast.keyword) and node.arg in ("install_requires", "extras_require")
     }
-    requirements = [*given["install_requires"], *given["extras_require"]["cpu"]]
+    requirements = [*given["install_requires"], *given["extras_require"]["cpu"], *given["extras_require"]["export"]]
     return {re.split(r"[<>=!~ \[]", name, maxsplit=1)[0].lower() for name in requirements}
 
 

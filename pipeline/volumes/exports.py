@@ -296,3 +296,13 @@ def read_json_at(location: Location, name: str) -> dict[str, Any] | None:
         return None
     found: Sequence[bytes] = list(read_files(location, [name]).values())
     return dict(json.loads(found[0])) if found else None
+
+
+def read_file(location: Location, name: str) -> bytes | None:
+    """A file of any place; None if it is not there.
+
+    Raises:
+        StorageUnavailable, UserError: the place cannot be read.
+    """
+    result = wait(open_store(location).read(name), location, DATA_WAIT, "read")
+    return bytes(result.value) if result.state == "value" else None

@@ -13,6 +13,7 @@ from ...volumes.exports import Form
 from ..by_script import chosen_thresholds
 from ..predict import PredictTask
 from .description import DescribeStep
+from .meshes import MeshPieces, MeshShards
 from .segments import segments_of
 from .volume import NO_THRESHOLD, volume_stages
 
@@ -62,10 +63,16 @@ def _volumes(run: Run, options: ExportOptions, threshold: float) -> list[Stage]:
     form: Form = "precomputed" if options.target == "precomputed" else f"ngff-{options.ngff}"  # type: ignore[assignment]
     contents = _contents(run, options)
     with_ids = "segmentation" in contents
+    if (options.meshes or options.skeletons) and not with_ids:
+        raise UserError("meshes and skeletons lie in the segmentation: add it to --arrays", "--arrays")
     stages: list[Stage] = [segments_of(run, threshold)] if with_ids else []
     for content in contents:
         stages += volume_stages(run, options.to, form, content, threshold)
     extra: list[str] = []
+    if options.meshes:
+        stages.append(MeshPieces(run, threshold, options.minimum_size))
+        stages.append(MeshShards(run, options.to, threshold, options.minimum_size))
+        extra.append("mesh")
     stages.append(DescribeStep(run, options.to, form, contents, threshold if with_ids else NO_THRESHOLD, tuple(extra)))
     return stages
 
