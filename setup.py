@@ -69,11 +69,13 @@ setup(
     ],
     extras_require={
         "cpu": ["openvino==2026.4.1"],  # predicts faster than torch does there
-        # meshes: marching cubes of many labels at once, simplification, cutting; both need nothing but numpy
-        "export": ["zmesh>=1.15,<2", "DracoPy>=2.2,<3"],
+        # meshes: marching cubes of many labels at once, simplification, Draco; skeletons: TEASAR in blocks. They need
+        # nothing but numpy
+        "export": ["zmesh>=1.15,<2", "DracoPy>=2.2,<3", "bioimage-cpp>=0.10,<0.11"],
         "test": [
             "zmesh>=1.15,<2",
             "DracoPy>=2.2,<3",
+            "bioimage-cpp>=0.10,<0.11",
             "moto[s3]>=5.1,<6",  # buckets on this machine
             "yaozarrs>=0.3.4,<0.4",  # whether OME-NGFF metadata are valid
             "flask>=3",

@@ -54,7 +54,13 @@ ONLY_IN |= {"psycopg": "rag", "pymongo": "rag"}
 PROGRAMS = {"__main__.py", "job.py"}
 """Modules that are run with `python -m`."""
 
-DISTRIBUTIONS = {"skimage": "scikit-image", "DracoPy": "dracopy", "cc3d": "connected-components-3d", "bson": "pymongo"}
+DISTRIBUTIONS = {
+    "skimage": "scikit-image",
+    "DracoPy": "dracopy",
+    "bioimage_cpp": "bioimage-cpp",
+    "cc3d": "connected-components-3d",
+    "bson": "pymongo",
+}
 """Distributions that are not called like the module that they bring."""
 IMPLICIT = {"tensorboard": "torch.utils.tensorboard"}
 """Distributions that are needed by an import that does not name them."""

@@ -32,6 +32,8 @@ BlockStage = Literal[
     "export",
     "mesh_pieces",
     "mesh_shards",
+    "skeleton_pieces",
+    "skeleton_shards",
 ]
 
 

@@ -23,9 +23,10 @@ from pipeline.api import agglomerate, extract_fragments, segment
 from pipeline.engine.chain import run_stages
 from pipeline.errors import UserError
 from pipeline.run import Run
-from pipeline.stages.export import surfaces as surfaces_module
-from pipeline.stages.export.multiresolution import mesh_info, packed
-from pipeline.stages.export.surfaces import PieceFile, Surface, cubes_of, joined, surfaces
+from pipeline.stages.export.meshes import MeshPieces
+from pipeline.stages.export.multiresolution import mesh_info, packed_mesh
+from pipeline.stages.export.piece_files import Piece, PieceFile
+from pipeline.stages.export.surfaces import Surface, cubes_of, joined, surfaces
 from pipeline.stages.export.targets import ExportOptions, export_stages
 from pipeline.volumes import Box
 from pipeline.volumes.sharded import Sharding
@@ -64,12 +65,13 @@ def in_blocks(ids: np.ndarray, block: tuple[int, int, int], folder: Path) -> Ite
     for number, box in enumerate(whole.split(block)):
         around = cubes_of(box, whole)
         part = Box(around.begin + Coordinate(1, 1, 1), around.end + Coordinate(1, 1, 1))
-        files.append(PieceFile(folder / f"{number}"))
-        files[-1].write(surfaces(padded[part.slices], around.begin))
+        files.append(PieceFile(folder / f"{number}", (3, 3)))
+        found = surfaces(padded[part.slices], around.begin)
+        files[-1].write({body: Piece(*surface) for body, surface in found.items()})
     opened = [file.open() for file in files]
     for body in np.unique(ids[ids > 0]).tolist():
         pieces = [file.get(body) for file in opened]
-        yield body, [piece for piece in pieces if piece is not None]
+        yield body, [Surface(*piece) for piece in pieces if piece is not None]
 
 
 @pytest.mark.parametrize("block", [(16, 32, 24), (30, 35, 40), (7, 64, 80), (60, 70, 80)])
@@ -108,10 +110,10 @@ def test_packed_meshes_are_whole_at_every_level_of_detail(
     monkeypatch.setattr("pipeline.stages.export.multiresolution.FINEST", finest)
     ids = bodies()
     size, offset = (40.0, 8.5, 4.0), (400.0, 17.0, 8.0)
-    info = mesh_info(size, offset, {})
+    info = mesh_info(size, offset)
     voxel = float(np.prod(size))
     for body, pieces in in_blocks(ids, (16, 32, 24), tmp_path):
-        mesh = packed(joined(pieces))
+        mesh = packed_mesh(joined(pieces))
         z, y, x = np.nonzero(ids == body)
         corner = [offset[2] + x.min() * size[2], offset[1] + y.min() * size[1], offset[0] + z.min() * size[0]]
         levels = np.frombuffer(mesh.manifest, "<u4", 1, 24).item()
@@ -202,7 +204,7 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, finished: Run, monk
         export_stages(finished, ExportOptions("precomputed", str(tmp_path), THRESHOLD, ("raw",), meshes=True))
     monkeypatch.setitem(sys.modules, "zmesh", None)
     with pytest.raises(UserError, match=r"emdistill\[export\]"):
-        surfaces_module.require_mesh_libraries()
+        MeshPieces(finished, THRESHOLD, 50).check()
 
 
 CLOUD_VOLUME = """

@@ -39,12 +39,11 @@ class PackedMesh:
     fragments: bytes
 
 
-def mesh_info(voxel_size: Sequence[float], offset: Sequence[float], sharding: dict[str, Any]) -> dict[str, Any]:
-    """The `info` of a folder of meshes.
+def mesh_info(voxel_size: Sequence[float], offset: Sequence[float]) -> dict[str, Any]:
+    """The `info` of a folder of meshes, besides how its files are divided.
 
     Args:
         voxel_size, offset: of the region in nanometres, order z, y, x.
-        sharding: how its files are divided.
     """
     transform = np.zeros((3, 4))
     transform[:, :3] = np.diag(voxel_size[::-1])
@@ -54,11 +53,10 @@ def mesh_info(voxel_size: Sequence[float], offset: Sequence[float], sharding: di
         "vertex_quantization_bits": BITS,
         "lod_scale_multiplier": float(min(voxel_size)),
         "transform": transform.ravel().tolist(),
-        "sharding": sharding,
     }
 
 
-def packed(surface: Surface) -> PackedMesh:
+def packed_mesh(surface: Surface) -> PackedMesh:
     """A mesh with all its levels of detail; the finest is the surface itself.
 
     Args:

@@ -10,17 +10,11 @@ which closes every surface.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ...errors import UserError
-from ...run import replaced_file
 from ...volumes import Box
-
-INSTALL = 'pip install "emdistill[export]"'
 
 
 class Surface(NamedTuple):
@@ -33,19 +27,6 @@ class Surface(NamedTuple):
 
     vertices: np.ndarray
     faces: np.ndarray
-
-
-def require_mesh_libraries() -> None:
-    """Make sure that what makes and packs meshes is installed.
-
-    Raises:
-        UserError: it is not.
-    """
-    try:
-        import DracoPy  # noqa: F401
-        import zmesh  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"meshes need zmesh and DracoPy: {INSTALL} ({error})", "--meshes") from None
 
 
 def cubes_of(box: Box, whole: Box) -> Box:
@@ -100,74 +81,3 @@ def welded(vertices: np.ndarray, faces: np.ndarray) -> Surface:
     faces = place.reshape(-1)[faces]
     flat = (faces[:, 0] == faces[:, 1]) | (faces[:, 1] == faces[:, 2]) | (faces[:, 2] == faces[:, 0])
     return Surface(unique, faces[~flat])
-
-
-@dataclass(frozen=True)
-class PieceFile:
-    """The surfaces of a block in a file: a header of whole numbers, then vertices and faces, read where needed."""
-
-    path: Path
-
-    def write(self, pieces: dict[int, Surface]) -> np.ndarray:
-        """Store pieces in one step; what the file holds, for a checksum.
-
-        Raises:
-            UserError: the disk is full, or the folder cannot be written.
-        """
-        ids = sorted(pieces)
-        vertices = np.cumsum([0, *(len(pieces[i].vertices) for i in ids)])
-        faces = np.cumsum([0, *(len(pieces[i].faces) for i in ids)])
-        header = np.array([len(ids), *ids, *vertices, *faces], np.int64)
-        parts = [np.ascontiguousarray(pieces[i].vertices, np.int32).tobytes() for i in ids]
-        parts += [np.ascontiguousarray(pieces[i].faces, np.uint32).tobytes() for i in ids]
-        content = header.tobytes() + b"".join(parts)
-        with replaced_file(self.path) as file:
-            file.write(content)
-        return np.frombuffer(content, np.uint8)
-
-    def open(self) -> OpenPieces:
-        """The file, mapped into memory.
-
-        Raises:
-            UserError: it is gone or damaged.
-        """
-        try:
-            content = np.memmap(self.path, np.uint8, "r")
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"cannot be read ({error}); run the same command with --overwrite", str(self.path)
-            ) from error
-        count = int(content[:8].view(np.int64)[0])
-        header = content[8 : 8 * (3 + 3 * count)].view(np.int64)
-        ids, vertices, faces = header[:count], header[count : 2 * count + 1], header[2 * count + 1 :]
-        return OpenPieces(content, ids.astype(np.uint64), vertices, faces)
-
-
-@dataclass(frozen=True)
-class OpenPieces:
-    """An open `PieceFile`.
-
-    Attributes:
-        content: the whole file.
-        ids: (n,) uint64, ascending.
-        vertices, faces: (n + 1,) where those of each segment begin.
-    """
-
-    content: np.ndarray
-    ids: np.ndarray
-    vertices: np.ndarray
-    faces: np.ndarray
-
-    def get(self, segment: int) -> Surface | None:
-        """The piece of a segment; None if the block has none."""
-        place = int(np.searchsorted(self.ids, np.uint64(segment)))
-        if place == len(self.ids) or int(self.ids[place]) != segment:
-            return None
-        start = 8 * (3 + 3 * len(self.ids))
-        middle = start + 12 * int(self.vertices[-1])
-        vertices = self._numbers(start, self.vertices[place : place + 2], np.int32)
-        return Surface(vertices, self._numbers(middle, self.faces[place : place + 2], np.uint32))
-
-    def _numbers(self, start: int, span: np.ndarray, dtype: type) -> np.ndarray:
-        begin, end = (start + 12 * int(place) for place in span)
-        return np.array(self.content[begin:end]).view(dtype).reshape(-1, 3)

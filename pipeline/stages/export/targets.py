@@ -15,6 +15,7 @@ from ..predict import PredictTask
 from .description import DescribeStep
 from .meshes import MeshPieces, MeshShards
 from .segments import segments_of
+from .skeletons import SkeletonPieces, SkeletonShards
 from .volume import NO_THRESHOLD, volume_stages
 
 Target = Literal["precomputed", "ngff", "webknossos", "pychunkedgraph"]
@@ -73,6 +74,10 @@ def _volumes(run: Run, options: ExportOptions, threshold: float) -> list[Stage]:
         stages.append(MeshPieces(run, threshold, options.minimum_size))
         stages.append(MeshShards(run, options.to, threshold, options.minimum_size))
         extra.append("mesh")
+    if options.skeletons:
+        stages.append(SkeletonPieces(run, threshold, options.minimum_size))
+        stages.append(SkeletonShards(run, options.to, threshold, options.minimum_size))
+        extra.append("skeletons")
     stages.append(DescribeStep(run, options.to, form, contents, threshold if with_ids else NO_THRESHOLD, tuple(extra)))
     return stages
 

@@ -1,0 +1,262 @@
+"""Things made of whole segments, in two stages: pieces in every block, then whole ones, file by file.
+
+What a whole one needs is found without an index: the blocks of the segment's box, and in each the pieces by id. The
+memory that a worker needs is that of a block, then that of the largest segment.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from funlib.geometry import Coordinate
+from typing_extensions import override
+
+from ...command_names import SCRIPTS
+from ...engine.blocks.checksums import array_checksum
+from ...engine.blocks.grid import Block, BlockGrid
+from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
+from ...engine.tracking.progress import read_record
+from ...errors import UserError
+from ...volumes import Box
+from ...volumes.exports import read_file, read_json_at, write_file, write_json
+from ...volumes.locations import Location
+from ...volumes.sharded import Sharding
+from ..fragments import FragmentsTask
+from .piece_files import OpenPieces, Piece, PieceFile
+from .segments import SegmentedVolume, segments_of
+from .volume import place_key
+
+VOXELS_PER_FILE = 1 << 24
+"""Of the region, per file of whole things, about."""
+OPEN_PIECES = 256
+"""Files of pieces that a worker keeps open."""
+
+
+def require(*modules: str) -> None:
+    """Make sure that libraries of the extra `export` are installed.
+
+    Raises:
+        UserError: one is not.
+    """
+    for module in modules:
+        try:
+            __import__(module)
+        except ImportError as error:
+            raise UserError(f'this needs {module}: pip install "emdistill[export]" ({error})') from None
+
+
+@dataclass(frozen=True)
+class PiecesTask(BlockTask):
+    """Pieces of segments in every block, in files of the run.
+
+    Attributes:
+        threshold: of the segmentation.
+        minimum_size: voxels that a segment has at least.
+    """
+
+    threshold: float
+    minimum_size: int
+
+    script = SCRIPTS["export"]
+    libraries: ClassVar[tuple[str, ...]]
+    """What it needs of the extra `export`."""
+    widths: ClassVar[tuple[int, int]]
+    """Columns of points and links."""
+
+    @abstractmethod
+    def pieces_of(self, volume: SegmentedVolume, block: Block) -> dict[int, Piece]:
+        """The pieces in a block, by segment."""
+
+    @property
+    @override
+    def name(self) -> str:
+        return f"{self.stage}_{self.threshold:g}_{self.minimum_size}"
+
+    @property
+    @override
+    def output(self) -> str:
+        return str(self.folder / "pieces")
+
+    def piece_file(self, block: int) -> PieceFile:
+        """The file of a block."""
+        return PieceFile(self.folder / "pieces" / f"{block // 1000}" / f"{block}.pieces", self.widths)
+
+    @cached_property
+    @override
+    def upstream(self) -> tuple[Stage, ...]:
+        return (segments_of(self.run, self.threshold),)
+
+    @property
+    @override
+    def reads(self) -> tuple[Stage, ...]:
+        return (FragmentsTask(self.run),)
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        return {"minimum_size": self.minimum_size}
+
+    @override
+    def check(self) -> None:
+        require(*self.libraries)
+
+    @override
+    def stored_key(self) -> str | None:
+        key = read_record(self).get("key")
+        return str(key) if key is not None and (self.run.tracking / self.name / str(key) / "pieces").is_dir() else None
+
+    @override
+    def prepare(self) -> None:
+        Path(self.output).mkdir(parents=True, exist_ok=True)
+
+    @override
+    def drop(self) -> None:
+        """Nothing: the files lie where the markers do, and go with them."""
+
+    @contextmanager
+    @override
+    def process(self) -> Iterator[BlockFunction]:
+        volume = SegmentedVolume(segments_of(self.run, self.threshold), self.minimum_size)
+
+        def process_block(block: Block) -> None:
+            pieces = self.pieces_of(volume, block)
+            content = self.piece_file(block.index).write(pieces)
+            self.records.write(block.index, array_checksum(content), len(pieces))
+
+        yield process_block
+
+
+@dataclass(frozen=True)
+class WholesTask(BlockTask):
+    """What is made of all pieces of each segment, in neuroglancer's sharded format; a block of this stage is a file.
+
+    Attributes:
+        to: path or URL of the export.
+        threshold, minimum_size: as of `PiecesTask`.
+    """
+
+    to: str
+    threshold: float
+    minimum_size: int
+
+    script = SCRIPTS["export"]
+    place: ClassVar[str]
+    """Folder in the segmentation."""
+    pieces_class: ClassVar[type[PiecesTask]]
+    """The stage before."""
+
+    @abstractmethod
+    def info(self) -> dict[str, Any]:
+        """What the folder's `info` says, besides how its files are divided."""
+
+    @abstractmethod
+    def packed(self, segment: int, pieces: Iterator[Piece]) -> tuple[bytes, bytes]:
+        """What lies before the value of a segment in its file, and the value."""
+
+    @property
+    @override
+    def name(self) -> str:
+        return f"{self.stage}_{place_key(self.to)}_{self.threshold:g}_{self.minimum_size}"
+
+    @property
+    def location(self) -> Location:
+        """Folder of the files."""
+        return Location.of(self.to).child("segmentation").child(self.place)
+
+    @property
+    @override
+    def output(self) -> str:
+        return self.location.name
+
+    @cached_property
+    def pieces(self) -> PiecesTask:
+        """The stage before."""
+        return self.pieces_class(self.run, self.threshold, self.minimum_size)
+
+    @cached_property
+    @override
+    def upstream(self) -> tuple[Stage, ...]:
+        return (self.pieces,)
+
+    @cached_property
+    def sharding(self) -> Sharding:
+        """How segments are divided into files."""
+        return Sharding(math.ceil(math.log2(max(1, self.pieces.grid.box.size / VOXELS_PER_FILE))))
+
+    @cached_property
+    @override
+    def grid(self) -> BlockGrid:
+        files = Box.of_shape((1, 1, 2**self.sharding.shard_bits))
+        return replace(self.pieces.grid, region=files, block_size=Coordinate(1, 1, 1))
+
+    @cached_property
+    @override
+    def empty(self) -> np.ndarray:
+        return np.zeros(self.grid.shape, dtype=bool)
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        grid = self.pieces.grid
+        return {"minimum_size": self.minimum_size, "voxel_size": list(grid.voxel_size), "offset": list(grid.offset)}
+
+    @override
+    def check(self) -> None:
+        require(*self.pieces.libraries)
+
+    @override
+    def stored_key(self) -> str | None:
+        key = read_record(self).get("key")
+        return str(key) if key is not None and read_json_at(self.location, "info") is not None else None
+
+    @override
+    def prepare(self) -> None:
+        write_json(self.location, "info", {**self.info(), "sharding": self.sharding.document})
+
+    @override
+    def drop(self) -> None:
+        """Nothing: every file is replaced."""
+
+    @contextmanager
+    @override
+    def process(self) -> Iterator[BlockFunction]:
+        table = segments_of(self.run, self.threshold).read()
+        table = table[table["size"] >= self.minimum_size]
+        files = self.sharding.shards_of(np.array(table["id"]))
+        opened = functools.lru_cache(OPEN_PIECES)(lambda index: self.pieces.piece_file(index).open())
+
+        def process_block(block: Block) -> None:
+            values = {}
+            for row in table[files == np.uint64(block.index)]:
+                segment = int(row["id"])
+                values[segment] = self.packed(segment, pieces_of_segment(row, self.pieces.grid, opened))
+            content, name = self.sharding.file_content(values), self.sharding.file_name(block.index)
+            write_file(self.location, name, content)
+            if read_file(self.location, name) != content:
+                raise OSError(errno.EIO, "what was written reads back differently", self.location.name)
+            self.records.write(block.index, array_checksum(np.frombuffer(content, np.uint8)), len(values))
+
+        yield process_block
+
+
+def pieces_of_segment(row: np.ndarray, grid: BlockGrid, opened: Callable[[int], OpenPieces]) -> Iterator[Piece]:
+    """The pieces of a segment: in the blocks of its box, and in those below, which reach into it by a voxel.
+
+    Args:
+        row: of the table of segments.
+        grid: of the blocks.
+        opened: gives the pieces of a block.
+    """
+    box = Box(Coordinate(row["begin"].tolist()), Coordinate(row["end"].tolist())).grow((1, 1, 1), (0, 0, 0))
+    for block in grid.blocks_in(box.intersect(grid.box)):
+        piece = opened(block.index).get(int(row["id"]))
+        if piece is not None:
+            yield piece
