@@ -228,6 +228,31 @@ def view(run: Run, position: Sequence[float] | None = None) -> Any:
     return viewer.open_viewer(run, position)
 
 
+def export(run: Run, target: str, to: str | Path, *, overwrite: bool = False, **options: Any) -> bool:
+    """Write volumes, meshes, skeletons or the graph in the format of another program; docs/RESULTS.md shows them.
+
+    Args:
+        run: the run.
+        target: `precomputed` (neuroglancer), `ngff` (OME-NGFF), `webknossos` or `pychunkedgraph`.
+        to: path or URL, `s3://bucket/path` for example.
+        overwrite: redo what was made with other settings or inputs, instead of refusing to mix.
+        options: `threshold` of the segmentation, any, whether it was written or not (default: as `segment.thresholds`);
+            `arrays`, names of the volumes to export; `ngff`, version "0.5" or "0.4"; `meshes`, `skeletons`, whether to
+            make them, of segments with at least `minimum_size` voxels.
+
+    Returns:
+        Whether every block is done.
+
+    Raises:
+        UserError: an earlier step has not run, an option does not fit the target, or the place holds something else.
+    """
+    from .engine.chain import run_stages
+    from .stages.export.targets import ExportOptions, export_stages, place_of_export
+
+    chosen = ExportOptions(target=target, to=place_of_export(to), **options)  # type: ignore[arg-type]
+    return run_stages(run, export_stages(run, chosen), overwrite)
+
+
 def run_all(run: Run, *, overwrite: bool = False) -> bool:
     """Everything: import, train what is missing, predict, segment, score if there are labels, write the report.
 

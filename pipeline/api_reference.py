@@ -60,6 +60,7 @@ STEPS = [
     "evaluate",
     "write_report",
     "view",
+    "export",
     "run_all",
     "Run",
     "UserError",

@@ -24,6 +24,7 @@ PUBLIC = {
         "agglomerate",
         "distill",
         "evaluate",
+        "export",
         "extract_fragments",
         "import_data",
         "open_run",

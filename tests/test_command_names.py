@@ -34,13 +34,14 @@ def test_every_script_is_a_step() -> None:
 def test_a_step_is_found_by_its_name_its_number_and_its_script() -> None:
     for step, script in SCRIPTS.items():
         assert step_called(step) == step_called(script) == step_called(Path(script).stem) == step
-    assert [step_called(number) for number in ("00", "00b", "02", "07")] == [
+    assert [step_called(number) for number in ("00", "00b", "02", "07", "08")] == [
         "train-teacher",
         "train-paraphraser",
         "predict",
         "view",
+        "export",
     ]
-    assert step_called("add") is step_called("08") is step_called("") is None
+    assert step_called("add") is step_called("09") is step_called("") is None
 
 
 @pytest.mark.parametrize(

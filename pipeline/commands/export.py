@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import NoReturn
 
 from ..cli import run_script
 from ..engine.chain import run_stages
 from ..engine.plan import log_plan
 from ..run import Run
-from ..stages.export.targets import TARGETS, ExportOptions, export_stages
+from ..stages.export.targets import TARGETS, ExportOptions, export_stages, place_of_export
 from ..stages.export.volume import CONTENTS
 
 
@@ -38,18 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="redo what was made with other settings or inputs")
 
 
-def place(text: str) -> str:
-    """A URL as it is, a path as an absolute one: workers may have another current directory."""
-    return text if "://" in text else str(Path(text).expanduser().absolute())
-
-
 def work(run: Run, options: argparse.Namespace) -> int:
     """Exit status 1 if some blocks failed."""
     stages = export_stages(
         run,
         ExportOptions(
             target=options.target,
-            to=place(options.to),
+            to=place_of_export(options.to),
             threshold=options.threshold,
             arrays=tuple(options.arrays) if options.arrays else None,
             ngff=options.ngff,

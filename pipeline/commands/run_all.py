@@ -105,7 +105,10 @@ def work(run: Run, options: argparse.Namespace) -> int:
         return 1
     score(run)
     print(f"report: {write_report(run)}")
-    print(f"look at it: {command_line('07_view.py', run.directory / 'config.json')}")
+    config = run.directory / "config.json"
+    print(f"look at it: {command_line('07_view.py', config)}")
+    export = command_line("08_export.py", config, "--target", "precomputed", "--to", run.directory / "export")
+    print(f"take it to neuroglancer, with meshes: {export} --meshes")
     return 0
 
 

@@ -34,6 +34,7 @@ BlockStage = Literal[
     "mesh_shards",
     "skeleton_pieces",
     "skeleton_shards",
+    "chunked_graph",
 ]
 
 

@@ -127,6 +127,12 @@ class RagStore(ABC):
             edges.select(np.isin(edges.u, ids) & np.isin(edges.v, ids)) for edges in found
         ).summed()
 
+    def read_block_edges(self, blocks: Sequence[int]) -> EdgeTable:
+        """The edges that a few blocks have written, summed, sorted by u, v."""
+        index = self._block_index().block
+        there = [block for block in blocks if block in index]
+        return EdgeTable.concatenate(self._read_edges(there) if there else ()).summed()
+
     def counts(self) -> RagCounts:
         """Numbers of blocks, nodes and edges in the store."""
         index = self._block_index()

@@ -107,6 +107,12 @@ class PyramidTask(VolumeTask):
         assert self.finest is not None, "raw has an answer of its own"
         return all_empty(self.finest.empty, self.whole_grid, self.grid)
 
+    @override
+    def known_empty(self) -> tuple[np.ndarray, bool]:
+        assert self.finest is not None, "raw has an answer of its own"
+        known, are_all = self.finest.known_empty()
+        return all_empty(known, self.whole_grid, self.grid), are_all
+
     @property
     @override
     def empty_is_an_answer(self) -> bool:
@@ -174,6 +180,10 @@ class RawPyramid(PyramidTask):
     @override
     def empty(self) -> np.ndarray:
         return np.zeros(self.grid.shape, dtype=bool)
+
+    @override
+    def known_empty(self) -> tuple[np.ndarray, bool]:
+        return self.empty, True
 
     @override
     def settings(self) -> dict[str, Any]:

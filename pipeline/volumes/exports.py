@@ -21,7 +21,7 @@ from .boxes import Box
 from .locations import Location
 from .nanometres import Nanometres
 from .run_containers import level_of_image
-from .storage import DATA_WAIT, METADATA_WAIT, context, kvstore_spec, open_store, read_files, wait
+from .storage import DATA_WAIT, METADATA_WAIT, context, exists, kvstore_spec, open_store, read_files, wait
 from .tensors import chunk_inside, compressor_of, zarr3_codecs
 
 Form = Literal["ngff-0.5", "ngff-0.4", "precomputed"]
@@ -78,7 +78,7 @@ class ExportedImage:
         """
         if self.form != "precomputed":
             return Coordinate(map(min, self.block, self.level_shape(level)))
-        shape = self._in_memory(level).chunk_layout.write_chunk.shape
+        shape = self._in_memory(level).chunk_layout.write_chunk.shape or (None,) * 4
         extents = zip(shape[:3][::-1], self.level_shape(level), strict=True)
         return Coordinate(int(min(shard or extent, extent)) for shard, extent in extents)
 
@@ -306,3 +306,12 @@ def read_file(location: Location, name: str) -> bytes | None:
     """
     result = wait(open_store(location).read(name), location, DATA_WAIT, "read")
     return bytes(result.value) if result.state == "value" else None
+
+
+def exists_at(location: Location, name: str) -> bool:
+    """Whether a file of any place is there.
+
+    Raises:
+        StorageUnavailable, UserError: the place cannot be asked.
+    """
+    return exists(location, [name])[0]

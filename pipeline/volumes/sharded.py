@@ -44,7 +44,8 @@ class Sharding:
         Args:
             ids: (N,) uint64.
         """
-        return (murmurhash(ids) >> np.uint64(MINISHARD_BITS)) & np.uint64(2**self.shard_bits - 1)
+        shards: np.ndarray = (murmurhash(ids) >> np.uint64(MINISHARD_BITS)) & np.uint64(2**self.shard_bits - 1)
+        return shards
 
     def file_name(self, shard: int) -> str:
         """What a file is called."""
@@ -90,10 +91,12 @@ def murmurhash(ids: np.ndarray) -> np.ndarray:
     mask = np.uint64(0xFFFFFFFF)
 
     def times(values: np.ndarray, factor: int) -> np.ndarray:
-        return (values * np.uint64(factor)) & mask
+        product: np.ndarray = (values * np.uint64(factor)) & mask
+        return product
 
     def rotated(values: np.ndarray, bits: int) -> np.ndarray:
-        return ((values << np.uint64(bits)) | (values >> np.uint64(32 - bits))) & mask
+        turned: np.ndarray = ((values << np.uint64(bits)) | (values >> np.uint64(32 - bits))) & mask
+        return turned
 
     def mixed(values: np.ndarray) -> np.ndarray:
         values = times(values ^ (values >> np.uint64(16)), 0x85EBCA6B)

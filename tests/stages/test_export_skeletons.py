@@ -39,7 +39,8 @@ def tubes() -> np.ndarray:
 
 def in_blocks(ids: np.ndarray, block: tuple[int, int, int]) -> Iterator[tuple[int, Skeleton]]:
     """Skeletons of all bodies, as blocks make them."""
-    whole, pieces = Box.of_shape(ids.shape), {}
+    whole = Box.of_shape(ids.shape)
+    pieces: dict[int, list[Skeleton]] = {}
     for box in whole.split(block):
         around, open_faces = with_next_planes(box, whole)
         for body, piece in skeleton_pieces(ids[around.slices], around.begin, open_faces, SIZE).items():

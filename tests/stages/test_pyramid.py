@@ -77,6 +77,8 @@ def test_levels_are_one_valid_image_whose_voxels_lie_where_they_were(finished: R
         assert [dataset.path for dataset in datasets] == ["s0", "s1", "s2", "s3"]
         for dataset, factors in zip(datasets, [(1, 1, 1), *FACTORS], strict=True):
             scale, translation = dataset.coordinateTransformations
+            assert isinstance(scale, v05.ScaleTransformation)
+            assert isinstance(translation, v05.TranslationTransformation)
             assert scale.scale == [s * f for s, f in zip((40, 8, 8), factors, strict=True)]
             # the corner of the first voxel stays where it is; a translation is of the centre, of the finest level
             # counted from the corner

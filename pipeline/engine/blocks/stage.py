@@ -27,7 +27,7 @@ from ...errors import UserError
 from ...run import Run
 from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, three_numbers, volume_exists
 from .checksums import BlockRecords
-from .empty_blocks import empty_blocks
+from .empty_blocks import empty_blocks, known_empty_blocks
 from .grid import Block, BlockGrid
 from .storage import BlockOutput, UpstreamVolume, open_upstream
 
@@ -176,6 +176,10 @@ class BlockTask(Stage):
     def empty(self) -> np.ndarray:
         """(z, y, x) bool over the block grid: blocks that are not computed, since there is nothing to see."""
         return empty_blocks(self.run, self.grid)
+
+    def known_empty(self) -> tuple[np.ndarray, bool]:
+        """What has been found out so far of `empty`, and whether that is all; raw is not read."""
+        return known_empty_blocks(self.run, self.grid)
 
     @property
     def workers(self) -> int:

@@ -22,7 +22,7 @@ def cut_into_cells(surface: Surface, edges: np.ndarray) -> Iterator[tuple[Place,
         surface: vertices (N, 3) float64, none negative.
         edges: of a cell along x, y, z.
     """
-    parts = [((), surface)]
+    parts: list[tuple[tuple[int, ...], Surface]] = [((), surface)]
     for axis in range(3):
         parts = [((*place, n), part) for place, whole in parts for n, part in _slabs(whole, axis, float(edges[axis]))]
     yield from parts  # type: ignore[misc]

@@ -6,6 +6,8 @@ Two files of the run: `luts/view_<threshold>.npy`, from fragments to segments as
 
 from __future__ import annotations
 
+import bisect
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -142,20 +144,20 @@ class SegmentsStep(DriverStep):
         return table
 
 
-class SegmentedVolume:
-    """Fragments as the segments at a threshold, read through the lookup table: no volume is written.
+class RelabelledFragments(ABC):
+    """Fragments with other ids, block by block: no volume is written.
 
     Args:
-        step: has made the table.
-        minimum_size: segments with fewer voxels read as 0.
+        run: whose fragments.
     """
 
-    def __init__(self, step: SegmentsStep, minimum_size: int = 0) -> None:
-        self._fragments = FragmentsTask(step.run).open_complete()
-        self._grid = BlockGrid.of_run(step.run)
-        self._lut = np.load(step.lut_path, mmap_mode="r")
-        table = step.read() if minimum_size > 0 else np.zeros(0, SEGMENT)
-        self._small = np.array(table["id"][table["size"] < minimum_size])
+    def __init__(self, run: Run) -> None:
+        self._fragments = FragmentsTask(run).open_complete()
+        self.grid = BlockGrid.of_run(run)
+
+    @abstractmethod
+    def rows_of(self, block: int) -> np.ndarray:
+        """(N, 2) uint64, the fragments of a block, sorted, and what they become."""
 
     def read(self, box: Box) -> np.ndarray:
         """(z, y, x) uint64 of a box of the region.
@@ -164,18 +166,52 @@ class SegmentedVolume:
             UserError: a shard of the fragments is gone or damaged.
         """
         fragments = self._fragments.read(box)
-        segments = np.zeros(fragments.shape, np.uint64)
-        for block in self._grid.blocks_in(box):
+        result = np.zeros(fragments.shape, np.uint64)
+        for block in self.grid.blocks_in(box):
             part = block.box.intersect(box).relative_to(box)
             rows = self.rows_of(block.index)
-            crop(segments, part)[:] = relabel(crop(fragments, part), rows[:, 0], rows[:, 1])
-        return segments
+            crop(result, part)[:] = relabel(crop(fragments, part), rows[:, 0], rows[:, 1])
+        return result
 
+
+class SegmentedVolume(RelabelledFragments):
+    """Fragments as the segments at a threshold, read through the lookup table.
+
+    Args:
+        step: has made the table.
+        minimum_size: segments with fewer voxels read as 0.
+    """
+
+    def __init__(self, step: SegmentsStep, minimum_size: int = 0) -> None:
+        super().__init__(step.run)
+        self._lut = np.load(step.lut_path, mmap_mode="r")
+        table = step.read() if minimum_size > 0 else np.zeros(0, SEGMENT)
+        self._small = np.array(table["id"][table["size"] < minimum_size])
+
+    @override
     def rows_of(self, block: int) -> np.ndarray:
-        """(N, 2) fragment and segment, of the fragments of a block."""
-        rows = lut_slice(self._lut, *self._grid.fragment_ids(self._grid.block(block)))
+        rows = lut_slice(self._lut, *self.grid.fragment_ids(self.grid.block(block)))
         rows[np.isin(rows[:, 1], self._small), 1] = 0
         return rows
+
+
+class NumberedFragments(RelabelledFragments):
+    """Fragments numbered 1, 2, … without gaps, in the order of their ids.
+
+    Args:
+        step: has made the table of all fragments.
+    """
+
+    def __init__(self, step: SegmentsStep) -> None:
+        super().__init__(step.run)
+        self._lut = np.load(step.lut_path, mmap_mode="r")
+
+    @override
+    def rows_of(self, block: int) -> np.ndarray:
+        first, end = self.grid.fragment_ids(self.grid.block(block))
+        ids = self._lut[:, 0]
+        begin, stop = bisect.bisect_left(ids, first), bisect.bisect_left(ids, end)
+        return np.stack([np.array(ids[begin:stop]), np.arange(begin + 1, stop + 1, dtype=np.uint64)], axis=1)
 
 
 def segments_of(run: Run, threshold: float) -> SegmentsStep:

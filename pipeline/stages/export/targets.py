@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from ...engine.blocks.stage import Stage
@@ -14,9 +15,11 @@ from ..by_script import chosen_thresholds
 from ..predict import PredictTask
 from .description import DescribeStep
 from .meshes import MeshPieces, MeshShards
+from .pychunkedgraph import ChunkedGraphTask
 from .segments import segments_of
 from .skeletons import SkeletonPieces, SkeletonShards
-from .volume import NO_THRESHOLD, volume_stages
+from .volume import FRAGMENTS, NO_THRESHOLD, SUPERVOXELS, volume_stages
+from .webknossos import AgglomerateStep
 
 Target = Literal["precomputed", "ngff", "webknossos", "pychunkedgraph"]
 TARGETS: tuple[Target, ...] = ("precomputed", "ngff", "webknossos", "pychunkedgraph")
@@ -46,6 +49,11 @@ class ExportOptions:
     minimum_size: int = 1000
 
 
+def place_of_export(text: str | Path) -> str:
+    """A URL as it is, a path as an absolute one: workers may have another current directory."""
+    return str(text) if "://" in str(text) else str(Path(text).expanduser().absolute())
+
+
 def export_stages(run: Run, options: ExportOptions) -> list[Stage]:
     """The stages of an export, upstream ones first.
 
@@ -57,7 +65,11 @@ def export_stages(run: Run, options: ExportOptions) -> list[Stage]:
         raise UserError("meshes and skeletons belong to --target precomputed", "--target")
     if options.target in ("precomputed", "ngff"):
         return _volumes(run, options, round(threshold, 6))
-    raise UserError(f"unknown; there are {', '.join(TARGETS)}", "--target")
+    if options.target not in TARGETS:
+        raise UserError(f"there is no target {options.target!r}; there are {', '.join(TARGETS)}", "--target")
+    if options.target == "webknossos":
+        return _webknossos(run, options.to, round(threshold, 6))
+    return _chunked_graph(run, options.to, round(threshold, 6))
 
 
 def _volumes(run: Run, options: ExportOptions, threshold: float) -> list[Stage]:
@@ -80,6 +92,20 @@ def _volumes(run: Run, options: ExportOptions, threshold: float) -> list[Stage]:
         extra.append("skeletons")
     stages.append(DescribeStep(run, options.to, form, contents, threshold if with_ids else NO_THRESHOLD, tuple(extra)))
     return stages
+
+
+def _webknossos(run: Run, to: str, threshold: float) -> list[Stage]:
+    """Raw and fragments as OME-NGFF, which WEBKNOSSOS reads, and the agglomerate file beside the fragments."""
+    stages: list[Stage] = [segments_of(run, threshold)]
+    for content in ("raw", FRAGMENTS):
+        stages += volume_stages(run, to, "ngff-0.5", content, threshold)
+    return [*stages, AgglomerateStep(run, to, threshold)]
+
+
+def _chunked_graph(run: Run, to: str, threshold: float) -> list[Stage]:
+    """Supervoxels as a precomputed volume, and edges and components per chunk."""
+    stages = [segments_of(run, threshold), *volume_stages(run, to, "precomputed", SUPERVOXELS, threshold)]
+    return [*stages, ChunkedGraphTask(run, to, threshold)]
 
 
 def _contents(run: Run, options: ExportOptions) -> tuple[str, ...]:

@@ -30,18 +30,22 @@ from ...volumes import Box
 from ...volumes.exports import ExportedImage, Form
 from ...volumes.locations import Location
 from ...volumes.pyramids import Method, Reader, downsampled_box, level_factors
+from ..fragments import FragmentsTask
 from ..predict import PredictTask
-from .segments import SegmentedVolume, segments_of
+from .segments import NumberedFragments, SegmentedVolume, segments_of
+from .supervoxels import SupervoxelVolume
 
 CONTENTS = ("raw", "affinities", "segmentation", "labels")
 """What can be exported as a volume."""
-IDS = ("segmentation", "labels")
+FRAGMENTS, SUPERVOXELS = "fragments", "supervoxels"
+"""Fragments as WEBKNOSSOS and PyChunkedGraph number them."""
+IDS = ("segmentation", "labels", FRAGMENTS, SUPERVOXELS)
 NO_THRESHOLD = -1.0
 
 
 def place_of(content: str, form: Form) -> str:
     """Where a volume lies in an export: in OME-NGFF, ids are labels of the raw image."""
-    if form == "precomputed" or content not in IDS:
+    if form == "precomputed" or content not in ("segmentation", "labels"):
         return content
     return f"raw/labels/{content}"
 
@@ -77,7 +81,7 @@ class ExportTask(BlockTask):
     @property
     @override
     def name(self) -> str:
-        threshold = f"_{self.threshold:g}" if self.content == "segmentation" else ""
+        threshold = f"_{self.threshold:g}" if self.threshold != NO_THRESHOLD else ""
         return f"export_{self.form}_{place_key(self.to)}_{self.content}{threshold}_s{self.level}"
 
     @property
@@ -90,8 +94,10 @@ class ExportTask(BlockTask):
     def upstream(self) -> tuple[Stage, ...]:
         if self.level > 0:
             return (replace(self, level=self.level - 1),)
-        if self.content == "segmentation":
+        if self.content in ("segmentation", FRAGMENTS):
             return (segments_of(self.run, self.threshold),)
+        if self.content == SUPERVOXELS:
+            return (FragmentsTask(self.run),)
         return (PredictTask(self.run),) if self.content == "affinities" else ()
 
     @cached_property
@@ -215,6 +221,10 @@ class ExportTask(BlockTask):
         run, grid = self.run, self.whole_grid
         if self.content == "segmentation":
             return SegmentedVolume(segments_of(run, self.threshold)).read
+        if self.content == FRAGMENTS:
+            return NumberedFragments(segments_of(run, self.threshold)).read
+        if self.content == SUPERVOXELS:
+            return SupervoxelVolume(run).read
         if self.content == "affinities":
             return PredictTask(run).open_complete().read
         source = run.config.volumes.segment.source
@@ -241,5 +251,6 @@ def labels_identity(run: Run) -> dict[str, Any]:
 
 def volume_stages(run: Run, to: str, form: Form, content: str, threshold: float) -> list[Stage]:
     """The stages that export a volume, with what they need."""
-    first = ExportTask(run, to, form, content, threshold if content == "segmentation" else NO_THRESHOLD, 0)
+    has_threshold = content in ("segmentation", FRAGMENTS)
+    first = ExportTask(run, to, form, content, threshold if has_threshold else NO_THRESHOLD, 0)
     return [replace(first, level=level) for level in range(len(first.image.factors))]

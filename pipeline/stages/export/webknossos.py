@@ -1,0 +1,144 @@
+"""WEBKNOSSOS: fragments as a layer, and an agglomerate file (HDF5) that joins them at a threshold, with their edges.
+
+WEBKNOSSOS looks ids up by their place in an array, so that the layer has its fragments numbered 1, 2, … without gaps
+(`NumberedFragments`), and agglomerates are numbered so, too. The file also says which ids these are in the run.
+Format: https://docs.webknossos.org/webknossos/proofreading/proofreading_tool.html and, of the arrays, the reader in
+https://github.com/scalableminds/webknossos (AgglomerateService).
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import h5py
+import numpy as np
+from typing_extensions import override
+
+from ...command_names import SCRIPTS
+from ...engine.blocks.grid import BlockGrid
+from ...engine.blocks.stage import DriverStep, Stage
+from ...engine.tracking.progress import read_record
+from ...rag import EdgeTable, NodeTable
+from ...volumes.exports import exists_at, write_file
+from ...volumes.locations import Location
+from ..region_graph import open_graph
+from .segments import segments_of
+from .volume import place_key
+
+
+def agglomerate_arrays(
+    nodes: NodeTable, edges: EdgeTable, lut: np.ndarray, voxel_of: np.ndarray, largest_score: float
+) -> dict[str, np.ndarray]:
+    """The arrays of an agglomerate file, by name.
+
+    Args:
+        nodes: all fragments, sorted by id.
+        edges: all edges, with scores.
+        lut: (N, 2) uint64, fragment and segment, sorted; segment 0 is none.
+        voxel_of: (N, 3) position of each fragment in voxels of the layer, order x, y, z.
+        largest_score: up to which edges were joined.
+
+    Returns:
+        Fragments count from 1 in the order of their ids, segments likewise; 0 is none. Edges are places among the
+        fragments of their segment, as WEBKNOSSOS wants them.
+    """
+    segments = np.unique(lut[:, 1])
+    segments = segments[segments > 0]
+    agglomerate = np.where(lut[:, 1] > 0, np.searchsorted(segments, lut[:, 1]) + 1, 0)
+    members = np.argsort(agglomerate, kind="stable")
+    members = members[agglomerate[members] > 0]
+    starts = np.searchsorted(agglomerate[members], np.arange(len(segments) + 2))
+    place = np.zeros(len(lut), np.int64)
+    place[members] = np.arange(len(members)) - starts[agglomerate[members]]
+    inside = edges.select(edges.score <= largest_score)
+    u, v = np.searchsorted(nodes.id, inside.u), np.searchsorted(nodes.id, inside.v)
+    of_edge = agglomerate[u]
+    order = np.lexsort((place[v], place[u], of_edge))
+    order = order[of_edge[order] > 0]
+    return {
+        "segment_to_agglomerate": np.concatenate([[0], agglomerate]).astype(np.uint64),
+        "agglomerate_to_segments_offsets": starts.astype(np.uint64),
+        "agglomerate_to_segments": (members + 1).astype(np.uint64),
+        "agglomerate_to_positions": voxel_of[members].astype(np.int64),
+        "agglomerate_to_edges_offsets": np.searchsorted(of_edge[order], np.arange(len(segments) + 2)).astype(np.uint64),
+        "agglomerate_to_edges": np.stack([place[u], place[v]], axis=1)[order].astype(np.uint64),
+        "agglomerate_to_affinities": inside.mean_affinity[order].astype(np.float32),
+        "fragment_ids": np.concatenate([[0], lut[:, 0]]).astype(np.uint64),
+        "segment_ids": np.concatenate([[0], segments]).astype(np.uint64),
+    }
+
+
+@dataclass(frozen=True)
+class AgglomerateStep(DriverStep):
+    """The agglomerate file of a threshold.
+
+    Attributes:
+        to: path or URL of the export.
+        threshold: edges up to this score are merged.
+    """
+
+    to: str
+    threshold: float
+
+    stage = "agglomerates"
+    version = 1
+    script = SCRIPTS["export"]
+
+    @property
+    @override
+    def name(self) -> str:
+        return f"agglomerates_{place_key(self.to)}_{self.threshold:g}"
+
+    @property
+    def folder_of_files(self) -> Location:
+        """Where WEBKNOSSOS looks for agglomerate files of the layer."""
+        return Location.of(self.to).child("fragments/agglomerates")
+
+    @property
+    def file_name(self) -> str:
+        """What it is called."""
+        return f"agglomerate_view_{self.threshold:g}.hdf5"
+
+    @property
+    @override
+    def output(self) -> str:
+        return self.folder_of_files.child(self.file_name).name
+
+    @cached_property
+    @override
+    def upstream(self) -> tuple[Stage, ...]:
+        return (segments_of(self.run, self.threshold),)
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    @override
+    def stored_key(self) -> str | None:
+        key = read_record(self).get("key")
+        return str(key) if key is not None and exists_at(self.folder_of_files, self.file_name) else None
+
+    @override
+    def prepare(self) -> None:
+        """Nothing: the file is replaced."""
+
+    @override
+    def drop(self) -> None:
+        """Nothing: the file is replaced."""
+
+    @override
+    def execute(self) -> None:
+        grid = BlockGrid.of_run(self.run)
+        with open_graph(self.run) as store:
+            nodes, edges = store.read_nodes(), store.read_edges()
+        lut = np.load(segments_of(self.run, self.threshold).lut_path)
+        voxels = np.floor((nodes.centre - np.array(grid.offset)) / np.array(grid.voxel_size)).astype(np.int64)
+        largest = min(self.threshold, self.run.config.agglomerate.maximum_score)
+        content = io.BytesIO()
+        with h5py.File(content, "w") as file:
+            for name, array in agglomerate_arrays(nodes, edges, lut, voxels[:, ::-1], largest).items():
+                file.create_dataset(name, data=array)
+        write_file(self.folder_of_files, self.file_name, content.getvalue())
