@@ -22,6 +22,7 @@ from ..engine.blocks.empty_blocks import all_empty
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
 from ..engine.blocks.storage import open_raw, raw_identity
+from ..errors import UserError
 from ..run import Run
 from ..volumes import Box, Volume, container_format
 from ..volumes.pyramids import Method, Reader, downsampled_box, level_factors
@@ -265,4 +266,8 @@ def segmentation_pyramid(run: Run, threshold: float) -> list[PyramidTask]:
 
 
 def _levels(first: PyramidTask) -> list[PyramidTask]:
-    return [replace(first, level=level) for level in range(1, len(first.factors) + 1)]
+    try:
+        levels = range(1, len(first.factors) + 1)
+    except UserError:  # there is no raw yet, or no such region, and the stages before say so
+        return []
+    return [replace(first, level=level) for level in levels]

@@ -53,6 +53,11 @@ class Box:
         """The same voxels, counted from the first voxel of `other`."""
         return Box(self.begin - other.begin, self.end - other.begin)
 
+    def downsampled(self, factors: Sequence[int]) -> Box:
+        """The voxels of a level that this box takes part in, where `factors` voxels along each axis are one."""
+        end = Coordinate(-(-e // f) for e, f in zip(self.end, factors, strict=True))
+        return Box(self.begin // Coordinate(factors), end)
+
     def split(self, shape: Sequence[int]) -> Iterator[Box]:
         """Boxes of `shape` voxels that cover this one, in C order; those at its far faces may be smaller."""
         step = Coordinate(shape)

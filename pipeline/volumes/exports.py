@@ -8,7 +8,7 @@ one is placed up to a voxel of its own too low where the image begins between it
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from .boxes import Box
 from .locations import Location
 from .nanometres import Nanometres
 from .run_containers import level_of_image
-from .storage import DATA_WAIT, METADATA_WAIT, context, exists, kvstore_spec, open_store, read_files, wait
+from .storage import DATA_WAIT, METADATA_WAIT, context, exists, kvstore_spec, open_store, wait
 from .tensors import chunk_inside, compressor_of, zarr3_codecs
 
 Form = Literal["ngff-0.5", "ngff-0.4", "precomputed"]
@@ -83,12 +83,14 @@ class ExportedImage:
         return Coordinate(int(min(shard or extent, extent)) for shard, extent in extents)
 
     def is_there(self) -> bool:
-        """Whether something of this name is at the place."""
-        names = ("info", "zarr.json", ".zgroup", ".zattrs")
-        return bool(read_files(self.location, names)) if self._may_be_asked() else False
+        """Whether `write_metadata` has been done."""
+        return exists_at(
+            self.location, {"precomputed": "info", "ngff-0.5": "zarr.json", "ngff-0.4": ".zgroup"}[self.form]
+        )
 
-    def _may_be_asked(self) -> bool:
-        return not self.location.is_local or self.location.file.exists()
+    def is_taken(self) -> bool:
+        """Whether there is something at the place, whatever made it."""
+        return any(exists(self.location, ("info", "zarr.json", ".zgroup", ".zattrs", ".zarray")))
 
     def write_metadata(self, extra: Mapping[str, Any]) -> None:
         """Say what the image is.
@@ -108,11 +110,11 @@ class ExportedImage:
             write_json(self.location, "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
             return
         ome["multiscales"][0]["version"] = "0.4"
-        write_json(self.location, ".zgroup", {"zarr_format": 2})
         write_json(self.location, ".zattrs", ome)
+        write_json(self.location, ".zgroup", {"zarr_format": 2})
 
     def create_level(self, level: int) -> None:
-        """Make an empty level; of a precomputed volume, `write_metadata` has done so."""
+        """Make an empty level unless it is there; of a precomputed volume, `write_metadata` has done so."""
         if self.form != "precomputed":
             spec = {**self._spec(level), "kvstore": kvstore_spec(self.location.child(f"s{level}"))}
             wait(ts.open(spec, context=context(), create=True, open=True), self.location, METADATA_WAIT, "written")
@@ -292,10 +294,8 @@ def read_json_at(location: Location, name: str) -> dict[str, Any] | None:
     Raises:
         StorageUnavailable, UserError: the place cannot be read.
     """
-    if location.is_local and not location.file.exists():
-        return None
-    found: Sequence[bytes] = list(read_files(location, [name]).values())
-    return dict(json.loads(found[0])) if found else None
+    content = read_file(location, name)
+    return None if content is None else dict(json.loads(content))
 
 
 def read_file(location: Location, name: str) -> bytes | None:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,8 +24,12 @@ from pipeline.engine.chain import run_stages
 from pipeline.errors import UserError
 from pipeline.run import Run
 from pipeline.stages.export.targets import ExportOptions, export_stages
+from pipeline.stages.export.volume import volume_stages
 from pipeline.volumes import Box, create_volume
+from pipeline.volumes.exports import Form, read_file
+from pipeline.volumes.locations import Location
 from pipeline.volumes.pyramids import downsample
+from pipeline.volumes.storage import list_keys
 
 SCRIPT = Path(__file__).parents[2] / "workflows" / "08_export.py"
 THRESHOLD = 0.45
@@ -148,6 +152,17 @@ def test_what_this_run_has_not_written_is_left_alone(tmp_path: Path, finished: R
     assert (tmp_path / "raw" / "info").read_text() == "{}"
 
 
+def test_killed_before_the_first_block_it_goes_on(tmp_path: Path, finished: Run) -> None:
+    for form in ("precomputed", "ngff-0.4"):
+        place = tmp_path / form
+        (first, *_) = volume_stages(finished, str(place), cast("Form", form), "raw", 0.5)
+        first.prepare()
+        target = "precomputed" if form == "precomputed" else "ngff"
+        export(finished, place, target, arrays=("raw",), ngff="0.4")
+        export(finished, tmp_path / f"{form} at once", target, arrays=("raw",), ngff="0.4")
+        assert contents(place) == contents(tmp_path / f"{form} at once")
+
+
 def test_an_export_that_is_done_is_not_made_again_and_one_that_is_gone_is(tmp_path: Path, finished: Run) -> None:
     export(finished, tmp_path / "out", "precomputed", arrays=("segmentation",))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.shard")}
@@ -159,10 +174,15 @@ def test_an_export_that_is_done_is_not_made_again_and_one_that_is_gone_is(tmp_pa
     assert contents(tmp_path / "out") == content
 
 
-def test_an_export_to_a_bucket_has_the_same_voxels(finished: Run) -> None:
+def test_an_export_to_a_bucket_has_the_same_voxels_and_files(tmp_path: Path, finished: Run) -> None:
+    options: dict[str, Any] = {"arrays": ("segmentation",), "meshes": True, "skeletons": True, "minimum_size": 50}
+    export(finished, tmp_path, "precomputed", **options)
     with bucket_server("results") as url:
-        export(finished, "s3://results/run", "precomputed", arrays=("segmentation",))
+        export(finished, "s3://results/run", "precomputed", **options)
         export(finished, "s3://results/images", "ngff", arrays=("raw", "segmentation"))
+        place = Location.of("s3://results/run")
+        stored_there = {name: read_file(place, name) for name in list_keys(place)}
+        assert stored_there == contents(tmp_path) and "segmentation/mesh/0.shard" in stored_there
         base = {"endpoint": url, "aws_region": "us-east-1", "bucket": "results", "driver": "s3"}
         for driver, path, squeeze in (
             ("neuroglancer_precomputed", "run/segmentation/", True),

@@ -24,6 +24,7 @@ from pipeline.run import Run, read_json
 from pipeline.stages.auditing import audit
 from pipeline.stages.by_script import extract_fragments, known_stages, predict, run_chain, segment
 from pipeline.stages.pyramid import RawPyramid, fragments_pyramid, raw_pyramid
+from pipeline.units import disk_size
 from pipeline.volumes import open_volume
 from pipeline.volumes.pyramids import downsample
 
@@ -176,7 +177,7 @@ def test_raw_in_place_has_its_levels_in_the_run(tmp_path: Path) -> None:
 def test_a_plan_tells_the_voxels_of_the_level(finished: Run) -> None:
     text = "\n".join(plan_lines(RawPyramid(finished, 1), Progress.DONE))
     assert "12 shards, one per block" in text and "in chunks of 4×16×16 voxels" in text
-    assert "raw/s1: 4 KB before compression" in text, "9 x 21 x 19 voxels"
+    assert f"raw/s1: {disk_size(9 * 21 * 19)} before compression" in text
 
 
 def test_prediction_alone_makes_the_levels_of_raw(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from funlib.geometry import Coordinate
 
 from ...errors import UserError
 from ...run import Run, region_box
-from ...volumes import Box, Nanometres, cells_of, position_of
+from ...volumes import Box, Nanometres, cells_of, position_of, three_numbers
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,10 @@ class BlockGrid:
             raise ValueError(f"there is no block {index} in a grid of {len(self)}")
         begin = Coordinate(z, y, x) * self.block_size
         return Block(index, Box(begin, Coordinate(map(min, begin + self.block_size, self.region.shape))))
+
+    def downsampled_size(self, factors: Sequence[int]) -> Nanometres:
+        """The size of voxels of which each is `factors` of this grid's."""
+        return three_numbers(size * factor for size, factor in zip(self.voxel_size, factors, strict=True))
 
     def position(self, voxel: Sequence[float]) -> Nanometres:
         """The position in nanometres of a stored voxel's first corner."""

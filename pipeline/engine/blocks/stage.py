@@ -25,11 +25,11 @@ from ...command_names import command_line
 from ...config import Config, config_hash
 from ...errors import UserError
 from ...run import Run
-from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, three_numbers, volume_exists
+from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, volume_exists
 from .checksums import BlockRecords
 from .empty_blocks import empty_blocks, known_empty_blocks
 from .grid import Block, BlockGrid
-from .storage import BlockOutput, UpstreamVolume, open_upstream
+from .storage import BlockOutput, UpstreamVolume, may_hold_something, open_upstream
 
 BlockFunction = Callable[[Block], None]
 BlockReader = Callable[[Block], Box]
@@ -140,7 +140,7 @@ class Stage(ABC):
         return config_hash(self.name, self.version, self.settings(), [stage.key for stage in self.upstream])
 
     def take_key(self, key: str) -> None:
-        """Use a key that is known: workers take the driver's, since what it was made from may change meanwhile."""
+        """Use a known key: workers take the driver's, since what it was made from may change meanwhile."""
         self.__dict__["key"] = key
 
 
@@ -178,7 +178,7 @@ class BlockTask(Stage):
         return empty_blocks(self.run, self.grid)
 
     def known_empty(self) -> tuple[np.ndarray, bool]:
-        """What has been found out so far of `empty`, and whether that is all; raw is not read."""
+        """As much of `empty` as is known without reading raw, and whether that is all."""
         return known_empty_blocks(self.run, self.grid)
 
     @property
@@ -250,8 +250,7 @@ class VolumeTask(BlockTask):
 
     def stored_box(self, box: Box) -> Box:
         """The voxels of the array that a box of the region's voxels is stored in."""
-        end = Coordinate(-(-e // f) for e, f in zip(box.end, self.downsampling, strict=True))
-        return Box(box.begin // self.downsampling, end)
+        return box.downsampled(self.downsampling)
 
     @property
     def bytes_per_voxel(self) -> int:
@@ -271,14 +270,7 @@ class VolumeTask(BlockTask):
         """A function that tells whether the input of a block holds anything, as far as the block's own voxels tell."""
         upstream = next(stage for stage in self.reads if isinstance(stage, VolumeTask))
         volume = upstream.open()
-
-        def holds(block: Block) -> bool:
-            try:
-                return bool(volume.read(upstream.stored_box(block.box)).any())
-            except UserError:
-                return True  # it held something that could be damaged
-
-        return holds
+        return lambda block: may_hold_something(volume, upstream.stored_box(block.box))
 
     def count_ids(self, block: Block, data: np.ndarray) -> int:
         """Ids in a block of an array of ids that are numbered without gaps within the block; 0 of other arrays."""
@@ -305,7 +297,7 @@ class VolumeTask(BlockTask):
             self.dataset,
             (*self.channels, *self.stored_box(self.grid.box).shape),
             self.dtype,
-            voxel_size=three_numbers(s * f for s, f in zip(self.grid.voxel_size, self.downsampling, strict=True)),
+            voxel_size=self.grid.downsampled_size(self.downsampling),
             offset=self.grid.offset,
             chunks=self.stored_box(self.chunk_grid.block(0).box).shape,
             attributes={**self.attributes(), "key": self.key},

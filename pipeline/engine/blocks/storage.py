@@ -67,6 +67,14 @@ def open_upstream(container: Path, dataset: str, empty: np.ndarray | None, cure:
     return UpstreamVolume(volume.array, volume.voxel_size, volume.offset, volume.name, cure, known)
 
 
+def may_hold_something(volume: Volume, box: Box) -> bool:
+    """Whether a box of an array has a voxel that is not 0; if it cannot be read, it held something that is damaged."""
+    try:
+        return bool(volume.read(box).any())
+    except UserError:
+        return True
+
+
 def open_raw(run: Run) -> SourceVolume:
     """Raw intensities of the segmented source, (z, y, x). Of what the run has converted, a missing chunk is an error;
     in a source that is read in place, it is what its format says, 0 where it says nothing.

@@ -61,6 +61,8 @@ def export_stages(run: Run, options: ExportOptions) -> list[Stage]:
         UserError: an option does not fit the target, or the run has nothing to export.
     """
     threshold = options.threshold if options.threshold is not None else chosen_thresholds(run)[0]
+    if not 0 <= threshold <= 1:
+        raise UserError(f"{threshold:g} is no merge threshold; they are from 0 to 1", "--threshold")
     if (options.meshes or options.skeletons) and options.target != "precomputed":
         raise UserError("meshes and skeletons belong to --target precomputed", "--target")
     if options.target in ("precomputed", "ngff"):

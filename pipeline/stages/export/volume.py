@@ -23,7 +23,7 @@ from ...engine.blocks.checksums import array_checksum
 from ...engine.blocks.grid import Block, BlockGrid
 from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
 from ...engine.blocks.storage import open_raw, raw_identity
-from ...engine.tracking.progress import read_record
+from ...engine.tracking.progress import read_record, write_record
 from ...errors import UserError
 from ...run import Run
 from ...volumes import Box
@@ -169,7 +169,7 @@ class ExportTask(BlockTask):
 
     @override
     def check(self) -> None:
-        if self.level == 0 and not read_record(self) and self.image.is_there():
+        if self.level == 0 and not read_record(self) and self.image.is_taken():
             raise UserError(
                 f"there is something already that this run has not written; name another place than {self.to}, or"
                 " delete it",
@@ -183,10 +183,15 @@ class ExportTask(BlockTask):
 
     @override
     def prepare(self) -> None:
+        write_record(self, complete=False)  # from now on what lies there is known to be this run's
         self.image.delete_level(self.level)
         if self.level == 0:
             self.image.write_metadata({})
         self.image.create_level(self.level)
+
+    @override
+    def resume(self) -> None:
+        self.image.create_level(self.level)  # it may have ended before
 
     @override
     def drop(self) -> None:
