@@ -92,7 +92,7 @@ def _log(outcome: Outcome) -> None:
         logger.info("%s: up to date, %d blocks%s in %s", task.name, outcome.skipped, _of_empty(outcome), task.output)
     else:
         logger.info(
-            "%s: wrote %d blocks (%d were done before%s) to %s in %s, %s voxels/s, at most %s per worker",
+            "%s: wrote %d blocks (%d were done before%s) to %s in %s, %s %s/s, at most %s per worker",
             task.name,
             outcome.done,
             outcome.skipped - outcome.empty,
@@ -100,6 +100,7 @@ def _log(outcome: Outcome) -> None:
             task.output,
             duration(outcome.seconds),
             short_number(outcome.voxels / max(outcome.seconds, 1e-9)),
+            task.grid_counts,
             memory_size(outcome.peak_memory),
         )
 

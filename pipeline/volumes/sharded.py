@@ -101,7 +101,8 @@ def murmurhash(ids: np.ndarray) -> np.ndarray:
     def mixed(values: np.ndarray) -> np.ndarray:
         values = times(values ^ (values >> np.uint64(16)), 0x85EBCA6B)
         values = times(values ^ (values >> np.uint64(13)), 0xC2B2AE35)
-        return values ^ (values >> np.uint64(16))
+        folded: np.ndarray = values ^ (values >> np.uint64(16))
+        return folded
 
     ids = np.asarray(ids, np.uint64)
     length = np.uint64(8)
@@ -113,4 +114,5 @@ def murmurhash(ids: np.ndarray) -> np.ndarray:
     first, second, others = mixed(first), mixed(second), mixed(others)
     first = (first + second + others + others) & mask
     second = (second + first) & mask
-    return first | (second << np.uint64(32))
+    hashed: np.ndarray = first | (second << np.uint64(32))
+    return hashed

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,9 +153,10 @@ def test_what_this_run_has_not_written_is_left_alone(tmp_path: Path, finished: R
 
 
 def test_killed_before_the_first_block_it_goes_on(tmp_path: Path, finished: Run) -> None:
-    for form in ("precomputed", "ngff-0.4"):
+    forms: tuple[Form, ...] = ("precomputed", "ngff-0.4")
+    for form in forms:
         place = tmp_path / form
-        (first, *_) = volume_stages(finished, str(place), cast("Form", form), "raw", 0.5)
+        (first, *_) = volume_stages(finished, str(place), form, "raw", 0.5)
         first.prepare()
         target = "precomputed" if form == "precomputed" else "ngff"
         export(finished, place, target, arrays=("raw",), ngff="0.4")

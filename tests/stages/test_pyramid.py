@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaozarrs
 from run_files import shard_of
+from slurm_cluster import SlurmCluster
 from stored_arrays import write_zarr3
 from voronoi_run import make_run, store_affinities, stored
 from yaozarrs import v05
@@ -23,6 +24,7 @@ from pipeline.engine.tracking.progress import Progress, progress_of
 from pipeline.run import Run, read_json
 from pipeline.stages.auditing import audit
 from pipeline.stages.by_script import extract_fragments, known_stages, predict, run_chain, segment
+from pipeline.stages.export.targets import ExportOptions, export_stages
 from pipeline.stages.pyramid import RawPyramid, fragments_pyramid, raw_pyramid
 from pipeline.units import disk_size
 from pipeline.volumes import open_volume
@@ -178,6 +180,19 @@ def test_a_plan_tells_the_voxels_of_the_level(finished: Run) -> None:
     text = "\n".join(plan_lines(RawPyramid(finished, 1), Progress.DONE))
     assert "12 shards, one per block" in text and "in chunks of 4×16×16 voxels" in text
     assert f"raw/s1: {disk_size(9 * 21 * 19)} before compression" in text
+
+
+def test_jobs_give_the_same_levels_and_the_same_export(slurm: SlurmCluster, tmp_path: Path, finished: Run) -> None:
+    cluster = {"executor": "slurm", "workers": 1, "slurm": {"poll": 0.5}}
+    run = make(tmp_path / "run", cluster=cluster)
+    assert run_stages(run, raw_pyramid(run), False)
+    for ours, theirs in zip(levels_of(run, "raw"), levels_of(finished, "raw"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for source, to in ((run, "by_jobs"), (finished, "here")):
+        options = ExportOptions("precomputed", str(tmp_path / to), 0.5, ("raw",))
+        assert run_stages(source, export_stages(source, options), False)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "here" / "raw").rglob("*.shard")}
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "by_jobs" / "raw").rglob("*.shard")}
 
 
 def test_prediction_alone_makes_the_levels_of_raw(tmp_path: Path) -> None:

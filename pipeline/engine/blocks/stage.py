@@ -157,6 +157,9 @@ class DriverStep(Stage):
 class BlockTask(Stage):
     """A stage that is computed block by block, in any order, by any number of workers."""
 
+    grid_counts: ClassVar[str] = "voxels"
+    """What the grid is made of, for messages."""
+
     @property
     def context(self) -> Coordinate:
         """Voxels around a block, per side, in which it reads outputs of upstream stages; daisy plans with these."""

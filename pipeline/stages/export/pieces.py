@@ -149,6 +149,7 @@ class WholesTask(BlockTask):
     minimum_size: int
 
     script = SCRIPTS["export"]
+    grid_counts = "files"
     place: ClassVar[str]
     """Folder in the segmentation."""
     pieces_class: ClassVar[type[PiecesTask]]
