@@ -33,7 +33,7 @@ from pipeline.volumes.sharded import Sharding
 
 SHAPE = (60, 70, 80)
 THRESHOLD = 0.45
-SCRIPT = Path(__file__).parents[2] / "workflows" / "08_export.py"
+SCRIPT = Path(__file__).parents[3] / "workflows" / "08_export.py"
 
 
 def bodies() -> np.ndarray:

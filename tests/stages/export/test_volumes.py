@@ -31,7 +31,7 @@ from pipeline.volumes.locations import Location
 from pipeline.volumes.pyramids import downsample
 from pipeline.volumes.storage import list_keys
 
-SCRIPT = Path(__file__).parents[2] / "workflows" / "08_export.py"
+SCRIPT = Path(__file__).parents[3] / "workflows" / "08_export.py"
 THRESHOLD = 0.45
 """Not one that the run has written."""
 
