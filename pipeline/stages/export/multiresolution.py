@@ -51,7 +51,7 @@ def mesh_info(voxel_size: Sequence[float], offset: Sequence[float]) -> dict[str,
     return {
         "@type": "neuroglancer_multilod_draco",
         "vertex_quantization_bits": BITS,
-        "lod_scale_multiplier": float(min(voxel_size)),
+        "lod_scale_multiplier": 1.0,  # levels of detail are scaled in voxels, as the coordinates
         "transform": transform.ravel().tolist(),
     }
 
