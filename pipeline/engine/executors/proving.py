@@ -8,7 +8,7 @@ what was not computed is taken back, the server starts anew, and computes what i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -57,8 +57,8 @@ def run_until_proven(tasks: Sequence[BlockTask], run_round: Callable[[], list[Ou
         for task in tasks:
             clear_failures(task)
     raise UserError(
-        f"{ROUNDS} times in a row, daisy's server was disturbed ({trouble}): something else sends messages to its port, "
-        "perhaps workers of another run; find it, then run the same command again",
+        f"{ROUNDS} times in a row, daisy's server was disturbed ({trouble}): something else sends messages to its "
+        "port, perhaps workers of another run; find it, then run the same command again",
         str(tasks[0].run.directory),
     )
 

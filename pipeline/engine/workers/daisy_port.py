@@ -86,13 +86,16 @@ def ports_connected_to(address: str, port: int) -> set[int]:
 
 def _own_sockets() -> Iterator[socket.socket]:
     """The internet sockets of this process, whoever in it made them; each is good until the next one."""
-    for name in os.listdir(OWN_FILES):
-        with contextlib.suppress(OSError):
-            if not os.readlink(OWN_FILES / name).startswith("socket:"):
+    for entry in OWN_FILES.iterdir():
+        try:
+            if not str(entry.readlink()).startswith("socket:"):
                 continue
-            with socket.socket(fileno=os.dup(int(name))) as own:  # of another number, so that closing it closes nothing
-                if own.family in (socket.AF_INET, socket.AF_INET6) and own.type == socket.SOCK_STREAM:
-                    yield own
+            number = os.dup(int(entry.name))  # another one, so that closing it closes nothing
+        except OSError:
+            continue  # it was closed just now
+        with socket.socket(fileno=number) as own:
+            if own.family in (socket.AF_INET, socket.AF_INET6) and own.type == socket.SOCK_STREAM:
+                yield own
 
 
 def _is_at_port(own: socket.socket, port: int) -> bool:

@@ -56,9 +56,7 @@ def compute_blocks(
 
 
 @contextlib.contextmanager
-def _extra_threads(
-    opened: OpenTask, log: BlockLog, stop_reason: StopReason, vouch: Vouch
-) -> Iterator[threading.Event]:
+def _extra_threads(opened: OpenTask, log: BlockLog, stop_reason: StopReason, vouch: Vouch) -> Iterator[threading.Event]:
     """Threads that take blocks as the main one does, as many as the task wants besides.
 
     Each has a connection of its own, on which daisy watches over its block. To daisy they are outsiders: the worker
