@@ -54,7 +54,8 @@ def proven_blocks(task: BlockTask) -> np.ndarray:
     proven: np.ndarray = marked_blocks(task)
     if task.keeps_records:
         proven &= task.records.read().present.reshape(tuple(task.grid.shape))
-    return proven | task.empty
+    proven |= task.empty
+    return proven
 
 
 def unmark_blocks(task: BlockTask, blocks: np.ndarray) -> None:
