@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NoReturn
 
 from ..cli import run_script
@@ -37,7 +38,8 @@ def print_table(findings: Sequence[StageFindings]) -> None:
 
 def work(run: Run, options: argparse.Namespace) -> int:
     """Exit status 1 if something is wrong."""
-    with only_driver(run):
+    take_back = options.requeue and not options.dry_run
+    with only_driver(run) if take_back else nullcontext():
         findings = audit(run)
         print_table(findings)
         damaged = sum(int(found.blocks().sum()) for found in findings)
@@ -46,7 +48,6 @@ def work(run: Run, options: argparse.Namespace) -> int:
             print(f"all {sum(found.done for found in findings)} blocks are sound")
             return 0
         wrong = ", ".join([f"{damaged} blocks are damaged", *steps])
-        take_back = options.requeue and not options.dry_run
         redo = requeue(findings) if take_back else blocks_to_redo(findings)
     steps_redone = {found.stage.name for found in findings if isinstance(found.stage, DriverStep)}
     parts = ", ".join(

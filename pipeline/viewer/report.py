@@ -15,6 +15,7 @@ import torch
 from ..command_names import command_line, shell_line
 from ..config import NetworkConfig, dump_config
 from ..config.base import plain_number
+from ..engine.tracking.driver_lock import keeps_others_out
 from ..evaluation import SCORE_TITLES, common_scores, score_text
 from ..networks import build_network
 from ..pages import html_environment
@@ -58,6 +59,7 @@ class PlanePictures:
     pictures: list[Picture]
 
 
+@keeps_others_out
 def write_report(run: Run) -> Path:
     """Write `report.html` into the run directory, from whatever of the run exists.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from ...errors import writing
 from ...run import Run
 from ..blocks.process import PARENT
 from ..blocks.stage import BlockTask
+from .patience import GRACE_SECONDS, LOOK_SECONDS, Patience
 from .session import DriverSession
 from .worker_processes import (
     ProcessExecutor,
@@ -25,6 +28,8 @@ from .worker_processes import (
     worker_command,
     worker_environment,
 )
+
+logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 
@@ -66,13 +71,28 @@ def _run_worker(session: DriverSession, task: BlockTask, worker: str, context: s
     """Start a worker, and wait until it ends."""
     process, log = start_process(session.run, task, worker, context)
     with session.ended_by(process.kill):
-        status = process.wait()
-    if status == 0 or session.stopping.is_set():
+        lost = _wait(process, Patience(task, worker, lambda: session.is_over(task)))
+    if process.returncode == 0 or session.stopping.is_set() or (lost and session.is_over(task)):
         return
-    reason = f"{_cause(status, session.run)}; its log: {log}"
+    reason = f"{lost or _cause(process.returncode, session.run)}; its log: {log}"
     session.worker_died(task, worker, f"its worker {reason}")
     words = last_words(log)
     raise WorkerLost(f"worker {worker} {reason}{f': {words}' if words else ''}")
+
+
+def _wait(process: subprocess.Popen[bytes], patience: Patience) -> str | None:
+    """Wait until a worker ends, or is lost: then it is killed. Why it was lost; None if it ended by itself."""
+    waiting = threading.Thread(target=process.wait, daemon=True)  # a wait with a time limit looks 20 times a second
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(LOOK_SECONDS)
+        lost = patience.has_ended() if waiting.is_alive() else None
+        if lost is not None:
+            logger.warning("a worker %s; it is killed", lost)
+            process.kill()
+            waiting.join(GRACE_SECONDS)  # one that hangs in the kernel does nothing more when that lets go of it
+            return lost
+    return None
 
 
 def _cause(status: int, run: Run) -> str:

@@ -52,7 +52,11 @@ class DriverSession:
 
     def needs_no_worker(self, task: BlockTask) -> bool:
         """Whether a worker that has not begun can be spared."""
-        return self.stopping.is_set() or task.name in self._over or self.ends_early()
+        return self.stopping.is_set() or self.is_over(task) or self.ends_early()
+
+    def is_over(self, task: BlockTask) -> bool:
+        """Whether a task has no block left."""
+        return task.name in self._over
 
     def ends_early(self) -> bool:
         """Whether one of the tasks was told to end."""

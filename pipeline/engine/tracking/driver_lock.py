@@ -1,46 +1,110 @@
-"""One driver at a time on a run directory, and a look at whether there is one."""
+"""One process at a time writes into a run directory, whatever it does there; and a look at whether there is one.
+
+Imports, trainings, block-wise stages, evaluation, floor and report all take the same lock, each around everything that
+it writes. A command made of several of them takes it once more around all: within a thread, the lock nests.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import re
 import socket
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from ...errors import UserError, writing
 from ...run import Run
 from .mounts import shares_locks
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
 PAUSES_BETWEEN_TRIES = (0.0, 0.02, 0.08, 0.2)
 """Seconds. Whoever looks at the lock has it for microseconds (milliseconds on a file server), so a driver that finds it
 taken tries again: a driver in its place would still have it, a look would not."""
+NOTE_BYTES = 1024
+"""The note in the file is not longer than this."""
+
+
+class _Held(threading.local):
+    """The locks that this thread has, by the real path of their file."""
+
+    def __init__(self) -> None:
+        self.paths: set[str] = set()
+
+
+_held = _Held()
 
 
 @contextmanager
 def only_driver(run: Run) -> Iterator[None]:
-    """Keep other drivers from the run directory as long as the block lasts; a killed process holds nothing.
+    """Keep all others from writing into the run directory as long as the block lasts; a killed process holds nothing.
+
+    Inside a block of the same thread and run directory, it holds already.
 
     Raises:
-        UserError: another process works on the directory, or it cannot be written.
+        UserError: somebody else works on the directory, and is named; or it cannot be written.
     """
     path = _path(run)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    real = os.path.realpath(path)
+    if real in _held.paths:
+        yield
+        return
+    file = _open_and_take(run, path)
+    _held.paths.add(real)
     try:
-        if not _take(file):
-            holder = os.read(file, 256).decode(errors="replace") or "another process"
-            raise UserError(f"{holder} works on this run directory; wait for it, or stop it first", str(run.directory))
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
+        _held.paths.discard(real)
         os.close(file)
+
+
+def keeps_others_out(work: Callable[Concatenate[Run, Given], Result]) -> Callable[Concatenate[Run, Given], Result]:
+    """Have a function that writes into a run directory, its first argument, do so alone; see `only_driver`."""
+
+    @functools.wraps(work)
+    def alone(run: Run, /, *arguments: Given.args, **named: Given.kwargs) -> Result:
+        with only_driver(run):
+            return work(run, *arguments, **named)
+
+    return alone
+
+
+def _open_and_take(run: Run, path: Path) -> int:
+    """The lock's file, open and locked, with a note of who has it.
+
+    Raises:
+        UserError: another one has it, or it cannot be written.
+    """
+    while True:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            with writing(path):
+                taken = _take(file)
+            if not taken:
+                holder = _state_in(file, held=True).described
+                raise UserError(
+                    f"{holder} works on this run directory; wait for it, or stop it first", str(run.directory)
+                )
+            if _is_there(file, path):
+                with writing(path):
+                    os.ftruncate(file, 0)
+                    os.pwrite(file, _own_note(), 0)
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # somebody has deleted the folder meanwhile: nobody else would see this lock
 
 
 @dataclass(frozen=True)
@@ -51,17 +115,25 @@ class LockState:
         held: whether a process has it now; None if that cannot be told from this machine.
         host, process: who has it, or had it last; empty and None if nobody ever had, or is about to say so.
         since: when it was taken last, in seconds since 1970; 0 if it never was.
+        command: the program that took it, without its arguments, some of which are nobody's business.
     """
 
     held: bool | None
     host: str = ""
     process: int | None = None
     since: float = 0.0
+    command: str = ""
 
     @property
     def holder(self) -> str:
         """Who has the lock, as a phrase: `process 12 on host`."""
         return f"process {self.process} on {self.host}" if self.process is not None else "another process"
+
+    @property
+    def described(self) -> str:
+        """The same with the command and since when: `process 12 on host (01_distill.py, since 2026-11-28 20:41)`."""
+        moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.since))
+        return f"{self.holder} ({', '.join(part for part in (self.command, f'since {moment}') if part)})"
 
 
 def lock_state(run: Run) -> LockState:
@@ -80,15 +152,35 @@ def lock_state(run: Run) -> LockState:
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", str(path)) from error
     try:
-        held = _is_held(file)
-        told = re.fullmatch(r"process (\d+) on (.*)", os.pread(file, 256, 0).decode(errors="replace"))
-        since = os.fstat(file).st_mtime
+        state = _state_in(file, _is_held(file))
     finally:
         os.close(file)
+    if state.held is False and state.host != socket.gethostname() and not shares_locks(path):
+        return replace(state, held=None)
+    return state
+
+
+def _state_in(file: int, held: bool | None) -> LockState:
+    """What the file says of who had the lock last."""
+    place, _, command = os.pread(file, NOTE_BYTES, 0).decode(errors="replace").partition("\n")
+    told = re.fullmatch(r"process (\d{1,10}) on (.*)", place)
     host, process = (told[2], int(told[1])) if told else ("", None)
-    if held is False and host != socket.gethostname() and not shares_locks(path):
-        held = None
-    return LockState(held, host, process, since)
+    return LockState(held, host, process, os.fstat(file).st_mtime, " ".join(command.split()))
+
+
+def _own_note() -> bytes:
+    """Who this process is, in two lines: process and machine, and the program."""
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] not in ("", "-c") else "Python"
+    note = f"process {os.getpid()} on {socket.gethostname()}\n{program}"
+    return note.encode(errors="replace")[:NOTE_BYTES]
+
+
+def _is_there(file: int, path: Path) -> bool:
+    """Whether an open file is still the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _path(run: Run) -> Path:

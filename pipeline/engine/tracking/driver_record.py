@@ -7,9 +7,9 @@ import socket
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ...run import Run, read_json, write_json
+from ...run import Run
+from ...small_files import Count, DamagedFile, Moment, ProcessId, read_json_as, write_json
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class TaskRecord:
 
     task: str
     folder: str
-    blocks: int
-    done_before: int
+    blocks: Count
+    done_before: Count
     context: str = ""
 
 
@@ -45,11 +45,11 @@ class DriverRecord:
     """
 
     host: str
-    process: int
+    process: ProcessId
     job: str | None
     executor: str
-    began: float
-    ended: float
+    began: Moment
+    ended: Moment
     tasks: tuple[TaskRecord, ...]
 
     @staticmethod
@@ -77,11 +77,11 @@ class DriverRecord:
 
 
 def read_driver(run: Run) -> DriverRecord | None:
-    """The record of the newest driver of a run; None if there was none."""
-    document: dict[str, Any] = read_json(_path(run))
-    if not document:
+    """The record of the newest driver of a run; None if there was none, or it cannot be understood: it only reports."""
+    try:
+        return read_json_as(_path(run), DriverRecord)
+    except DamagedFile:
         return None
-    return DriverRecord(**{**document, "tasks": tuple(TaskRecord(**task) for task in document["tasks"])})
 
 
 def _path(run: Run) -> Path:

@@ -12,8 +12,10 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import TypedDict
+
 from ...errors import UserError
-from ...run import read_json, replaced_file, write_json
+from ...small_files import Count, DamagedFile, read_json_as, replaced_file, write_json
 from ..blocks.grid import Block
 from ..blocks.stage import BlockTask
 from .error_kinds import ErrorKind
@@ -43,6 +45,16 @@ class BlockFailure:
     trace: str
     kind: ErrorKind
     tries: int = 1
+
+
+class _Stored(TypedDict):
+    """A failure as its file says it."""
+
+    block: Count
+    error: str
+    trace: str
+    kind: str
+    tries: Count
 
 
 def clear_failures(task: BlockTask) -> None:
@@ -167,9 +179,10 @@ def end_early(task: BlockTask, reason: str) -> None:
 def reason_to_end(task: BlockTask) -> str | None:
     """Why the task is to stop; None while it is not."""
     try:
-        return _ending_path(task).read_bytes().strip().decode(errors="ignore") or None
+        text = _ending_path(task).read_bytes().decode(errors="ignore")
     except FileNotFoundError:
         return None
+    return "".join(letter for letter in text if letter.isprintable()).strip() or None
 
 
 def _end_if_all_fail_alike(task: BlockTask, error: str) -> None:
@@ -193,14 +206,15 @@ def _has_failed(task: BlockTask, block: Block) -> bool:
 
 
 def _read_failure(path: Path) -> BlockFailure | None:
+    """None if there is none, or it cannot be understood: then the block counts as not tried yet."""
     try:
-        document = read_json(path)
-    except ValueError:
+        stored = read_json_as(path, _Stored)
+    except DamagedFile:
         return None
-    if not document:
+    if stored is None:
         return None
-    kind = ErrorKind.__members__.get(document.get("kind", ""), ErrorKind.UNKNOWN)  # earlier versions named others
-    return BlockFailure(document["block"], document["error"], document["trace"], kind, document["tries"])
+    kind = ErrorKind.__members__.get(stored["kind"], ErrorKind.UNKNOWN)  # earlier versions named others
+    return BlockFailure(stored["block"], stored["error"], stored["trace"], kind, stored["tries"])
 
 
 def _failure_path(task: BlockTask, block: int) -> Path:
