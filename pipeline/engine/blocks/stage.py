@@ -155,6 +155,10 @@ class DriverStep(Stage):
 class BlockTask(Stage):
     """A stage that is computed block by block, in any order, by any number of workers."""
 
+    keeps_records: ClassVar[bool] = True
+    """Whether `process` notes a checksum of each block in `records`, as `BlockOutput.write` does. A block counts as
+    done when its record is there; of a stage that keeps none, daisy's markers have to be believed."""
+
     @property
     def context(self) -> Coordinate:
         """Voxels around a block, per side, in which it reads outputs of upstream stages; daisy plans with these."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,9 @@ from ..tracking.failures import reason_to_end, record_death
 from ..tracking.markers import marked_blocks
 from ..tracking.worker_records import read_worker_record
 from ..workers.driver_connection import DriverServer
+
+LAST_SECONDS = 10.0
+"""How long to wait for workers that were killed."""
 
 
 @dataclass
@@ -69,6 +73,13 @@ class DriverSession:
         self._wake([event for events in list(self._changes.values()) for event in events])
         for end in list(self._ends):
             end()
+
+    def end_workers(self) -> None:
+        """End all workers, start no more, and wait until those of this machine are gone."""
+        self.stop()
+        deadline = time.monotonic() + LAST_SECONDS
+        while self._ends and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     @contextlib.contextmanager
     def stopped_by_signals(self) -> Iterator[None]:

@@ -44,8 +44,23 @@ def done_blocks(task: BlockTask) -> np.ndarray:
     return computed
 
 
+def proven_blocks(task: BlockTask) -> np.ndarray:
+    """(z, y, x) bool over the block grid: blocks that are marked and have a sound record, and empty ones, which need
+    neither. Whoever reaches daisy's port can have a block marked; only who computed it leaves its record.
+
+    Raises:
+        UserError: the markers are not in the layout of daisy 2.
+    """
+    proven: np.ndarray = marked_blocks(task)
+    if task.keeps_records:
+        proven &= task.records.read().present.reshape(tuple(task.grid.shape))
+    proven |= task.empty
+    return proven
+
+
 def unmark_blocks(task: BlockTask, blocks: np.ndarray) -> None:
-    """Take back the markers of some blocks; on disk when this returns. No driver may be at work.
+    """Take back the markers of some blocks, and what their records prove; on disk when this returns. No driver may be
+    at work.
 
     Args:
         task: whose markers.
@@ -55,6 +70,7 @@ def unmark_blocks(task: BlockTask, blocks: np.ndarray) -> None:
         UserError: the markers are not in the layout of daisy 2.
     """
     path, shape = _chunk(task), _shape(task)
+    task.records.take_back(blocks)
     if shape is None or not path.exists():
         return
     marks = np.fromfile(path, dtype=np.uint8).reshape(shape)

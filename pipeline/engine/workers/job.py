@@ -21,7 +21,7 @@ from ..blocks.process import LOG, PARENT, WORKER
 from ..blocks.stage import BlockTask
 from ..tracking.worker_records import WorkerRecordFile, longest_block, open_worker_record
 from ..tracking.worker_spec import WorkerSpec, worker_key
-from .driver_connection import DriverConnection, Unreachable, connect
+from .driver_connection import DriverConnection, Unreachable, Voucher, connect
 from .worker import compute_blocks
 
 PARENT_DEATH_SIGNAL = 1
@@ -101,7 +101,8 @@ def main(path: Path) -> None:
     record.write_late()
     leave_at_stop_signal(record, connection)
     limit = TimeLimit(task, record, end_of_this_job())
-    say_goodbye(record, connection, compute_blocks(task, record, limit.stop_reason))
+    voucher = Voucher(spec.address, spec.port, spec.secret, worker_key(task, worker))
+    say_goodbye(record, connection, compute_blocks(task, record, limit.stop_reason, voucher.vouch))
 
 
 def die_with(parent: int) -> None:
