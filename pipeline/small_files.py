@@ -12,10 +12,10 @@ import os
 import platform
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Annotated, Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
@@ -30,6 +30,8 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 """A number of things."""
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """A measure of something, seconds for example."""
+Number = Annotated[float, Field(allow_inf_nan=False)]
+"""Any number."""
 ProcessId = Annotated[int, Field(ge=0, lt=2**31)]
 """The id that an operating system gives to a process."""
 
@@ -111,7 +113,7 @@ def as_kind(value: Any, kind: type[Kind], where: object, cure: str = "") -> Kind
         DamagedFile: they do not fit.
     """
     try:
-        fitting: Kind = _adapter(kind).validate_python(value)
+        fitting: Kind = _adapter(cast(Hashable, kind)).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

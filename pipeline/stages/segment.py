@@ -17,9 +17,11 @@ from ..command_names import SCRIPTS
 from ..engine.blocks.checksums import array_checksum
 from ..engine.blocks.grid import Block
 from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
+from ..errors import UserError
 from ..rag import EdgeTable, NodeTable
-from ..run import Run, replaced_file
+from ..run import Run
 from ..segmentation import connected_components, relabel
+from ..small_files import read_npy, write_npy
 from .agglomerate import agglomeration
 from .fragments import FragmentsTask
 from .region_graph import open_graph
@@ -59,8 +61,7 @@ def write_lut(path: Path, lut: np.ndarray) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    with replaced_file(path) as file:
-        np.save(file, lut)
+    write_npy(path, lut)
 
 
 def lut_slice(lut: np.ndarray, first_id: int, end_id: int) -> np.ndarray:
@@ -124,8 +125,8 @@ class SegmentTask(VolumeTask):
     def lut_checksum(self) -> int | None:
         """Checksum of the stored lookup table; None if there is none that can be read."""
         try:
-            return array_checksum(np.load(lut_path(self.run, self.threshold), mmap_mode="r"))
-        except (OSError, ValueError, EOFError):
+            return array_checksum(read_npy(lut_path(self.run, self.threshold)))
+        except (FileNotFoundError, UserError):
             return None
 
     @override
@@ -179,7 +180,7 @@ class SegmentTask(VolumeTask):
     @override
     def process(self) -> Iterator[BlockFunction]:
         fragments, output = FragmentsTask(self.run).open_complete(), self.open_output()
-        lut = np.load(lut_path(self.run, self.threshold), mmap_mode="r")
+        lut = read_npy(lut_path(self.run, self.threshold))
 
         def process_block(block: Block) -> None:
             rows = lut_slice(lut, *self.grid.fragment_ids(block))

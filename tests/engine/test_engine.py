@@ -155,9 +155,8 @@ def stop_whoever(directory: Path, condition: Callable[[], int | None]) -> thread
     """A thread that stops a worker (SIGSTOP), once a condition gives its process id."""
 
     def stop() -> None:
-        found: list[int] = []
-        wait_until(lambda: found.extend(process for process in [condition()] if process) or found)
-        os.kill(found[0], signal.SIGSTOP)
+        wait_until(condition)
+        os.kill(condition() or 0, signal.SIGSTOP)
         (directory / "go").touch()
 
     thread = threading.Thread(target=stop)
