@@ -71,6 +71,10 @@ def lut_slice(lut: np.ndarray, first_id: int, end_id: int) -> np.ndarray:
     return np.array(lut[begin:end])
 
 
+SMALL_TABLE = 1 << 26
+"""Bytes of a lookup table that is read in no time; of a larger one, the audit alone looks at every row."""
+
+
 @dataclass(frozen=True)
 class SegmentTask(VolumeTask):
     """Fragments to the segmentation at one threshold, block by block.
@@ -131,7 +135,13 @@ class SegmentTask(VolumeTask):
 
     @override
     def is_intact(self) -> bool:
-        return lut_path(self.run, self.threshold).exists()
+        path = lut_path(self.run, self.threshold)
+        if path.exists() and path.stat().st_size <= SMALL_TABLE:
+            return self.lut_is_sound()
+        try:
+            return read_npy(path).shape[1:] == (2,)
+        except (FileNotFoundError, UserError):
+            return False
 
     @override
     def damage(self) -> str:

@@ -37,6 +37,9 @@ __all__ = [
     "volume_exists",
 ]
 
+MEND = "delete the dataset and run its stage again"
+"""What to do about an array whose metadata are damaged."""
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -177,7 +180,7 @@ def open_volume(container: Path, dataset: str, mode: str = "r") -> Volume:
     storage_format: StorageFormat = 2 if (folder / ".zarray").exists() else 3
     file, cure = (
         folder / (".zarray" if storage_format == 2 else "zarr.json"),
-        "delete the dataset and run its stage again",
+        MEND,
     )
     try:
         metadata = read_json(file, cure)
@@ -208,6 +211,4 @@ def delete_volume(container: Path, dataset: str) -> None:
 
 def _attributes_of(folder: Path, metadata: dict[str, Any], storage_format: StorageFormat) -> Any:
     """In format 3 a part of the metadata, in format 2 a file of their own."""
-    return (
-        metadata.get("attributes", {}) if storage_format == 3 else read_json(folder / ".zattrs", "run its stage again")
-    )
+    return metadata.get("attributes", {}) if storage_format == 3 else read_json(folder / ".zattrs", MEND)

@@ -155,8 +155,11 @@ def stop_whoever(directory: Path, condition: Callable[[], int | None]) -> thread
     """A thread that stops a worker (SIGSTOP), once a condition gives its process id."""
 
     def stop() -> None:
-        wait_until(condition)
-        os.kill(condition() or 0, signal.SIGSTOP)
+        process: list[int] = []
+        while not process:
+            process = [found for found in [condition()] if found]
+            time.sleep(0.01)
+        os.kill(process[0], signal.SIGSTOP)
         (directory / "go").touch()
 
     thread = threading.Thread(target=stop)
