@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import struct
+import tokenize
 import zlib
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
@@ -36,7 +37,7 @@ ProcessId = Annotated[int, Field(ge=0, lt=2**31)]
 """The id that an operating system gives to a process."""
 
 NOT_UNDERSTOOD: tuple[type[Exception], ...] = (ArithmeticError, AttributeError, EOFError, LookupError, RecursionError)
-NOT_UNDERSTOOD += (SyntaxError, TypeError, ValueError, struct.error)
+NOT_UNDERSTOOD += (SyntaxError, TypeError, ValueError, struct.error, tokenize.TokenError)
 """What Python raises when the content of a file is not what it is taken for."""
 LONGEST_REASON = 200
 CHECK_BYTES = 4
