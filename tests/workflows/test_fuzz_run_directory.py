@@ -111,12 +111,15 @@ def finish(config: Path, *options: str) -> Iterator[str]:
             return
 
 
-def what_is_wrong(config: Path, expected: dict[str, np.ndarray], step: str, scores: str) -> str:
-    """What is wrong with how a command dealt with the damage; empty if nothing is."""
+def what_is_wrong(config: Path, expected: dict[str, np.ndarray], step: str, scores: str, inside: Path) -> str:
+    """What is wrong with how a command dealt with damage to a file; empty if nothing is."""
     if step == "finish":
         for complaint in finish(config):
             if complaint:
                 return "" if complaint == "stopped" else complaint
+        if "/c/" in str(inside) and difference(config, expected):
+            called = call("audit", str(config))  # of stages that are done, no command but this one looks at shards
+            return called.complaint() or ("" if called.status else f"nobody tells: {called.output}")
     else:
         name, *options = step.split()
         called = call(name, str(config), *options)
@@ -156,7 +159,7 @@ def fuzz(config: Path, cases: int, seed: str, monkeypatch: pytest.MonkeyPatch) -
         inside, step = chance.choice(kinds[kind]), chance.choice(STEPS)
         path = restored(config) / inside
         path.write_bytes(damaged(path.read_bytes(), chance))
-        complaint = what_is_wrong(config, expected, step, scores)
+        complaint = what_is_wrong(config, expected, step, scores, inside)
         if complaint:
             wrong.append(f"case {seed} {number}, {inside}, {step}: {complaint}")
     assert not wrong, f"{len(wrong)} of {cases} attacks:\n" + "\n".join(wrong)
