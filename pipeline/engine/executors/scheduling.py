@@ -7,6 +7,7 @@ judged by the state of every task, block by block.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,19 @@ import numpy as np
 from funlib.geometry import Roi
 
 from ...config import ClusterConfig
-from ...errors import writing
+from ...errors import UserError, writing
 from ..blocks.stage import BlockTask
 from ..tracking.error_kinds import ErrorKind
 from ..tracking.failures import BlockFailure, read_failures, reason_to_end
 from ..tracking.markers import CHUNK, accept_any_unit, are_whole, marked_blocks, replace_markers
 from ..tracking.progress import marker_folder
 from ..tracking.worker_records import worker_records
+
+
+MARKER_BYTES = 5
+"""Of a block in daisy's arrays."""
+SPARE_ROOM = 1 << 18
+"""Bytes for what describes them, and for folders."""
 
 
 @dataclass(frozen=True)
@@ -153,15 +160,33 @@ def take_room_for_markers(task: BlockTask, cluster: ClusterConfig) -> None:
     nothing = _daisy_task(task, _no_work, cluster, skip=np.ones(task.grid.shape, dtype=bool), markers=fresh)
     try:
         with writing(folder):
-            fresh.parent.mkdir(parents=True, exist_ok=True)
+            _require_room(fresh, task)
             daisy.run_blockwise(nothing, multiprocessing=False, progress=False, summary=False)
             for path in fresh.glob(f"*/{CHUNK}"):
                 with path.open("r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         replace_markers(task, fresh)
+    except RuntimeError as error:  # daisy's, for whatever the system refuses
+        shutil.rmtree(fresh, ignore_errors=True)
+        reason = " ".join(str(error).split()).rpartition(": ")[2]
+        raise UserError(f"daisy's markers cannot be written: {reason}", str(folder)) from error
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def _require_room(folder: Path, task: BlockTask) -> None:
+    """Make sure that daisy's files fit on the disk, before daisy maps them into memory: there is no error there.
+
+    Raises:
+        OSError: they do not.
+    """
+    around = zip(task.grid.shape, task.context, task.grid.block_size, strict=True)
+    entries = math.prod(blocks + 2 * -(-context // size) for blocks, context, size in around)
+    folder.mkdir(parents=True)
+    with (folder / "room").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, MARKER_BYTES * entries + SPARE_ROOM)
+    (folder / "room").unlink()
 
 
 def _no_work(block: daisy.Block) -> None:
