@@ -21,7 +21,8 @@ from toy_tasks import Doubled, Summed, expected_sums, make_run, visits, wait_unt
 
 from pipeline.engine.blocks.grid import BlockGrid
 from pipeline.engine.chain import run_stages
-from pipeline.engine.executors import patience
+from pipeline.engine.executors import local, patience
+from pipeline.engine.executors.worker_processes import worker_command
 from pipeline.engine.tracking.worker_records import SIGN_SECONDS, worker_records
 from pipeline.errors import UserError
 from pipeline.run import Run, read_json
@@ -149,6 +150,43 @@ def test_a_hanging_block_is_killed_tried_again_and_told(tmp_path: Path, caplog: 
     (tmp_path / "hang").unlink()
     assert toy_chain(run)
     np.testing.assert_array_equal(result(run), expected_sums(run))
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Gives workers no more than so many megabytes, as `ulimit -v` does."""
+
+    def limit(megabytes: int) -> None:
+        limited = ["bash", "-c", f'ulimit -v {megabytes << 10}; exec "$@"', "limited"]
+        monkeypatch.setattr(local, "worker_command", lambda task: [*limited, *worker_command(task)])
+
+    return limit
+
+
+def test_blocks_that_have_too_little_memory_end_the_stage_with_the_keys_that_help(
+    tmp_path: Path, little_memory: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    little_memory(1500)
+    run = make_run(tmp_path, cluster={"executor": "local", "retries": 1})
+    (tmp_path / "hog").write_text(" ".join(map(str, range(BLOCKS))))
+    with caplog.at_level(logging.ERROR):
+        assert not run_stages(run, [Doubled(run)], False)
+    assert "too little memory (MemoryError: Unable to allocate 1.00 GiB" in caplog.text
+    assert "lower cluster.workers, predict.block_size, cluster.threads_per_worker" in caplog.text
+    assert "Traceback" not in caplog.text
+    assert sum(visits(tmp_path).values()) < 2 * BLOCKS, "others need as much"
+
+
+def test_workers_that_have_too_little_memory_to_begin_end_the_stage(
+    tmp_path: Path, little_memory: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    little_memory(120)
+    run = make_run(tmp_path, cluster={"executor": "local"})
+    with caplog.at_level(logging.ERROR):
+        assert not run_stages(run, [Doubled(run)], False)
+    assert "no worker could begin for too little memory" in caplog.text
+    assert "lower cluster.workers" in caplog.text
+    assert not visits(tmp_path)
 
 
 def stop_whoever(directory: Path, condition: Callable[[], int | None]) -> threading.Thread:

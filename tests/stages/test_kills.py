@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +13,7 @@ from database_servers import PostgresServer
 from graph_stores import Stores
 from killed_runs import BLOCKS, driver_in_the_middle_of, finish, prepared
 from run_files import shard_of
+from small_disk import small_disk
 from toy_tasks import fill_disk, visits, wait_until
 from voronoi_run import assert_same, everything
 
@@ -115,21 +112,6 @@ def test_a_corrupt_chunk_is_found_and_made_again(tmp_path: Path, undisturbed: di
     assert visits(tmp_path) == {block: 2 if block == 13 else 1 for block in range(BLOCKS)}
     assert all(found.sound for found in audit(run))
     assert_same(everything(run), undisturbed)
-
-
-@contextmanager
-def small_disk(path: Path) -> Iterator[Path]:
-    """A file system of eight megabytes."""
-    path.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root can mount a small file system to fill")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)], check=False)
-    if mounted.returncode:
-        pytest.skip("this machine does not let root mount a file system")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def test_a_disk_that_is_full_while_daisy_makes_its_markers_leaves_nothing_that_stops_the_next_run(

@@ -28,7 +28,6 @@ from ..tracking.markers import CHUNK, accept_any_unit, are_whole, marked_blocks,
 from ..tracking.progress import marker_folder
 from ..tracking.worker_records import worker_records
 
-
 MARKER_BYTES = 5
 """Of a block in daisy's arrays."""
 SPARE_ROOM = 1 << 18

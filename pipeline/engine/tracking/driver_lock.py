@@ -132,8 +132,11 @@ class LockState:
     @property
     def described(self) -> str:
         """The same with the command and since when: `process 12 on host (01_distill.py, since 2026-11-28 20:41)`."""
-        moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.since))
-        return f"{self.holder} ({', '.join(part for part in (self.command, f'since {moment}') if part)})"
+        try:
+            moment = time.strftime("since %Y-%m-%d %H:%M", time.localtime(self.since))
+        except (OverflowError, ValueError, OSError):
+            moment = ""
+        return f"{self.holder} ({', '.join(part for part in (self.command, moment) if part)})"
 
 
 def lock_state(run: Run) -> LockState:
