@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -39,18 +40,26 @@ class TrainingLog:
 
     def __enter__(self) -> TrainingLog:
         self.progress.__enter__()
+        self._former_hook, threading.excepthook = threading.excepthook, self._without_words_of_writers
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.progress.close()
-        try:
+        try:  # its thread has ended when this returns
             with writing(self.events):
                 self.writer.close()
         except UserError:
             if error is None:  # otherwise there is more to tell
                 raise
+        finally:
+            threading.excepthook = self._former_hook
+
+    def _without_words_of_writers(self, told: threading.ExceptHookArgs) -> None:
+        """Leave out what a thread of TensorBoard could not write: it is raised at the next call, and told there."""
+        if not (isinstance(told.exc_value, OSError) and type(told.thread).__module__.startswith("tensorboard")):
+            self._former_hook(told)
 
     def advance(self, loss: float, waiting: float | None = None) -> None:
         """One more iteration is done; lately training has waited for data for a share of the time."""
