@@ -23,7 +23,14 @@ from ..small_files import NOT_UNDERSTOOD
 SUFFIXES = (".tif", ".tiff")
 SLAB_IN_MEMORY = 256 * 2**20
 """Decoded sections beyond this many bytes are kept in a temporary file instead of memory."""
-DAMAGED = (*NOT_UNDERSTOOD, tifffile.TiffFileError, OSError, RuntimeError, MemoryError, zlib.error)
+DAMAGED: tuple[type[Exception], ...] = (
+    *NOT_UNDERSTOOD,
+    tifffile.TiffFileError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+    zlib.error,
+)
 """What tifffile raises for files that are no TIFF or not all there."""
 
 

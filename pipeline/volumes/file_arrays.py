@@ -19,6 +19,8 @@ from .dialects.units import plain
 from .formats import Node
 from .locations import Location
 
+UNREADABLE: tuple[type[Exception], ...] = (*NOT_UNDERSTOOD, RuntimeError, OSError, MemoryError)
+"""What h5py, numpy and filters raise when a file is not what it says."""
 CHUNK_CACHE = 64 * 2**20
 """Bytes of decoded HDF5 chunks that are kept."""
 UNCHUNKED = 64
@@ -78,7 +80,7 @@ class FileArray:
             index[axis] = part
         try:
             data = np.asarray(self.stored[tuple(index)])
-        except (*NOT_UNDERSTOOD, RuntimeError, OSError, MemoryError) as error:
+        except UNREADABLE as error:
             where = f"voxels {tuple(box.begin)} to {tuple(box.end)}"
             raise UserError(f"a chunk in {where} cannot be read ({error})", self.name) from error
         data = data.transpose(*self._axes, *self.choice.fixed)
@@ -166,7 +168,7 @@ def open_hdf5(path: Path, where: str = "") -> h5py.File:
     """
     try:
         return h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE)
-    except (*NOT_UNDERSTOOD, RuntimeError, OSError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be opened as HDF5: {error}", where) from error
 
 

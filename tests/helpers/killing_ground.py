@@ -174,7 +174,7 @@ class Predicted:
             volume = by_script.prediction_stages(self._run(place))[0]
             assert isinstance(volume, stage_module.VolumeTask)
             arrays.append(volume.open().read(volume.grid.box))
-        np.testing.assert_array_equal(*arrays)
+        np.testing.assert_array_equal(arrays[0], arrays[1])
 
 
 SCENARIOS: dict[str, Any] = {
