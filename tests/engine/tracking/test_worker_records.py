@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 from status_runs import mark_done
 from toy_tasks import Doubled, make_run, wait_until
 
