@@ -6,6 +6,7 @@ it writes. A command made of several of them takes it once more around all: with
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import os
@@ -58,10 +59,15 @@ def only_driver(run: Run) -> Iterator[None]:
     if real in _held.paths:
         yield
         return
+    is_first = not path.parent.exists()
     file = _open_and_take(run, path)
     _held.paths.add(real)
     try:
         yield
+    except BaseException:
+        if is_first:
+            _leave_no_trace(path)
+        raise
     finally:
         _held.paths.discard(real)
         os.close(file)
@@ -85,9 +91,14 @@ def _open_and_take(run: Run, path: Path) -> int:
         UserError: another one has it, or it cannot be written.
     """
     while True:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except UserError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                continue  # another one has left no trace just now
+            raise
         try:
             with writing(path):
                 taken = _take(file)
@@ -176,6 +187,17 @@ def _own_note() -> bytes:
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] not in ("", "-c") else "Python"
     note = f"process {os.getpid()} on {socket.gethostname()}\n{program}"
     return note.encode(errors="replace")[:NOTE_BYTES]
+
+
+def _leave_no_trace(path: Path) -> None:
+    """Remove the lock, and the folders that were made for it, if nothing else has come into them: what was refused has
+    written nothing. Whoever opened the file meanwhile notices that it is gone.
+    """
+    with contextlib.suppress(OSError):
+        if [found.name for found in path.parent.iterdir()] == [path.name]:
+            path.unlink()
+            path.parent.rmdir()
+            path.parent.parent.rmdir()
 
 
 def _is_there(file: int, path: Path) -> bool:
