@@ -142,9 +142,9 @@ class LockState:
 
     @property
     def described(self) -> str:
-        """The same with command, user and since when: `process 12 on host (audit.py, me, since 2026-11-28 20:41)`."""
+        """The same with command, since when and user: `process 12 on host (audit.py, since 2026-11-28 20:41, me)`."""
         since = f"since {time.strftime('%Y-%m-%d %H:%M', time.localtime(self.since))}"
-        return f"{self.holder} ({', '.join(part for part in (self.command, self.user, since) if part)})"
+        return f"{self.holder} ({', '.join(part for part in (self.command, since, self.user) if part)})"
 
 
 def lock_state(run: Run) -> LockState:

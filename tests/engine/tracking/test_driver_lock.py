@@ -84,7 +84,8 @@ def test_a_second_driver_is_still_refused_after_its_further_tries_and_told_who_h
     with only_driver(run), pytest.raises(UserError) as refused:
         take_in_another_thread(run)
     told = str(refused.value)
-    assert f"process {os.getpid()} on {socket.gethostname()} (01_distill.py, {psutil.Process().username()}, since 2" in told
+    assert f"process {os.getpid()} on {socket.gethostname()} (01_distill.py, since 2" in told
+    assert f", {psutil.Process().username()}) works on" in told
     assert "works on this run directory; wait for it, or stop it first" in told
     assert "secret" not in told + (run.tracking / "lock").read_text()
 
