@@ -124,7 +124,7 @@ class SegmentTask(VolumeTask):
     def lut_checksum(self) -> int | None:
         """Checksum of the stored lookup table; None if there is none that can be read."""
         try:
-            return array_checksum(np.load(lut_path(self.run, self.threshold), mmap_mode="r"))
+            return array_checksum(np.load(lut_path(self.run, self.threshold), mmap_mode="r", allow_pickle=False))
         except (OSError, ValueError, EOFError):
             return None
 
@@ -179,7 +179,7 @@ class SegmentTask(VolumeTask):
     @override
     def process(self) -> Iterator[BlockFunction]:
         fragments, output = FragmentsTask(self.run).open_complete(), self.open_output()
-        lut = np.load(lut_path(self.run, self.threshold), mmap_mode="r")
+        lut = np.load(lut_path(self.run, self.threshold), mmap_mode="r", allow_pickle=False)
 
         def process_block(block: Block) -> None:
             rows = lut_slice(lut, *self.grid.fragment_ids(block))

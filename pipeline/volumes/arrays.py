@@ -19,6 +19,7 @@ from funlib.geometry import Coordinate
 from ..config.base import plain_number
 from ..errors import UserError
 from .boxes import SPATIAL_AXES, ZERO, Box, cells_of, crop, mirror_indices
+from .codecs import refuse_codecs_of_objects
 from .nanometres import Nanometres, three_numbers
 from .run_arrays import StorageFormat, StoredArray, create_stored, open_stored
 from .run_containers import array_folder, ensure_container, prepare_group, remove_array, write_document
@@ -177,6 +178,7 @@ def open_volume(container: Path, dataset: str, mode: str = "r") -> Volume:
     storage_format: StorageFormat = 2 if (folder / ".zarray").exists() else 3
     try:
         metadata = json.loads((folder / (".zarray" if storage_format == 2 else "zarr.json")).read_text())
+        refuse_codecs_of_objects(metadata, name)
         attributes = _attributes_of(folder) if storage_format == 2 else metadata.get("attributes", {})
         array = open_stored(folder, storage_format, metadata, attributes, mode)
     except (ValueError, KeyError, TypeError, OSError, UserError) as error:

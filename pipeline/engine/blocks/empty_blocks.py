@@ -95,7 +95,7 @@ def _path(run: Run, grid: BlockGrid) -> Path:
 def _read(path: Path, blocks: int) -> np.ndarray:
     """(N,) uint8; unknown where nothing sound is stored."""
     try:
-        known = np.load(path)
+        known = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return np.full(blocks, UNKNOWN, dtype=np.uint8)
     return known if known.shape == (blocks,) else np.full(blocks, UNKNOWN, dtype=np.uint8)
