@@ -52,7 +52,7 @@ def _explain(details: Details, model: type[BaseModel]) -> UserError:
         return UserError(str(details["msg"]).removeprefix("Value error, "), place.path)
     if kind == "extra_forbidden":
         section = place_at(model, location[:-1]).annotation
-        if location[0] in SECRET_SECTIONS and len(location) > 1:
+        if location[0] in SECRET_SECTIONS and not str(location[-1]).isidentifier():
             known = ", ".join(key_of(*item) for kind in sections_in(section) for item in kind.model_fields.items())
             return UserError(f"an unknown key; this section knows {known}", str(location[0]))
         return UserError(f"unknown key{_suggestion(str(location[-1]), sections_in(section))}", place.path)

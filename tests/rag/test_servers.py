@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from database_servers import CLEAR_PASSWORD, PASSWORD, MongoServer, PostgresServer, Server
@@ -70,7 +71,7 @@ HOSTILE = [
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_is_refused_before_anything_connects(kind: str, name: str) -> None:
     with pytest.raises(UserError, match="cannot name a graph"):
-        open_rag(f"{kind}://127.0.0.1:1/database?schema={name}")
+        open_rag(f"{kind}://127.0.0.1:1/database?schema={quote(name)}")
 
 
 @on_servers
