@@ -11,11 +11,12 @@ import json
 import os
 import platform
 import struct
+import tokenize
 import zlib
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Annotated, Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
@@ -30,11 +31,13 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 """A number of things."""
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """A measure of something, seconds for example."""
+Number = Annotated[float, Field(allow_inf_nan=False)]
+"""Any number."""
 ProcessId = Annotated[int, Field(ge=0, lt=2**31)]
 """The id that an operating system gives to a process."""
 
 NOT_UNDERSTOOD: tuple[type[Exception], ...] = (ArithmeticError, AttributeError, EOFError, LookupError, RecursionError)
-NOT_UNDERSTOOD += (SyntaxError, TypeError, ValueError, struct.error)
+NOT_UNDERSTOOD += (SyntaxError, TypeError, ValueError, struct.error, tokenize.TokenError)
 """What Python raises when the content of a file is not what it is taken for."""
 LONGEST_REASON = 200
 CHECK_BYTES = 4
@@ -111,7 +114,7 @@ def as_kind(value: Any, kind: type[Kind], where: object, cure: str = "") -> Kind
         DamagedFile: they do not fit.
     """
     try:
-        fitting: Kind = _adapter(kind).validate_python(value)
+        fitting: Kind = _adapter(cast(Hashable, kind)).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

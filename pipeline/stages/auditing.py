@@ -48,16 +48,21 @@ def audited_stages(run: Run) -> list[Stage]:
     """The stages that have an output, upstream ones first.
 
     Raises:
-        UserError: an output was made with other settings or inputs, so that nothing is known of it.
+        UserError: an output was made with other settings or inputs, so that nothing is known of it; or it is gone.
     """
     stages = chained_stages(run)
-    found = []
+    progress = {stage.name: progress_of(stage) for stage in stages}
+    found = [stage for stage in stages if progress[stage.name] is not Progress.ABSENT]
     for stage in stages:
-        progress = progress_of(stage)
-        if progress is Progress.STALE:
+        if progress[stage.name] is Progress.STALE:
             raise UserError(f"{stage.name} is stale; run {name_of(stage.script)} with --overwrite first")
-        if progress is not Progress.ABSENT:
-            found.append(stage)
+        later = [made.name for made in found if stage in made.upstream]
+        if progress[stage.name] is Progress.ABSENT and later:
+            raise UserError(
+                f"{stage.name} is gone or damaged, although {later[0]} was made from it; run {name_of(stage.script)},"
+                " which makes it again",
+                stage.output,
+            )
     return [*found, *written_segmentations(run)] if len(found) == len(stages) else found
 
 

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from ..config import FileSource, Source
 from ..errors import UserError
+from ..small_files import Number, as_kind, read_json
 from .aligned import Aligned, Labels, Mask, aligned
 from .arrays import volume_exists
+from .identity import Identity
 from .intensity import IntensityRange, Setting, intensity_range
 from .locations import Location
 from .opening import Wanted, open_at
 from .sources import DATASETS, SourceFiles
 from .volume import Volume
+
+
+class _Measured(TypedDict):
+    """An `IntensityRange` as the record says it."""
+
+    low: Number
+    high: Number
+    source: str
+
+
+class SourceRecord(TypedDict, total=False):
+    """What the record of a source may say."""
+
+    section: str
+    volumes: dict[str, Identity]
+    intensity: _Measured
 
 
 @dataclass(frozen=True)
@@ -128,12 +146,9 @@ class RunSource:
 
     def read_record(self) -> dict[str, Any]:
         """What the run knows about the source; empty if nothing yet."""
-        try:
-            return dict(json.loads(self.record.read_text()))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise UserError(f"is no JSON ({error}); delete it, it is written anew", str(self.record)) from None
+        record = read_json(self.record, "delete it, it is written anew")
+        as_kind(record, SourceRecord, self.record, "delete it, it is written anew")
+        return record
 
     def _imported_before_ranges(self) -> bool:
         """Whether raw was imported by a version that knew the full range of a type only."""

@@ -25,9 +25,15 @@ from pipeline.errors import UserError
 from pipeline.run import Run
 
 ROOT = Path(__file__).parents[2]
-READING = {"status": [], "audit": [], "view": ["--dry-run"], "run": ["--dry-run"], "train-teacher": ["--dry-run"]}
+READING: dict[str, list[str]] = {
+    "status": [],
+    "audit": [],
+    "view": ["--dry-run"],
+    "run": ["--dry-run"],
+    "train-teacher": ["--dry-run"],
+}
 """Commands that only read, with what makes them do so."""
-WRITING = {step: [] for step in SCRIPTS if step not in ("status", "audit", "view", "add-workers")}
+WRITING: dict[str, list[str]] = {step: [] for step in SCRIPTS if step not in ("status", "audit", "view", "add-workers")}
 WRITING |= {"view": ["--report"], "audit": ["--requeue"], "evaluate": []}
 
 

@@ -143,8 +143,11 @@ class LockState:
     @property
     def described(self) -> str:
         """The same with command, since when and user: `process 12 on host (audit.py, since 2026-11-28 20:41, me)`."""
-        since = f"since {time.strftime('%Y-%m-%d %H:%M', time.localtime(self.since))}"
-        return f"{self.holder} ({', '.join(part for part in (self.command, since, self.user) if part)})"
+        try:
+            moment = time.strftime("since %Y-%m-%d %H:%M", time.localtime(self.since))
+        except (OverflowError, ValueError, OSError):
+            moment = ""
+        return f"{self.holder} ({', '.join(part for part in (self.command, moment, self.user) if part)})"
 
 
 def lock_state(run: Run) -> LockState:

@@ -19,9 +19,12 @@ from ...small_files import Count, DamagedFile, read_json_as, replaced_file, writ
 from ..blocks.grid import Block
 from ..blocks.stage import BlockTask
 from .error_kinds import ErrorKind
+from .memory import SIGNS, what_lowers_memory
 
 LOOK_SECONDS = 0.2
 """How often a worker with short blocks looks whether it is to end; after a longer one it always does."""
+KILLED_FOR_MEMORY = "was killed by the system for memory"
+"""What is said of a worker that was."""
 FAILURES = "failures"
 """Name of the folder of errors in the tracking folder of a task."""
 ENDING_BYTES = 4096
@@ -81,12 +84,28 @@ def record_failure(task: BlockTask, block: Block, error: Exception, kind: ErrorK
     if kind is ErrorKind.DISK_FULL:
         end_early(task, f"block {block.index}: {text}; make room and run the same command again")
         return
+    if kind is ErrorKind.MEMORY:
+        _record_shortage(task, block.index, text)
+        return
     _record(task, block.index, text, "" if known else "".join(traceback.format_exception(error)), kind)
 
 
 def record_death(task: BlockTask, block: int, reason: str) -> None:
     """Note that the worker of a block died, for which no worker can leave the error."""
-    _record(task, block, " ".join(reason.split()), "", ErrorKind.UNKNOWN)
+    text = " ".join(reason.split())
+    if SIGNS.search(text) or KILLED_FOR_MEMORY in text:
+        _record_shortage(task, block, text)
+    else:
+        _record(task, block, text, "", ErrorKind.UNKNOWN)
+
+
+def _record_shortage(task: BlockTask, block: int, text: str) -> None:
+    """Note that a block had too little memory; when it has no try left, the stage ends: others need as much."""
+    reason = f"too little memory ({text}); {what_lowers_memory(task)}"
+    _record(task, block, reason, "", ErrorKind.MEMORY)
+    failure = _read_failure(_failure_path(task, block))
+    if failure is not None and failure.tries > task.run.config.cluster.retries:
+        end_early(task, f"block {block}: {reason}")
 
 
 def _record(task: BlockTask, block: int, error: str, trace: str, kind: ErrorKind) -> None:

@@ -159,8 +159,8 @@ def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool, states: Stage
             "with the former config everything is kept"
         )
     for stage in stale:
+        stage.drop()  # its key first: whatever else a kill leaves belongs to no output then, and is removed
         forget(stage)
-        stage.drop()
         states[stage] = Progress.ABSENT
 
 
