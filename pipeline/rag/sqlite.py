@@ -64,6 +64,7 @@ class SqliteRag(RagStore):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            self._connection.execute("PRAGMA trusted_schema=OFF")  # the file may be a stranger's
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             if self._layout() != LAYOUT:

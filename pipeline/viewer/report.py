@@ -72,7 +72,11 @@ def write_report(run: Run) -> Path:
     Raises:
         UserError: the page cannot be written, or a chunk that it shows cannot be read.
     """
-    path = run.directory / "report.html"
+    return write_report_to(run, run.directory / "report.html")
+
+
+def write_report_to(run: Run, path: Path) -> Path:
+    """The same to any other file: of a run whose directory is somebody else's, for example. The run is only read."""
     page = _template().render(**report_content(run))
     with replaced_file(path) as file:
         file.write(page.encode(errors="replace"))

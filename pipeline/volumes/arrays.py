@@ -19,6 +19,7 @@ from ..config.base import plain_number
 from ..errors import UserError
 from ..small_files import DamagedFile, as_kind, read_json, understanding
 from .boxes import SPATIAL_AXES, ZERO, Box, cells_of, crop, mirror_indices
+from .codecs import refuse_codecs_of_objects
 from .nanometres import Nanometres, three_numbers
 from .run_arrays import StorageFormat, StoredArray, create_stored, open_stored
 from .run_containers import array_folder, ensure_container, prepare_group, remove_array, write_document
@@ -184,6 +185,7 @@ def open_volume(container: Path, dataset: str, mode: str = "r") -> Volume:
     )
     try:
         metadata = read_json(file, cure)
+        refuse_codecs_of_objects(metadata, name)
         with understanding(file, cure):
             attributes = as_kind(_attributes_of(folder, metadata, storage_format), dict[str, Any], file, cure)
             array = open_stored(folder, storage_format, metadata, attributes, mode)

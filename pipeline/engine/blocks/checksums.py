@@ -60,7 +60,7 @@ class BlockRecords:
             OSError: the file cannot be written.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             place = block * RECORD.itemsize
             former, sound = _records(os.pread(file, RECORD.itemsize, place), block)

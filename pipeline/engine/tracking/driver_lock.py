@@ -21,9 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+import psutil
+
 from ...errors import UserError, writing
 from ...run import Run
 from .mounts import shares_locks
+from .ownership import PRIVATE_FILE, keep_private, own_folder, user_name
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -31,6 +34,8 @@ Result = TypeVar("Result")
 PAUSES_BETWEEN_TRIES = (0.0, 0.02, 0.08, 0.2)
 """Seconds. Whoever looks at the lock has it for microseconds (milliseconds on a file server), so a driver that finds it
 taken tries again: a driver in its place would still have it, a look would not."""
+LOCKS = Path("/proc/locks")
+"""Where Linux lists the locks of its processes."""
 NOTE_BYTES = 1024
 """The note in the file is not longer than this."""
 
@@ -70,6 +75,9 @@ def only_driver(run: Run) -> Iterator[None]:
         raise
     finally:
         _held.paths.discard(real)
+        with contextlib.suppress(UserError):  # there may be more to tell
+            if path.parent.exists():
+                keep_private(path.parent)
         os.close(file)
 
 
@@ -92,22 +100,23 @@ def _open_and_take(run: Run, path: Path) -> int:
     """
     while True:
         try:
+            own_folder(path.parent)
             with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except UserError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, PRIVATE_FILE)
+        except (UserError, FileNotFoundError) as error:
+            if FileNotFoundError in (type(error), type(error.__cause__)):
                 continue  # another one has left no trace just now
             raise
         try:
             with writing(path):
                 taken = _take(file)
             if not taken:
-                holder = _state_in(file, held=True).described
+                holder = _other_holder(file) or _state_in(file, held=True).described
                 raise UserError(
                     f"{holder} works on this run directory; wait for it, or stop it first", str(run.directory)
                 )
             if _is_there(file, path):
+                keep_private(path.parent)
                 with writing(path):
                     os.ftruncate(file, 0)
                     os.pwrite(file, _own_note(), 0)
@@ -127,6 +136,7 @@ class LockState:
         host, process: who has it, or had it last; empty and None if nobody ever had, or is about to say so.
         since: when it was taken last, in seconds since 1970; 0 if it never was.
         command: the program that took it, without its arguments, some of which are nobody's business.
+        user: who ran that.
     """
 
     held: bool | None
@@ -134,6 +144,7 @@ class LockState:
     process: int | None = None
     since: float = 0.0
     command: str = ""
+    user: str = ""
 
     @property
     def holder(self) -> str:
@@ -142,12 +153,12 @@ class LockState:
 
     @property
     def described(self) -> str:
-        """The same with the command and since when: `process 12 on host (01_distill.py, since 2026-11-28 20:41)`."""
+        """The same with command, since when and user: `process 12 on host (audit.py, since 2026-11-28 20:41, me)`."""
         try:
             moment = time.strftime("since %Y-%m-%d %H:%M", time.localtime(self.since))
         except (OverflowError, ValueError, OSError):
             moment = ""
-        return f"{self.holder} ({', '.join(part for part in (self.command, moment) if part)})"
+        return f"{self.holder} ({', '.join(part for part in (self.command, moment, self.user) if part)})"
 
 
 def lock_state(run: Run) -> LockState:
@@ -176,16 +187,30 @@ def lock_state(run: Run) -> LockState:
 
 def _state_in(file: int, held: bool | None) -> LockState:
     """What the file says of who had the lock last."""
-    place, _, command = os.pread(file, NOTE_BYTES, 0).decode(errors="replace").partition("\n")
+    place, command, user = (os.pread(file, NOTE_BYTES, 0).decode(errors="replace") + "\n\n").split("\n")[:3]
     told = re.fullmatch(r"process (\d{1,10}) on (.*)", place)
     host, process = (told[2], int(told[1])) if told else ("", None)
-    return LockState(held, host, process, os.fstat(file).st_mtime, " ".join(command.split()))
+    return LockState(held, host, process, os.fstat(file).st_mtime, " ".join(command.split()), " ".join(user.split()))
+
+
+def _other_holder(file: int) -> str | None:
+    """Who of this machine has locked the file, if it is somebody else than the file says; None if that is not known."""
+    status, told = os.fstat(file), _state_in(file, held=True)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        lines = [line.split() for line in LOCKS.read_text().splitlines()]
+        holders = [int(line[4]) for line in lines if line[1] == "FLOCK" and line[5] == place]
+        others = [psutil.Process(number) for number in holders if number != told.process]
+        here = ", ".join(f"process {other.pid} on {socket.gethostname()} (of {other.username()})" for other in others)
+    except (OSError, IndexError, ValueError, psutil.Error):
+        return None
+    return here or None
 
 
 def _own_note() -> bytes:
-    """Who this process is, in two lines: process and machine, and the program."""
+    """Who this process is, in three lines: process and machine, the program, and the user."""
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] not in ("", "-c") else "Python"
-    note = f"process {os.getpid()} on {socket.gethostname()}\n{program}"
+    note = f"process {os.getpid()} on {socket.gethostname()}\n{program}\n{user_name(os.geteuid())}"
     return note.encode(errors="replace")[:NOTE_BYTES]
 
 

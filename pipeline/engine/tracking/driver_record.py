@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -9,7 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ...run import Run
-from ...small_files import Count, DamagedFile, Moment, ProcessId, read_json_as, write_json
+from ...small_files import Count, DamagedFile, Moment, ProcessId, read_json_as, replaced_file
+from .ownership import PRIVATE_FILE, require_own
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ class DriverRecord:
         Raises:
             UserError: the tracking folder cannot be written.
         """
-        write_json(_path(run), asdict(self))
+        with replaced_file(_path(run)) as file:
+            os.fchmod(file.fileno(), PRIVATE_FILE)
+            file.write(json.dumps(asdict(self), indent=2).encode())
 
 
 def read_driver(run: Run) -> DriverRecord | None:
@@ -82,6 +86,19 @@ def read_driver(run: Run) -> DriverRecord | None:
         return read_json_as(_path(run), DriverRecord)
     except DamagedFile:
         return None
+
+
+def trusted_driver(run: Run) -> DriverRecord | None:
+    """The same for whoever acts on it: only if nobody but this user can have written it.
+
+    Raises:
+        UserError: it belongs to somebody else, or others may change it.
+    """
+    try:
+        require_own(_path(run), run.tracking)
+    except FileNotFoundError:
+        return None
+    return read_driver(run)
 
 
 def _path(run: Run) -> Path:

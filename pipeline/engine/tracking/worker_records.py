@@ -113,7 +113,7 @@ class WorkerRecordFile:
         self._looked_at_memory = -MEMORY_SECONDS
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             weakref.finalize(self, os.close, self._file)
             self._write()
 

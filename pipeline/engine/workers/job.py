@@ -15,12 +15,13 @@ import threading
 import time
 from pathlib import Path
 
+from ...errors import UserError
 from ...slurm import end_of_this_job
 from ...terminal import replace_what_cannot_be_printed
 from ..blocks.process import LOG, PARENT, WORKER
 from ..blocks.stage import BlockTask
 from ..tracking.worker_records import WorkerRecordFile, longest_block, open_worker_record
-from ..tracking.worker_spec import WorkerSpec, worker_key
+from ..tracking.worker_spec import WorkerSpec, tracking_of, worker_key
 from .driver_connection import DriverConnection, Unreachable, Voucher, connect
 from .worker import compute_blocks
 
@@ -88,7 +89,10 @@ def main(path: Path) -> None:
     worker, parent = os.environ[WORKER], os.environ.get(PARENT)
     if parent is not None:
         die_with(int(parent))
-    spec = WorkerSpec.load(path)
+    try:
+        spec = WorkerSpec.load(path, tracking_of(path))
+    except UserError as error:
+        sys.exit(str(error))
     task = spec.task
     job = os.environ.get("SLURM_JOB_ID")
     record = open_worker_record(task, worker, job, os.environ.get(LOG, "").replace("%j", job or "%j"))

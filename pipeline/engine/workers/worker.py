@@ -49,7 +49,7 @@ def compute_blocks(
     """
     log = BlockLog(task, record)
     with OpenTask(task) as opened, _extra_threads(opened, log, stop_reason, vouch) as stop_threads:
-        state = _take_blocks(opened, _client(daisy.Context.from_env(), vouch), log, stop_reason)
+        state = _take_blocks(opened, _client(vouch), log, stop_reason)
         if state != DONE:
             stop_threads.set()
     return state
@@ -85,18 +85,19 @@ def _extra_threads(opened: OpenTask, log: BlockLog, stop_reason: StopReason, vou
             thread.join()
 
 
-def _client(context: daisy.Context, vouch: Vouch) -> daisy.Client:
-    """A connection to the scheduler that it listens to."""
+def _client(vouch: Vouch, worker: str | None = None) -> daisy.Client:
+    """A connection to the scheduler that it listens to; under another number than the worker's, if one is given."""
+    context = daisy.Context.from_env()
+    if worker is not None:
+        context["worker_id"] = worker
     client = daisy.Client(context)
     vouch(context["hostname"], int(context["port"]))
     return client
 
 
 def _take_blocks_beside(opened: OpenTask, log: BlockLog, stop_reason: StopReason, vouch: Vouch) -> None:
-    context = daisy.Context.from_env()
-    context["worker_id"] = OUTSIDER
     try:
-        _take_blocks(opened, _client(context, vouch), log, stop_reason)
+        _take_blocks(opened, _client(vouch, OUTSIDER), log, stop_reason)
     except BaseException:  # as it would end the main thread
         traceback.print_exc()
         os._exit(1)

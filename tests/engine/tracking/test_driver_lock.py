@@ -6,6 +6,8 @@ import fcntl
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -83,6 +85,7 @@ def test_a_second_driver_is_still_refused_after_its_further_tries_and_told_who_h
         take_in_another_thread(run)
     told = str(refused.value)
     assert f"process {os.getpid()} on {socket.gethostname()} (01_distill.py, since 2" in told
+    assert f", {psutil.Process().username()}) works on" in told
     assert "works on this run directory; wait for it, or stop it first" in told
     assert "secret" not in told + (run.tracking / "lock").read_text()
 
@@ -150,3 +153,20 @@ def test_only_file_systems_that_share_their_locks_are_believed(
 def test_without_a_list_of_mounts_nothing_is_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "nothing"))
     assert shares_locks(Path("/data/run")) is False
+
+
+@pytest.mark.skipif(not lock.LOCKS.exists(), reason="only Linux lists its locks")
+def test_whoever_holds_the_lock_without_being_a_driver_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with only_driver(run):
+        assert (run.tracking / "lock").stat().st_mode & 0o777 == 0o600
+    script = "import fcntl, sys; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX)\n"
+    script += "print('locked', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", script, str(run.tracking / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        user = psutil.Process(other.pid).username()
+        with pytest.raises(UserError, match=rf"process {other.pid} on .* \(of {user}\) works on"), only_driver(run):
+            pass
+        other.communicate()
