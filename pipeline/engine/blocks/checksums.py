@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ...hashing import GOLDEN, splitmix64
+from ...run import replaced_file
 
 RECORD = np.dtype([("checksum", "<u8"), ("filled", "<u8"), ("times", "<u4"), ("check", "<u4")])
 
@@ -71,6 +72,21 @@ class BlockRecords:
             os.fsync(file)
         finally:
             os.close(file)
+
+    def write_all(self, checksums: np.ndarray) -> None:
+        """Note at once what all blocks hold, in place of earlier records; on disk when this returns.
+
+        Args:
+            checksums: (N,) uint64, by block index.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        records = np.zeros(self.blocks, RECORD)
+        records["checksum"], records["times"] = checksums, 1
+        records["check"] = _check(records, np.arange(self.blocks, dtype=np.uint64))
+        with replaced_file(self.path) as file:
+            file.write(records.tobytes())
 
     def read(self) -> RecordTable:
         """The records of all blocks."""
