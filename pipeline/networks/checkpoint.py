@@ -52,8 +52,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     document = read_torch_file(
         path,
         missing="there is no such checkpoint",
-        damaged="cannot be read as a checkpoint: damaged (its checksums tell), or not written by this program; delete "
-        "it or name another one",
+        damaged="cannot be read as a checkpoint: damaged, changed since it was written, or not written by this "
+        "program; delete it or name another one",
     )
     if not isinstance(document, dict) or not all(key in document for key in KEYS):
         raise UserError("is no checkpoint of this program", str(path))

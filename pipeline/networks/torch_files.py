@@ -1,17 +1,19 @@
 """Files that torch writes: tensors and plain types only, so that a file from a stranger cannot run code.
 
-Such a file is a zip archive, and every record in it (each tensor, and the structure around them) has a CRC-32, which
-torch writes but does not compare when it reads. Here it is compared, so a file of which a bit has changed is refused.
-Files in torch's format of before 2020 have none.
+A file carries a SHA-256 of its content, as it is in memory, which is compared when it is read. So a file of which a bit
+has changed is refused, or reads the same. The digest is over values and not over bytes of the file, since torch and zip
+do not agree on what every byte of an archive means. Files of earlier versions have none; of them the CRC-32 of each
+record of the archive is compared, which torch writes and does not look at.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import pickle
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from ..run import replaced_file
 
 logger = logging.getLogger(__name__)
 
+DIGEST = "digest"
+"""The key of the digest in the document."""
 ZIP_START = b"PK\x03\x04"
 """The first bytes of a zip archive: those by which torch, too, tells it from its former format."""
 DAMAGED = (
@@ -43,13 +47,13 @@ def write_torch_file(path: Path, document: dict[str, Any]) -> None:
     """
     try:
         with replaced_file(path) as file:
-            torch.save(document, file)
+            torch.save({**document, DIGEST: content_digest(document)}, file)
     except RuntimeError as error:  # what torch makes of a disk that is full
         raise UserError("cannot be written; is the disk full?", str(path)) from error
 
 
 def read_torch_file(path: Path, *, missing: str, damaged: str) -> Any:
-    """The content of a file, on the CPU, read with `weights_only=True`, after its checksums were compared.
+    """The content of a file, on the CPU, read with `weights_only=True` and compared with its digest.
 
     Args:
         path: the file.
@@ -60,28 +64,66 @@ def read_torch_file(path: Path, *, missing: str, damaged: str) -> Any:
         UserError: it is missing, damaged, or holds more than tensors and plain types.
     """
     try:
-        if not _is_as_written(path):
-            raise UserError(damaged, str(path))
-        return torch.load(path, map_location="cpu", weights_only=True)
+        document = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(document, dict) or not _fits_its_records(path):
+            raise ValueError("damaged")
+        digest = document.pop(DIGEST, None)
+        if digest is None:
+            logger.info("%s has no digest, as an earlier version wrote it: its records fit their checksums", path)
+        elif digest != content_digest(document):
+            raise ValueError("damaged")
     except FileNotFoundError:
         raise UserError(missing, str(path)) from None
     except DAMAGED:
         raise UserError(damaged, str(path)) from None
+    return document
 
 
-def _is_as_written(path: Path) -> bool:
-    """Whether every record of the archive fits its checksum; a file in torch's former format has none, and is believed.
+def _fits_its_records(path: Path) -> bool:
+    """Whether every record of the archive fits its checksum. What is no archive, but can be read, has none.
 
     Raises:
         one of `DAMAGED`: the archive itself is none any more.
     """
     with path.open("rb") as file:
-        start = file.read(len(ZIP_START))
-    if start != ZIP_START:
-        logger.info("%s has no checksums (torch's format of before 2020): whether it is whole cannot be told", path)
-        return True
+        if file.read(len(ZIP_START)) != ZIP_START:
+            return True
     with zipfile.ZipFile(path) as archive:
         return archive.testzip() is None
+
+
+def content_digest(document: Mapping[str, Any]) -> str:
+    """SHA-256 of everything in a document: keys and plain values as they are written in Python, tensors by type, shape
+    and bytes; in hexadecimal digits.
+
+    Raises:
+        TypeError: something is neither a tensor nor plain.
+    """
+    digest = hashlib.sha256()
+    for part in _parts(document):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[bytes | memoryview]:
+    """What a digest is made of; lengths come first, so that nothing can be read in two ways."""
+    if isinstance(value, torch.Tensor):
+        yield f"tensor {value.dtype} {tuple(value.shape)};".encode()
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    elif isinstance(value, Mapping):
+        yield f"mapping {len(value)};".encode()
+        for key, part in value.items():
+            yield from _parts(key)
+            yield from _parts(part)
+    elif isinstance(value, list | tuple):
+        yield f"sequence {len(value)};".encode()
+        for part in value:
+            yield from _parts(part)
+    elif value is None or isinstance(value, bool | int | float | str):
+        text = f"{type(value).__name__} {value!r}".encode()
+        yield f"{len(text)} ".encode() + text
+    else:
+        raise TypeError(f"a {type(value).__name__} is neither a tensor nor a plain value")
 
 
 def require_numbers(value: Any, path: Path | str, cure: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from ..engine.blocks.grid import BlockGrid
 from ..engine.blocks.stage import BlockTask, Stage
 from ..engine.tracking.markers import done_blocks
-from ..rag import EdgeTable, RagStore
+from ..rag import RagStore
 from .graph_rows import RowSums, changed_rows, changed_scores
 from .region_graph import RagTask, open_graph
 

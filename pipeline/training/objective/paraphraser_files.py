@@ -56,7 +56,7 @@ def read_paraphrasers(path: Path) -> dict[str, Any]:
     document = read_torch_file(
         path,
         missing=f"there is no such paraphraser; {name_of(TRAINING)} trains it",
-        damaged="cannot be read as a paraphraser: damaged (its checksums tell), or something else; delete it",
+        damaged="cannot be read as a paraphraser: damaged, changed since it was written, or something else; delete it",
     )
     if not isinstance(document, dict) or document.keys() != KEYS or document["format"] != FORMAT:
         raise UserError("is no paraphraser of this version; delete it, and it is trained anew", str(path))
