@@ -68,8 +68,9 @@ class SqliteRag(RagStore):
             self._connection.execute("PRAGMA synchronous=FULL")
             if self._layout() != LAYOUT:
                 self._create()
-        except (OSError, sqlite3.DatabaseError) as error:
-            raise UserError(f"{path} cannot be opened as a SQLite graph: {error}", "rag.url") from error
+        except (OSError, ValueError, sqlite3.DatabaseError) as error:  # ValueError: text in it that is none
+            cure = f"; if a run made it, {self._how_to_start_over}" if self._is_damage(error) else ""
+            raise UserError(f"{path} cannot be opened as a SQLite graph: {error}{cure}", "rag.url") from error
 
     def _layout(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tokenize
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,10 @@ from .tables import EdgeTable, NodeTable
 if TYPE_CHECKING:
     import networkx as nx
 
-UNDECODABLE = (ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, MemoryError)
+UNDECODABLE = (
+    *(ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, MemoryError),
+    *(SyntaxError, tokenize.TokenError),  # the header of a numpy array is a piece of Python
+)
 """What decoding rows raises when they are none any more."""
 LARGEST_ID = 2**63 - 1
 """Databases have signed integers of 64 bits."""
@@ -105,14 +109,17 @@ class RagStore(ABC):
             if not self._is_damage(error):
                 raise
             raise UserError(
-                f"the graph is damaged, a row cannot be decoded ({error}); {self._how_to_delete}, and"
-                f" {name_of('04_agglomerate.py')} makes it anew",
-                "rag.url",
+                f"the graph is damaged, a row cannot be decoded ({error}); {self._how_to_start_over}", "rag.url"
             ) from error
 
     def _is_damage(self, error: Exception) -> bool:
         """Whether an error says that rows are none any more, and not that a server or the program is at fault."""
         return isinstance(error, UNDECODABLE)
+
+    @property
+    def _how_to_start_over(self) -> str:
+        """What to do about a store that cannot be read."""
+        return f"{self._how_to_delete}, and {name_of('04_agglomerate.py')} makes it anew"
 
     @property
     def _how_to_delete(self) -> str:

@@ -23,7 +23,6 @@ from pipeline.training.objective.paraphraser_files import (
     read_paraphrasers,
     write_paraphrasers,
 )
-from pipeline.training.steps.state import random_state
 
 SMALL = SectionUnetConfig(widths=(3, 4), sections=3)
 
@@ -127,14 +126,14 @@ def test_full_disk_keeps_the_old_checkpoint(saved: Path, monkeypatch: pytest.Mon
 
 
 def trained(path: Path) -> None:
-    """A checkpoint with all that a training leaves: weights, optimiser, memory bank, random generators."""
+    """A checkpoint with what a training leaves: weights, optimiser, memory bank, state of a random generator."""
     network, bank = build_network(SMALL), MemoryBank(size=2)
     optimizer = torch.optim.Adam(network.parameters())
     embedding = network(torch.rand(1, 1, 3, 16, 16))
     embedding.square().mean().backward()
     optimizer.step()
     bank.enqueue(embedding.detach(), torch.ones(embedding.shape[:1] + embedding.shape[2:], dtype=torch.int64))
-    training = {"objective": bank.state_dict(), "optimizer": optimizer.state_dict(), "random": random_state()}
+    training = {"objective": bank.state_dict(), "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
     save_checkpoint(path, network, 1, {**training, "settings": {"seed": "0"}, "progress": {"seconds": 0.5, "best": {}}})
 
 
