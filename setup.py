@@ -51,6 +51,7 @@ setup(
         "scikit-image>=0.25",
         "numba>=0.63,<1",  # watershed and contacts; numpy 2.4 needs 0.63
         "tensorstore==0.1.86",  # arrays in place: zarr 2 and 3, N5, precomputed; files, web servers, buckets
+        "isal>=1.7,<2",  # CRC-32 of blocks, six times as fast as zlib's
         "h5py>=3.11",
         "tifffile>=2024.8",
         "imagecodecs>=2024.9",  # compressed TIFF (LZW, JPEG, zstd)

@@ -179,15 +179,14 @@ def open_volume(container: Path, dataset: str, mode: str = "r") -> Volume:
         metadata = json.loads((folder / (".zarray" if storage_format == 2 else "zarr.json")).read_text())
         attributes = _attributes_of(folder) if storage_format == 2 else metadata.get("attributes", {})
         array = open_stored(folder, storage_format, metadata, attributes, mode)
+        place = [three_numbers(attributes.get(name, (0, 0, 0))) for name in ("voxel_size", "offset")]
     except (ValueError, KeyError, TypeError, OSError, UserError) as error:
         raise UserError(
             f"the metadata cannot be read ({error}); delete the dataset and run its stage again", name
         ) from error
     if "voxel_size" not in attributes:
-        raise UserError("the dataset has no voxel_size attribute", name)
-    return Volume(
-        array, three_numbers(attributes["voxel_size"]), three_numbers(attributes.get("offset", (0, 0, 0))), name
-    )
+        raise UserError("the dataset has no voxel_size attribute; delete the dataset and run its stage again", name)
+    return Volume(array, place[0], place[1], name)
 
 
 def volume_exists(container: Path, dataset: str) -> bool:
