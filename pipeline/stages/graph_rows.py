@@ -66,7 +66,7 @@ class RowSums:
         size = np.uint64(self._grid.voxels_per_block)
         block = np.minimum((ids - np.uint64(1)) // size, np.uint64(len(self._grid))).astype(np.int64)
         block[ids == 0] = len(self._grid)
-        return block
+        return np.asarray(block)
 
     def add_nodes(self, nodes: NodeTable) -> None:
         """Count some nodes."""
@@ -150,7 +150,7 @@ def changed_rows(store: RagStore, sums: RowSums, graph: BlockTask) -> np.ndarray
     earlier = np.zeros_like(sums.nodes)
     for nodes in store.iterate_nodes():
         add_per_block(earlier, sums.block_of(nodes.id), earlier_node_checksums(nodes))
-    return changed & (earlier[:-1] + sums.edges[:-1] != expected)
+    return np.asarray(changed & (earlier[:-1] + sums.edges[:-1] != expected))
 
 
 def changed_scores(sums: RowSums, scores: Stage) -> np.ndarray:
