@@ -87,7 +87,7 @@ class FileSource(Section):
     listed_chunks: NonNegative = 1_000_000
     """Of a volume that is read where it is, the files of chunks are listed when the run begins to use it, unless there
     are more than this: a chunk that is missing later is then an error, and one that was missing then is empty. A
-    million take seconds on a disk, and minutes in a bucket. Web servers cannot list."""
+    million take 20 seconds on a disk, and minutes in a bucket. Web servers cannot list."""
     sections: ChosenSections | None = None
     """Import only some of the sections. Default: all."""
 

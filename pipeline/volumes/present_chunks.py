@@ -12,15 +12,15 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from funlib.geometry import Coordinate
 from typing_extensions import override
 
 from ..errors import UserError
-from .boxes import Box, cells_of, crop
+from .boxes import Box, cells_of
 from .locations import Location
 from .storage import list_range
 from .stored_keys import ChunkNames
@@ -129,33 +129,46 @@ class WatchedVolume(Volume):
     present: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=bool))
     cure: str = ""
 
-    @override
-    def read(self, box: Box) -> np.ndarray:
-        data = super().read(box)
+    @cached_property
+    def _names(self) -> ChunkNames:
         names = chunk_names(self)
         if names is None or names.grid != self.present.shape:
             raise UserError(f"its chunks are others than when the run began to use it; {self.cure}", self.name)
-        doubtful = [
-            position for position in cells_of(box, names.extent) if self._may_be_lost(data, box, position, names)
-        ]
-        lost = names.missing(doubtful) if doubtful else []
+        return names
+
+    @cached_property
+    def _fill(self) -> float:
+        assert isinstance(self.array, TensorArray), "only arrays of chunks are watched"
+        return self.array.fill_value
+
+    @override
+    def read(self, box: Box) -> np.ndarray:
+        data = super().read(box)
+        doubtful = [position for position, part in self._parts(data, box) if _is_all(part, self._fill)]
+        lost = self._names.missing([position for position in doubtful if self.present[position]]) if doubtful else []
         if lost:
             raise UserError(
                 f"chunk {lost[0]} is lost, which was there when the run began to use it; {self.cure}", self.name
             )
         return data
 
-    def _may_be_lost(self, data: np.ndarray, box: Box, position: tuple[int, ...], names: ChunkNames) -> bool:
-        """Whether a chunk that should be there reads as if it were not; nobody else need be looked for."""
-        if not self.present[position]:
-            return False
-        begin = Coordinate(position) * names.extent
-        part = crop(data, Box(begin, begin + names.extent).intersect(box).relative_to(box))
-        assert isinstance(self.array, TensorArray), "only arrays of chunks are watched"
-        fill = self.array.fill_value
-        return bool(_is(part[..., :1, :1, :1], fill).all() and _is(part, fill).all())
+    def _parts(self, data: np.ndarray, box: Box) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+        """The voxels of a box, file by file: the position of each, and what was read of it."""
+        extent = tuple(map(int, self._names.extent))
+        begin, end = tuple(map(int, box.begin)), tuple(map(int, box.end))
+        for position in cells_of(box, extent):
+            inside = tuple(
+                slice(max(cell * size - first, 0), min((cell + 1) * size, last) - first)
+                for cell, size, first, last in zip(position, extent, begin, end, strict=True)
+            )
+            yield position, data[(..., *inside)]
 
 
-def _is(values: np.ndarray, value: float) -> np.ndarray:
-    """Where values are a value, which may be NaN."""
-    return np.asarray(np.isnan(values) if value != value else values == value)
+def _is_all(values: np.ndarray, value: float) -> bool:
+    """Whether all values are a value, which may be NaN; the first one mostly decides."""
+    if not values.size:
+        return False
+    first = values.flat[0]
+    if first != value and not (first != first and value != value):
+        return False
+    return bool(np.isnan(values).all() if value != value else (values == value).all())
