@@ -157,11 +157,11 @@ class WatchedVolume(Volume):
         extent = tuple(map(int, self._names.extent))
         begin, end = tuple(map(int, box.begin)), tuple(map(int, box.end))
         for position in cells_of(box, extent):
-            inside = tuple(
+            z, y, x = (
                 slice(max(cell * size - first, 0), min((cell + 1) * size, last) - first)
                 for cell, size, first, last in zip(position, extent, begin, end, strict=True)
             )
-            yield position, data[(..., *inside)]
+            yield position, data[..., z, y, x]
 
 
 def _is_all(values: np.ndarray, value: float) -> bool:

@@ -29,7 +29,7 @@ from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_vol
 from .checksums import BlockRecords
 from .empty_blocks import empty_blocks
 from .grid import Block, BlockGrid
-from .storage import BlockOutput, UpstreamVolume, require_whole
+from .storage import BlockOutput, UpstreamVolume, require_metadata, require_whole
 
 BlockFunction = Callable[[Block], None]
 BlockReader = Callable[[Block], Box]
@@ -306,35 +306,9 @@ class VolumeTask(BlockTask):
             UserError: there is none, or its metadata are not what this stage has written.
         """
         volume = open_volume(self.run.volume, self.dataset, mode)
-        self._require_metadata(volume)
+        cure = f"delete the dataset and run {name_of(self.script)} again"
+        require_metadata(volume, self.chunk_grid, self.channels, self.dtype, cure)
         return volume
-
-    def _require_metadata(self, volume: Volume) -> None:
-        """Refuse metadata that have changed: voxels would be read with another shape, or taken for others."""
-        grid = self.chunk_grid
-        wanted = {
-            "shape": (*self.channels, *grid.region.shape),
-            "type": np.dtype(self.dtype).newbyteorder("="),
-            "shards": (*self.channels, *grid.block_size),
-            "fill value": 0,
-            "voxel size": tuple(grid.voxel_size),
-            "offset": tuple(grid.offset),
-        }
-        found = {
-            "shape": volume.array.shape,
-            "type": volume.dtype,
-            "shards": volume.array.shards,
-            "fill value": volume.array.fill_value,
-            "voxel size": tuple(volume.voxel_size),
-            "offset": tuple(volume.offset),
-        }
-        for name, value in wanted.items():
-            if found[name] != value:
-                raise UserError(
-                    f"its metadata have changed since it was made: {name} is {found[name]}, not {value}; delete the"
-                    f" dataset and run {name_of(self.script)} again",
-                    volume.name,
-                )
 
     def open_complete(self) -> UpstreamVolume:
         """The array for a stage that comes later: every shard must be there and be what was written, except those of

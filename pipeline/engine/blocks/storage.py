@@ -21,7 +21,7 @@ from ...run import Run
 from ...volumes import Box, Volume, container_attributes, crop, open_volume
 from ...volumes.volume import Volume as SourceVolume
 from .checksums import BlockRecords, RecordTable, array_checksum
-from .grid import Block
+from .grid import Block, BlockGrid
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,34 @@ def require_whole(volume: Volume, empty: np.ndarray, cure: str, records: RecordT
         records: of its shards, to be compared as they are read.
     """
     return UpstreamVolume(volume.array, volume.voxel_size, volume.offset, volume.name, cure, empty.copy(), records)
+
+
+def require_metadata(volume: Volume, grid: BlockGrid, channels: tuple[int, ...], dtype: str, cure: str) -> None:
+    """Refuse an array whose metadata have changed: voxels would be missing, or taken for others.
+
+    Args:
+        volume: the array.
+        grid, channels, dtype: what its stage creates it with.
+        cure: what to do about it, for messages.
+
+    Raises:
+        UserError: names what differs.
+    """
+    array = volume.array
+    compared = {
+        "shape": (array.shape, (*channels, *grid.region.shape)),
+        "type": ((array.dtype.name,), (dtype,)),
+        "block size": (array.shards[-3:], grid.block_size),
+        "voxel size": (volume.voxel_size, grid.voxel_size),
+        "offset": (volume.offset, grid.offset),
+        "fill value": ((array.fill_value,), (0,)),
+    }
+    for name, (found, wanted) in compared.items():
+        if tuple(found) != tuple(wanted):
+            said = ", ".join(map(str, found)), ", ".join(map(str, wanted))
+            raise UserError(
+                f"its metadata have changed since it was made: {name} is {said[0]}, not {said[1]}; {cure}", volume.name
+            )
 
 
 def open_raw(run: Run) -> SourceVolume:
