@@ -70,7 +70,7 @@ def _details(task: BlockTask) -> list[tuple[str, str]]:
 
 def _files(task: VolumeTask) -> str:
     """How many files the array has, and what is in one."""
-    files, block = len(task.chunk_grid), task.stored_box(task.chunk_grid.block(0).box).shape
+    files, block = len(task.chunk_grid), task.stored_grid.block_size
     share = "one per block" if files == len(task.grid) else f"of {times(block)} voxels"
     present = container_format(task.run.volume)
     if (present or task.run.config.storage.format) == 2:
@@ -91,7 +91,7 @@ def disk_bytes(stage: Stage) -> int:
     """Bytes of a stage's array before compression; 0 of other outputs."""
     if not isinstance(stage, VolumeTask):
         return 0
-    return stage.stored_box(stage.grid.box).size * stage.bytes_per_voxel
+    return stage.stored_grid.box.size * stage.bytes_per_voxel
 
 
 def mean_file_bytes(task: VolumeTask) -> float | None:

@@ -21,7 +21,8 @@ from pipeline.engine.audit.requeue import requeue
 from pipeline.engine.chain import run_stages
 from pipeline.engine.plan import plan_lines
 from pipeline.engine.tracking.progress import Progress, progress_of
-from pipeline.run import Run, read_json
+from pipeline.run import Run
+from pipeline.small_files import read_json
 from pipeline.stages.auditing import audit
 from pipeline.stages.by_script import extract_fragments, known_stages, predict, run_chain, segment
 from pipeline.stages.export.targets import ExportOptions, export_stages

@@ -97,9 +97,11 @@ class BlockGrid:
         begin = Coordinate(z, y, x) * self.block_size
         return Block(index, Box(begin, Coordinate(map(min, begin + self.block_size, self.region.shape))))
 
-    def downsampled_size(self, factors: Sequence[int]) -> Nanometres:
-        """The size of voxels of which each is `factors` of this grid's."""
-        return three_numbers(size * factor for size, factor in zip(self.voxel_size, factors, strict=True))
+    def downsampled(self, factors: Sequence[int]) -> BlockGrid:
+        """The same blocks in voxels of which each is `factors` of this grid's; the region counts from its beginning."""
+        size = three_numbers(size * factor for size, factor in zip(self.voxel_size, factors, strict=True))
+        block_size = self.block(0).box.downsampled(factors).shape
+        return BlockGrid(self.box.downsampled(factors), block_size, size, self.offset)
 
     def position(self, voxel: Sequence[float]) -> Nanometres:
         """The position in nanometres of a stored voxel's first corner."""

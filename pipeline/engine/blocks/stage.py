@@ -1,162 +1,44 @@
-"""What every stage says about itself: what determines its output, what it needs, and where the output lies.
-
-A stage is either a `BlockTask` (many blocks, any number of workers) or a `DriverStep` (one computation on the whole
-graph). Its `key` is a hash of everything that determines the output, keys of upstream stages included; the output
-itself carries the key under which it was made, so an output is never taken for something else.
+"""Stages that are computed block by block, and those of them that write an array; what they share with all other
+stages is in `base.py`.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from funlib.geometry import Coordinate
 from typing_extensions import override
 
-from ...command_names import command_line
-from ...config import Config, config_hash
+from ...command_names import command_line, name_of
+from ...config import Config
 from ...errors import UserError
-from ...run import Run
 from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, volume_exists
+from .base import DriverStep as DriverStep
+from .base import Stage as Stage
 from .checksums import BlockRecords
 from .empty_blocks import empty_blocks, known_empty_blocks
 from .grid import Block, BlockGrid
-from .storage import BlockOutput, UpstreamVolume, may_hold_something, open_upstream
+from .storage import BlockOutput, UpstreamVolume, may_hold_something, require_metadata, require_whole
 
 BlockFunction = Callable[[Block], None]
 BlockReader = Callable[[Block], Box]
 
 
 @dataclass(frozen=True)
-class Stage(ABC):
-    """A step of the way from raw to segmentation.
-
-    Attributes:
-        run: the run it belongs to.
-    """
-
-    run: Run
-
-    stage: ClassVar[str]
-    """Name in summaries."""
-    version: ClassVar[int]
-    """Raised whenever a change of the code changes the output."""
-    script: ClassVar[str]
-    """The script that runs the stage, for messages."""
-    together: ClassVar[str] = "segmentation"
-    """Block tasks that follow each other run at the same time if they have the same word here."""
-
-    @property
-    def name(self) -> str:
-        """Name of this very task in file names; no colons."""
-        return self.stage
-
-    @property
-    @abstractmethod
-    def output(self) -> str:
-        """Where the output lies, for messages."""
-
-    @cached_property
-    def upstream(self) -> tuple[Stage, ...]:
-        """The stages whose outputs it reads."""
-        return ()
-
-    @property
-    def reads(self) -> tuple[Stage, ...]:
-        """The stages whose blocks a block of it reads."""
-        return self.upstream
-
-    @abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """What determines the output besides the upstream stages, as JSON values under dotted names."""
-
-    def check(self) -> None:  # noqa: B027  most stages need no more than their upstream stages
-        """Make sure that the stage can run, before anything is deleted or written; not asked of one that is done.
-
-        Raises:
-            UserError: something that it needs is missing or does not fit.
-        """
-
-    @abstractmethod
-    def stored_key(self) -> str | None:
-        """The key under which the present output was begun; None if there is no output."""
-
-    @abstractmethod
-    def prepare(self) -> None:
-        """Create the output, empty, and mark it with the key."""
-
-    def is_intact(self) -> bool:
-        """Whether what belongs to the output besides its blocks is there; quickly."""
-        return True
-
-    def is_missing(self) -> bool:
-        """Whether there is certainly no output; quickly, and without asking a database."""
-        return False
-
-    def damage(self) -> str:
-        """What is wrong with the output besides its blocks, for the audit; empty if nothing is."""
-        return ""
-
-    def depends_on_whole_upstream(self) -> bool:
-        """Whether something besides the blocks is made from all upstream blocks, and made again with them."""
-        return False
-
-    def discard_whole(self) -> None:  # noqa: B027  most outputs have nothing besides their blocks
-        """Delete what `depends_on_whole_upstream` speaks of; the next run makes it again."""
-
-    def resume(self) -> None:  # noqa: B027  most outputs can be continued as they are
-        """Mend an output that was begun under the same key, so that its blocks can go on."""
-
-    @abstractmethod
-    def drop(self) -> None:
-        """Delete the output."""
-
-    @cached_property
-    def folder(self) -> Path:
-        """Where everything lies that is known of the output under its key: markers, records, failures."""
-        return self.run.tracking / self.name / self.key
-
-    @cached_property
-    def chunk_grid(self) -> BlockGrid:
-        """The segmented region in blocks of `predict.block_size`: the shards of its arrays."""
-        return BlockGrid.of_run(self.run)
-
-    @cached_property
-    def grid(self) -> BlockGrid:
-        """The segmented region in the blocks that the stage computes, each of one chunk or of several."""
-        return self.chunk_grid
-
-    @cached_property
-    def key(self) -> str:
-        """Hash of everything that determines the output."""
-        return config_hash(self.name, self.version, self.settings(), [stage.key for stage in self.upstream])
-
-    def take_key(self, key: str) -> None:
-        """Use a known key: workers take the driver's, since what it was made from may change meanwhile."""
-        self.__dict__["key"] = key
-
-
-@dataclass(frozen=True)
-class DriverStep(Stage):
-    """A stage that is one computation in the driving process."""
-
-    @abstractmethod
-    def execute(self) -> None:
-        """Compute and store everything; interrupted, it starts anew."""
-
-
-@dataclass(frozen=True)
 class BlockTask(Stage):
     """A stage that is computed block by block, in any order, by any number of workers."""
 
+    keeps_records: ClassVar[bool] = True
+    """Whether `process` notes a checksum of each block in `records`, as `BlockOutput.write` does. A block counts as
+    done when its record is there; of a stage that keeps none, daisy's markers have to be believed."""
     grid_counts: ClassVar[str] = "voxels"
     """What the grid is made of, for messages."""
 
@@ -256,6 +138,11 @@ class VolumeTask(BlockTask):
         return box.downsampled(self.downsampling)
 
     @property
+    def stored_grid(self) -> BlockGrid:
+        """The array in its shards, in voxels of its own."""
+        return self.chunk_grid.downsampled(self.downsampling)
+
+    @property
     def bytes_per_voxel(self) -> int:
         """Bytes of all channels of a voxel."""
         return math.prod(self.channels) * np.dtype(self.dtype).itemsize
@@ -295,14 +182,15 @@ class VolumeTask(BlockTask):
 
     @override
     def prepare(self) -> None:
+        stored = self.stored_grid
         create_volume(
             self.run.volume,
             self.dataset,
-            (*self.channels, *self.stored_box(self.grid.box).shape),
+            (*self.channels, *stored.region.shape),
             self.dtype,
-            voxel_size=self.grid.downsampled_size(self.downsampling),
-            offset=self.grid.offset,
-            chunks=self.stored_box(self.chunk_grid.block(0).box).shape,
+            voxel_size=stored.voxel_size,
+            offset=stored.offset,
+            chunks=stored.block_size,
             attributes={**self.attributes(), "key": self.key},
             storage_format=self.run.config.storage.format,
             downsampling=self.downsampling,
@@ -313,13 +201,25 @@ class VolumeTask(BlockTask):
         delete_volume(self.run.volume, self.dataset)
 
     def open(self, mode: str = "r") -> Volume:
-        """The array."""
-        return open_volume(self.run.volume, self.dataset, mode)
+        """The array.
+
+        Raises:
+            UserError: there is none, or its metadata are not what this stage has written.
+        """
+        volume = open_volume(self.run.volume, self.dataset, mode)
+        cure = f"delete the dataset and run {name_of(self.script)} again"
+        require_metadata(volume, self.stored_grid, self.channels, self.dtype, cure)
+        return volume
 
     def open_complete(self) -> UpstreamVolume:
-        """The array for a stage that comes later: every shard must be there, except those of empty blocks."""
+        """The array for a stage that comes later: every shard must be there and be what was written, except those of
+        empty blocks.
+        """
         audit = command_line("audit.py", self.run.directory / "config.json", "--requeue")
-        return open_upstream(self.run.volume, self.dataset, self.empty_chunks, f"{audit} has it made again")
+        volume = self.open()
+        compared = volume.array.format == 2 and self.grid.block_size == self.chunk_grid.block_size
+        records = self.records.read() if compared else None
+        return require_whole(volume, self.empty_chunks, f"{audit} has it made again", records)
 
     def open_output(self) -> BlockOutput:
         """The array for writing blocks."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...errors import UserError
-from ...run import replaced_file
+from ...small_files import replaced_file
 
 
 class Piece(NamedTuple):

@@ -27,6 +27,7 @@ from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
 from ...engine.tracking.progress import read_record
 from ...rag import EdgeTable
 from ...run import Run
+from ...small_files import read_npy
 from ...volumes.exports import exists_at, write_file
 from ...volumes.locations import Location
 from ..region_graph import RagTask, open_graph
@@ -140,7 +141,7 @@ class ChunkedGraphTask(BlockTask):
     @contextmanager
     @override
     def process(self) -> Iterator[BlockFunction]:
-        lut = np.load(segments_of(self.run, self.threshold).lut_path, mmap_mode="r")
+        lut = read_npy(segments_of(self.run, self.threshold).lut_path)
         with open_graph(self.run) as store:
 
             def process_block(block: Block) -> None:

@@ -21,12 +21,14 @@ from ...engine.blocks.grid import BlockGrid
 from ...engine.blocks.stage import DriverStep, Stage
 from ...engine.tracking.progress import read_record
 from ...rag import NodeTable
-from ...run import Run, replaced_file
+from ...run import Run
 from ...segmentation import relabel
+from ...small_files import read_npy, write_npy
 from ...volumes import Box, crop
 from ..agglomerate import agglomeration
 from ..fragments import FragmentsTask
-from ..region_graph import open_graph
+from ..graph_rows import read_graph
+from ..region_graph import RagTask, open_graph
 from ..segment import lookup_table, lut_slice
 
 SEGMENT: np.dtype = np.dtype(
@@ -132,16 +134,14 @@ class SegmentsStep(DriverStep):
     def execute(self) -> None:
         config = self.run.config
         with open_graph(self.run) as store:
-            nodes, edges = store.read_nodes(), store.read_edges()
+            nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))
         lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
         for path, table in ((self.lut_path, lut), (self.table_path, segment_table(nodes, lut))):
-            with replaced_file(path) as file:
-                np.save(file, table)
+            write_npy(path, table)
 
     def read(self) -> np.ndarray:
         """(M,) `SEGMENT`, as a view of the file."""
-        table: np.ndarray = np.load(self.table_path, mmap_mode="r")
-        return table
+        return read_npy(self.table_path)
 
 
 class RelabelledFragments(ABC):
@@ -184,7 +184,7 @@ class SegmentedVolume(RelabelledFragments):
 
     def __init__(self, step: SegmentsStep, minimum_size: int = 0) -> None:
         super().__init__(step.run)
-        self._lut = np.load(step.lut_path, mmap_mode="r")
+        self._lut = read_npy(step.lut_path)
         table = step.read() if minimum_size > 0 else np.zeros(0, SEGMENT)
         self._small = np.array(table["id"][table["size"] < minimum_size])
 
@@ -204,7 +204,7 @@ class NumberedFragments(RelabelledFragments):
 
     def __init__(self, step: SegmentsStep) -> None:
         super().__init__(step.run)
-        self._lut = np.load(step.lut_path, mmap_mode="r")
+        self._lut = read_npy(step.lut_path)
 
     @override
     def rows_of(self, block: int) -> np.ndarray:

@@ -22,9 +22,12 @@ from ...engine.blocks.grid import BlockGrid
 from ...engine.blocks.stage import DriverStep, Stage
 from ...engine.tracking.progress import read_record
 from ...rag import EdgeTable, NodeTable
+from ...small_files import read_npy
 from ...volumes.exports import exists_at, write_file
 from ...volumes.locations import Location
-from ..region_graph import open_graph
+from ..agglomerate import agglomeration
+from ..graph_rows import read_graph
+from ..region_graph import RagTask, open_graph
 from .segments import segments_of
 from .volume import place_key
 
@@ -133,8 +136,8 @@ class AgglomerateStep(DriverStep):
     def execute(self) -> None:
         grid = BlockGrid.of_run(self.run)
         with open_graph(self.run) as store:
-            nodes, edges = store.read_nodes(), store.read_edges()
-        lut = np.load(segments_of(self.run, self.threshold).lut_path)
+            nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))
+        lut = read_npy(segments_of(self.run, self.threshold).lut_path)
         voxels = np.floor((nodes.centre - np.array(grid.offset)) / np.array(grid.voxel_size)).astype(np.int64)
         largest = min(self.threshold, self.run.config.agglomerate.maximum_score)
         content = io.BytesIO()
