@@ -100,7 +100,7 @@ class BlockGrid:
     def downsampled(self, factors: Sequence[int]) -> BlockGrid:
         """The same blocks in voxels of which each is `factors` of this grid's; the region counts from its beginning."""
         size = three_numbers(size * factor for size, factor in zip(self.voxel_size, factors, strict=True))
-        block_size = self.block(0).box.downsampled(factors).shape
+        block_size = Box.of_shape(self.block_size).downsampled(factors).shape
         return BlockGrid(self.box.downsampled(factors), block_size, size, self.offset)
 
     def position(self, voxel: Sequence[float]) -> Nanometres:
