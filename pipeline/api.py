@@ -201,9 +201,10 @@ def evaluate(run: Run) -> dict[str, Any]:
     """
     from . import evaluation
     from .datasets import require_unchanged
-    from .stages.auditing import require_chunks
+    from .stages.auditing import require_chunks, require_graph
 
     require_chunks(run)
+    require_graph(run)
     require_unchanged(run, run.config.volumes.segment.source)
     return evaluation.evaluate(run)
 

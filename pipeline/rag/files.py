@@ -74,7 +74,8 @@ class FileRag(RagStore):
     @override
     def write_scores(self, block: int, scores: EdgeTable) -> None:
         if self._file(block).exists():
-            nodes, edges = self._read(block)
+            with self._decoding():
+                nodes, edges = self._read(block)
             scored = edges.with_scores(scores)
             self._replace_block(BlockEntry.of(block, nodes, scored), nodes, scored)
 

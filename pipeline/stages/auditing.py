@@ -16,7 +16,8 @@ from .agglomerate import agglomeration
 from .by_script import chained_stages
 from .fragments import FragmentsTask
 from .graph_audit import GraphFindings, check_graph
-from .region_graph import RagTask
+from .graph_rows import check_graph_rows
+from .region_graph import RagTask, open_graph
 from .segment import written_segmentations
 
 
@@ -42,6 +43,22 @@ def require_chunks(run: Run) -> None:
     """
     for task in (FragmentsTask(run), *written_segmentations(run)):
         require_all_chunks(task)
+
+
+def require_graph(run: Run) -> None:
+    """Make sure that the graph is what was computed, for those who read it outside the stages.
+
+    Raises:
+        UserError: rows or scores are lost or have changed, or are not all computed yet; says what to run.
+    """
+    graph, scores = RagTask(run), agglomeration(run)
+    states = {stage.name: progress_of(stage) for stage in (graph, scores)}
+    for stage in (graph, scores):
+        if states[stage.name] is Progress.STARTED:
+            raise UserError(f"{stage.name} is not complete; run {name_of(stage.script)} first", stage.output)
+    if states[graph.name] is Progress.DONE:
+        with open_graph(run) as store:
+            check_graph_rows(store, graph, scores if states[scores.name] is Progress.DONE else None)
 
 
 def audited_stages(run: Run) -> list[Stage]:
@@ -94,3 +111,5 @@ def _note_scores(stage: Stage, found: StageFindings, graph: GraphFindings) -> No
         found.done = 1
         if graph.edges_without_score:
             found.unsound = f"{graph.edges_without_score} edges have no score"
+        elif graph.changed_scores.any():
+            found.unsound = f"the scores of {int(graph.changed_scores.sum())} blocks have another checksum"

@@ -264,7 +264,7 @@ class PredictTask(VolumeTask):
     @override
     def process(self) -> Iterator[BlockFunction]:
         from ..networks import build_engine, choose_autocast, compact
-        from .inference import Predictor
+        from .inference import NoNumbersError, Predictor
 
         keep_freed_memory()
         predict = self.run.config.predict
@@ -278,13 +278,28 @@ class PredictTask(VolumeTask):
         predict_box = HalvingPredictor(lambda box: raw.read_mirrored(predictor.read_box(box)), predictor.quantised)
 
         def process_block(block: Block) -> None:
-            affinities = predict_box(self.grid.to_source(block.box))
+            box = self.grid.to_source(block.box)
+            try:
+                affinities = predict_box(box)
+            except NoNumbersError as error:
+                seen = raw.read_mirrored(predictor.read_box(box))
+                raise self._no_numbers(block, bool(np.isfinite(seen).all()), str(error)) from error
             for chunk in self.chunk_grid.blocks_in(block.box):
                 if empty.flat[chunk.index]:
                     crop(affinities, chunk.box.relative_to(block.box))[:] = 0
             output.write(block, affinities)
 
         yield process_block
+
+    def _no_numbers(self, block: Block, raw_is_finite: bool, what: str) -> UserError:
+        """What is wrong where the network gives no numbers."""
+        box = self.grid.to_source(block.box)
+        place = f"in block {block.index}, voxels {tuple(box.begin)} to {tuple(box.end)}"
+        if not raw_is_finite:
+            return UserError(f"{place} and around, raw is NaN or infinite; mend it", self._raw.name)
+        autocast = self.run.config.predict.autocast
+        cure = "" if autocast == "off" else f", or set predict.autocast to off (it is {autocast})"
+        return UserError(f"{place}, its {what}; predict with another checkpoint{cure}", str(self.checkpoint))
 
 
 def check_context(run: Run, network: EmbeddingNetwork) -> None:

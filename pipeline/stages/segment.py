@@ -24,7 +24,8 @@ from ..segmentation import connected_components, relabel
 from ..small_files import read_npy, write_npy
 from .agglomerate import agglomeration
 from .fragments import FragmentsTask
-from .region_graph import open_graph
+from .graph_rows import read_graph
+from .region_graph import RagTask, open_graph
 
 
 def lookup_table(
@@ -182,7 +183,7 @@ class SegmentTask(VolumeTask):
     def _make_lut(self) -> None:
         config = self.run.config
         with open_graph(self.run) as store:
-            nodes, edges = store.read_nodes(), store.read_edges()
+            nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))
         lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
         write_lut(lut_path(self.run, self.threshold), lut)
 

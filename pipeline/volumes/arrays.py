@@ -179,23 +179,20 @@ def open_volume(container: Path, dataset: str, mode: str = "r") -> Volume:
         raise UserError("there is no such dataset; run the earlier stages first", name)
     folder = array_folder(container, dataset)
     storage_format: StorageFormat = 2 if (folder / ".zarray").exists() else 3
-    file, cure = (
-        folder / (".zarray" if storage_format == 2 else "zarr.json"),
-        MEND,
-    )
+    file = folder / (".zarray" if storage_format == 2 else "zarr.json")
     try:
-        metadata = read_json(file, cure)
+        metadata = read_json(file, MEND)
         refuse_codecs_of_objects(metadata, name)
-        with understanding(file, cure):
-            attributes = as_kind(_attributes_of(folder, metadata, storage_format), dict[str, Any], file, cure)
+        with understanding(file, MEND):
+            attributes = as_kind(_attributes_of(folder, metadata, storage_format), dict[str, Any], file, MEND)
             array = open_stored(folder, storage_format, metadata, attributes, mode)
     except DamagedFile:
         raise
     except (OSError, UserError) as error:
-        raise UserError(f"the metadata cannot be read ({error}); {cure}", name) from error
+        raise UserError(f"the metadata cannot be read ({error}); {MEND}", name) from error
     if "voxel_size" not in attributes:
-        raise UserError("the dataset has no voxel_size attribute", name)
-    with understanding(file, cure):
+        raise UserError(f"the dataset has no voxel_size attribute; {MEND}", name)
+    with understanding(file, MEND):
         voxel_size, offset = attributes["voxel_size"], attributes.get("offset", (0, 0, 0))
         return Volume(array, three_numbers(voxel_size), three_numbers(offset), name)
 

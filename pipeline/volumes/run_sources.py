@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from .identity import Identity
 from .intensity import IntensityRange, Setting, intensity_range
 from .locations import Location
 from .opening import Wanted, open_at
+from .present_chunks import WatchedVolume, from_json
 from .sources import DATASETS, SourceFiles
 from .volume import Volume
 
@@ -94,7 +95,7 @@ class RunSource:
         files = self._files_in_place("raw")
         if files is None:
             raise UserError("there is no such dataset; run the earlier stages first", f"{self.container}/raw")
-        return files.raw()
+        return self._watched(files.raw(), "raw")
 
     def has_labels(self) -> bool:
         """Whether there are labels, converted or in place."""
@@ -173,4 +174,17 @@ class RunSource:
         if files is None:
             return None
         raw = self.open_raw()
-        return files.beside(raw, dataset, files.labels(raw) if dataset == "labels" else files.mask())
+        found = files.beside(raw, dataset, files.labels(raw) if dataset == "labels" else files.mask())
+        return None if found is None else replace(found, volume=self._watched(found.volume, dataset))
+
+    def _watched(self, volume: Volume, dataset: str) -> Volume:
+        """A volume that is read in place, in which no chunk may be missing that was there at first use."""
+        listed = self.read_record().get("volumes", {}).get(dataset, {}).get("chunks")
+        if listed is None:
+            return volume
+        try:
+            present = from_json(listed)
+        except ValueError as error:
+            raise UserError(f"{error}; delete it, it is written anew", str(self.record)) from None
+        cure = f"put it back, or begin anew with what is there: in a new run_directory, or after deleting {self.record}"
+        return WatchedVolume(**vars(volume), present=present, cure=cure)

@@ -53,6 +53,12 @@ class TensorArray:
         return np.dtype(self.view.dtype.numpy_dtype)
 
     @property
+    def fill_value(self) -> float:
+        """What voxels are that no file holds."""
+        stored = self.view.fill_value
+        return 0 if stored is None else stored.item()
+
+    @property
     def chunks(self) -> tuple[int, int, int]:
         """Voxels along z, y, x that can only be decoded together."""
         return self._extents(self.view.chunk_layout.read_chunk.shape)
