@@ -7,10 +7,8 @@ positions in the world are nanometres, fractions allowed. Order z, y, x.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +17,11 @@ from funlib.geometry import Coordinate
 from ..config.base import plain_number
 from ..errors import UserError
 from .boxes import SPATIAL_AXES, ZERO, Box, cells_of, crop, mirror_indices
+from .locations import Place
 from .nanometres import Nanometres, three_numbers
 from .run_arrays import StorageFormat, StoredArray, create_stored, open_stored
-from .run_containers import array_folder, ensure_container, prepare_group, remove_array, write_document
+from .run_containers import ensure_container, find_files, prepare_group, remove_array, write_document
+from .storage_errors import StorageUnavailable
 
 __all__ = [
     "SPATIAL_AXES",
@@ -113,7 +113,7 @@ class Volume:
 
 
 def create_volume(
-    container: Path,
+    container: Place,
     dataset: str,
     shape: Sequence[int],
     dtype: Any,
@@ -128,7 +128,7 @@ def create_volume(
     """Create an empty array (blosc-zstd), replacing one of the same name.
 
     Args:
-        container: path of the zarr container.
+        container: path or location of the zarr container.
         dataset: name inside it.
         shape: (z, y, x) or (k, z, y, x) in voxels.
         dtype: numpy dtype.
@@ -159,26 +159,27 @@ def create_volume(
     return Volume(array, voxel_size, offset, f"{container}/{dataset}")
 
 
-def open_volume(container: Path, dataset: str, mode: str = "r") -> Volume:
+def open_volume(container: Place, dataset: str, mode: str = "r") -> Volume:
     """Open an array of a container, in the format that it has.
 
     Args:
-        container: path of the zarr container.
+        container: path or location of the zarr container.
         dataset: name inside it.
         mode: `r` to read, `r+` to write as well.
 
     Raises:
+        StorageUnavailable: the server does not answer.
         UserError: there is no such array, its metadata are damaged, or it does not say its voxel size.
     """
     name = f"{container}/{dataset}"
-    if not volume_exists(container, dataset):
+    found = find_files(container, dataset)
+    if found is None:
         raise UserError("there is no such dataset; run the earlier stages first", name)
-    folder = array_folder(container, dataset)
-    storage_format: StorageFormat = 2 if (folder / ".zarray").exists() else 3
     try:
-        metadata = json.loads((folder / (".zarray" if storage_format == 2 else "zarr.json")).read_text())
-        attributes = _attributes_of(folder) if storage_format == 2 else metadata.get("attributes", {})
-        array = open_stored(folder, storage_format, metadata, attributes, mode)
+        metadata, attributes = found.parsed()
+        array = open_stored(found.folder, found.format, metadata, attributes, mode)
+    except StorageUnavailable:
+        raise
     except (ValueError, KeyError, TypeError, OSError, UserError) as error:
         raise UserError(
             f"the metadata cannot be read ({error}); delete the dataset and run its stage again", name
@@ -190,18 +191,11 @@ def open_volume(container: Path, dataset: str, mode: str = "r") -> Volume:
     )
 
 
-def volume_exists(container: Path, dataset: str) -> bool:
+def volume_exists(container: Place, dataset: str) -> bool:
     """Whether the container holds an array of this name."""
-    folder = array_folder(container, dataset)
-    return (folder / ".zarray").exists() or (folder != container / dataset and (folder / "zarr.json").exists())
+    return find_files(container, dataset) is not None
 
 
-def delete_volume(container: Path, dataset: str) -> None:
+def delete_volume(container: Place, dataset: str) -> None:
     """Delete an array if it exists."""
     remove_array(container, dataset)
-
-
-def _attributes_of(folder: Path) -> dict[str, Any]:
-    """Of an array in format 2."""
-    file = folder / ".zattrs"
-    return dict(json.loads(file.read_text())) if file.exists() else {}

@@ -7,15 +7,14 @@ as level `s0`. The group `OME` of the container lists them. Format 2 has plain z
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
-from .locations import Location
+from .locations import Location, Place, located
 from .run_arrays import StorageFormat
-from .storage import METADATA_WAIT, open_store, wait
+from .storage import METADATA_WAIT, delete_below, open_store, read_present, wait
 from .tensors import write_group
 
 LEVEL = "s0"
@@ -24,20 +23,48 @@ _NGFF = "0.5"
 _SERIES = "OME"
 
 
-def container_format(container: Path) -> StorageFormat | None:
+@dataclass(frozen=True)
+class ArrayFiles:
+    """The metadata of an array as they are stored.
+
+    Attributes:
+        folder: of the array.
+        format: 2 or 3.
+        files: their content by name.
+    """
+
+    folder: Location
+    format: StorageFormat
+    files: Mapping[str, bytes]
+
+    def parsed(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What describes the array itself, and what is noted about it.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        if self.format == 3:
+            metadata = json.loads(self.files["zarr.json"])
+            return dict(metadata), dict(metadata.get("attributes", {}))
+        return dict(json.loads(self.files[".zarray"])), dict(json.loads(self.files.get(".zattrs", b"{}")))
+
+
+def container_format(container: Place) -> StorageFormat | None:
     """The format of what is there; None if there is nothing."""
-    if (container / ".zgroup").exists():
-        return 2
-    return 3 if (container / "zarr.json").exists() else None
+    files = read_present(located(container), (".zgroup", "zarr.json"))
+    return 2 if ".zgroup" in files else 3 if "zarr.json" in files else None
 
 
-def array_folder(container: Path, dataset: str) -> Path:
-    """Where the files of an array lie, in the format of the container."""
-    plain = container / dataset
-    return plain if (plain / ".zarray").exists() or not (plain / LEVEL).exists() else plain / LEVEL
+def find_files(container: Place, dataset: str) -> ArrayFiles | None:
+    """The metadata of an array, in the format that it has; None if there is no such array."""
+    folder, inside = located(container) / dataset, f"{LEVEL}/zarr.json"
+    files = read_present(folder, (".zarray", ".zattrs", inside))
+    if ".zarray" in files:
+        return ArrayFiles(folder, 2, files)
+    return ArrayFiles(folder / LEVEL, 3, {"zarr.json": files[inside]}) if inside in files else None
 
 
-def ensure_container(container: Path, wanted: StorageFormat) -> StorageFormat:
+def ensure_container(container: Place, wanted: StorageFormat) -> StorageFormat:
     """Make a container, unless there is one; the format that it has.
 
     Raises:
@@ -46,37 +73,38 @@ def ensure_container(container: Path, wanted: StorageFormat) -> StorageFormat:
     present = container_format(container)
     if present is None:
         collection = {"ome": {"version": _NGFF, "bioformats2raw.layout": 3}}
-        _write_group(container, wanted, collection if wanted == 3 else {})
+        _write_group(located(container), wanted, collection if wanted == 3 else {})
     return present or wanted
 
 
-def container_attributes(container: Path) -> dict[str, Any]:
+def container_attributes(container: Place) -> dict[str, Any]:
     """What is noted about a container; empty if there is none.
 
     Raises:
         UserError: the file is damaged.
     """
-    return _attributes(container)
+    return _attributes(located(container))
 
 
-def note_in_container(container: Path, **changes: Any) -> None:
+def note_in_container(container: Place, **changes: Any) -> None:
     """Note something about a container, None to forget it; the rest stays.
 
     Raises:
         UserError: it cannot be written.
     """
-    noted = {**_attributes(container), **changes}
-    _write_group(container, container_format(container) or 3, {k: v for k, v in noted.items() if v is not None})
+    noted = {**container_attributes(container), **changes}
+    kept = {name: value for name, value in noted.items() if value is not None}
+    _write_group(located(container), container_format(container) or 3, kept)
 
 
 def prepare_group(
-    container: Path,
+    container: Place,
     dataset: str,
     storage_format: StorageFormat,
     voxel_size: Sequence[float],
     offset: Sequence[float],
     channels: bool,
-) -> Path:
+) -> Location:
     """Delete an array of this name, make the groups around the new one, and give the folder that it goes to.
 
     Args:
@@ -90,27 +118,37 @@ def prepare_group(
         UserError: the folder cannot be written.
     """
     remove_array(container, dataset)
+    whole = located(container)
     names = dataset.split("/")
     for depth in range(1, len(names)):
-        group = container.joinpath(*names[:depth])
+        group = whole / "/".join(names[:depth])
         if container_format(group) is None:
             _write_group(group, storage_format, {})
     if storage_format == 2:
-        return container / dataset
+        return whole / dataset
     image = multiscale(dataset, voxel_size, offset, channels)
-    _write_group(container / dataset, 3, {"ome": {"version": _NGFF, "multiscales": [image]}})
-    _list_series(container, dataset)
-    return container / dataset / LEVEL
+    _write_group(whole / dataset, 3, {"ome": {"version": _NGFF, "multiscales": [image]}})
+    _list_series(whole, dataset)
+    return whole / dataset / LEVEL
 
 
-def remove_array(container: Path, dataset: str) -> None:
+def remove_array(container: Place, dataset: str) -> None:
     """Delete an array, and what lists it."""
-    folder = container / dataset
-    if not folder.exists():
-        return
-    if (folder / "zarr.json").exists():
-        _list_series(container, dataset, remove=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    whole = located(container)
+    if "zarr.json" in read_present(whole / dataset, ("zarr.json",)):
+        _list_series(whole, dataset, remove=True)
+    delete_below(whole / dataset)
+
+
+def names_in(container: Place, group: str) -> list[str]:
+    """Names of the arrays in a group of a container, sorted."""
+    whole = located(container)
+    if whole.is_local:
+        folder = (whole / group).file
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    else:  # a bucket would list every shard
+        names = [name.removeprefix(f"{group}/") for name in _series(whole) if name.startswith(f"{group}/")]
+    return sorted(name for name in names if find_files(whole, f"{group}/{name}") is not None)
 
 
 def multiscale(name: str, voxel_size: Sequence[float], offset: Sequence[float], channels: bool) -> dict[str, Any]:
@@ -131,46 +169,46 @@ def multiscale(name: str, voxel_size: Sequence[float], offset: Sequence[float], 
     }
 
 
-def _list_series(container: Path, dataset: str, *, remove: bool = False) -> None:
+def _series(container: Location) -> list[str]:
+    """The images that a container lists."""
+    ome = _attributes(container / _SERIES).get("ome")
+    return list(ome.get("series", [])) if isinstance(ome, Mapping) else []
+
+
+def _list_series(container: Location, dataset: str, *, remove: bool = False) -> None:
     """Add an image to those that the container lists, or take it out."""
-    folder = container / _SERIES
-    ome = _attributes(folder).get("ome")
-    listed = list(ome.get("series", [])) if isinstance(ome, Mapping) else []
+    listed = _series(container)
     series = [name for name in listed if name != dataset] + ([] if remove else [dataset])
     if series != listed:
-        _write_group(folder, 3, {"ome": {"version": _NGFF, "series": series}})
+        _write_group(container / _SERIES, 3, {"ome": {"version": _NGFF, "series": series}})
 
 
-def _attributes(group: Path) -> dict[str, Any]:
+def _attributes(group: Location) -> dict[str, Any]:
     """Raises a `UserError` if the file is damaged."""
-    for name in ("zarr.json", ".zattrs"):
+    files = read_present(group, ("zarr.json", ".zattrs"))
+    for name, content in files.items():
         try:
-            document = json.loads((group / name).read_text())
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (OSError, ValueError) as error:
+            document = json.loads(content)
+        except ValueError as error:
             raise UserError(f"cannot be read ({error})", str(group / name)) from error
-        found = document.get("attributes", {}) if name == "zarr.json" else document
-        return dict(found)
+        return dict(document.get("attributes", {}) if name == "zarr.json" else document)
     return {}
 
 
-def _write_group(group: Path, storage_format: StorageFormat, attributes: Mapping[str, Any]) -> None:
-    location = Location("file", "", str(group.absolute()))
+def _write_group(group: Location, storage_format: StorageFormat, attributes: Mapping[str, Any]) -> None:
     if storage_format == 3:
-        write_group(location, attributes)
+        write_group(group, attributes)
         return
-    if not (group / ".zgroup").exists():
+    if not read_present(group, (".zgroup",)):
         write_document(group, ".zgroup", {"zarr_format": 2})
     write_document(group, ".zattrs", attributes)
 
 
-def write_document(folder: Path, name: str, document: Mapping[str, Any]) -> None:
+def write_document(folder: Location, name: str, document: Mapping[str, Any]) -> None:
     """Write a small JSON file in one step.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    location = Location("file", "", str(folder.absolute()))
-    writing = open_store(location).write(name, json.dumps(document, indent=4).encode())
-    wait(writing, location, METADATA_WAIT, "written")
+    writing = open_store(folder).write(name, json.dumps(document, indent=4).encode())
+    wait(writing, folder, METADATA_WAIT, "written")

@@ -51,6 +51,12 @@ def raise_explained(error: Exception, location: Location, doing: str = "read") -
     raise UserError(f"cannot be {doing}: {cause.strerror}", location.name) from cause
 
 
+def tells_of_content(error: Exception) -> bool:
+    """Whether an error of TensorStore is about what is stored, and not about the way to it."""
+    on_the_way = (*TRANSIENT, "PERMISSION_DENIED", "UNAUTHENTICATED", "NOT_FOUND")
+    return not (_OS_ERROR.search(str(error)) or status_of(error) in on_the_way or _is_server_error(str(error)))
+
+
 def status_of(error: Exception) -> str:
     """TensorStore's status word for an error; empty if it has none."""
     found = _STATUS.match(str(error))

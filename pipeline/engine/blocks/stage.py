@@ -26,6 +26,7 @@ from ...config import Config, config_hash
 from ...errors import UserError
 from ...run import Run
 from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, volume_exists
+from ...volumes.storage_errors import StorageUnavailable
 from .checksums import BlockRecords
 from .empty_blocks import empty_blocks
 from .grid import Block, BlockGrid
@@ -258,6 +259,8 @@ class VolumeTask(BlockTask):
         def holds(block: Block) -> bool:
             try:
                 return bool(upstream.read(block.box).any())
+            except StorageUnavailable:
+                raise
             except UserError:
                 return True  # it held something that could be damaged
 
@@ -278,6 +281,8 @@ class VolumeTask(BlockTask):
             return None
         try:
             return str(open_volume(self.run.volume, self.dataset).array.attrs["key"])
+        except StorageUnavailable:
+            raise
         except (KeyError, UserError):
             return None  # its creation was interrupted
 
