@@ -1,10 +1,9 @@
-"""Whole runs by one command: 12-bit images in 16 bits, and runs that are continued from elsewhere."""
+"""Whole runs: 12-bit images in 16 bits, and runs that are continued from elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.run import read_json
+from pipeline import api
+from pipeline.config import load_config
+from pipeline.run import Run, read_json
 
-RUN_ALL = Path(__file__).parents[2] / "workflows" / "run_all.py"
 SHAPE = (21, 70, 75)
 NEIGHBOURS = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
 
@@ -69,36 +69,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def run_all(folder: Path, config: str | Path, *settings: str) -> str:
-    """What the command says, started in a folder."""
-    options = [part for setting in settings for part in ("--set", setting)]
-    command = [sys.executable, str(RUN_ALL), str(config), *options]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def run_all(folder: Path, config: str | Path, *settings: str) -> dict[str, Any]:
+    """What the run knows after everything is done, started in a folder."""
+    with contextlib.chdir(folder):
+        run = Run(load_config(Path(config), list(settings)))
+        assert api.run_all(run)
+    return read_json(run.summary)
 
 
 @pytest.fixture(scope="module")
 def eight_bits(folder: Path) -> dict[str, Any]:
     """The best scores of the image in 8 bits."""
-    run_all(folder, "config.json")
-    return dict(read_json(folder / "out" / "summary.json")["best"])
+    return dict(run_all(folder, "config.json")["best"])
+
+
+DEEP = "volumes.sources.s.path=12_bits.h5"
+TRAINED = "predict.checkpoint=out/student/checkpoint_0000200.pt"
 
 
 def test_twelve_bits_are_segmented_as_well_as_eight(folder: Path, eight_bits: dict[str, Any]) -> None:
-    said = run_all(folder, "config.json", "volumes.sources.s.path=12_bits.h5", "run_directory=twelve")
-    assert "(percentiles 0.1 and 99.9 of a sample)" in said
-    twelve = read_json(folder / "twelve" / "summary.json")["best"]
+    twelve = run_all(folder, "config.json", DEEP, "run_directory=twelve")["best"]
     assert abs(twelve["voi_sum"] - eight_bits["voi_sum"]) < 0.2, (twelve, eight_bits)
 
 
-def test_a_network_of_another_run_is_told_of_other_intensities(folder: Path, eight_bits: dict[str, Any]) -> None:
-    trained = "predict.checkpoint=out/student/checkpoint_0000200.pt"
-    deep = ["volumes.sources.s.path=12_bits.h5", "volumes.train=[]", trained]
-    said = run_all(folder, "config.json", *deep, "run_directory=other")
-    assert "s has other intensities than what" in said and "against 0 to 255; set volumes.sources.s.intensity" in said
-    said = run_all(folder, "config.json", "volumes.train=[]", trained, "run_directory=same")
-    assert "other intensities" not in said
+def test_a_network_of_another_run_is_told_of_other_intensities(
+    folder: Path, eight_bits: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    run_all(folder, "config.json", "volumes.train=[]", TRAINED, "run_directory=same")
+    assert "other intensities" not in caplog.text
+    run_all(folder, "config.json", "volumes.train=[]", TRAINED, DEEP, "run_directory=other")
+    (told,) = [record.message for record in caplog.records if "other intensities" in record.message]
+    assert told.startswith("s has other intensities than what") and "against 0 to 255; set volumes.sources.s.i" in told
 
 
 def test_a_checkpoint_named_by_a_relative_path_is_found_from_anywhere(
@@ -106,13 +107,8 @@ def test_a_checkpoint_named_by_a_relative_path_is_found_from_anywhere(
 ) -> None:
     here = folder / "here"
     here.mkdir()
-    settings = ["volumes.train=[]", "volumes.sources.s.path=../8_bits.h5", "run_directory=out"]
-    settings.append("predict.checkpoint=../out/student/checkpoint_0000200.pt")
-    said = run_all(here, "../config.json", *settings)
-    assert "next:" in said
-    summary = read_json(here / "out" / "summary.json")
-    assert summary["best"] == eight_bits, "the same network on the same voxels"
-    said = run_all(tmp_path, here / "out" / "config.json")
-    again = read_json(here / "out" / "summary.json")
-    assert again["best"] == summary["best"]
+    settings = ["volumes.train=[]", "volumes.sources.s.path=../8_bits.h5", TRAINED.replace("out", "../out")]
+    assert run_all(here, "../config.json", *settings)["best"] == eight_bits, "the same network on the same voxels"
+    again = run_all(tmp_path, here / "out" / "config.json")
+    assert again["best"] == eight_bits
     assert all(stage["blocks_done"] == 0 for stage in again["stages"].values())
