@@ -43,7 +43,7 @@ docs: $(STAMP)
 
 # Each Python has its own constraints: other versions of gunpowder and zarr.
 $(STAMP): setup.py $(wildcard constraints-*.txt)
-	test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "there is no Python of $(SUPPORTED)" >&2; exit 1; }
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "there is no Python of $(SUPPORTED)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[test]" \
 		--constraint constraints-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
