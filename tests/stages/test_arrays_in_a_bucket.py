@@ -135,7 +135,7 @@ def test_killed_and_resumed_it_equals_the_local_run_bit_by_bit(tmp_path: Path, s
     run = run_of(config)
     web.dropped, web.failures, web.delay = 5, 5, 0.05
     process = started(config)
-    wait_until(lambda: list(run.tracking.glob("predict/*/records")))  # the first block is committed
+    wait_until(lambda: list(run.tracking.glob("predict/*/records")), seconds=500)  # the first block is committed
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert web.dropped == 0 and web.failures == 0
