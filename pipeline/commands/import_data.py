@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from ..cli import run_script
 from ..datasets import describe_import, ensure_imported
+from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
 
 logger = logging.getLogger("emdistill")
@@ -24,7 +25,8 @@ def work(run: Run, options: argparse.Namespace) -> int:
         for line in describe_import(run, options.source):
             logger.info(line)
         return 0
-    ensure_imported(run, options.source, tell=True)
+    with only_driver(run):
+        ensure_imported(run, options.source, tell=True)
     return 0
 
 

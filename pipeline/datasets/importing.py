@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 READ_LIMIT = 512 * 2**20
 """Bytes of source chunks that are decoded together at most."""
 _ATTRIBUTE = "import"
-_NEUTRAL = ("block_shape", "cache", "copy", "intensity", "samples", "format")
+_NEUTRAL = ("block_shape", "cache", "copy", "intensity", "samples", "listed_chunks", "format")
 """Keys of sources that change no voxel."""
 _YOUNGER = ("sections", "mask_path", "level", "channel", "time")
 """Keys that earlier versions did not have; imports of theirs stay valid."""

@@ -16,7 +16,9 @@ from funlib.geometry import Coordinate
 
 from ..config.base import plain_number
 from ..errors import UserError
+from ..small_files import DamagedFile, understanding
 from .boxes import SPATIAL_AXES, ZERO, Box, cells_of, crop, mirror_indices
+from .codecs import refuse_codecs_of_objects
 from .locations import Place
 from .nanometres import Nanometres, three_numbers
 from .run_arrays import StorageFormat, StoredArray, create_stored, open_stored
@@ -36,6 +38,9 @@ __all__ = [
     "open_volume",
     "volume_exists",
 ]
+
+MEND = "delete the dataset and run its stage again"
+"""What to do about an array whose metadata are damaged."""
 
 
 @dataclass(frozen=True)
@@ -176,19 +181,19 @@ def open_volume(container: Place, dataset: str, mode: str = "r") -> Volume:
     if found is None:
         raise UserError("there is no such dataset; run the earlier stages first", name)
     try:
-        metadata, attributes = found.parsed()
-        array = open_stored(found.folder, found.format, metadata, attributes, mode)
-    except StorageUnavailable:
+        metadata, attributes = found.parsed(MEND)
+        refuse_codecs_of_objects(metadata, name)
+        with understanding(found.name, MEND):
+            array = open_stored(found.folder, found.format, metadata, attributes, mode)
+    except (DamagedFile, StorageUnavailable):
         raise
-    except (ValueError, KeyError, TypeError, OSError, UserError) as error:
-        raise UserError(
-            f"the metadata cannot be read ({error}); delete the dataset and run its stage again", name
-        ) from error
+    except (OSError, UserError) as error:
+        raise UserError(f"the metadata cannot be read ({error}); {MEND}", name) from error
     if "voxel_size" not in attributes:
-        raise UserError("the dataset has no voxel_size attribute", name)
-    return Volume(
-        array, three_numbers(attributes["voxel_size"]), three_numbers(attributes.get("offset", (0, 0, 0))), name
-    )
+        raise UserError(f"the dataset has no voxel_size attribute; {MEND}", name)
+    with understanding(found.name, MEND):
+        voxel_size, offset = attributes["voxel_size"], attributes.get("offset", (0, 0, 0))
+        return Volume(array, three_numbers(voxel_size), three_numbers(offset), name)
 
 
 def volume_exists(container: Place, dataset: str) -> bool:

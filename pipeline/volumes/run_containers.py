@@ -11,14 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UserError
+from ..small_files import as_kind, json_object
 from .locations import Location, Place, located
 from .run_arrays import StorageFormat
-from .storage import METADATA_WAIT, delete_below, open_store, read_present, wait
+from .storage import METADATA_WAIT, delete_below, open_store, read_present, remove_file, wait
 from .tensors import write_group
 
 LEVEL = "s0"
 """The array in the group of an image; coarser levels of a pyramid would be `s1`, `s2`, …"""
+MEND = "write it as it was, from a copy, or delete the container and make all in it anew"
+"""What to do about a damaged group: what it says is not written down anywhere else."""
 _NGFF = "0.5"
 _SERIES = "OME"
 
@@ -37,16 +39,22 @@ class ArrayFiles:
     format: StorageFormat
     files: Mapping[str, bytes]
 
-    def parsed(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    @property
+    def name(self) -> str:
+        """The file that describes the array."""
+        return str(self.folder / (".zarray" if self.format == 2 else "zarr.json"))
+
+    def parsed(self, cure: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """What describes the array itself, and what is noted about it.
 
         Raises:
-            ValueError: a file is damaged.
+            DamagedFile: a file says something else; names it and the cure.
         """
         if self.format == 3:
-            metadata = json.loads(self.files["zarr.json"])
-            return dict(metadata), dict(metadata.get("attributes", {}))
-        return dict(json.loads(self.files[".zarray"])), dict(json.loads(self.files.get(".zattrs", b"{}")))
+            metadata = json_object(self.files["zarr.json"], self.name, cure)
+            return metadata, as_kind(metadata.get("attributes", {}), dict[str, Any], self.name, cure)
+        noted = json_object(self.files.get(".zattrs", b"{}"), str(self.folder / ".zattrs"), cure)
+        return json_object(self.files[".zarray"], self.name, cure), noted
 
 
 def container_format(container: Place) -> StorageFormat | None:
@@ -133,8 +141,11 @@ def prepare_group(
 
 
 def remove_array(container: Place, dataset: str) -> None:
-    """Delete an array, and what lists it."""
+    """Delete an array, and what lists it. Its metadata go first: killed at any moment, it is whole or none."""
     whole = located(container)
+    found = find_files(whole, dataset)
+    if found is not None:
+        remove_file(found.folder, ".zarray" if found.format == 2 else "zarr.json")
     if "zarr.json" in read_present(whole / dataset, ("zarr.json",)):
         _list_series(whole, dataset, remove=True)
     delete_below(whole / dataset)
@@ -184,14 +195,16 @@ def _list_series(container: Location, dataset: str, *, remove: bool = False) -> 
 
 
 def _attributes(group: Location) -> dict[str, Any]:
-    """Raises a `UserError` if the file is damaged."""
-    files = read_present(group, ("zarr.json", ".zattrs"))
-    for name, content in files.items():
-        try:
-            document = json.loads(content)
-        except ValueError as error:
-            raise UserError(f"cannot be read ({error})", str(group / name)) from error
-        return dict(document.get("attributes", {}) if name == "zarr.json" else document)
+    """What is noted about a group.
+
+    Raises:
+        DamagedFile: the file says something else.
+    """
+    for name, content in read_present(group, ("zarr.json", ".zattrs")).items():
+        where = str(group / name)
+        document = json_object(content, where, MEND)
+        found = document.get("attributes", {}) if name == "zarr.json" else document
+        return as_kind(found, dict[str, Any], where, MEND)
     return {}
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 from typing_extensions import override
 
-from ...command_names import command_line
+from ...command_names import command_line, name_of
 from ...config import Config, config_hash
 from ...errors import UserError
 from ...run import Run
@@ -30,7 +30,7 @@ from ...volumes.storage_errors import StorageUnavailable
 from .checksums import BlockRecords
 from .empty_blocks import empty_blocks
 from .grid import Block, BlockGrid
-from .storage import BlockOutput, UpstreamVolume, open_upstream
+from .storage import BlockOutput, UpstreamVolume, require_metadata, require_whole
 
 BlockFunction = Callable[[Block], None]
 BlockReader = Callable[[Block], Box]
@@ -155,6 +155,10 @@ class DriverStep(Stage):
 @dataclass(frozen=True)
 class BlockTask(Stage):
     """A stage that is computed block by block, in any order, by any number of workers."""
+
+    keeps_records: ClassVar[bool] = True
+    """Whether `process` notes a checksum of each block in `records`, as `BlockOutput.write` does. A block counts as
+    done when its record is there; of a stage that keeps none, daisy's markers have to be believed."""
 
     @property
     def context(self) -> Coordinate:
@@ -305,13 +309,25 @@ class VolumeTask(BlockTask):
         delete_volume(self.run.volume, self.dataset)
 
     def open(self, mode: str = "r") -> Volume:
-        """The array."""
-        return open_volume(self.run.volume, self.dataset, mode)
+        """The array.
+
+        Raises:
+            UserError: there is none, or its metadata are not what this stage has written.
+        """
+        volume = open_volume(self.run.volume, self.dataset, mode)
+        cure = f"delete the dataset and run {name_of(self.script)} again"
+        require_metadata(volume, self.chunk_grid, self.channels, self.dtype, cure)
+        return volume
 
     def open_complete(self) -> UpstreamVolume:
-        """The array for a stage that comes later: every shard must be there, except those of empty blocks."""
+        """The array for a stage that comes later: every shard must be there and be what was written, except those of
+        empty blocks.
+        """
         audit = command_line("audit.py", self.run.directory / "config.json", "--requeue")
-        return open_upstream(self.run.volume, self.dataset, self.empty_chunks, f"{audit} has it made again")
+        volume = self.open()
+        compared = volume.array.format == 2 and self.grid.block_size == self.chunk_grid.block_size
+        records = self.records.read() if compared else None
+        return require_whole(volume, self.empty_chunks, f"{audit} has it made again", records)
 
     def open_output(self) -> BlockOutput:
         """The array for writing blocks."""

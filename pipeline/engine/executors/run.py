@@ -14,6 +14,7 @@ from ..tracking.driver_record import DriverRecord, TaskRecord, read_driver
 from ..tracking.markers import marked_blocks
 from .base import Executor
 from .local import LocalExecutor
+from .proving import run_until_proven
 from .scheduling import Outcome, take_room_for_markers
 from .serial import SerialExecutor
 from .slurm import SlurmExecutor
@@ -34,8 +35,9 @@ def run_blocks(run: Run, tasks: Sequence[BlockTask]) -> list[Outcome]:
     daisy_logging.set_log_basedir(run.logs)
     for task in tasks:
         take_room_for_markers(task, run.config.cluster)
+    executor = EXECUTORS[run.config.cluster.executor]()
     with _recorded(run, tasks) as record:
-        return EXECUTORS[run.config.cluster.executor]().run(run, tasks, record)
+        return run_until_proven(tasks, lambda: executor.run(run, tasks, record))
 
 
 @contextlib.contextmanager
