@@ -32,6 +32,17 @@ class StorageUnavailable(UserError):
     """A server or network that does not answer, or answers that it cannot now: the same may work in a minute."""
 
 
+def not_unavailable(error: Exception) -> bool:
+    """True of any error but that of a server that does not answer, which is raised: it tells nothing about the data.
+
+    Raises:
+        StorageUnavailable: that is what it is.
+    """
+    if isinstance(error, StorageUnavailable):
+        raise error
+    return True
+
+
 def raise_explained(error: Exception, location: Location, doing: str = "read") -> NoReturn:
     """Raise an error of TensorStore as one for the user; the operating system's error, if there is one, is its cause.
 
