@@ -26,6 +26,7 @@ from ...config import Config, config_hash
 from ...errors import UserError
 from ...run import Run
 from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, volume_exists
+from ...volumes.storage_errors import not_unavailable
 from .checksums import BlockRecords
 from .empty_blocks import empty_blocks
 from .grid import Block, BlockGrid
@@ -262,8 +263,8 @@ class VolumeTask(BlockTask):
         def holds(block: Block) -> bool:
             try:
                 return bool(upstream.read(block.box).any())
-            except UserError:
-                return True  # it held something that could be damaged
+            except UserError as error:
+                return not_unavailable(error)  # it held something that could be damaged
 
         return holds
 
@@ -282,8 +283,8 @@ class VolumeTask(BlockTask):
             return None
         try:
             return str(open_volume(self.run.volume, self.dataset).array.attrs["key"])
-        except (KeyError, UserError):
-            return None  # its creation was interrupted
+        except (KeyError, UserError) as error:
+            return None if not_unavailable(error) else ""  # its creation was interrupted
 
     @override
     def prepare(self) -> None:
