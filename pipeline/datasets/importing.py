@@ -30,6 +30,7 @@ from ..volumes import (
     volume_exists,
 )
 from ..volumes.identity import what_changed
+from ..volumes.locations import Place
 from ..volumes.placement import by
 from ..volumes.sources import DATASETS
 from .file_source import PATHS, FileOpener
@@ -51,7 +52,7 @@ _YOUNGER = ("sections", "mask_path", "level", "channel", "time")
 def import_source(
     name: str,
     source: Source,
-    container: Path,
+    container: Place,
     import_block: Sequence[int],
     *,
     unlabelled_id: int | None = None,
@@ -66,7 +67,7 @@ def import_source(
     Args:
         name: its name in `volumes.sources`.
         source: its config section.
-        container: path of the zarr container.
+        container: path or location of the zarr container.
         import_block: voxels that are written together, as one file.
         unlabelled_id: the label that means "not annotated"; it may be negative, no other may.
         all_datasets: also those that could be read where they are.
@@ -107,7 +108,7 @@ def import_source(
     return True
 
 
-def is_imported(name: str, source: Source, container: Path, opener: SourceOpener | None = None) -> bool:
+def is_imported(name: str, source: Source, container: Place, opener: SourceOpener | None = None) -> bool:
     """Whether the import of a source is complete.
 
     Raises:
@@ -190,13 +191,13 @@ def _earlier_sections(source: Source) -> list[str]:
     return hashes
 
 
-def imported_identity(container: Path) -> dict[str, Any] | None:
+def imported_identity(container: Place) -> dict[str, Any] | None:
     """What a container notes about the source of a complete import; None if there is none."""
     identity = container_attributes(container).get(_ATTRIBUTE)
     return None if identity is None else dict(identity)
 
 
-def _forget(container: Path, storage_format: StorageFormat) -> None:
+def _forget(container: Place, storage_format: StorageFormat) -> None:
     """Remove what an earlier import left, its completion first."""
     ensure_container(container, storage_format)
     if _ATTRIBUTE in container_attributes(container):
@@ -205,7 +206,7 @@ def _forget(container: Path, storage_format: StorageFormat) -> None:
         delete_volume(container, dataset)
 
 
-def forget_left_overs(container: Path) -> None:
+def forget_left_overs(container: Place) -> None:
     """Remove what an import left that was begun, but is not wanted any more."""
     if imported_identity(container) is not None:
         return
@@ -214,7 +215,7 @@ def forget_left_overs(container: Path) -> None:
             delete_volume(container, dataset)
 
 
-def _write(name: str, opened: OpenSource, container: Path, import_block: Sequence[int]) -> None:
+def _write(name: str, opened: OpenSource, container: Place, import_block: Sequence[int]) -> None:
     for part in (opened, *opened.others):
         volumes = _create(part, container, import_block)
         boxes = list(_boxes(part, import_block)) if volumes else []
@@ -224,7 +225,7 @@ def _write(name: str, opened: OpenSource, container: Path, import_block: Sequenc
     os.sync()  # the voxels must not be lost after the container claims to be complete
 
 
-def _create(opened: OpenSource, container: Path, import_block: Sequence[int]) -> dict[str, Volume]:
+def _create(opened: OpenSource, container: Place, import_block: Sequence[int]) -> dict[str, Volume]:
     return {
         dataset: create_volume(
             container,

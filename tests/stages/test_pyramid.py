@@ -35,6 +35,11 @@ FACTORS = [(1, 2, 2), (1, 4, 4), (2, 8, 8)]
 """Of 40 x 8 x 8 nm."""
 
 
+def arrays_of(run: Run) -> Path:
+    """The container of the run's arrays, on this machine."""
+    return run.directory / "volume.zarr"
+
+
 def make(directory: Path, **sections: Any) -> Run:
     run = make_run(directory, **{"pyramid": {"smallest": 6}, "segment": {"thresholds": [0.6]}, **sections})
     store_affinities(run)
@@ -75,7 +80,7 @@ def test_each_level_is_the_one_before_downsampled_as_a_whole(finished: Run, name
 
 def test_levels_are_one_valid_image_whose_voxels_lie_where_they_were(finished: Run) -> None:
     for name, begin in {"raw": (0, 0, 0), "fragments": (40, 16, 24), "segmentation/0.60": (40, 16, 24)}.items():
-        image = yaozarrs.validate_zarr_store(str(finished.volume / name)).ome_metadata()
+        image = yaozarrs.validate_zarr_store(str(arrays_of(finished) / name)).ome_metadata()
         assert isinstance(image, v05.Image)
         datasets = image.multiscales[0].datasets
         assert [dataset.path for dataset in datasets] == ["s0", "s1", "s2", "s3"]
@@ -90,7 +95,7 @@ def test_levels_are_one_valid_image_whose_voxels_lie_where_they_were(finished: R
             assert translation.translation == moved
         coarse = open_volume(finished.volume, f"{name}/s3")
         assert tuple(coarse.voxel_size) == (80, 64, 64) and tuple(coarse.offset) == begin
-    yaozarrs.validate_zarr_store(str(finished.volume))
+    yaozarrs.validate_zarr_store(str(arrays_of(finished)))
     assert finished.segmentation_names() == ["0.60"], "a level is no segmentation"
 
 
@@ -146,8 +151,10 @@ def test_a_changed_array_takes_its_levels_along(tmp_path: Path) -> None:
 def test_what_the_config_does_not_want_is_not_made(tmp_path: Path) -> None:
     off = {"smallest": 6, "raw": False, "segmentation": False}
     run = finish(make(tmp_path, pyramid=off))
-    assert (run.volume / "fragments" / "s3").exists()
-    assert not (run.volume / "raw" / "s1").exists() and not (run.volume / "segmentation" / "0.60" / "s1").exists()
+    assert (arrays_of(run) / "fragments" / "s3").exists()
+    assert (
+        not (arrays_of(run) / "raw" / "s1").exists() and not (arrays_of(run) / "segmentation" / "0.60" / "s1").exists()
+    )
     old = make(tmp_path / "old", storage={"format": 2})
     assert [stage.name for stage in known_stages(old) if "_s" in stage.name] == []
 
@@ -166,15 +173,15 @@ def test_raw_in_place_has_its_levels_in_the_run(tmp_path: Path) -> None:
     run = Run(parse_config(document))
     import_data(run)
     assert run_stages(run, raw_pyramid(run), False)
-    assert not (run.volume / "raw" / "s0").exists() and not run.source("a").is_converted("raw")
+    assert not (arrays_of(run) / "raw" / "s0").exists() and not run.source("a").is_converted("raw")
     level = raw[1:, 2:, 3:]
     for number, step in enumerate([(1, 2, 2), (1, 2, 2), (2, 2, 2)], start=1):
         level = downsample(level, step, "mean")
         np.testing.assert_array_equal(stored(run, f"raw/s{number}"), level)
-    image = yaozarrs.validate_zarr_store(str(run.volume / "raw")).ome_metadata()
+    image = yaozarrs.validate_zarr_store(str(arrays_of(run) / "raw")).ome_metadata()
     assert isinstance(image, v05.Image)
     assert [dataset.path for dataset in image.multiscales[0].datasets] == ["s1", "s2", "s3"]
-    yaozarrs.validate_zarr_store(str(run.volume))
+    yaozarrs.validate_zarr_store(str(arrays_of(run)))
 
 
 def test_a_plan_tells_the_voxels_of_the_level(finished: Run) -> None:
@@ -199,4 +206,4 @@ def test_jobs_give_the_same_levels_and_the_same_export(slurm: SlurmCluster, tmp_
 def test_prediction_alone_makes_the_levels_of_raw(tmp_path: Path) -> None:
     run = make(tmp_path)
     assert predict(run)
-    assert (run.volume / "raw" / "s3").exists() and not (run.volume / "fragments").exists()
+    assert (arrays_of(run) / "raw" / "s3").exists() and not (arrays_of(run) / "fragments").exists()

@@ -12,6 +12,7 @@ from enum import Enum
 import numpy as np
 
 from ...errors import UserError
+from ...volumes.storage_errors import StorageUnavailable
 from ..blocks.checksums import RecordTable, array_checksum
 from ..blocks.grid import Block
 from ..blocks.parallel import in_threads
@@ -95,10 +96,12 @@ def _check_array(task: VolumeTask, found: StageFindings) -> None:
 
     def check(block: Block) -> tuple[int, Damage | None, int]:
         stored = task.stored_box(block.box)
-        if not all(volume.array.file(position).exists() for position, _ in volume.array.shards_in(stored)):
+        if not all(volume.array.exist(position for position, _ in volume.array.shards_in(stored))):
             return block.index, Damage.MISSING, -1
         try:
             data = volume.read(stored)
+        except StorageUnavailable:
+            raise
         except UserError:
             return block.index, Damage.UNREADABLE, -1
         if not records.present[block.index]:

@@ -21,6 +21,7 @@ from ...command_names import command_line, name_of
 from ...config import Config
 from ...errors import UserError
 from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, volume_exists
+from ...volumes.storage_errors import not_unavailable
 from .base import DriverStep as DriverStep
 from .base import Stage as Stage
 from .checksums import BlockRecords
@@ -177,8 +178,8 @@ class VolumeTask(BlockTask):
             return None
         try:
             return str(open_volume(self.run.volume, self.dataset).array.attrs["key"])
-        except (KeyError, UserError):
-            return None  # its creation was interrupted
+        except (KeyError, UserError) as error:
+            return None if not_unavailable(error) else ""  # its creation was interrupted
 
     @override
     def prepare(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ from ...config.base import plain_number
 from ...errors import UserError
 from ...run import Run
 from ...volumes import Box, Volume, container_attributes, crop, open_volume
+from ...volumes.locations import Place
+from ...volumes.storage_errors import StorageUnavailable, not_unavailable
 from ...volumes.volume import Volume as SourceVolume
 from .checksums import BlockRecords, RecordTable, array_checksum
 from .grid import Block, BlockGrid
@@ -44,6 +45,8 @@ class UpstreamVolume(Volume):
         self._require_shards(box)
         try:
             data = super().read(box)
+        except StorageUnavailable:
+            raise
         except UserError as error:
             raise UserError(f"{error.what}; {self.cure}", error.where) from error
         if self.records is not None:
@@ -66,10 +69,9 @@ class UpstreamVolume(Volume):
 
     def _require_shards(self, box: Box) -> None:
         """Make sure that no shard is gone; each is looked for once."""
-        for position, _ in self.array.shards_in(box):
-            if self.known[position]:
-                continue
-            if not self.array.file(position).exists():
+        unseen = [position for position, _ in self.array.shards_in(box) if not self.known[position]]
+        for position, there in zip(unseen, self.array.exist(unseen) if unseen else (), strict=True):
+            if not there:
                 raise UserError(f"{self.array.called} {self.array.key(position)} is missing; {self.cure}", self.name)
             self.known[position] = True
 
@@ -118,8 +120,8 @@ def may_hold_something(volume: Volume, box: Box) -> bool:
     """Whether a box of an array has a voxel that is not 0; if it cannot be read, it held something that is damaged."""
     try:
         return bool(volume.read(box).any())
-    except UserError:
-        return True
+    except UserError as error:
+        return not_unavailable(error)
 
 
 def open_raw(run: Run) -> SourceVolume:
@@ -146,6 +148,8 @@ class CompleteVolume(SourceVolume):
             raise UserError(f"chunk {missing[0]} is missing; {cure}", self.name)
         try:
             return super().read(box)
+        except StorageUnavailable:
+            raise
         except UserError as error:
             raise UserError(f"{error.what}; {cure}", error.where) from error
 
@@ -187,7 +191,7 @@ class BlockOutput:
         records: where the checksums go.
     """
 
-    def __init__(self, container: Path, dataset: str, records: BlockRecords) -> None:
+    def __init__(self, container: Place, dataset: str, records: BlockRecords) -> None:
         self.volume = open_volume(container, dataset, "r+")
         self._records = records
 
