@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from pipeline.config import parse_config
-from pipeline.datasets.importing import ensure_imported
+from pipeline.stages.importing import ensure_imported
 from pipeline.engine.blocks.storage import open_raw
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.run import Run

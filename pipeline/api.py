@@ -39,7 +39,7 @@ def import_data(run: Run, sources: Sequence[str] | None = None) -> None:
     Raises:
         UserError: a source cannot be read, or does not fit the config.
     """
-    from .datasets import ensure_imported
+    from .stages.importing import ensure_imported
 
     ensure_imported(run, sources)
 

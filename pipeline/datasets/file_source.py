@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import h5py
 import numpy as np
-from funlib.geometry import Coordinate
 
 from ..config import ChosenSections as SectionsConfig
 from ..config import FileSource
@@ -24,11 +23,11 @@ from ..volumes.nanometres import three_numbers
 from ..volumes.opening import Wanted, open_at
 from ..volumes.placement import Placement, combined
 from ..volumes.placing import statements
-from ..volumes.sources import DATASETS, Source, SourceFiles, stored_label_type
+from ..volumes.sources import Source, SourceFiles, stored_label_type
 from ..volumes.tensors import read_whole
 from ..volumes.volume import Volume
-from .ordered import ChosenSections, FileReader
-from .source import OpenSource
+from .ordered import ChosenSections, ConvertedVolume
+from .source import OpenDataset, OpenSource
 from .stamps import stamp
 from .supervoxels import STACK, TABLE, Bodies
 from .tiff import open_tiff
@@ -49,8 +48,6 @@ class FileOpener:
     source: FileSource
     where: str
     unlabelled_id: int | None = None
-    all_datasets: bool = field(default=True, kw_only=True)
-    """Whether volumes that can be read where they are are converted, too."""
 
     def identity(self) -> dict[str, Any] | None:
         """Size and modification time of files, and of arrays of chunks what tells whether they changed; None if they
@@ -105,49 +102,33 @@ class FileOpener:
             found = files.all()
             if self.source.sections is not None:
                 found = _only_chosen(found, self.source.sections, f"{self.where}.sections")
-            names = [n for n in DATASETS if self.all_datasets or not files.is_in_place(n)]
-            yield self._opened(found, names)
+            yield self._opened(found)
 
-    def _opened(self, found: Source, names: list[str]) -> OpenSource:
-        """The source as it is stored: what has raw's voxels together, what has other ones apart."""
+    def _opened(self, found: Source) -> OpenSource:
+        """The source as it is stored."""
         raw = found.raw
-        together = {"raw": raw} if "raw" in names else {}
-        apart: list[OpenSource] = []
+        datasets = {"raw": self._dataset("raw", raw, raw.voxel_size, raw.offset)}
         for name, part in (("labels", found.labels), ("mask", found.mask)):
-            if part is None or name not in names:
-                continue
-            if (
-                part.begin == Coordinate(0, 0, 0)
-                and part.factor == Coordinate(1, 1, 1)
-                and part.volume.shape == raw.shape
-            ):
-                together[name] = part.volume
-            else:
-                offset = (o + b * s for o, b, s in zip(raw.offset, part.begin, raw.voxel_size, strict=True))
-                size = (s * f for s, f in zip(raw.voxel_size, part.factor, strict=True))
-                apart.append(
-                    self._part({name: part.volume}, part.volume.shape, three_numbers(size), three_numbers(offset))
-                )
-        opened = self._part(together, raw.shape, raw.voxel_size, raw.offset)
-        return replace(opened, others=tuple(apart), source=found)
+            if part is not None:
+                datasets[name] = self._beside(name, part, raw)
+        return OpenSource(datasets, found)
 
-    def _part(
+    def _beside(self, name: str, part: Aligned, raw: Volume) -> OpenDataset:
+        """Labels or mask with the place that they have on raw."""
+        offset = (o + b * s for o, b, s in zip(raw.offset, part.begin, raw.voxel_size, strict=True))
+        size = (s * f for s, f in zip(raw.voxel_size, part.factor, strict=True))
+        return self._dataset(name, part.volume, three_numbers(size), three_numbers(offset))
+
+    def _dataset(
         self,
-        volumes: dict[str, Volume],
-        shape: Coordinate,
+        name: str,
+        volume: Volume,
         voxel_size: tuple[float, float, float],
         offset: tuple[float, float, float],
-    ) -> OpenSource:
-        dtypes = {name: self._stored_type(name, volume.dtype) for name, volume in volumes.items()}
-        chunks = [volume.chunks for volume in volumes.values()] or [Coordinate(1, 1, 1)]
-        return OpenSource(
-            shape=shape,
-            voxel_size=voxel_size,
-            offset=offset,
-            dtypes=dtypes,
-            reader=FileReader(volumes, dtypes, self.unlabelled_id, self.where),
-            chunks=Coordinate(max(sizes) for sizes in zip(*chunks, strict=True)),
-        )
+    ) -> OpenDataset:
+        dtype = self._stored_type(name, volume.dtype)
+        converted = ConvertedVolume(name, volume, dtype, self.unlabelled_id, self.where)
+        return OpenDataset(volume.shape, voxel_size, offset, dtype, converted.read, volume.chunks)
 
     def _stored_type(self, name: str, dtype: np.dtype) -> np.dtype:
         if name == "raw":

@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..run import Run
 from .agglomerate import agglomeration
 from .by_script import chained_stages
+from .convert import all_conversions, conversions
 from .fragments import FragmentsTask
 from .graph_audit import GraphFindings, check_graph
 from .region_graph import RagTask
@@ -40,7 +41,8 @@ def require_chunks(run: Run) -> None:
     Raises:
         UserError: names the first one that is missing.
     """
-    for task in (FragmentsTask(run), *written_segmentations(run)):
+    imported = conversions(run, run.config.volumes.segment.source)
+    for task in (*imported, FragmentsTask(run), *written_segmentations(run)):
         require_all_chunks(task)
 
 
@@ -58,7 +60,8 @@ def audited_stages(run: Run) -> list[Stage]:
             raise UserError(f"{stage.name} is stale; run {name_of(stage.script)} with --overwrite first")
         if progress is not Progress.ABSENT:
             found.append(stage)
-    return [*found, *written_segmentations(run)] if len(found) == len(stages) else found
+    imported: list[Stage] = list(all_conversions(run))
+    return [*imported, *found, *(written_segmentations(run) if len(found) == len(stages) else [])]
 
 
 def _check_graph(run: Run, stages: Sequence[Stage], findings: dict[str, StageFindings]) -> None:

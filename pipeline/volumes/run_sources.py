@@ -13,9 +13,11 @@ from ..config import FileSource, Source
 from ..errors import UserError
 from .aligned import Aligned, Labels, Mask, aligned
 from .arrays import volume_exists
+from .complete import complete, cure_of_converted
 from .intensity import IntensityRange, Setting, intensity_range
 from .locations import Location
 from .opening import Wanted, open_at
+from .run_containers import container_attributes
 from .sources import DATASETS, SourceFiles
 from .volume import Volume
 
@@ -147,7 +149,12 @@ class RunSource:
     def _open_converted(self, dataset: str) -> Volume:
         found = open_at(Location("file", "", str(self.container.absolute())), Wanted(dataset))
         assert found is not None, "it is named"
-        return found
+        attributes = container_attributes(self.container)
+        has_records = "key" in found.found.array.attributes
+        run_directory = self.record.parent.parent
+        return complete(
+            found, cure_of_converted(self.container, run_directory, attributes.get("import") is not None, has_records)
+        )
 
     def _open_beside(self, dataset: str) -> Aligned | None:
         if self.is_converted(dataset):

@@ -78,9 +78,9 @@ class BlockRecords:
         return _decoded(data[: self.blocks * RECORD.itemsize].ljust(self.blocks * RECORD.itemsize, b"\0"), 0)
 
 
-def array_checksum(data: np.ndarray) -> int:
-    """CRC-32 of an array's values in C order."""
-    return zlib.crc32(np.ascontiguousarray(data).data)
+def array_checksum(data: np.ndarray, before: int = 0) -> int:
+    """CRC-32 of an array's values in C order; of several arrays, each is given what came out of those before."""
+    return zlib.crc32(np.ascontiguousarray(data).data, before)
 
 
 def row_checksums(*columns: np.ndarray) -> np.ndarray:

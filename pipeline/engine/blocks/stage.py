@@ -27,7 +27,7 @@ from ...errors import UserError
 from ...run import Run
 from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, volume_exists
 from .checksums import BlockRecords
-from .empty_blocks import empty_blocks
+from .empty_blocks import empty_blocks, known_empty_blocks
 from .grid import Block, BlockGrid
 from .storage import BlockOutput, UpstreamVolume, open_upstream
 
@@ -175,6 +175,10 @@ class BlockTask(Stage):
         """(z, y, x) bool over the block grid: blocks that are not computed, since there is nothing to see."""
         return empty_blocks(self.run, self.grid)
 
+    def known_empty(self) -> tuple[np.ndarray, bool]:
+        """What has been found out about `empty` so far, and whether that is all; raw is not read."""
+        return known_empty_blocks(self.run, self.grid)
+
     @property
     def workers(self) -> int:
         """Most workers that it may have at a time."""
@@ -220,7 +224,16 @@ class BlockTask(Stage):
 
 @dataclass(frozen=True)
 class VolumeTask(BlockTask):
-    """A block task that writes one array of the run's volume, whole shards per block."""
+    """A block task that writes one array of a container of the run, whole shards per block."""
+
+    checksum_by_shard: ClassVar[bool] = False
+    """Whether the checksum of a block goes over its shards one after another, so that it can be checked in pieces;
+    otherwise over the block as one array. Of blocks that are one shard, both are the same."""
+
+    @property
+    def container(self) -> Path:
+        """The container that the array lies in."""
+        return self.run.volume
 
     @property
     @abstractmethod
@@ -270,21 +283,21 @@ class VolumeTask(BlockTask):
     @property
     @override
     def output(self) -> str:
-        return str(self.run.volume / self.dataset)
+        return str(self.container / self.dataset)
 
     @override
     def stored_key(self) -> str | None:
-        if not volume_exists(self.run.volume, self.dataset):
+        if not volume_exists(self.container, self.dataset):
             return None
         try:
-            return str(open_volume(self.run.volume, self.dataset).array.attrs["key"])
+            return str(open_volume(self.container, self.dataset).array.attrs["key"])
         except (KeyError, UserError):
             return None  # its creation was interrupted
 
     @override
     def prepare(self) -> None:
         create_volume(
-            self.run.volume,
+            self.container,
             self.dataset,
             (*self.channels, *self.grid.region.shape),
             self.dtype,
@@ -297,17 +310,17 @@ class VolumeTask(BlockTask):
 
     @override
     def drop(self) -> None:
-        delete_volume(self.run.volume, self.dataset)
+        delete_volume(self.container, self.dataset)
 
     def open(self, mode: str = "r") -> Volume:
         """The array."""
-        return open_volume(self.run.volume, self.dataset, mode)
+        return open_volume(self.container, self.dataset, mode)
 
     def open_complete(self) -> UpstreamVolume:
         """The array for a stage that comes later: every shard must be there, except those of empty blocks."""
         audit = command_line("audit.py", self.run.directory / "config.json", "--requeue")
-        return open_upstream(self.run.volume, self.dataset, self.empty_chunks, f"{audit} has it made again")
+        return open_upstream(self.container, self.dataset, self.empty_chunks, f"{audit} has it made again")
 
     def open_output(self) -> BlockOutput:
         """The array for writing blocks."""
-        return BlockOutput(self.run.volume, self.dataset, self.records)
+        return BlockOutput(self.container, self.dataset, self.records, self.checksum_by_shard)

@@ -10,7 +10,6 @@ import numpy as np
 
 from ...errors import UserError
 from ...run import Run
-from ..blocks.empty_blocks import known_empty_blocks
 from ..blocks.stage import BlockTask, Stage, VolumeTask
 from ..summary import describe_failure
 from ..tracking.driver_lock import LockState
@@ -121,7 +120,7 @@ def progress_on_disk(stage: Stage) -> Progress:
 def _task_report(
     task: BlockTask, snapshot: RunSnapshot, status: StageStatus, before: Sequence[StageStatus]
 ) -> StageReport:
-    empty, empty_is_known = known_empty_blocks(snapshot.run, task.grid)
+    empty, empty_is_known = task.known_empty()
     status = replace(status, blocks=len(task.grid), empty=int(empty.sum()))
     if status.state in (StageState.NOT_BEGUN, StageState.STALE):
         return StageReport(status)
