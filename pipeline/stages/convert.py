@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,6 +80,10 @@ class ConvertTask(VolumeTask):
     def empty_is_an_answer(self) -> bool:
         return True
 
+    @override
+    def input_holds(self) -> Callable[[Block], bool]:
+        return lambda block: True
+
     @cached_property
     def empty(self) -> np.ndarray:
         """No block is left out: what is empty in the source is stored, too, so that what is missing is lost."""
@@ -120,7 +124,7 @@ class ConvertTask(VolumeTask):
 
     @override
     def settings(self) -> dict[str, Any]:
-        settings = {f"volumes.sources.{self.source}": self.identity}
+        settings: dict[str, Any] = {f"volumes.sources.{self.source}": self.identity}
         if self.part == "labels":
             settings["targets.unlabelled_id"] = self.run.config.targets.unlabelled_id
         return settings
