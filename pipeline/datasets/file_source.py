@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -18,6 +19,7 @@ from ..volumes.axes import choose_axes
 from ..volumes.containers import Found
 from ..volumes.file_arrays import FileArray, dataset_names, open_hdf5
 from ..volumes.formats import IN_PLACE, Node, look
+from ..volumes.links import AllowedLinks, hdf5_dataset
 from ..volumes.locations import Location
 from ..volumes.nanometres import three_numbers
 from ..volumes.opening import Wanted, open_at
@@ -101,7 +103,7 @@ class FileOpener:
             files = SourceFiles(self.source, self.where, _Opener(stack, self.where))
             found = files.all()
             if self.source.sections is not None:
-                found = _only_chosen(found, self.source.sections, f"{self.where}.sections")
+                found = _only_chosen(found, self.source.sections, f"{self.where}.sections", self.source.allow_links)
             yield self._opened(found)
 
     def _opened(self, found: Source) -> OpenSource:
@@ -158,7 +160,7 @@ class _Opener:
         stored = getattr(volume.array, "stored", None)
         if isinstance(stored, h5py.Dataset):
             self.stack.callback(stored.file.close)
-        return _merged(volume) if wanted.key == "labels" else volume
+        return _merged(volume, wanted.links) if wanted.key == "labels" else volume
 
     def _tiff(self, location: Location, wanted: Wanted) -> Volume:
         key = wanted.path(wanted.key)
@@ -202,13 +204,17 @@ def _is_chunked(location: Location) -> bool:
     return any(look(location.child(name)) is not None for name in ("raw", "labels", "volumes"))
 
 
-def _merged(labels: Volume) -> Volume:
+def _merged(labels: Volume, links: AllowedLinks) -> Volume:
     """Labels, or their bodies if they are supervoxels and a table that merges them lies beside them."""
     location = labels.found.array.location
     if location.path.rpartition("/")[2] != STACK or location.parent is None:
         return labels
     if isinstance(labels.array, FileArray):
-        table = labels.array.stored.parent.get(TABLE) if labels.found.array.format == "hdf5" else None
+        table = None
+        if labels.found.array.format == "hdf5":
+            stored = labels.array.stored
+            path = f"{stored.name.rpartition('/')[0]}/{TABLE}"
+            table = hdf5_dataset(stored.file, path, Path(stored.file.filename), links)
         if table is None:
             return labels
         bodies = Bodies.of(labels.array.stored, np.asarray(table[:]), labels.name)
@@ -240,8 +246,8 @@ class _MergedArray:
         raise ValueError("supervoxels are opened to be read only")
 
 
-def _only_chosen(found: Source, wanted: SectionsConfig, where: str) -> Source:
-    chosen = chosen_sections(found.raw, wanted, where)
+def _only_chosen(found: Source, wanted: SectionsConfig, where: str, allow_links: tuple[str, ...]) -> Source:
+    chosen = chosen_sections(found.raw, wanted, where, allow_links)
 
     def cut(volume: Volume) -> Volume:
         return replace(volume, array=ChosenSections(volume.array, chosen))
@@ -257,19 +263,20 @@ def _only_chosen(found: Source, wanted: SectionsConfig, where: str) -> Source:
     return Source(raw, cut_part(found.labels), cut_part(found.mask))
 
 
-def chosen_sections(raw: Volume, wanted: SectionsConfig, where: str) -> np.ndarray:
+def chosen_sections(raw: Volume, wanted: SectionsConfig, where: str, allow_links: tuple[str, ...] = ()) -> np.ndarray:
     """The numbers of the sections to import, (n,) int64, ascending.
 
     Args:
         raw: the intensities, whose sections are listed beside it.
         wanted: the list of numbers in the same container, and the number that counts.
         where: dotted path of the config section.
+        allow_links: of the source.
 
     Raises:
         UserError: there is no such list, it does not fit, or no section has the number.
     """
     key = f"{where}.dataset"
-    numbers = _numbers(raw, wanted.dataset, key)
+    numbers = _numbers(raw, wanted.dataset, key, AllowedLinks(allow_links, where.rpartition(".")[0]))
     if numbers.shape != (raw.shape[0],) or numbers.dtype.kind not in "uib":
         raise UserError(
             f"{wanted.dataset} is {numbers.dtype.name} of shape {tuple(numbers.shape)}; expected one whole "
@@ -283,13 +290,13 @@ def chosen_sections(raw: Volume, wanted: SectionsConfig, where: str) -> np.ndarr
     return chosen
 
 
-def _numbers(raw: Volume, dataset: str, key: str) -> np.ndarray:
+def _numbers(raw: Volume, dataset: str, key: str, links: AllowedLinks) -> np.ndarray:
     """An array of the container that holds raw."""
     node = raw.found.array
     if node.format == "hdf5":
         path = raw.found.groups[-1][0].location.file
         with open_hdf5(path, key) as file:
-            array = file.get(dataset)
+            array = hdf5_dataset(file, dataset, path, links)
             if isinstance(array, h5py.Dataset):
                 return np.asarray(array[:])
             names = ", ".join(name for name, _ in zip(dataset_names(file), range(10), strict=False))

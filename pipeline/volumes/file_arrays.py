@@ -146,13 +146,12 @@ def find_in_hdf5(
         raise UserError(f"{location.name} has no dataset {dataset!r}; it has {', '.join(names) or 'none'}", where)
     _require_filters(array, f"{location.name}/{dataset}")
     node = Node(location.child(dataset), "hdf5", True, {"shape": list(array.shape)}, plain(dict(array.attrs)))
-    groups: list[tuple[Node, str, h5py.Group]] = []
-    inside = ""
-    for part in reversed(dataset.strip("/").split("/")):
-        inside = f"{part}/{inside}".rstrip("/")
-        group = array.parent if not groups else groups[-1][2].parent
-        groups.append((Node(location, "hdf5", False, {}, plain(dict(group.attrs))), inside, group))
-    return Found(node, tuple((group, path) for group, path, _ in groups))
+    parts = dataset.strip("/").split("/")
+    groups = []
+    for depth in reversed(range(len(parts))):  # by their paths: h5py loses its way to parents behind external links
+        attributes = plain(dict(file["/".join(parts[:depth]) or "/"].attrs))
+        groups.append((Node(location, "hdf5", False, {}, attributes), "/".join(parts[depth:])))
+    return Found(node, tuple(groups))
 
 
 def dataset_names(group: h5py.Group, prefix: str = "") -> Iterator[str]:
