@@ -50,6 +50,8 @@ class FileOpener:
     source: FileSource
     where: str
     unlabelled_id: int | None = None
+    compared: bool = False
+    """Whether sections in files of their own have been seen to be alike."""
 
     def identity(self) -> dict[str, Any] | None:
         """Size and modification time of files, and of arrays of chunks what tells whether they changed; None if they
@@ -100,7 +102,7 @@ class FileOpener:
             UserError: anything is missing or ambiguous.
         """
         with ExitStack() as stack:
-            files = SourceFiles(self.source, self.where, _Opener(stack, self.where))
+            files = SourceFiles(self.source, self.where, _Opener(stack, self.where, self.compared))
             found = files.all()
             if self.source.sections is not None:
                 found = _only_chosen(found, self.source.sections, f"{self.where}.sections", self.source.allow_links)
@@ -144,6 +146,7 @@ class _Opener:
 
     stack: ExitStack
     where: str
+    compared: bool
 
     def __call__(self, location: Location, wanted: Wanted) -> Volume | None:
         if is_tiff_at(location, wanted):
@@ -167,7 +170,9 @@ class _Opener:
         if wanted.dataset is not None:
             cure = "name the file of the labels in labels_path" if wanted.key == "labels" else "leave this out"
             raise UserError(f"{location.name} is a TIFF stack and has no datasets; {cure}", key)
-        opened = self.stack.enter_context(open_tiff(location.file, wanted.path(wanted.path_key)))
+        opened = self.stack.enter_context(
+            open_tiff(location.file, wanted.path(wanted.path_key), compared=self.compared)
+        )
         array = opened.array
         found = Found(Node(location, "tiff", True, opened.metadata))
         choice = choose_axes(array.shape, None, opened.name, axes=wanted.axes, where=wanted.where)

@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from typing_extensions import override
 
 from ..command_names import SCRIPTS
 from ..config import Source
+from ..datasets.file_source import FileOpener
 from ..datasets.importing import open_kind, source_identity
 from ..datasets.source import OpenDataset, SourceOpener
 from ..engine.blocks.grid import Block, BlockGrid
-from ..engine.blocks.process import keep_freed_memory
+from ..engine.blocks.process import WORKER, keep_freed_memory
 from ..engine.blocks.stage import BlockFunction, VolumeTask
 from ..run import Run
 from ..volumes import Box, Volume, open_volume, volume_exists
@@ -163,9 +164,13 @@ class ConvertTask(VolumeTask):
     @contextmanager
     @override
     def process(self) -> Iterator[BlockFunction]:
-        keep_freed_memory()
+        if WORKER in os.environ:  # the process of a user has more to do than this
+            keep_freed_memory()
         output = self.open_output()
-        with self.opener.open() as opened:
+        opener = self.opener
+        if isinstance(opener, FileOpener):
+            opener = replace(opener, compared=True)
+        with opener.open() as opened:
             dataset = opened.datasets[self.part]
 
             def process_block(block: Block) -> None:
