@@ -4,11 +4,15 @@
 
 Sources are an HDF5 file with gzip and TIFF stacks, with deflate and without compression, of the same voxels: real ones
 of `EMDISTILL_DATA` if there are any, tiled, else smoothed noise. `reader` reads the blocks of the conversion one after
-another, as a worker does, in a process of its own, and drops them. The contenders take turns. Told are millions of
-voxels per second of wall clock, from the end of the first blocks to the end of the last (starting workers and opening
-files are left out), and of processor time, of all processes; the medians of the rounds. Where other programs run beside
-it, two workers get a larger share of the processors than one: only on an idle machine the ratio of their wall clocks
-means anything.
+another in a process of its own, and drops them; `blocks` converts them so. A worker reads one block while another is
+encoded, flushed and read back, which takes about as long: with two processors a single worker comes near to the reader,
+and two workers do no more than the processors allow. What a second worker brings is therefore told with one processor
+for each: `1 worker, 1 CPU` against `2 workers` on two.
+
+The contenders take turns. Told are millions of voxels per second of wall clock, from the end of the first blocks to the
+end of the last (starting workers and opening files are left out), and of processor time, of workers from their start;
+the medians of the rounds. On a machine that computes other things meanwhile, two workers get a larger share of it than
+one, and only processor time means anything.
 
 The last line of the output is one JSON object.
 """
@@ -38,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 SIDE = 1024
 """Pixels along the edges of a section."""
-CONTENDERS = ("reader", "1 worker", "2 workers")
+CONTENDERS = ("reader", "blocks", "1 worker", "1 worker, 1 CPU", "2 workers")
 
 
 def voxels(sections: int) -> np.ndarray:
@@ -100,7 +104,28 @@ def read_alone(config: dict[str, Any]) -> dict[str, float]:
         read, grid = opened.datasets["raw"], task.grid
         read_block(read, grid.block(0).box)
         before, started = spent(), time.perf_counter()
-        size = sum(read_block(read, grid.block(index).box).size for index in range(1, len(grid)))
+        size = sum(np.array(read_block(read, grid.block(index).box)).size for index in range(1, len(grid)))
+        return {"wall": size / (time.perf_counter() - started) / 1e6, "cpu": size / (spent() - before) / 1e6}
+
+
+def convert_here(config: dict[str, Any]) -> dict[str, float]:
+    """Convert in this process, block after block, as a worker does."""
+    from pipeline.config import parse_config
+    from pipeline.engine.blocks.process import limit_threads
+    from pipeline.run import Run
+    from pipeline.stages.convert import ConvertTask
+    from pipeline.volumes import limit_storage_threads
+
+    task = ConvertTask(Run(parse_config(config)), "a", "raw")
+    limit_storage_threads(1)
+    limit_threads(1)
+    task.prepare()
+    with task.process() as process_block:
+        process_block(task.grid.block(0))
+        before, started, size = spent(), time.perf_counter(), 0
+        for index in range(1, len(task.grid)):
+            process_block(task.grid.block(index))
+            size += task.grid.block(index).box.size
         return {"wall": size / (time.perf_counter() - started) / 1e6, "cpu": size / (spent() - before) / 1e6}
 
 
@@ -148,7 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.contender:
-        work = read_alone if options.contender == "reader" else convert
+        processors = sorted(os.sched_getaffinity(0))[: 1 if options.contender.endswith("CPU") else 2]
+        os.sched_setaffinity(0, processors)
+        work = {"reader": read_alone, "blocks": convert_here}.get(options.contender, convert)
         print(json.dumps(work(json.loads(options.config))))
         return
     sections, rounds = (96, 1) if options.quick else (384, options.rounds)
@@ -164,9 +191,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 contender: {kind: round(median(each[kind] for each in times), 1) for kind in times[0]}
                 for contender, times in measured.items()
             }
-            one, two, reader = (results[name][contender] for contender in ("1 worker", "2 workers", "reader"))
-            results[name]["of the reader"] = round(one["wall"] / reader["wall"], 2)
-            results[name]["two workers"] = round(two["wall"] / one["wall"], 2)
+            reader, _, one, alone, two = (results[name][contender]["wall"] for contender in CONTENDERS)
+            cpu = results[name]["blocks"]["cpu"] / results[name]["reader"]["cpu"]
+            results[name]["blocks / reader, CPU"] = round(cpu, 2)
+            results[name]["1 worker / reader"] = round(one / reader, 2)
+            results[name]["2 workers / 1 worker, 1 CPU"] = round(two / alone, 2)
             print(f"{name}: {results[name]}", flush=True)
     print(json.dumps({"voxels": sections * SIDE * SIDE, "rounds": rounds, **results}))
 

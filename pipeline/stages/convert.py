@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -161,6 +162,12 @@ class ConvertTask(VolumeTask):
     def bytes_read_per_voxel(self) -> int:
         return self.bytes_per_voxel
 
+    @property
+    @override
+    def blocks_in_flight(self) -> int:
+        """One is read while another is encoded, flushed and read back; files are read by one thread at a time."""
+        return 2
+
     @contextmanager
     @override
     def process(self) -> Iterator[BlockFunction]:
@@ -171,10 +178,12 @@ class ConvertTask(VolumeTask):
         if isinstance(opener, FileOpener):
             opener = replace(opener, compared=True)
         with opener.open() as opened:
-            dataset = opened.datasets[self.part]
+            dataset, reading = opened.datasets[self.part], threading.Lock()
 
             def process_block(block: Block) -> None:
-                output.write(block, read_block(dataset, block.box))
+                with reading:
+                    voxels = read_block(dataset, block.box)
+                output.write(block, voxels)
 
             yield process_block
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -16,9 +17,10 @@ from pipeline.config import FileSource, PhantomSource, config_hash, dump_config,
 from pipeline.datasets import describe_import, is_imported
 from pipeline.errors import UserError
 from pipeline.run import Run
+from pipeline.stages.convert import all_conversions
 from pipeline.stages.importing import ensure_imported
 from pipeline.training.sampling.regions import ChunkCache, training_regions
-from pipeline.volumes import Volume, container_attributes, note_in_container, open_volume
+from pipeline.volumes import Box, Volume, container_attributes, note_in_container, open_volume
 
 BLOCK = (2, 16, 16)
 
@@ -193,3 +195,25 @@ def test_only_the_label_that_is_not_annotated_may_be_negative(tmp_path: Path, so
     assert not annotated[2:4].any() and annotated[:2].all() and annotated[4:].all()
     labels = region.read_labels(region.box, ChunkCache())
     assert not labels[2:4].any() and labels.max() == 6 * 20 * 20 - 1
+
+
+def test_arrays_of_versions_without_records_stay_valid(tmp_path: Path, source: FileSource) -> None:
+    container = tmp_path / "volume.zarr"
+    import_source("lab", source, container, BLOCK)
+    for name in ("raw", "labels"):
+        metadata = container / name / "s0" / "zarr.json"
+        document = json.loads(metadata.read_text())
+        del document["attributes"]["key"], document["attributes"]["block_size"]
+        metadata.write_text(json.dumps(document))
+    shutil.rmtree(tmp_path / "tracking")
+    before = modification_times(container)
+    assert not import_source("lab", source, container, BLOCK)
+    assert modification_times(container) == before
+    run = run_of_sources(tmp_path, BLOCK, {"lab": dump_config(source)})
+    with h5py.File(source.path) as file:
+        np.testing.assert_array_equal(run.open_raw("lab").read(Box.of_shape((6, 20, 20))), file["raw"][:])
+    assert not all_conversions(run)
+    array = open_volume(container, "raw").array
+    array.file((0, 0, 0)).unlink()
+    with pytest.raises(UserError, match=rf"is missing; delete {container} and import the source anew with .*import"):
+        run.open_raw("lab").read(Box.of_shape((1, 1, 1)))
