@@ -3,7 +3,7 @@
     python benchmarks/predict.py --quick
     python benchmarks/predict.py
 
-Three tables, each measured side by side in one run, in alternation, medians:
+Four tables, each measured side by side in one run, in alternation, medians:
 
 - pipeline: stage 02 with `--workers` processes (reading, network, affinities, encoding, flush, read-back), against as
   many processes that pass the same windows through the same engine and do nothing else. The start of workers is left
@@ -12,6 +12,9 @@ Three tables, each measured side by side in one run, in alternation, medians:
   one worker on this machine, same network and weights, one thread.
 - engines: seconds per million voxels, one thread or a GPU, and how far their affinities lie from torch's in float32, in
   levels.
+
+- student: its time per voxel over the teacher's, networks of `configs/fib25.json` (or `--student`, JSON), float32, one
+  thread, for each engine; `student_over_teacher` is that of the faster one.
 
 Weights are random: speed does not depend on them. The last line of the output is one JSON object.
 """
@@ -75,10 +78,11 @@ class Scale:
     tiled: tuple[int, int, int]
     published: int
     engine: tuple[int, int, int]
+    pair: tuple[int, int, int]
 
 
-FULL = Scale(3, (32, 1024, 1024), (96, 1024, 1024), (560, 5600, 5600), 4, (8, 768, 768))
-QUICK = Scale(1, (32, 256, 256), (64, 256, 512), (56, 224, 224), 2, (4, 128, 128))
+FULL = Scale(3, (32, 1024, 1024), (96, 1024, 1024), (560, 5600, 5600), 4, (8, 768, 768), (16, 768, 768))
+QUICK = Scale(1, (32, 256, 256), (64, 256, 512), (56, 224, 224), 2, (4, 128, 128), (8, 384, 384))
 
 
 def texture(shape: Sequence[int]) -> np.ndarray:
@@ -260,6 +264,30 @@ def engine_table(scale: Scale, device: torch.device) -> dict[str, dict[str, dict
     return table
 
 
+def student_table(scale: Scale, engines: Sequence[str], settings: str | None) -> dict[str, dict[str, float]]:
+    """Seconds per million voxels of teacher and student, in alternation."""
+    config = load_config(ROOT / "configs" / "fib25.json", [])
+    assert config.teacher is not None
+    student = config.student.network if settings is None else build_network(json.loads(settings)).config
+    box = Box.of_shape(scale.pair)
+    table: dict[str, dict[str, float]] = {}
+    for engine in engines:
+        predictors = {}
+        for name, network in (("teacher", config.teacher.network), ("student", student)):
+            torch.manual_seed(0)
+            built = compact(build_network(network).eval())
+            predictors[name] = Predictor(built, NEAREST_NEIGHBOURS, build_engine(engine, built, None, 1))
+        raws = {name: texture(predictor.read_box(box).shape) for name, predictor in predictors.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in predictors}
+        for repeat in range(scale.repeats + 2):  # in the first one graphs are compiled
+            for name, predictor in predictors.items():
+                _, taken = timed(predictor.quantised, raws[name], box)
+                seconds[name] += [taken / box.size * 1e6] if repeat else []
+        table[engine] = {name: median(taken) for name, taken in seconds.items()}
+        table[engine]["student_over_teacher"] = table[engine]["student"] / table[engine]["teacher"]
+    return table
+
+
 def compared(predictors: dict[str, Predictor], raw: np.ndarray, box: Box, repeats: int) -> dict[str, dict[str, float]]:
     """Seconds per million voxels, and the levels between the results and the first one's."""
     results = {name: predictor.quantised(raw, box).astype(int) for name, predictor in predictors.items()}
@@ -295,6 +323,10 @@ def main() -> None:
     result: dict[str, Any] = {"quick": options.quick}
     if "engines" in options.table:
         result["engines"] = engine_table(scale, choose_device(options.device, "--device"))
+    if "student" in options.table:
+        result["student"] = student_table(scale, engines, options.student)
+        fastest = min(result["student"].values(), key=lambda seconds: seconds["student"])
+        result["student_over_teacher"] = fastest["student_over_teacher"]
     if "tiles" in options.table:
         result["tiles"] = tiling_table(scale, best)
         result["tiling_speedup"] = result["tiles"]["tiling_speedup"]
@@ -316,11 +348,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="of the table of engines: cpu, cuda or auto")
     parser.add_argument("--folder", help="where volumes are put; default: the system's temporary folder")
     parser.add_argument(
-        "--table", action="append", choices=["pipeline", "tiles", "engines"], help="repeatable; default: all"
+        "--table", action="append", choices=["pipeline", "tiles", "engines", "student"], help="repeatable; default: all"
     )
+    parser.add_argument("--student", metavar="NETWORK", help="another network than the config's, as JSON")
     parser.add_argument("--only-forward", nargs=2, metavar=("CONFIG", "TILES"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    options.table = options.table or ["engines", "tiles", "pipeline"]
+    options.table = options.table or ["engines", "student", "tiles", "pipeline"]
     return options
 
 

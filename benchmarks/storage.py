@@ -33,7 +33,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from pipeline.config import parse_config
-from pipeline.stages.importing import ensure_imported
+try:
+    from pipeline.stages.importing import ensure_imported
+except ImportError:  # as earlier versions called it
+    try:
+        from pipeline.datasets.preparing import ensure_imported
+    except ImportError:
+        from pipeline.datasets.importing import ensure_imported
 from pipeline.engine.blocks.storage import open_raw
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.run import Run

@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
@@ -68,12 +68,16 @@ def _collect(section: type[BaseModel], path: str, chapters: dict[type[BaseModel]
 
 
 def _ordered_fields(section: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
-    """The fields of a section; those of the root in the order in which data travel."""
+    """The fields of a section, what selects a variant first; those of the root in the order in which data travel."""
     fields = section.model_fields
     if section is Config:
         own = [name for name in fields if name in Config.__annotations__]
         fields = {name: fields[name] for name in [*own, *fields]}
-    return list(fields.items())
+    return sorted(fields.items(), key=lambda item: not _selects_variant(item[1]))
+
+
+def _selects_variant(model_field: FieldInfo) -> bool:
+    return get_origin(model_field.annotation) is Literal and len(get_args(model_field.annotation)) == 1
 
 
 def _inner_sections(path: str, model_field: FieldInfo) -> Iterator[tuple[str, type[BaseModel], str]]:
@@ -91,8 +95,8 @@ def _variants(path: str, annotation: Any) -> Iterator[tuple[str, type[BaseModel]
     for section in sections:
         selector = ""
         if len(sections) > 1:
-            key = next(iter(section.model_fields))
-            selector = f'"{key}": "{section.model_fields[key].default}"'
+            key, model_field = _ordered_fields(section)[0]
+            selector = f'"{key}": "{model_field.default}"'
         yield path, section, selector
 
 

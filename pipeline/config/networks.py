@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from .base import Positive, Section, VoxelShape
+from .base import Positive, Readable, Section, VoxelShape
 
 Widths = Annotated[tuple[Positive, ...], Field(min_length=2)]
 DecoderWidths = Annotated[tuple[Positive, ...], Field(min_length=1)]
+NO_STEM = (1, 1, 1)
+
+
+def _along_y_and_x(stem: Any) -> Any:
+    if isinstance(stem, int) and not isinstance(stem, bool):
+        return (1, stem, stem)
+    return tuple(stem) if isinstance(stem, list) else stem
+
+
+Stem = Annotated[
+    tuple[Positive, Positive, Positive],
+    BeforeValidator(_along_y_and_x),
+    Readable("[z, y, x] in voxels (3 integers > 0, y as x), or one integer for y and x"),
+]
+"""Voxels that enter a network together."""
+Activation = Literal["elu", "relu"]
+
+
+class ResidualSection(Section):
+    """What the networks of residual blocks have in common."""
+
+    stem: Stem = NO_STEM
+    """Voxels along z, y, x that enter as the channels of one: the network then works on a grid so much coarser, and
+    its head gives the embeddings of all of them. An integer stands for y and x. 2 halves the inference time of a small
+    network or better, since nothing is computed at full resolution."""
+    activation: Activation = "elu"
+    """Of the residual blocks. `relu` is faster on CPUs."""
+
+    @field_validator("stem")
+    @classmethod
+    def _as_along_y_as_along_x(cls, stem: tuple[int, int, int]) -> tuple[int, int, int]:
+        if stem[1] != stem[2]:
+            raise ValueError("a stem folds as many voxels along y as along x")
+        return stem
 
 
 class MalaConfig(Section):
@@ -45,7 +79,7 @@ class MalaTinyConfig(MalaConfig):
     decoder_widths: DecoderWidths | None = (8, 32, 32)
 
 
-class ResidualUnetConfig(Section):
+class ResidualUnetConfig(ResidualSection):
     """A residual U-Net with same convolutions for 2D images or 3D volumes."""
 
     name: Literal["residual_unet"] = "residual_unet"
@@ -68,15 +102,18 @@ class ResidualUnetConfig(Section):
             raise ValueError("downsampling needs one factor between each two levels (one fewer than widths)")
         if self.dimensions == 2 and any(factor[0] != 1 for factor in self.downsampling or ()):
             raise ValueError("downsampling of images is [1, y, x]")
+        if self.dimensions == 2 and self.stem[0] != 1:
+            raise ValueError("the stem of images is [1, y, x]")
         return self
 
 
-class SectionUnetConfig(Section):
+class SectionUnetConfig(ResidualSection):
     """2D residual U-Net over neighbouring sections as channels: a 3D embedding at the price of 2D convolutions."""
 
     name: Literal["section_unet"] = "section_unet"
     sections: Positive = 7
-    """Neighbouring sections that enter as channels; an odd number. The middle one is embedded."""
+    """Neighbouring sections that an embedding sees; an odd number. They enter as channels, and the middle one is
+    embedded; with a stem of more than 1 along z, so many sections are embedded together."""
     widths: Widths = (16, 32, 64, 128)
     """Channels of each level, finest first; each level halves y and x."""
     embedding_channels: Positive = 16

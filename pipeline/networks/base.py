@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class EmbeddingNetwork(nn.Module, ABC):
         config: the config that builds it.
         dimensions: 2 for images, 3 for volumes.
         taps: inner layers that can be distilled.
-        head: the 1x1 convolution from which the embeddings come.
+        head: the 1x1 convolution from which the embeddings come; its channels are laid out as in `stem.unfold`.
     """
 
     head: Any
@@ -79,6 +80,21 @@ class EmbeddingNetwork(nn.Module, ABC):
         for those that can only embed a volume as a whole.
         """
         return 0 if self.dimensions == 2 else None
+
+    @property
+    def stem(self) -> tuple[int, int, int]:
+        """Voxels along z, y, x that the network takes as one place, whose channels they are."""
+        return getattr(self.config, "stem", (1, 1, 1))
+
+    @property
+    def sections_together(self) -> int:
+        """How many sections a window of a network with a `section_reach` embeds."""
+        return self.stem[0]
+
+    @property
+    def head_channels(self) -> int:
+        """Dimensions of the embedding that the head gives; fewer than the config's in a network made compact."""
+        return int(self.head.out_channels) // math.prod(self.stem)
 
     @property
     def embedded_axes(self) -> int:

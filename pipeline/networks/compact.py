@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 
@@ -14,22 +15,26 @@ def compact(network: EmbeddingNetwork) -> EmbeddingNetwork:
 
     The head is a 1x1 convolution: from C features f it makes D-dimensional embeddings W (f, 1), which all lie in a
     space of C + 1 dimensions. With W = QR the embeddings R (f, 1) are the same but for the rotation Q, and affinities,
-    which only know lengths and inner products, are equal. A student of 4 features and 16 channels needs 5.
+    which only know lengths and inner products, are equal. A student of 4 features and 16 channels needs 5. A head that
+    gives the embeddings of S voxels of a stem is S such matrices, which one rotation of S (C + 1) dimensions serves.
 
     Args:
         network: any; its gradients are lost.
     """
-    head = network.head
-    if head.in_channels + 1 >= head.out_channels:
+    head, voxels = network.head, math.prod(network.stem)
+    if voxels * (head.in_channels + 1) >= network.head_channels:
         return network
     shorter = copy.deepcopy(network).requires_grad_(False)
-    weight = head.weight.detach().flatten(1).double()  # (D, C)
+    weight = head.weight.detach().flatten(1).double()  # (channels, C)
     with_bias = torch.cat((weight, head.bias.detach().double()[:, None]), dim=1)
-    triangle = torch.linalg.qr(with_bias, mode="r").R  # (C + 1, C + 1)
+    # channels as `stem.unfold` has them: the stem's sections, then D, then its rows and columns
+    matrices = with_bias.reshape(network.stem[0], network.head_channels, -1, head.in_channels + 1).movedim(1, 0)
+    triangle = torch.linalg.qr(matrices.flatten(1), mode="r").R  # (D', S * (C + 1))
+    rotated = triangle.reshape(len(triangle), *matrices.shape[1:]).movedim(0, 1).flatten(0, 2).to(head.weight)
     new = shorter.head
-    new.out_channels = len(triangle)
+    new.out_channels = len(rotated)
     new.weight = torch.nn.Parameter(
-        triangle[:, :-1].to(head.weight).reshape(len(triangle), *head.weight.shape[1:]), requires_grad=False
+        rotated[:, :-1].reshape(len(rotated), *head.weight.shape[1:]).contiguous(), requires_grad=False
     )
-    new.bias = torch.nn.Parameter(triangle[:, -1].to(head.weight), requires_grad=False)
+    new.bias = torch.nn.Parameter(rotated[:, -1].contiguous(), requires_grad=False)
     return shorter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from typing_extensions import override
 from ..config import ResidualUnetConfig
 from .base import EmbeddingNetwork
 from .geometry import unet_geometry
+from .stem import coarser, coarser_tap, fold, unfold
 from .taps import unet_taps
 from .unet import ResidualUnet
 
@@ -31,8 +33,13 @@ class ResidualUnetNetwork(EmbeddingNetwork):
         given = config.downsampling or (DEFAULT_FACTOR,) * levels_below
         factors = [Coordinate(factor[-config.dimensions :]) for factor in given]
         taps = unet_taps(factors, config.widths, config.widths[:-1], valid=False)
-        super().__init__(config, unet_geometry(factors, valid=False), taps)
-        self.unet = ResidualUnet(config.dimensions, 1, config.widths, factors, config.embedding_channels)
+        self._stem = config.stem[-config.dimensions :]
+        geometry = coarser(unet_geometry(factors, valid=False), self._stem)
+        super().__init__(config, geometry, [coarser_tap(tap, self._stem) for tap in taps])
+        folded = math.prod(self._stem)
+        self.unet = ResidualUnet(
+            config.dimensions, folded, config.widths, factors, folded * config.embedding_channels, config.activation
+        )
 
     @override
     @property
@@ -42,5 +49,5 @@ class ResidualUnetNetwork(EmbeddingNetwork):
     @override
     def forward_with_taps(self, raw: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         self.output_shape(raw.shape[2:])
-        embedding, features = self.unet(raw)
-        return embedding, features
+        embedding, features = self.unet(fold(raw, self._stem))
+        return unfold(embedding, self._stem), features

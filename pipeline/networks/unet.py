@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,13 +13,15 @@ from torch import nn
 CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 MAX_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"elu": F.elu, "relu": F.relu}
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a 1x1 shortcut; ELU between and after the sum."""
+    """Two convolutions beside a 1x1 shortcut; an activation between and after the sum."""
 
-    def __init__(self, dimensions: int, channels_in: int, channels_out: int) -> None:
+    def __init__(self, dimensions: int, channels_in: int, channels_out: int, activation: str) -> None:
         super().__init__()
+        self._activate = ACTIVATIONS[activation]
         convolution: Any = CONVOLUTION[dimensions]
         self.first = convolution(channels_in, channels_out, 3, padding=1)
         self.second = convolution(channels_out, channels_out, 3, padding=1)
@@ -27,7 +29,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, channels_in, *size) to (B, channels_out, *size)."""
-        return F.elu(self.second(F.elu(self.first(features))) + self.shortcut(features))
+        inner = self._activate(self.first(features))
+        return self._activate(self.second(inner) + self.shortcut(features))
 
 
 class ResidualUnet(nn.Module):
@@ -38,7 +41,8 @@ class ResidualUnet(nn.Module):
         channels_in: channels of the input.
         widths: channels of each level, finest first.
         factors: pooling factors between the levels, per axis.
-        embedding_channels: channels of the output.
+        channels_out: channels of the output.
+        activation: a name in `ACTIVATIONS`.
     """
 
     def __init__(
@@ -47,25 +51,28 @@ class ResidualUnet(nn.Module):
         channels_in: int,
         widths: Sequence[int],
         factors: Sequence[Sequence[int]],
-        embedding_channels: int,
+        channels_out: int,
+        activation: str = "elu",
     ) -> None:
         super().__init__()
         pool: Any = MAX_POOL[dimensions]
         self.memory_format = CHANNELS_LAST[dimensions]
-        self.encoder = nn.ModuleList(ResidualBlock(dimensions, a, b) for a, b in pairwise((channels_in, *widths)))
+        self.encoder = nn.ModuleList(
+            ResidualBlock(dimensions, a, b, activation) for a, b in pairwise((channels_in, *widths))
+        )
         self.pools = nn.ModuleList(pool(tuple(factor)) for factor in factors)
         self.upsamplers = nn.ModuleList(nn.Upsample(scale_factor=tuple(map(float, factor))) for factor in factors)
-        self.decoder = nn.ModuleList(ResidualBlock(dimensions, a + b, a) for a, b in pairwise(widths))
-        self.head = CONVOLUTION[dimensions](widths[0], embedding_channels, 1)
+        self.decoder = nn.ModuleList(ResidualBlock(dimensions, a + b, a, activation) for a, b in pairwise(widths))
+        self.head = CONVOLUTION[dimensions](widths[0], channels_out, 1)
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Embed every voxel; shapes as in `EmbeddingNetwork`.
+        """Embed every voxel of its grid.
 
         Args:
             features: (B, channels_in, *size), each extent a multiple of the product of the factors.
 
         Returns:
-            (B, embedding_channels, *size), and the outputs of all blocks by tap name.
+            (B, channels_out, *size), and the outputs of all blocks by tap name.
         """
         features = features.contiguous(memory_format=self.memory_format)
         taps = {}

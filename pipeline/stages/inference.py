@@ -105,12 +105,16 @@ class Predictor:
             z, _, _ = inner.slices
             yield self._engine(self.network.windows(self._normalised(raw)[None, None]))[0].movedim(0, 1)[z]
             return
-        step = sections_at_once(raw.shape[1:], self._device)
+        together = self.network.sections_together
+        step = sections_at_once(raw.shape[1:], self._device, together)
         at_once = step * -(-NORMALISED_AT_ONCE // step)
-        for first in range(inner.begin[0], inner.end[0], at_once):
-            sections = self._normalised(raw[first : min(first + at_once, inner.end[0]) + 2 * reach])
+        whole = _whole_windows(inner, together)
+        for first in range(whole.start, whole.stop, at_once):
+            sections = self._normalised(raw[first : min(first + at_once, whole.stop) + 2 * reach])
             for begin in range(0, len(sections) - 2 * reach, step):
-                yield self._embedded_batch(sections[begin : begin + step + 2 * reach], at_once=step)
+                embedded = self._embedded_batch(sections[begin : begin + step + 2 * reach], at_once=step // together)
+                wanted = slice(max(0, inner.begin[0] - first - begin), max(0, inner.end[0] - first - begin))
+                yield embedded[wanted]
 
     def _embedded_batch(self, sections: torch.Tensor, at_once: int) -> torch.Tensor:
         """The embeddings (n, D, y, x) of some sections.
@@ -118,12 +122,16 @@ class Predictor:
         For a single small input torch takes another convolution, which rounds differently, than for two or more. So
         that the depth of a tile changes no bit, the last section of a tile does not pass alone where others pass in
         company.
+
+        Args:
+            sections: (z, y, x) normalised intensities.
+            at_once: windows that pass together where there are enough.
         """
         volume = sections[:, None] if self.network.dimensions == 2 else sections[None, None]
         windows = self.network.windows(volume)
         if len(windows) > 1 or at_once == 1:
             return self._engine(windows)
-        return self._engine(windows.repeat_interleave(2, dim=0))[:1]
+        return self._engine(windows.repeat_interleave(2, dim=0))[: self.network.sections_together]
 
     def _normalised(self, raw: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(normalise_raw(raw, self._intensity)).to(self._device)
@@ -143,6 +151,11 @@ class Predictor:
             cosines = _inner_product(around[section][:, y, x], around[section + dz][:, *there])
             affinities.append(cosine_to_affinity(cosines))
         return torch.stack(affinities)
+
+
+def _whole_windows(inner: Box, together: int) -> range:
+    """The sections of all windows that embed some section of a box."""
+    return range(inner.begin[0] // together * together, -(-inner.end[0] // together) * together)
 
 
 def _inner_product(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -191,9 +204,10 @@ def working_bytes(network: EmbeddingNetwork, read: Coordinate, box: Coordinate, 
     if reach is None:
         shape, sections = (1, 1, *read), read[0]
     else:
-        sections = min(sections_at_once(plane, torch.device(device)), box[0])
-        shape = (sections, 2 * reach + 1, *plane)
+        together = network.sections_together
+        windows = min(sections_at_once(plane, torch.device(device), together), box[0] + together - 1) // together
+        sections, shape = windows * together, (windows, 2 * reach + together, *plane)
     kept = box[1] * box[2] * (sections + embedded_box(Box.of_shape(box), offsets).shape[0] - box[0])
-    vectors = 2 * 4 * network.head.out_channels * kept
+    vectors = 2 * 4 * network.head_channels * kept
     affinities = 2 * 4 * len(offsets) * box[1] * box[2] * sections
     return int(LIBRARY_FACTOR * peak_bytes(network, shape) + vectors + affinities)

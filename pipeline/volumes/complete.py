@@ -15,6 +15,7 @@ from funlib.geometry import Coordinate
 from ..command_names import command_line
 from ..errors import UserError
 from .boxes import Box, cells_of
+from .links import OwnFilesArray
 from .volume import Volume, VoxelArray
 
 
@@ -79,9 +80,12 @@ class CompleteArray:
             if self.known[position]:
                 continue
             begin = Coordinate(position) * size
-            missing = self.volume.missing(Box(begin, begin + Coordinate(1, 1, 1)))
+            voxel = Box(begin, begin + Coordinate(1, 1, 1))
+            missing = self.volume.missing(voxel)
             if missing:
                 raise UserError(f"chunk {missing[0]} is missing; {self.cure}", self.volume.name)
+            if isinstance(self.volume.array, OwnFilesArray):
+                self.volume.array.require_own(voxel)
             self.known[position] = True
 
 
@@ -93,7 +97,8 @@ def complete(volume: Volume, cure: str) -> Volume:
         cure: what to do about a file that is lost or damaged, for messages.
     """
     files = [-(-extent // size) for extent, size in zip(volume.shape, volume.shards, strict=True)]
-    return replace(volume, array=CompleteArray(volume.array, volume, cure, np.zeros(files, dtype=bool)))
+    array = volume.array.array if isinstance(volume.array, OwnFilesArray) else volume.array  # looked at once, too
+    return replace(volume, array=CompleteArray(array, volume, cure, np.zeros(files, dtype=bool)))
 
 
 def cure_of_converted(container: Path, run_directory: Path, is_complete: bool, has_records: bool) -> str:

@@ -169,6 +169,15 @@ class OwnFilesArray:
         Raises:
             UserError: a file is a link that leads elsewhere; or as the array itself.
         """
+        self.require_own(box)
+        return self.array.read(box)
+
+    def require_own(self, box: Box) -> None:
+        """Refuse links that lead elsewhere among the files of a box.
+
+        Raises:
+            UserError: there is one.
+        """
         for key in self.keys(box):
             path = f"{self.folder}/{key}"
             parent = path.rpartition("/")[0]
@@ -178,7 +187,6 @@ class OwnFilesArray:
                     self._own.add(parent)
             if os.path.islink(path):  # noqa: PTH114  this is done for every chunk, and ten times as fast
                 self._require_own(path)
-        return self.array.read(box)
 
     def write(self, box: Box, data: np.ndarray) -> None:
         """Store whole chunks or shards, as the array itself."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ NETWORKS: dict[str, NetworkConfig] = {
     "plane": ResidualUnetConfig(dimensions=2, widths=(4, 6), embedding_channels=12),
     "volume": ResidualUnetConfig(widths=(3, 4), embedding_channels=12),
     "mala": MalaConfig(widths=(2, 2, 2, 2), embedding_channels=12),
+    "stem": SectionUnetConfig(sections=3, widths=(2, 3), stem=(2, 2, 2), embedding_channels=30),
 }
 BOXES = [Box(Coordinate(1, 3, 5), Coordinate(6, 13, 12)), Box(Coordinate(0, 0, 0), Coordinate(3, 20, 9))]
 
@@ -35,7 +38,7 @@ def raw_of(network: EmbeddingNetwork, box: Box) -> np.ndarray:
 
 def test_a_shortened_head_gives_the_same_affinities(network: EmbeddingNetwork) -> None:
     shorter = compact(network)
-    assert shorter.head.out_channels == network.head.in_channels + 1 < network.head.out_channels
+    assert shorter.head_channels == math.prod(network.stem) * (network.head.in_channels + 1) < network.head_channels
     for box in BOXES:
         raw = raw_of(network, box)
         expected = Predictor(network, OFFSETS).affinities(raw, box)
@@ -46,6 +49,24 @@ def test_a_shortened_head_gives_the_same_affinities(network: EmbeddingNetwork) -
 def test_a_head_that_cannot_be_shortened_stays() -> None:
     network = build_network(SectionUnetConfig(sections=3, widths=(4, 6), embedding_channels=5))
     assert compact(network) is network
+
+
+def test_sections_embedded_together_are_the_same_from_wherever_a_box_begins() -> None:
+    network = build_network(NETWORKS["stem"]).eval()
+    whole = Box(Coordinate(0, 0, 0), Coordinate(7, 14, 12))
+    raw = np.random.default_rng(3).integers(0, 256, (40, 100, 100), dtype=np.uint8)
+    origin = Coordinate(-10, -40, -40)  # the first voxel of raw, so that every box can be read
+
+    def affinities(box: Box) -> np.ndarray:
+        read = read_box(network, box, OFFSETS)
+        part = raw[tuple(slice(b - o, e - o) for b, e, o in zip(read.begin, read.end, origin, strict=True))]
+        assert part.shape == tuple(read.shape)
+        return Predictor(network, OFFSETS).affinities(part, box)
+
+    expected = affinities(whole)
+    for begin, end in (((1, 0, 3), (2, 14, 12)), ((2, 5, 0), (7, 9, 7)), ((0, 1, 1), (3, 2, 2))):
+        box = Box(Coordinate(begin), Coordinate(end))
+        np.testing.assert_allclose(affinities(box), expected[:, *box.slices], atol=1e-5)
 
 
 def test_openvino_agrees_with_torch(network: EmbeddingNetwork) -> None:

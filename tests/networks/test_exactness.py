@@ -14,17 +14,24 @@ from pipeline.networks import EmbeddingNetwork, build_network
 from pipeline.networks.section_unet import PIXELS_AT_ONCE
 from pipeline.volumes import Box, mirror_indices
 
-CASES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+CASES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {  # the network's name up to a space
     # the published pooling, one level fewer: the tiny network of the publication needs a quarter of a million voxels
     "mala": ({"widths": [3, 4, 5], "downsampling": [[1, 3, 3], [1, 3, 3]]}, (9, 27, 25)),
     "mala_tiny": ({"widths": [2, 3, 4, 5], "decoder_widths": [2, 4, 3], "downsampling": [[1, 2, 2]] * 3}, (7, 20, 21)),
     "section_unet": ({"widths": [3, 4, 5, 6]}, (9, 45, 43)),
     "residual_unet": ({"widths": [3, 4]}, (9, 28, 25)),
+    "section_unet stem": ({"widths": [3, 4, 5], "stem": [2, 2, 2], "activation": "relu"}, (9, 45, 43)),
+    "residual_unet stem": ({"widths": [3, 4], "stem": [3, 2, 2]}, (14, 28, 25)),
 }
-PLANE_CASES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+PLANE_CASES: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {  # the network's name up to a space
     "residual_unet": ({"dimensions": 2, "widths": [4, 5, 6, 7]}, (70, 61)),
     "odd_pooling": ({"dimensions": 2, "widths": [4, 5, 6], "downsampling": [[1, 3, 2], [1, 2, 3]]}, (50, 61)),
+    "stem": ({"dimensions": 2, "widths": [4, 5], "stem": 4}, (50, 61)),
 }
+
+
+def network_of(case: str, **settings: Any) -> EmbeddingNetwork:
+    return build_network(case.partition(" ")[0], **settings).eval()
 
 
 def embed_box(network: EmbeddingNetwork, raw: np.ndarray, box: Box) -> np.ndarray:
@@ -75,7 +82,7 @@ def assert_tiles_equal_whole(
 )
 def test_tiles_leave_no_seam(name: str, size: tuple[int, ...], first: tuple[int, ...]) -> None:
     settings, shape = CASES[name]
-    assert_tiles_equal_whole(build_network(name, embedding_channels=4, **settings).eval(), shape, size, first)
+    assert_tiles_equal_whole(network_of(name, embedding_channels=4, **settings), shape, size, first)
 
 
 @pytest.mark.parametrize("name", PLANE_CASES)
@@ -98,7 +105,7 @@ def test_published_student_embeds_one_voxel_as_in_its_neighbourhood() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_context_is_needed(name: str) -> None:
     """A claimed context that is larger than what the network sees would waste computation; check it is not absurd."""
-    network = build_network(name, **CASES[name][0])
+    network = network_of(name, **CASES[name][0])
     views = [tap.field_of_view for tap in network.taps if tap.name == "decoder_0"]
     assert all(2 * c + 1 <= view + 2 * g for c, view, g in zip(network.context, views[0], network.grid, strict=True))
 
@@ -112,6 +119,21 @@ def test_sections_in_parts_equal_sections_at_once(monkeypatch: pytest.MonkeyPatc
         in_parts = network(raw)
     torch.testing.assert_close(in_parts, at_once, atol=1e-6, rtol=0)
     torch.testing.assert_close(network(raw), at_once, atol=1e-6, rtol=0)  # with gradients
+
+
+@pytest.mark.parametrize("case", ["section_unet stem", "residual_unet stem"])
+def test_stem_gives_every_voxel_an_embedding_of_its_own(case: str) -> None:
+    network = network_of(case, **CASES[case][0])
+    shape = network.input_shape((6, 20, 20))
+    raw = torch.randn(1, 1, *shape, requires_grad=True)
+    embedding = network(raw)[0]
+    z, y, x = (extent // 2 for extent in embedding.shape[1:])
+    for dz, dy, dx in product(range(2), repeat=3):
+        own = embedding[:, z + dz, y + dy, x + dx]
+        others = [
+            embedding[:, z + a, y + b, x + c] for a, b, c in product(range(2), repeat=3) if (a, b, c) < (dz, dy, dx)
+        ]
+        assert all(not torch.allclose(own, other, atol=1e-4) for other in others)
 
 
 def test_section_windows_keep_batch_and_depth_apart() -> None:

@@ -15,11 +15,15 @@ CASES: dict[str, dict[str, Any]] = {
     "section_unet": {"sections": 3, "widths": [2, 3, 4]},
     "residual_unet": {"widths": [2, 3, 4]},
 }
+STEMS: dict[str, dict[str, Any]] = {
+    "section_unet": {"sections": 3, "widths": [2, 3], "stem": [2, 2, 2]},
+    "residual_unet": {"widths": [2, 3], "stem": [1, 2, 2]},
+}
 
 
-def linear(name: str) -> EmbeddingNetwork:
+def linear(name: str, settings: dict[str, Any]) -> EmbeddingNetwork:
     """A network in which every input voxel within reach moves a feature: positive weights, average instead of max."""
-    network = build_network(name, **CASES[name])
+    network = build_network(name, **settings)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(0.05)
@@ -39,9 +43,9 @@ def seen(features: torch.Tensor, feature: tuple[int, int, int], raw: torch.Tenso
     return gradient[0, 0].nonzero()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_field_of_view_and_place_of_every_tap(name: str) -> None:
-    network = linear(name)
+@pytest.mark.parametrize(("name", "settings"), [*CASES.items(), *STEMS.items()])
+def test_field_of_view_and_place_of_every_tap(name: str, settings: dict[str, Any]) -> None:
+    network = linear(name, settings)
     shape = network.input_shape((4, 12, 12))
     raw = torch.rand(1, 1, *shape, dtype=torch.float64, requires_grad=True)
     _, features = network.forward_with_taps(raw)
@@ -58,8 +62,8 @@ def test_field_of_view_and_place_of_every_tap(name: str) -> None:
             widest = max(widest, high[2] - low[2] + 1)
             begin = tap.begin[2] + x * tap.downsampling[2]
             assert low[2] <= begin and begin + tap.downsampling[2] - 1 <= high[2]
-            z = tap.begin[0] + size[2] // 2
-            assert z - low[0] == high[0] - z
+            z = tap.begin[0] + size[2] // 2 * tap.downsampling[0]
+            assert z - low[0] == high[0] - (z + tap.downsampling[0] - 1)
         assert widest == tap.field_of_view[2]
 
 

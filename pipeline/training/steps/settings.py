@@ -29,6 +29,10 @@ NEWER = {
     "volumes.images": "false",
     "teacher.network.background": "false",
     "student.network.background": "false",
+    "teacher.network.stem": "[1, 1, 1]",
+    "student.network.stem": "[1, 1, 1]",
+    "teacher.network.activation": '"elu"',
+    "student.network.activation": '"elu"',
     "student.offsets": "null",
     "volumes.unlabelled": "{}",
 }
