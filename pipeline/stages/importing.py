@@ -133,6 +133,9 @@ def _convert(run: Run, sources: Sequence[RunSource], in_place: dict[str, list[st
         if not tasks:
             return []
         require_room(run, tasks)
+        for task in tasks:
+            shape, size = by(task.grid.box.shape), by(task.grid.voxel_size)
+            logger.info("importing %s of %s: %s voxels of %s nm", task.part, task.source, shape, size)
         for conversion in found:
             _clear_away(conversion)
             for task in conversion.tasks:
@@ -165,9 +168,6 @@ def _conversion(run: Run, source: RunSource, section: Source, in_place: Collecti
         task = ConvertTask(run, source.name, part)
         task.know(identity, layout)
         tasks.append(task)
-        logger.info(
-            "importing %s of %s: %s voxels of %s nm", part, source.name, by(layout.shape), by(layout.voxel_size)
-        )
     return _Conversion(source, tasks, identity)
 
 
