@@ -220,12 +220,12 @@ def own_files(
         return touched_keys(found.array, choice, shape, box, level)
 
     checked = OwnFilesArray(array, folder, keys, root, allowed)
+    checked._require_own(str(folder))
     try:
         keys(Box(ZERO, ZERO + 1))
-    except ValueError:  # its files are not named by positions: they are looked at now
+    except ValueError:  # its files are not named by positions in three axes: they are looked at now
         _require_own_tree(folder, root, allowed)
         return array
-    checked._require_own(str(folder))
     return checked
 
 

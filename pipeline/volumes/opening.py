@@ -151,7 +151,7 @@ def _open_in_place(node: Node, wanted: Wanted, writable: bool) -> Volume | None:
     choice, shape = _read_as(found, stored, wanted)
     array: VoxelArray = open_tensor(found.array, choice, scale, writable=writable)
     if node.location.is_local:
-        array = own_files(array, found, choice, stored, node.location.file, wanted.links)
+        array = own_files(array, found, choice, shape, node.location.file, wanted.links)
     return Volume(array, _placed(found, choice, wanted, stored), found, choice, shape)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from funlib.geometry import Coordinate
 from imported_sources import run_of_sources
+from threadpoolctl import threadpool_info, threadpool_limits
 from toy_tasks import wait_until
 
 from pipeline import api
@@ -35,7 +36,7 @@ from pipeline.stages.convert import all_conversions, conversions, read_block, sh
 from pipeline.stages.importing import ensure_imported
 from pipeline.stages.run_status import read_status
 from pipeline.training.sampling.regions import ChunkCache, training_regions
-from pipeline.volumes import Box, open_volume
+from pipeline.volumes import Box, open_volume, storage_threads
 
 BLOCK = (4, 16, 16)
 SHAPE = (12, 48, 40)
@@ -157,6 +158,15 @@ def test_little_needs_no_workers(tmp_path: Path, raw: np.ndarray, converted: Cou
     ensure_imported(run)
     assert converted == {"uint8": BLOCKS, "uint64": BLOCKS}
     assert_arrived(run, raw)
+
+
+def test_this_process_has_its_threads_afterwards(tmp_path: Path, raw: np.ndarray) -> None:
+    """A training may follow in the same process."""
+    run = run_of(tmp_path, cluster={"executor": "local", "threads_per_worker": 1})
+    with threadpool_limits(3):
+        before = [(pool["filepath"], pool["num_threads"]) for pool in threadpool_info()], storage_threads()
+        ensure_imported(run)
+        assert ([(pool["filepath"], pool["num_threads"]) for pool in threadpool_info()], storage_threads()) == before
 
 
 def test_other_data_start_over(tmp_path: Path, raw: np.ndarray, converted: Counter[str]) -> None:
