@@ -14,7 +14,7 @@ from funlib.geometry import Coordinate
 
 from ..command_names import command_line
 from ..errors import UserError
-from .boxes import Box, cells_of
+from .boxes import Box
 from .links import OwnFilesArray
 from .volume import Volume, VoxelArray
 
@@ -27,13 +27,13 @@ class CompleteArray:
         array: the array.
         volume: the same, with what names its files.
         cure: what to do about a file that is lost or damaged.
-        known: (z, y, x) bool over its files: those that have been seen.
+        seen: by position along z, (y, x) bool over its files: those that have been seen.
     """
 
     array: VoxelArray
     volume: Volume
     cure: str
-    known: np.ndarray = field(repr=False)
+    seen: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,20 +73,29 @@ class CompleteArray:
 
     def _require_files(self, box: Box) -> None:
         size = Coordinate(self.shards)
-        cells = tuple(slice(b // s, -(-e // s)) for b, e, s in zip(box.begin, box.end, size, strict=True))
-        if self.known[cells].all():
-            return
-        for position in cells_of(box, size):
-            if self.known[position]:
-                continue
-            begin = Coordinate(position) * size
-            voxel = Box(begin, begin + Coordinate(1, 1, 1))
-            missing = self.volume.missing(voxel)
-            if missing:
-                raise UserError(f"chunk {missing[0]} is missing; {self.cure}", self.volume.name)
-            if isinstance(self.volume.array, OwnFilesArray):
-                self.volume.array.require_own(voxel)
-            self.known[position] = True
+        _, rows, columns = (slice(b // s, -(-e // s)) for b, e, s in zip(box.begin, box.end, size, strict=True))
+        for z in range(box.begin[0] // size[0], -(-box.end[0] // size[0])):
+            seen = self._seen_of(z)
+            if not seen[rows, columns].all():
+                for row, column in np.argwhere(~seen[rows, columns]).tolist():
+                    y, x = rows.start + row, columns.start + column
+                    self._require_file(Coordinate(z, y, x) * size)
+                    seen[y, x] = True
+
+    def _seen_of(self, z: int) -> np.ndarray:
+        """(y, x) bool over the files of a layer: those that have been seen."""
+        if z not in self.seen:
+            files = (-(-e // s) for e, s in zip(self.shape[-2:], self.shards[1:], strict=True))
+            self.seen[z] = np.zeros(tuple(files), dtype=bool)
+        return self.seen[z]
+
+    def _require_file(self, begin: Coordinate) -> None:
+        voxel = Box(begin, begin + Coordinate(1, 1, 1))
+        missing = self.volume.missing(voxel)
+        if missing:
+            raise UserError(f"chunk {missing[0]} is missing; {self.cure}", self.volume.name)
+        if isinstance(self.volume.array, OwnFilesArray):
+            self.volume.array.require_own(voxel)
 
 
 def complete(volume: Volume, cure: str) -> Volume:
@@ -96,9 +105,8 @@ def complete(volume: Volume, cure: str) -> Volume:
         volume: as it was opened.
         cure: what to do about a file that is lost or damaged, for messages.
     """
-    files = [-(-extent // size) for extent, size in zip(volume.shape, volume.shards, strict=True)]
     array = volume.array.array if isinstance(volume.array, OwnFilesArray) else volume.array  # looked at once, too
-    return replace(volume, array=CompleteArray(array, volume, cure, np.zeros(files, dtype=bool)))
+    return replace(volume, array=CompleteArray(array, volume, cure))
 
 
 def cure_of_converted(container: Path, run_directory: Path, is_complete: bool, has_records: bool) -> str:

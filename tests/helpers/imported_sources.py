@@ -33,3 +33,13 @@ def import_source(name: str, source: Source, container: Path, block: Sequence[in
     before = is_imported(name, source, container)
     ensure_imported(run)
     return not before
+
+
+def with_sparse_raw(run: Run, container: Path) -> Run:
+    """The run with raw of a container that is read in place, where chunks that are not there are zeros; looked at."""
+    volumes = run.config.volumes
+    sources = {volumes.segment.source: FileSource(path=str(container), raw="raw")}
+    volumes = volumes.model_copy(update={"sources": sources, "train": (), "validate_": None})
+    changed = Run(run.config.model_copy(update={"volumes": volumes}))
+    ensure_imported(changed)
+    return changed
