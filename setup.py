@@ -44,42 +44,43 @@ setup(
         "waterz==0.10.1",
         "higra==0.6.13",
         "mwatershed==0.5.4",
-        "connected-components-3d>=4.1,<5",
-        "networkx>=3.2",
-        "numpy>=2.0,<3",
-        "scipy>=1.14",
-        "scikit-image>=0.25",
-        "numba>=0.63,<1",  # watershed and contacts; numpy 2.4 needs 0.63
+        "connected-components-3d>=4.1,<4.2",
+        "networkx>=3.6,<3.8",
+        "numpy>=2.4,<2.6",
+        "scipy>=1.17,<1.19",
+        "scikit-image>=0.26,<0.27",
+        "numba>=0.68,<0.69",  # watershed and contacts
         "tensorstore==0.1.86",  # arrays in place: zarr 2 and 3, N5, precomputed; files, web servers, buckets
-        "h5py>=3.11",
-        "tifffile>=2024.8",
-        "imagecodecs>=2024.9",  # compressed TIFF (LZW, JPEG, zstd)
-        "pydantic>=2.11,<3",
-        "rich>=14",  # tables and progress bars on terminals
-        "typing_extensions>=4.4",
-        "tensorboard>=2.18",
-        "pooch>=1.8",
-        "matplotlib>=3.9",
-        "jinja2>=3.1",
-        "neuroglancer>=2.40",
-        "psutil>=6",
-        "threadpoolctl>=3.5,<4",
+        "isal>=1.9,<1.10",  # CRC-32 of blocks, six times as fast as zlib's
+        "h5py>=3.16,<3.17",
+        "tifffile>=2025.5,<2026.12",
+        "imagecodecs>=2026.3,<2026.11",  # compressed TIFF (LZW, JPEG, zstd)
+        "pydantic>=2.14,<2.15",
+        "rich>=15.0,<15.1",  # tables and progress bars on terminals
+        "typing_extensions>=4.16,<4.17",
+        "tensorboard>=2.21,<2.22",
+        "pooch>=1.9,<1.10",
+        "matplotlib>=3.11,<3.12",
+        "jinja2>=3.1.6,<3.2",
+        "neuroglancer>=2.41,<2.42",
+        "psutil>=7.2,<7.3",
+        "threadpoolctl>=3.8,<3.9",
         "pymongo==4.20.0",  # graphs in MongoDB
         "psycopg[binary]==3.3.9",  # graphs in PostgreSQL
     ],
     extras_require={
         "cpu": ["openvino==2026.4.1"],  # predicts faster than torch does there
         "test": [
-            "moto[s3]>=5.1,<6",  # buckets on this machine
+            "moto[s3]>=5.2,<5.3",  # buckets on this machine
             "yaozarrs>=0.3.4,<0.4",  # whether OME-NGFF metadata are valid
-            "flask>=3",
-            "flask-cors>=5",
-            "pytest>=8",
-            "pytest-timeout>=2.3",
-            "ruff>=0.9",
-            "mypy>=1.13",
-            "codespell>=2.4",
-            "setuptools>=70.1",  # a test builds a wheel
+            "flask>=3.1,<3.2",
+            "flask-cors>=6.0,<6.1",
+            "pytest>=9.2,<9.3",
+            "pytest-timeout>=2.4,<2.5",
+            "ruff>=0.17,<0.18",
+            "mypy>=2.4,<2.5",
+            "codespell>=2.4,<2.5",
+            "setuptools>=84.2,<84.3",  # a test builds a wheel
             "openvino==2026.4.1",
         ],
     },

@@ -1,7 +1,9 @@
 """The steps as Python functions, each of which does what its script in workflows/ does.
 
 A function imports what it needs when it is called: only training imports gunpowder, only viewing imports neuroglancer.
-Messages go to the loggers `pipeline` and `emdistill`; `logging.basicConfig(level=logging.INFO)` shows them.
+Whatever writes into the run directory does so alone: while another process works on it, a function raises `UserError`,
+which names that process. Messages go to the loggers `pipeline` and `emdistill`;
+`logging.basicConfig(level=logging.INFO)` shows them.
 """
 
 from __future__ import annotations
@@ -39,9 +41,11 @@ def import_data(run: Run, sources: Sequence[str] | None = None) -> None:
     Raises:
         UserError: a source cannot be read, or does not fit the config.
     """
+    from .engine.tracking.driver_lock import only_driver
     from .stages.importing import ensure_imported
 
-    ensure_imported(run, sources)
+    with only_driver(run):
+        ensure_imported(run, sources)
 
 
 def train_teacher(run: Run) -> Path:
@@ -55,9 +59,11 @@ def train_teacher(run: Run) -> Path:
         KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
     from . import training
+    from .engine.tracking.driver_lock import only_driver
 
-    import_data(run)
-    return training.train_teacher(run)
+    with only_driver(run):
+        import_data(run)
+        return training.train_teacher(run)
 
 
 def train_paraphraser(run: Run) -> Path:
@@ -71,9 +77,11 @@ def train_paraphraser(run: Run) -> Path:
         KeyboardInterrupt: Ctrl-C or SIGTERM; what was learnt is saved.
     """
     from . import training
+    from .engine.tracking.driver_lock import only_driver
 
-    import_data(run)
-    return training.train_paraphraser(run)
+    with only_driver(run):
+        import_data(run)
+        return training.train_paraphraser(run)
 
 
 def distill(run: Run) -> Path:
@@ -89,9 +97,11 @@ def distill(run: Run) -> Path:
         KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
     from . import training
+    from .engine.tracking.driver_lock import only_driver
 
-    import_data(run)
-    return training.train_student(run)
+    with only_driver(run):
+        import_data(run)
+        return training.train_student(run)
 
 
 def predict(run: Run, *, overwrite: bool = False) -> bool:
@@ -107,10 +117,12 @@ def predict(run: Run, *, overwrite: bool = False) -> bool:
     Raises:
         UserError: no or a wrong checkpoint, a volume smaller than the network's context, or stale output.
     """
+    from .engine.tracking.driver_lock import only_driver
     from .stages import by_script
 
-    import_data(run, [run.config.volumes.segment.source])
-    return by_script.predict(run, overwrite)
+    with only_driver(run):
+        import_data(run, [run.config.volumes.segment.source])
+        return by_script.predict(run, overwrite)
 
 
 def extract_fragments(run: Run, *, overwrite: bool = False) -> bool:
@@ -189,9 +201,10 @@ def evaluate(run: Run) -> dict[str, Any]:
     """
     from . import evaluation
     from .datasets import require_unchanged
-    from .stages.auditing import require_chunks
+    from .stages.auditing import require_chunks, require_graph
 
     require_chunks(run)
+    require_graph(run)
     require_unchanged(run, run.config.volumes.segment.source)
     return evaluation.evaluate(run)
 
@@ -242,15 +255,17 @@ def run_all(run: Run, *, overwrite: bool = False) -> bool:
         UserError: the config, the data or the environment does not allow it.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same call continues.
     """
+    from .engine.tracking.driver_lock import only_driver
     from .stages import by_script
 
-    import_data(run)
-    train_networks(run)
-    if not by_script.run_chain(run, overwrite) or not segment(run, overwrite=overwrite):
-        return False
-    if run.has_labels(run.config.volumes.segment.source):
-        evaluate(run)
-    write_report(run)
+    with only_driver(run):
+        import_data(run)
+        train_networks(run)
+        if not by_script.run_chain(run, overwrite) or not segment(run, overwrite=overwrite):
+            return False
+        if run.has_labels(run.config.volumes.segment.source):
+            evaluate(run)
+        write_report(run)
     return True
 
 

@@ -42,6 +42,7 @@ def exit_after(work: Callable[[], int | None], debug: bool = False) -> NoReturn:
         work: gives the exit status; None for 0.
         debug: log more, and keep the tracebacks of users' errors.
     """
+    replace_what_cannot_be_printed()
     note_what_the_user_typed(A_SCRIPT)  # unless the console command was
     start_logging(debug)
     try:

@@ -11,7 +11,6 @@ HIDDEN = "***"
 
 _ACCOUNT = re.compile(r"(://[^:/@\s]*):[^\s\"']*@")
 _SECRET_OPTION = re.compile(r"([?&][A-Za-z_]*password=)[^&\s\"']*", re.IGNORECASE)
-_URL_ACCOUNT = re.compile(r"^([^:/]+://[^:/?#]*):[^/?#]*@")
 
 _LINE_BREAK = re.compile(r"\s*[\r\n\v\f]\s*")
 
@@ -60,11 +59,8 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def hide_passwords(text: str) -> str:
-    """A text in which the passwords of URLs are replaced by `***`; rather too much is hidden than too little."""
+    """A text of others in which the passwords of URLs are replaced by `***`, rather too much than too little.
+
+    It is a net below: who has a URL shows what `config/graph_url.py` or `volumes/locations.py` makes of it.
+    """
     return _SECRET_OPTION.sub(rf"\1{HIDDEN}", _ACCOUNT.sub(rf"\1:{HIDDEN}@", text))
-
-
-def without_password(url: str) -> str:
-    """A URL with `***` for its password, otherwise as it was."""
-    hidden = _URL_ACCOUNT.sub(rf"\1:{HIDDEN}@", url)
-    return _SECRET_OPTION.sub(rf"\1{HIDDEN}", hidden) if hidden != url else hide_passwords(url)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 from funlib.geometry import Coordinate
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from . import __version__
 from .config import Config, Region, config_hash, dump_config
 from .config.paths import portable
-from .errors import UserError, writing
+from .errors import UserError
+from .small_files import Amount, Count, as_kind
+from .small_files import read_json as read_json
+from .small_files import read_json_lines as read_json_lines
+from .small_files import replaced_file as replaced_file
+from .small_files import write_json as write_json
 from .volumes import Box, volume_exists
 
 if TYPE_CHECKING:
@@ -29,8 +32,40 @@ if TYPE_CHECKING:
 
 RESULTS_DEPEND_ON = ("torch", "gunpowder", "daisy", "zarr", "numpy", "scipy", "scikit-image", "waterz", "higra")
 
+MENDED = "delete it, it is written anew"
+"""What to do about a damaged file that only reports."""
+
 SEGMENTATIONS = "segmentation"
 """Group of the volume that holds one array per threshold."""
+
+
+class StageEntry(TypedDict, total=False):
+    """What became of a stage."""
+
+    blocks_done: Count
+    blocks_failed: Count
+    blocks_skipped: Count
+    blocks_orphaned: Count
+    blocks_empty: Count
+    error: str | None
+    seconds: Amount
+    voxels_per_second: Amount
+    peak_worker_memory: Count
+
+
+class Best(TypedDict):
+    """The threshold with the best scores, which stand beside it."""
+
+    threshold: Amount
+
+
+class Summary(TypedDict, total=False):
+    """What `summary.json` may say, as far as anything reads it."""
+
+    stages: dict[str, StageEntry]
+    scores: dict[Annotated[str, Field(pattern=r"^\d+\.\d\d$")], dict[str, float]] | None
+    best: Best | None
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -186,89 +221,15 @@ def place_hash(directory: Path) -> str:
     return hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:8]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or an empty one if the file does not exist.
-
-    Raises:
-        ValueError: the file is no JSON.
-    """
-    try:
-        document = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    return dict(document)
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file with one per line, such as `curves.jsonl`; empty if the file does not exist.
-
-    A line that a crash cut short is left out.
-    """
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a JSON object in one step: a reader sees the old or the new file, never half of one.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    text = json.dumps(document, indent=2) + "\n"
-    with replaced_file(path) as file:
-        file.write(text.encode())
-
-
-@contextmanager
-def replaced_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` in one step when the block ends without an error.
-
-    Raises:
-        UserError: the disk is full, or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            with suppress(OSError):  # file systems that cannot do this need it not
-                sync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to disk: a renamed file then survives a loss of power.
-
-    Raises:
-        OSError: the file system cannot do that.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def read_summary(run: Run) -> dict[str, Any]:
     """The content of `summary.json`; empty if nothing has run yet.
 
     Raises:
-        UserError: the file is damaged.
+        DamagedFile: the file says something else.
     """
-    try:
-        return read_json(run.summary)
-    except ValueError as error:
-        raise UserError(f"is no JSON ({error}); delete it, it is written anew", str(run.summary)) from None
+    summary = read_json(run.summary, MENDED)
+    as_kind(summary, Summary, run.summary, MENDED)
+    return summary
 
 
 def update_summary(run: Run, **sections: Any) -> None:

@@ -8,7 +8,8 @@ KIBI = 1024
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits."""
+    """Seconds in the unit that suits; a clock that was set back makes none of them negative."""
+    seconds = max(0.0, seconds)
     if seconds < 120:
         return f"{seconds:.1f} s"
     if seconds < 5400:

@@ -18,6 +18,7 @@ BASE = [
     "search_path",
     "stop_signals",
     "errors",
+    "small_files",
     "label_ids",
     "offsets",
     "hashing",

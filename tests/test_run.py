@@ -113,20 +113,20 @@ def test_json_below_a_file_cannot_be_written(tmp_path: Path) -> None:
 def test_a_damaged_summary_is_a_users_error(run: Run) -> None:
     write_json(run.summary, {})
     run.summary.write_text('{"scores": ')
-    with pytest.raises(UserError, match="is no JSON"):
-        update_summary(run, best=0.5)
+    with pytest.raises(UserError, match=r"is damaged .*; delete it, it is written anew"):
+        update_summary(run, best={"threshold": 0.5})
 
 
 def test_summary_sections_are_merged(run: Run) -> None:
-    update_summary(run, stages={"predict": {"blocks": 1}}, best=0.4)
-    update_summary(run, stages={"segment": {"blocks": 2}}, best=0.5)
+    update_summary(run, stages={"predict": {"blocks": 1}}, best={"threshold": 0.4})
+    update_summary(run, stages={"segment": {"blocks": 2}}, best={"threshold": 0.5})
     summary = read_json(run.summary)
     assert summary["stages"] == {"predict": {"blocks": 1}, "segment": {"blocks": 2}}
-    assert summary["best"] == 0.5
+    assert summary["best"] == {"threshold": 0.5}
 
 
 def test_every_summary_names_versions_and_the_config(run: Run) -> None:
-    update_summary(run, best=0.4)
+    update_summary(run, best={"threshold": 0.4})
     summary = read_json(run.summary)
     assert summary["versions"]["zarr"].startswith("2.")
     moved = Run(run.config.model_copy(update={"run_directory": "/elsewhere"}))

@@ -1,12 +1,14 @@
-"""Check everything that the block-wise stages wrote: chunks against checksums, graph against fragments."""
+"""Check everything that the block-wise stages wrote: chunks against checksums, graph against fragments; and sources."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NoReturn
 
 from ..cli import run_script
+from ..datasets import audit_sources
 from ..engine.audit.arrays import Damage, StageFindings
 from ..engine.audit.requeue import blocks_to_redo, requeue
 from ..engine.blocks.stage import DriverStep
@@ -37,16 +39,19 @@ def print_table(findings: Sequence[StageFindings]) -> None:
 
 def work(run: Run, options: argparse.Namespace) -> int:
     """Exit status 1 if something is wrong."""
-    with only_driver(run):
+    take_back = options.requeue and not options.dry_run
+    with only_driver(run) if take_back else nullcontext():
+        sources = audit_sources(run)
+        for trouble in sources:
+            print(trouble)
         findings = audit(run)
         print_table(findings)
         damaged = sum(int(found.blocks().sum()) for found in findings)
         steps = [found.unsound for found in findings if found.unsound]
         if not damaged and not steps:
             print(f"all {sum(found.done for found in findings)} blocks are sound")
-            return 0
+            return 1 if sources else 0
         wrong = ", ".join([f"{damaged} blocks are damaged", *steps])
-        take_back = options.requeue and not options.dry_run
         redo = requeue(findings) if take_back else blocks_to_redo(findings)
     steps_redone = {found.stage.name for found in findings if isinstance(found.stage, DriverStep)}
     parts = ", ".join(

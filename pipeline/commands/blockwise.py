@@ -11,6 +11,7 @@ from ..engine.blocks.stage import Stage
 from ..engine.chain import run_stages
 from ..engine.pilot import log_pilots
 from ..engine.plan import log_plan
+from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
 
 
@@ -31,11 +32,12 @@ def run_blockwise(
         if options.dry_run:
             log_plan(run, stages_of(run))
             return 0
-        prepare(run)
-        if options.pilot:
-            log_pilots(run, stages_of(run), options.pilot, options.overwrite)
-            return 0
-        return 0 if run_stages(run, stages_of(run), options.overwrite) else 1
+        with only_driver(run):
+            prepare(run)
+            if options.pilot:
+                log_pilots(run, stages_of(run), options.pilot, options.overwrite)
+                return 0
+            return 0 if run_stages(run, stages_of(run), options.overwrite) else 1
 
     run_script(description, work, add_arguments=_add_arguments)
 

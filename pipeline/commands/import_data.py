@@ -9,6 +9,7 @@ from typing import NoReturn
 from ..cli import run_script
 from ..datasets import describe_import
 from ..engine.plan import log_plan
+from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
 from ..stages.importing import ensure_imported, plan_conversions
 
@@ -29,7 +30,8 @@ def work(run: Run, options: argparse.Namespace) -> int:
         if tasks:
             log_plan(run, tasks)
         return 0
-    ensure_imported(run, options.source, tell=True)
+    with only_driver(run):
+        ensure_imported(run, options.source, tell=True)
     return 0
 
 

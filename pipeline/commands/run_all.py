@@ -14,6 +14,7 @@ from ..cli import run_script
 from ..command_names import command_line
 from ..datasets import describe_import, is_ready
 from ..engine.plan import log_plan
+from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
 from ..stages.by_script import chained_stages, run_chain
 from ..training import describe_training
@@ -99,12 +100,13 @@ def work(run: Run, options: argparse.Namespace) -> int:
     if options.dry_run:
         plan(run)
         return 0
-    import_data(run)
-    train_networks(run)
-    if not run_chain(run, options.overwrite) or not segment(run, overwrite=options.overwrite):
-        return 1
-    score(run)
-    print(f"report: {write_report(run)}")
+    with only_driver(run):
+        import_data(run)
+        train_networks(run)
+        if not run_chain(run, options.overwrite) or not segment(run, overwrite=options.overwrite):
+            return 1
+        score(run)
+        print(f"report: {write_report(run)}")
     print(f"look at it: {command_line('07_view.py', run.directory / 'config.json')}")
     return 0
 

@@ -8,12 +8,22 @@ from typing import NoReturn
 
 from ..cli import run_script
 from ..run import Run
-from ..viewer import existing_layers, open_viewer, overview_picture, serving_until_interrupted, write_report
+from ..viewer import (
+    existing_layers,
+    open_viewer,
+    overview_picture,
+    serving_until_interrupted,
+    write_report,
+    write_report_to,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this step; address and port are view.host and view.port of the config."""
     parser.add_argument("--report", action="store_true", help="write report.html anew and stop")
+    parser.add_argument(
+        "--report-to", type=Path, metavar="HTML", help="write the report there and stop; the run directory is only read"
+    )
     parser.add_argument(
         "--position", type=position, metavar="Z,Y,X", help="look here first (nanometres, as error messages give it)"
     )
@@ -33,9 +43,11 @@ def work(run: Run, options: argparse.Namespace) -> int:
     layers = [layer.name for layer in existing_layers(run)]
     if options.dry_run:
         print(f"would show {', '.join(layers)} of {run.volume}")
-    elif options.report or options.picture:
+    elif options.report or options.report_to or options.picture:
         if options.report:
             print(write_report(run))
+        if options.report_to:
+            print(write_report_to(run, options.report_to))
         if options.picture:
             print(overview_picture(run, options.picture))
     else:

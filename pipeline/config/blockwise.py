@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_serializer
 
-from ..errors import without_password
 from .base import (
     NEAREST_NEIGHBOURS,
     Fraction,
@@ -19,6 +18,7 @@ from .base import (
     VoxelShape,
 )
 from .cluster import ClusterConfig
+from .graph_url import shown_url
 
 DEFAULT_BLOCK = (32, 256, 256)
 Bias = Annotated[float, Field(ge=-1.0, le=0.0)]
@@ -170,11 +170,11 @@ class RagConfig(Section):
     @property
     def shown(self) -> str:
         """The URL without its password, for messages."""
-        return without_password(self.url)
+        return shown_url(self.url)
 
     @field_serializer("url")
     def _without_password(self, url: str) -> str:
-        return without_password(url)
+        return shown_url(url)
 
 
 class StorageConfig(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..errors import UserError
 from .mistakes import first_mistake
 from .paths import absolute
 from .root import Config
+from .unfit import refuse_impossible_paths, refuse_unfit
 
 
 def load_config(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Iterable[str] = ()) -> Config:
@@ -37,7 +39,9 @@ def load_config(config: str | Path | Mapping[str, Any], overrides: Mapping[str, 
         overrides = [f"{key}={_to_json(value)}" for key, value in overrides.items()]
     for override in overrides:
         apply_override(document, override)
+    refuse_unfit(document)
     parsed = parse_config(document)
+    refuse_impossible_paths(document)
     base = folder if parsed.run_directory == "." else Path.cwd()
     run_directory = (base / Path(parsed.run_directory).expanduser()).resolve()
     folders = dict.fromkeys((base, Path.cwd(), run_directory))
@@ -78,8 +82,8 @@ def apply_override(document: dict[str, Any], override: str) -> None:
     if not separator or not all(key.split(".")):
         raise UserError(f"--set expects dotted.key=value, got {override!r}", "--set")
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except (json.JSONDecodeError, _UnfitJson):
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except (ValueError, RecursionError, _UnfitJson):
         value = text
     *parents, last = key.split(".")
     node: Any = document
@@ -124,7 +128,10 @@ def _to_json(value: Any) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(
-            path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant
+            path.read_text(encoding="utf-8"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
         )
     except FileNotFoundError:
         raise UserError("no such config file; give its path, or run where a config.json lies", str(path)) from None
@@ -134,6 +141,10 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot be read as a config: {error.strerror}", str(path)) from None
     except json.JSONDecodeError as error:
         raise UserError(f"line {error.lineno}, column {error.colno}: {error.msg}", str(path)) from None
+    except RecursionError:
+        raise UserError("cannot be read as a config: it is nested too deep", str(path)) from None
+    except ValueError as error:
+        raise UserError(f"cannot be read as a config: {str(error).partition(';')[0]}", str(path)) from None
     except _UnfitJson as error:
         raise UserError(str(error), str(path)) from None
     if not isinstance(document, dict):
@@ -152,6 +163,13 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise _UnfitJson(f"the key {twice!r} appears twice in one section")
     return document
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _UnfitJson(f"{text} is more than a number can be")
+    return value
 
 
 def _refuse_constant(name: str) -> Any:

@@ -13,6 +13,8 @@ from ..errors import UserError, hide_passwords
 from .type_names import Place, key_of, place_at, sections_in, type_in_words, variant_name
 
 LONGEST_QUOTE = 60
+SECRET_SECTIONS = ("rag",)
+"""Sections whose values may hold a password, and are not quoted."""
 
 Details = Mapping[str, Any]
 """One finding of pydantic: `type`, `loc`, `msg`, `input`, `ctx`."""
@@ -50,6 +52,9 @@ def _explain(details: Details, model: type[BaseModel]) -> UserError:
         return UserError(str(details["msg"]).removeprefix("Value error, "), place.path)
     if kind == "extra_forbidden":
         section = place_at(model, location[:-1]).annotation
+        if location[0] in SECRET_SECTIONS and not str(location[-1]).isidentifier():
+            known = ", ".join(key_of(*item) for kind in sections_in(section) for item in kind.model_fields.items())
+            return UserError(f"an unknown key; this section knows {known}", str(location[0]))
         return UserError(f"unknown key{_suggestion(str(location[-1]), sections_in(section))}", place.path)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _wrong_variant(details, place)
@@ -59,7 +64,8 @@ def _explain(details: Details, model: type[BaseModel]) -> UserError:
         place = place_at(model, location[:-1])
     if location[-1:] == ("[key]",):
         return UserError("a name may have letters, digits, - and _ only", place.path)
-    return UserError(f"expected {_expected(place)}, got {_quote(details['input'])}", place.path)
+    got = "" if place.path.split(".")[0] in SECRET_SECTIONS else f", got {_quote(details['input'])}"
+    return UserError(f"expected {_expected(place)}{got}", place.path)
 
 
 def _expected(place: Place) -> str:

@@ -88,6 +88,10 @@ class FileSource(Section):
     stranger's could lead to any file of yours."""
     samples: Positive = 16
     """Of a volume that is read where it is, so many chunks are looked at to tell whether it has changed."""
+    listed_chunks: NonNegative = 1_000_000
+    """Of a volume that is read where it is, the files of chunks are listed when the run begins to use it, unless there
+    are more than this: a chunk that is missing later is then an error, and one that was missing then is empty. A
+    million take 20 seconds on a disk, and minutes in a bucket. Web servers cannot list."""
     sections: ChosenSections | None = None
     """Import only some of the sections. Default: all."""
 

@@ -3,5 +3,6 @@
 from .importing import is_imported
 from .phantom import Phantom
 from .preparing import describe_import, is_ready, require_unchanged
+from .source_audit import audit_sources
 
-__all__ = ["Phantom", "describe_import", "is_imported", "is_ready", "require_unchanged"]
+__all__ = ["Phantom", "audit_sources", "describe_import", "is_imported", "is_ready", "require_unchanged"]

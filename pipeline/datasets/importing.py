@@ -22,7 +22,7 @@ from .public import PublicOpener
 from .source import OpenSource, SourceOpener
 
 _ATTRIBUTE = "import"
-_NEUTRAL = ("allow_links", "block_shape", "cache", "copy", "intensity", "samples", "format")
+_NEUTRAL = ("allow_links", "block_shape", "cache", "copy", "intensity", "samples", "listed_chunks", "format")
 """Keys of sources that change no voxel."""
 _YOUNGER = ("sections", "mask_path", "level", "channel", "time")
 """Keys that earlier versions did not have; imports of theirs stay valid."""

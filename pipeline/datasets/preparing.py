@@ -10,13 +10,15 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ..config import PublicSource, Source
+from ..config import FileSource, PublicSource, Source
 from ..errors import UserError
 from ..run import Run, write_json
 from ..volumes.identity import Identity, what_changed
 from ..volumes.intensity import IntensityRange, intensity_range, strong_difference
+from ..volumes.present_chunks import as_json, present_chunks
 from ..volumes.run_sources import RunSource
 from ..volumes.sources import DATASETS
+from ..volumes.volume import Volume
 from .describing import describe
 from .importing import imported_identity, is_imported, open_kind, section_hash
 
@@ -37,13 +39,15 @@ def look_at(source: RunSource, in_place: Sequence[str]) -> None:
         UserError: a volume cannot be read, lies elsewhere than raw, or has changed since the run began to use it.
     """
     record = source.read_record()
-    now = _identities(source, in_place)
+    volumes = volumes_in_place(source, in_place)
+    now = _identities(source, volumes)
     section = section_hash(source.section)
     if "volumes" in record:
         _require_unchanged(source, record, now, section)
         wanted = {**record, "volumes": {**now, **record["volumes"]}}
     else:
         wanted = {**record, "section": section, "volumes": now} if now else dict(record)
+    _list_chunks(source, volumes, wanted.get("volumes", {}))
     raw = source.open_raw()
     if source.intensity_setting(raw.dtype) == "percentiles" and "intensity" not in record and not _is_older(source):
         measured = intensity_range(raw, "percentiles", where=f"{source.where}.intensity")
@@ -63,9 +67,8 @@ def require_unchanged(run: Run, name: str) -> None:
     source = run.source(name)
     record = source.read_record()
     if "volumes" in record:
-        _require_unchanged(
-            source, record, _identities(source, source.datasets_in_place()), section_hash(source.section)
-        )
+        now = _identities(source, volumes_in_place(source, source.datasets_in_place()))
+        _require_unchanged(source, record, now, section_hash(source.section))
 
 
 def _is_older(source: RunSource) -> bool:
@@ -74,8 +77,13 @@ def _is_older(source: RunSource) -> bool:
     return imported is not None and "version" not in imported and not source.record.exists()
 
 
-def _identities(source: RunSource, in_place: Sequence[str]) -> dict[str, Identity]:
-    """What tells whether volumes changed, for those that are read in place."""
+def volumes_in_place(source: RunSource, in_place: Sequence[str]) -> dict[str, Volume]:
+    """Those of raw, labels and mask that are read in place, as they are, by name.
+
+    Raises:
+        StorageUnavailable: a server does not answer.
+        UserError: one cannot be read, or lies elsewhere than raw.
+    """
     files = source.files()
     if files is None or not in_place:
         return {}
@@ -86,15 +94,32 @@ def _identities(source: RunSource, in_place: Sequence[str]) -> dict[str, Identit
         part = files.beside(raw, name, opened)
         if part is not None:
             found[name] = part.volume
-    samples = files.source.samples
-    return {name: _named(volume.identity(samples), volume.name) for name, volume in found.items()}
+    return found
+
+
+def _identities(source: RunSource, volumes: dict[str, Volume]) -> dict[str, Any]:
+    """What tells whether volumes changed."""
+    if not volumes:
+        return {}
+    assert isinstance(source.section, FileSource)
+    samples = source.section.samples
+    return {name: _named(volume.identity(samples), volume.name) for name, volume in volumes.items()}
+
+
+def _list_chunks(source: RunSource, volumes: dict[str, Volume], noted: dict[str, Any]) -> None:
+    """Note which chunks are there, of volumes of which that is not noted yet and can be found out."""
+    for name, volume in volumes.items():
+        assert isinstance(source.section, FileSource)
+        if "chunks" not in noted[name]:
+            present = present_chunks(volume, source.section.listed_chunks)
+            noted[name] = {**noted[name], "chunks": None if present is None else as_json(present)}
 
 
 def _named(identity: Identity, name: str) -> Any:
     return {**identity, "name": name}
 
 
-def _require_unchanged(source: RunSource, record: dict[str, Any], now: dict[str, Identity], section: str) -> None:
+def _require_unchanged(source: RunSource, record: dict[str, Any], now: dict[str, Any], section: str) -> None:
     """Refuse what differs from what the run began with.
 
     Raises:

@@ -6,8 +6,8 @@ import itertools
 import logging
 import math
 import re
-import struct
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,11 +18,19 @@ import numpy as np
 import tifffile
 
 from ..errors import UserError
+from ..small_files import NOT_UNDERSTOOD
 
 SUFFIXES = (".tif", ".tiff")
 SLAB_IN_MEMORY = 256 * 2**20
 """Decoded sections beyond this many bytes are kept in a temporary file instead of memory."""
-DAMAGED = (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, struct.error)
+DAMAGED: tuple[type[Exception], ...] = (
+    *NOT_UNDERSTOOD,
+    tifffile.TiffFileError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+    zlib.error,
+)
 """What tifffile raises for files that are no TIFF or not all there."""
 
 

@@ -231,7 +231,7 @@ def _measure(
     limit_storage_threads(task.run.config.cluster.threads_per_worker)
     with task.process() as process_block:
         limit_threads(task.run.config.cluster.threads_per_worker)
-        start_seconds = time.time() - asked_at
+        start_seconds = max(0.0, time.time() - asked_at)
         seconds = []
         for index in blocks:
             started = time.monotonic()

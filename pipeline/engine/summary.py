@@ -9,7 +9,7 @@ from typing import Any
 
 from ..command_names import command_line, script_after
 from ..errors import UserError
-from ..run import Run, read_json, update_summary
+from ..run import Run, read_summary, update_summary
 from ..units import duration, memory_size, short_number
 from .blocks.process import peak_memory
 from .blocks.stage import BlockTask, Stage
@@ -29,7 +29,7 @@ def record_outcomes(run: Run, outcomes: Sequence[Outcome]) -> bool:
     entries: dict[str, dict[str, Any]] = {}
     for stage in dict.fromkeys(outcome.task.stage for outcome in outcomes):
         together = _together([outcome for outcome in outcomes if outcome.task.stage == stage])
-        former = read_json(run.summary).get("stages", {}).get(stage, {})
+        former = read_summary(run).get("stages", {}).get(stage, {})
         entries[stage] = {**former, **_entry(together)}
     complete = all(outcome.complete for outcome in outcomes)
     try:
@@ -61,7 +61,7 @@ def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
         logger.info("%s: wrote %s in %s", stage.name, stage.output, duration(seconds))
     else:
         logger.info("%s: up to date in %s", stage.name, stage.output)
-    former = read_json(run.summary).get("stages", {}).get(stage.stage, {})
+    former = read_summary(run).get("stages", {}).get(stage.stage, {})
     update_summary(run, stages={stage.stage: {**former, **entry}})
 
 

@@ -12,6 +12,7 @@ from funlib.geometry import Coordinate
 
 from ..command_names import name_of
 from ..config import Config, EvaluateConfig
+from ..engine.tracking.driver_lock import keeps_others_out
 from ..errors import UserError
 from ..rag import EdgeTable, open_rag
 from ..run import SEGMENTATIONS, Run, region_box, update_summary
@@ -102,6 +103,7 @@ class _Annotated:
         return known
 
 
+@keeps_others_out
 def evaluate(run: Run) -> dict[str, Any]:
     """Score every threshold of the sweep, and every written segmentation, and note the results in `summary.json`.
 

@@ -1,4 +1,8 @@
-"""Checkpoints: a network, its config, and what continues its training, in one file (see `torch_files`)."""
+"""Checkpoints: a network, its config, and what continues its training, in one file (see `torch_files`).
+
+A file of which a bit has changed, and weights that are no numbers, are refused: either would give other affinities
+without a word.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from ..config import NetworkConfig, dump_config
 from ..errors import UserError
 from .base import EmbeddingNetwork
 from .registry import build_network, parse_network_config
-from .torch_files import read_torch_file, write_torch_file
+from .torch_files import read_torch_file, require_numbers, write_torch_file
 
 FORMAT = 1
 KEYS = ("format", "network", "model", "iteration", "training")
@@ -25,12 +29,14 @@ def save_checkpoint(path: Path, network: EmbeddingNetwork, iteration: int, train
         training: what continues the training: tensors and plain types only.
 
     Raises:
-        UserError: the disk is full or not writable.
+        UserError: the weights are no numbers, or the disk is full or not writable; an existing file is untouched.
     """
+    model = network.state_dict()
+    require_numbers(model, path, "nothing was written: the training has diverged; lower its learning rate")
     document = {
         "format": FORMAT,
         "network": dump_config(network.config),
-        "model": network.state_dict(),
+        "model": model,
         "iteration": iteration,
         "training": training,
     }
@@ -41,18 +47,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU.
 
     Raises:
-        UserError: the file is missing, damaged, or no checkpoint of ours.
+        UserError: the file is missing, damaged, no checkpoint of ours, or its weights are no numbers.
     """
     document = read_torch_file(
         path,
         missing="there is no such checkpoint",
-        damaged="cannot be read as a checkpoint: damaged, or not written by this program; delete it or name another "
-        "one",
+        damaged="cannot be read as a checkpoint: damaged, changed since it was written, or not written by this "
+        "program; delete it or name another one",
     )
     if not isinstance(document, dict) or not all(key in document for key in KEYS):
         raise UserError("is no checkpoint of this program", str(path))
     if document["format"] != FORMAT:
         raise UserError(f"has checkpoint format {document['format']}, this version reads {FORMAT}", str(path))
+    require_numbers(document["model"], path, "its training has diverged; delete it or name another one")
     return document
 
 

@@ -6,11 +6,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import psutil
+import torch
 from pydantic import BaseModel, ValidationError
 
 from ..config import MalaConfig, MalaTinyConfig, NetworkConfig, ResidualUnetConfig, SectionUnetConfig
 from ..config.mistakes import first_mistake
 from ..errors import UserError
+from ..units import memory_size
 from .base import EmbeddingNetwork
 from .mala import MalaNetwork
 from .residual_unet import ResidualUnetNetwork
@@ -22,6 +25,8 @@ NETWORKS: dict[str, tuple[type[NetworkConfig], Callable[[Any], EmbeddingNetwork]
     "residual_unet": (ResidualUnetConfig, ResidualUnetNetwork),
     "section_unet": (SectionUnetConfig, SectionUnetNetwork),
 }
+
+BYTES_PER_WEIGHT = 4
 
 
 def network_names() -> list[str]:
@@ -37,15 +42,37 @@ def build_network(network: NetworkConfig | dict[str, Any] | str, **settings: Any
         settings: beside JSON values or a name, the config's fields that differ from their defaults.
 
     Raises:
-        UserError: unknown name, or settings that do not fit the network.
+        UserError: unknown name, settings that do not fit the network, or more weights than the machine has room for.
     """
     if isinstance(network, BaseModel):
         if settings:
             raise TypeError("settings go with a name or JSON values; a config has its own")
-        return NETWORKS[network.name][1](network)
+        return _built(network)
     document = network if isinstance(network, dict) else {"name": network}
-    config = parse_network_config({**document, **settings})
-    return NETWORKS[config.name][1](config)
+    return _built(parse_network_config({**document, **settings}))
+
+
+def _built(config: NetworkConfig) -> EmbeddingNetwork:
+    """The network of a config, if the machine has room for its weights: without, torch ends with an error of its own.
+
+    Raises:
+        UserError: it has not.
+    """
+    build = NETWORKS[config.name][1]
+    try:
+        with torch.device("meta"):
+            count = build(config).parameter_count()
+    except (RuntimeError, OverflowError, TypeError) as error:  # extents that torch cannot even count
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the network {config.name} cannot be built: {reason}", "network.widths") from error
+    room = psutil.virtual_memory().total
+    if BYTES_PER_WEIGHT * count > room:
+        raise UserError(
+            f"the network {config.name} would have {count:,} weights, more than the {memory_size(room)} of memory here "
+            "hold; make it narrower",
+            "network.widths",
+        )
+    return build(config)
 
 
 def parse_network_config(document: dict[str, Any]) -> NetworkConfig:

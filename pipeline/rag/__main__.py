@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UserError, without_password
+from ..config.graph_url import shown_url
+from ..errors import UserError
 from ..terminal import replace_what_cannot_be_printed
 from . import RagCounts, is_connection_error, open_rag, rag_exists
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> str:
     """Run a command; the line to print."""
-    shown = without_password(options.source)
+    shown = shown_url(options.source)
     if not rag_exists(options.source, options.run):
         raise UserError(f"there is no graph at {shown}", "rag.url")
     with open_rag(options.source, options.run) as store:
@@ -56,7 +57,7 @@ def _run(options: argparse.Namespace) -> str:
             return f"{shown}: {_described(store.counts())}"
         with open_rag(options.target, options.run) as target:
             store.copy_to(target)
-            return f"copied {_described(target.counts())} to {without_password(options.target)}"
+            return f"copied {_described(target.counts())} to {shown_url(options.target)}"
 
 
 def _described(counts: RagCounts) -> str:

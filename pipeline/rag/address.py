@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote, unquote_plus
 
+from ..config.graph_url import ENCODE, FORM, SERVER, GraphUrl
 from ..errors import HIDDEN, UserError
 from ..run import place_hash
 
@@ -17,7 +18,6 @@ PASSWORD_VARIABLE = "EMDISTILL_RAG_PASSWORD"
 GRAPH_OPTION = "schema"
 DEFAULT_GRAPH = "emdistill"
 GRAPH_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::(\d*))?")
 RESERVED = re.compile(r"pg_.*|information_schema|public|system.*|admin|local|config")
 
 
@@ -44,14 +44,8 @@ class Address:
 
     @property
     def servers(self) -> list[tuple[str, str]]:
-        """Host and port of each server; empty text for the driver's default.
-
-        Raises:
-            UserError: a port is no number.
-        """
+        """Host and port of each server; empty text for the driver's default."""
         found = [SERVER.fullmatch(server) for server in self.hosts.split(",") if server]
-        if not all(found):
-            raise UserError("its servers are given as host:port, several of them with commas between", "rag.url")
         return [(unquote(match[1].strip("[]")), match[2] or "") for match in found if match]
 
 
@@ -64,29 +58,26 @@ def parse_address(url: str, known_options: set[str], directory: Path | None) -> 
         directory: the run directory, after which the graph is called if the URL does not name it.
 
     Raises:
-        UserError: an unknown option, a graph's name that is none, or a password that was not saved and is missing.
+        UserError: it is no such URL, an unknown option, a graph's name that is none, or a password that was not saved
+            and is missing.
     """
-    scheme, _, rest = url.partition("://")
-    location, _, query = rest.partition("?")
-    authority, _, database = location.partition("/")
-    account, _, hosts = authority.rpartition("@")
-    if "@" in location.partition("/")[2]:
-        raise UserError("write / ? # : and @ in a user or password as %2F %3F %23 %3A and %40", "rag.url")
-    user, separator, password = account.partition(":")
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    given = GraphUrl.parse(url)
+    if given is None or not given.is_encoded:
+        raise UserError(f"is not of the form {FORM}; {ENCODE}", "rag.url")
+    options = {name: unquote_plus(value) for name, value in given.options}
     graph = options.pop(GRAPH_OPTION, None)
     for name in options:
         if name not in known_options:
             known = ", ".join([GRAPH_OPTION, *sorted(known_options)])
-            raise UserError(f"unknown option {name!r} of {scheme}://; known: {known}", "rag.url")
+            raise UserError(f"unknown option {name!r} of {given.scheme}://; known: {known}", "rag.url")
     return Address(
-        scheme=scheme,
-        hosts=hosts,
-        user=unquote(user),
-        database=unquote(database),
+        scheme=given.scheme,
+        hosts=given.hosts,
+        user=unquote(given.user),
+        database=unquote(given.database),
         graph=_default_graph(directory) if graph is None else _checked(graph),
         options=options,
-        password=_password(unquote(password) if separator else None),
+        password=_password(None if given.password is None else unquote(given.password)),
     )
 
 
@@ -108,8 +99,8 @@ def _default_graph(directory: Path | None) -> str:
 @contextmanager
 def password_in_environment(url: str) -> Iterator[None]:
     """Let processes that are started inside find the password of a URL, which is saved nowhere."""
-    account = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
-    password = unquote(account.partition(":")[2])
+    given = GraphUrl.parse(url)
+    password = unquote(given.password or "") if given is not None and given.is_encoded else ""
     before = os.environ.get(PASSWORD_VARIABLE)
     if password and password != HIDDEN:
         os.environ[PASSWORD_VARIABLE] = password

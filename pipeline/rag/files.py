@@ -74,7 +74,8 @@ class FileRag(RagStore):
     @override
     def write_scores(self, block: int, scores: EdgeTable) -> None:
         if self._file(block).exists():
-            nodes, edges = self._read(block)
+            with self._decoding():
+                nodes, edges = self._read(block)
             scored = edges.with_scores(scores)
             self._replace_block(BlockEntry.of(block, nodes, scored), nodes, scored)
 
@@ -100,8 +101,8 @@ class FileRag(RagStore):
     def _read(self, block: int) -> tuple[NodeTable, EdgeTable]:
         try:
             with self._file(block).open("rb") as file:
-                np.load(file)
-                return nodes_of(np.load(file)), edges_of(np.load(file))
+                np.load(file, allow_pickle=False)
+                return nodes_of(np.load(file, allow_pickle=False)), edges_of(np.load(file, allow_pickle=False))
         except FileNotFoundError:
             return NodeTable.empty(), EdgeTable.empty()
 
@@ -149,7 +150,7 @@ def _summary(entry: BlockEntry) -> np.ndarray:
 
 def _read_entry(path: Path) -> BlockEntry:
     with path.open("rb") as file:
-        row = np.load(file)[0]
+        row = np.load(file, allow_pickle=False)[0]
     has_nodes, has_edges = bool(row["nodes"]), bool(row["edges"])
     return BlockEntry(
         block=int(path.stem),

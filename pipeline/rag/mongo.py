@@ -114,7 +114,8 @@ class MongoRag(RagStore):
     @override
     def write_scores(self, block: int, scores: EdgeTable) -> None:
         while (before := self._blocks.find_one({"_id": block}, {"edge_generation": 1})) is not None:
-            (edges,) = self._read_edges([block])
+            with self._decoding():
+                (edges,) = self._read_edges([block])
             scored, generation = edges.with_scores(scores), ObjectId()
             self._insert("edges", block, generation, _edge_columns(scored))
             turn = {"$set": {"scored": scored.scored, "edge_generation": generation}}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import RagConfig
+from ..config.graph_url import shown_url
 from ..errors import UserError
 from .address import parse_address
 from .store import RagStore
@@ -94,7 +95,7 @@ def _kind(text: str) -> str:
     kind = ALIASES.get(scheme, scheme)
     if not separator or kind not in EXAMPLES:
         known = ", ".join(f"{name}:// (for example {example})" for name, example in EXAMPLES.items())
-        raise UserError(f"unknown graph store {text!r}; known: {known}", "rag.url")
+        raise UserError(f"unknown graph store {shown_url(text)!r}; known: {known}", "rag.url")
     return kind
 
 

@@ -158,7 +158,8 @@ class PostgresRag(RagStore):
     def write_scores(self, block: int, scores: EdgeTable) -> None:
         with self._transaction() as connection:
             connection.execute(self._sql("SELECT FROM {blocks} WHERE block = %s FOR UPDATE"), (block,))
-            (edges,) = self._read_edges([block])
+            with self._decoding():
+                (edges,) = self._read_edges([block])
             scored = edges.with_scores(scores)
             update = self._sql("UPDATE {edge_arrays} SET score = %s WHERE block = %s")
             connection.execute(update, (scored.score, block))

@@ -64,12 +64,14 @@ class SqliteRag(RagStore):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            self._connection.execute("PRAGMA trusted_schema=OFF")  # the file may be a stranger's
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             if self._layout() != LAYOUT:
                 self._create()
-        except (OSError, sqlite3.DatabaseError) as error:
-            raise UserError(f"{path} cannot be opened as a SQLite graph: {error}", "rag.url") from error
+        except (OSError, ValueError, sqlite3.DatabaseError) as error:  # ValueError: text in it that is none
+            cure = f"; if a run made it, {self._how_to_start_over}" if self._is_damage(error) else ""
+            raise UserError(f"{path} cannot be opened as a SQLite graph: {error}{cure}", "rag.url") from error
 
     def _layout(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
@@ -108,7 +110,8 @@ class SqliteRag(RagStore):
     @override
     def write_scores(self, block: int, scores: EdgeTable) -> None:
         with self._transaction() as connection:
-            (edges,) = self._read_edges([block])
+            with self._decoding():
+                (edges,) = self._read_edges([block])
             scored = edges.with_scores(scores)
             _replace_parts(connection, "edge_records", block, _parts(block, edge_records(scored)))
             connection.execute("UPDATE blocks SET scored = ? WHERE block = ?", (scored.scored, block))
@@ -136,8 +139,19 @@ class SqliteRag(RagStore):
         return b"".join(records for (records,) in self._connection.execute(query, _part_range(block)))
 
     @override
+    def _is_damage(self, error: Exception) -> bool:
+        malformed = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+        return malformed or "Could not decode" in str(error) or super()._is_damage(error)
+
+    @property
+    @override
+    def _how_to_delete(self) -> str:
+        return f"delete {self.path} (and {self.path.name}-wal and {self.path.name}-shm beside it)"
+
+    @override
     def notes(self) -> dict[str, str]:
-        return dict(self._connection.execute("SELECT name, text FROM notes"))
+        with self._decoding():
+            return dict(self._connection.execute("SELECT name, text FROM notes"))
 
     @override
     def set_note(self, name: str, text: str | None) -> None:

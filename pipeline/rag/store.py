@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import tokenize
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -12,13 +14,19 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from funlib.geometry import Roi
 
+from ..command_names import name_of
 from ..errors import UserError
-from .block_index import BlockEntry, BlockIndex, read_groups, rebatch
+from .block_index import AnyTable, BlockEntry, BlockIndex, read_groups, rebatch
 from .tables import EdgeTable, NodeTable
 
 if TYPE_CHECKING:
     import networkx as nx
 
+UNDECODABLE = (
+    *(ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, MemoryError),
+    *(SyntaxError, tokenize.TokenError),  # the header of a numpy array is a piece of Python
+)
+"""What decoding rows raises when they are none any more."""
 LARGEST_ID = 2**63 - 1
 """Databases have signed integers of 64 bits."""
 
@@ -88,21 +96,69 @@ class RagStore(ABC):
     def _read_edges(self, blocks: Sequence[int]) -> Iterator[EdgeTable]:
         """The edges of each of a few blocks, sorted by u, v."""
 
+    @contextmanager
+    def _decoding(self) -> Iterator[None]:
+        """Turn what numpy and the database raise at rows that are none any more into one line for the user.
+
+        Raises:
+            UserError: a row cannot be decoded.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not self._is_damage(error):
+                raise
+            raise UserError(
+                f"the graph is damaged, a row cannot be decoded ({error}); {self._how_to_start_over}", "rag.url"
+            ) from error
+
+    def _is_damage(self, error: Exception) -> bool:
+        """Whether an error says that rows are none any more, and not that a server or the program is at fault."""
+        return isinstance(error, UNDECODABLE)
+
+    @property
+    def _how_to_start_over(self) -> str:
+        """What to do about a store that cannot be read."""
+        return f"{self._how_to_delete}, and {name_of('04_agglomerate.py')} makes it anew"
+
+    @property
+    def _how_to_delete(self) -> str:
+        """What to do with a store that cannot be read."""
+        return "`python -m pipeline.rag drop` it"
+
     def blocks(self) -> np.ndarray:
         """Ids of the blocks that were written, ascending, int64."""
         return self._block_index().block
 
     def iterate_nodes(self, rows: int = 1_000_000) -> Iterator[NodeTable]:
         """All nodes in tables of at most `rows` rows, ordered by id as long as ids ascend with blocks."""
-        index = self._block_index()
+        index = self._sound_index()
         tables = (self._read_nodes(group) for group in read_groups(index.block, index.nodes))
-        yield from rebatch(itertools.chain.from_iterable(tables), rows)
+        yield from self._decoded(rebatch(itertools.chain.from_iterable(tables), rows))
 
     def iterate_edges(self, rows: int = 1_000_000) -> Iterator[EdgeTable]:
         """All edges as the blocks wrote them, in tables of at most `rows` rows, ordered by block, u, v."""
-        index = self._block_index()
+        index = self._sound_index()
         tables = (self._read_edges(group) for group in read_groups(index.block, index.edges))
-        yield from rebatch(itertools.chain.from_iterable(tables), rows)
+        yield from self._decoded(rebatch(itertools.chain.from_iterable(tables), rows))
+
+    def _sound_index(self) -> BlockIndex:
+        """The summaries of all blocks.
+
+        Raises:
+            UserError: one cannot be decoded.
+        """
+        with self._decoding():
+            return self._block_index()
+
+    def _decoded(self, tables: Iterator[AnyTable]) -> Iterator[AnyTable]:
+        """The same tables; only what happens in here is a damaged row, not what is done with them outside."""
+        while True:
+            with self._decoding():
+                table = next(tables, None)
+            if table is None:
+                return
+            yield table
 
     def read_nodes(self, roi: Roi | None = None) -> NodeTable:
         """The nodes whose centre lies in a region (nanometres), sorted by id; all without a region."""

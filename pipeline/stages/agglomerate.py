@@ -18,13 +18,13 @@ from typing_extensions import override
 
 from ..command_names import SCRIPTS
 from ..config import NEAREST_NEIGHBOURS
-from ..engine.blocks.checksums import row_checksums
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.stage import BlockFunction, BlockTask, DriverStep, Stage
 from ..rag import EdgeTable, rag_is_missing
 from ..run import Run
 from ..segmentation import merge_scores, waterz_edge_scores
 from .fragments import FragmentsTask
+from .graph_rows import read_graph, score_checksums, score_records
 from .predict import PredictTask
 from .region_graph import CONTACT_CONTEXT, RagTask, graph_note, open_graph
 
@@ -74,11 +74,14 @@ class GlobalAgglomeration(_Agglomeration, DriverStep):
 
     @override
     def execute(self) -> None:
+        checksums = np.zeros(len(self.grid), dtype=np.uint64)
         with open_graph(self.run) as store:
-            edges = EdgeTable.concatenate(store.iterate_edges()).summed()
+            _, edges = read_graph(store, RagTask(self.run))
             scored = replace(edges, score=merge_scores(edges.pairs, edges.mean_affinity, edges.count))
             for block, owned in edges_by_owner(scored, self.grid):
                 store.write_scores(block, owned)
+                checksums[block] = score_checksums(owned).sum()
+        score_records(self).write_all(checksums)
 
 
 def edges_by_owner(edges: EdgeTable, grid: BlockGrid) -> Iterator[tuple[int, EdgeTable]]:
@@ -143,11 +146,6 @@ def scored_edges(pairs: np.ndarray, scores: np.ndarray) -> EdgeTable:
     """Merge scores (E,) of pairs (E, 2), as a table without statistics."""
     zeros = np.zeros(len(pairs))
     return replace(EdgeTable.of(pairs, zeros, zeros), score=scores)
-
-
-def score_checksums(edges: EdgeTable) -> np.ndarray:
-    """(E,) uint64; their sum is the checksum of the scores of a block."""
-    return row_checksums(edges.u, edges.v, edges.score)
 
 
 def agglomeration(run: Run) -> Stage:

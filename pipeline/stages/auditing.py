@@ -17,7 +17,8 @@ from .by_script import chained_stages
 from .convert import all_conversions, conversions
 from .fragments import FragmentsTask
 from .graph_audit import GraphFindings, check_graph
-from .region_graph import RagTask
+from .graph_rows import check_graph_rows
+from .region_graph import RagTask, open_graph
 from .segment import written_segmentations
 
 
@@ -46,20 +47,41 @@ def require_chunks(run: Run) -> None:
         require_all_chunks(task)
 
 
+def require_graph(run: Run) -> None:
+    """Make sure that the graph is what was computed, for those who read it outside the stages.
+
+    Raises:
+        UserError: rows or scores are lost or have changed, or are not all computed yet; says what to run.
+    """
+    graph, scores = RagTask(run), agglomeration(run)
+    states = {stage.name: progress_of(stage) for stage in (graph, scores)}
+    for stage in (graph, scores):
+        if states[stage.name] is Progress.STARTED:
+            raise UserError(f"{stage.name} is not complete; run {name_of(stage.script)} first", stage.output)
+    if states[graph.name] is Progress.DONE:
+        with open_graph(run) as store:
+            check_graph_rows(store, graph, scores if states[scores.name] is Progress.DONE else None)
+
+
 def audited_stages(run: Run) -> list[Stage]:
     """The stages that have an output, upstream ones first.
 
     Raises:
-        UserError: an output was made with other settings or inputs, so that nothing is known of it.
+        UserError: an output was made with other settings or inputs, so that nothing is known of it; or it is gone.
     """
     stages = chained_stages(run)
-    found = []
+    progress = {stage.name: progress_of(stage) for stage in stages}
+    found = [stage for stage in stages if progress[stage.name] is not Progress.ABSENT]
     for stage in stages:
-        progress = progress_of(stage)
-        if progress is Progress.STALE:
+        if progress[stage.name] is Progress.STALE:
             raise UserError(f"{stage.name} is stale; run {name_of(stage.script)} with --overwrite first")
-        if progress is not Progress.ABSENT:
-            found.append(stage)
+        later = [made.name for made in found if stage in made.upstream]
+        if progress[stage.name] is Progress.ABSENT and later:
+            raise UserError(
+                f"{stage.name} is gone or damaged, although {later[0]} was made from it; run {name_of(stage.script)},"
+                " which makes it again",
+                stage.output,
+            )
     imported: list[Stage] = list(all_conversions(run))
     return [*imported, *found, *(written_segmentations(run) if len(found) == len(stages) else [])]
 
@@ -92,3 +114,5 @@ def _note_scores(stage: Stage, found: StageFindings, graph: GraphFindings) -> No
         found.done = 1
         if graph.edges_without_score:
             found.unsound = f"{graph.edges_without_score} edges have no score"
+        elif graph.changed_scores.any():
+            found.unsound = f"the scores of {int(graph.changed_scores.sum())} blocks have another checksum"

@@ -80,7 +80,9 @@ def chosen_thresholds(run: Run) -> tuple[float, ...]:
     thresholds = run.config.segment.thresholds
     if thresholds == "best":
         from ..evaluation import best_threshold  # not needed by workers, which import this module too
+        from .auditing import require_graph
 
+        require_graph(run)
         return (best_threshold(run),)
     return tuple(thresholds)
 

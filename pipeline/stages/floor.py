@@ -24,6 +24,7 @@ from funlib.geometry import Coordinate
 from ..config import Config, FragmentsConfig, is_anisotropic
 from ..distillation import affinity_targets, erode_boundaries
 from ..engine.blocks.grid import BlockGrid
+from ..engine.tracking.driver_lock import keeps_others_out
 from ..evaluation import LabelRules, find_truth, loss_of, prepare_labels
 from ..evaluation.runs import Truth, sweep_edges
 from ..evaluation.sweep import Scores, best_of
@@ -69,6 +70,7 @@ def describe_floor(run: Run) -> str:
     return f"would import the labels if they are not, and score perfect affinities with up to {number} settings"
 
 
+@keeps_others_out
 def measure_floor(run: Run, sweep: bool = True) -> dict[str, Any]:
     """Score perfect affinities of the validation region, with the fragments of the config and with others like them.
 

@@ -9,9 +9,9 @@ import numpy as np
 from ..engine.blocks.grid import BlockGrid
 from ..engine.blocks.stage import BlockTask, Stage
 from ..engine.tracking.markers import done_blocks
-from ..rag import EdgeTable, RagStore
-from .agglomerate import score_checksums
-from .region_graph import RagTask, edge_checksums, node_checksums, open_graph
+from ..rag import RagStore
+from .graph_rows import RowSums, changed_rows, changed_scores
+from .region_graph import RagTask, open_graph
 
 
 @dataclass(frozen=True)
@@ -49,43 +49,31 @@ class _Rows:
     def __init__(self, grid: BlockGrid, fragments: np.ndarray) -> None:
         blocks = len(grid)
         self._grid, self._fragments = grid, np.append(fragments, np.zeros(1, fragments.dtype))
+        self.sums = RowSums(grid)
         self.nodes = np.zeros(blocks + 1, dtype=np.int64)
-        self.checksum = np.zeros(blocks + 1, dtype=np.uint64)
-        self.score_checksum = np.zeros(blocks + 1, dtype=np.uint64)
         self.strange_nodes = np.zeros(blocks + 1, dtype=bool)
         self.loose_edges = np.zeros(blocks + 1, dtype=bool)
-        self.edges_without_score = 0
 
     def place(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N,) int64 block of each id, and (N,) bool whether the block has a fragment of this id."""
-        size = np.uint64(self._grid.voxels_per_block)
-        block = np.minimum((ids - np.uint64(1)) // size, np.uint64(len(self._grid))).astype(np.int64)
-        block[ids == 0] = len(self._grid)
-        local = ((ids - np.uint64(1)) % size).astype(np.int64)
+        block = self.sums.block_of(ids)
+        local = ((ids - np.uint64(1)) % np.uint64(self._grid.voxels_per_block)).astype(np.int64)
         return block, (local < self._fragments[block]) | (self._fragments[block] < 0)
 
     def add_nodes(self, store: RagStore) -> None:
         """Read all nodes once."""
-        for nodes in store.iterate_nodes():
+        for nodes in self.sums.nodes_through(store.iterate_nodes()):
             block, real = self.place(nodes.id)
             np.add.at(self.nodes, block[real], 1)
-            np.add.at(self.checksum, block, node_checksums(nodes))
             self.strange_nodes[block[~real]] = True
 
     def add_edges(self, store: RagStore, lost: np.ndarray) -> None:
         """Read all edges once; `lost` are the ids of fragments that have no node."""
-        for edges in store.iterate_edges():
-            block, _ = self.place(edges.v)
-            np.add.at(self.checksum, block, edge_checksums(edges))
-            self._add_scores(block, edges)
+        for edges in self.sums.edges_through(store.iterate_edges()):
+            block = self.sums.block_of(edges.v)
             for ends in (edges.u, edges.v):
                 _, real = self.place(ends)
                 self.loose_edges[block[~real | np.isin(ends, lost)]] = True
-
-    def _add_scores(self, block: np.ndarray, edges: EdgeTable) -> None:
-        scored = ~np.isnan(edges.score)
-        np.add.at(self.score_checksum, block[scored], score_checksums(edges.select(scored)))
-        self.edges_without_score += int((~scored).sum())
 
     def lost_nodes(self, store: RagStore, blocks: np.ndarray) -> np.ndarray:
         """Ids of fragments of some blocks (N,) bool that have no node."""
@@ -114,28 +102,29 @@ def check_graph(task: RagTask, done: np.ndarray, fragments: np.ndarray, scored: 
         rows.add_nodes(store)
         incomplete = blocks & (rows.nodes[:-1] < fragments)
         rows.add_edges(store, rows.lost_nodes(store, incomplete))
+        changed = changed_rows(store, rows.sums, task)
     records = task.records.read()
 
     def over_grid(flags: np.ndarray) -> np.ndarray:
         return np.asarray((blocks & flags).reshape(grid.shape))
 
-    unscored, changed_scores = _scores(scored, rows, blocks)
+    unscored, other_scores = _scores(scored, rows.sums, blocks)
     return GraphFindings(
         unrecorded=over_grid(~records.present),
-        changed=over_grid(records.present & (rows.checksum[:-1] != records.checksum)),
+        changed=over_grid(changed),
         nodes_without_voxels=over_grid(rows.strange_nodes[:-1]),
         voxels_without_nodes=over_grid(incomplete),
         edges_without_nodes=over_grid(rows.loose_edges[:-1]),
         unscored=unscored.reshape(grid.shape),
-        changed_scores=changed_scores.reshape(grid.shape),
-        edges_without_score=rows.edges_without_score,
+        changed_scores=other_scores.reshape(grid.shape),
+        edges_without_score=rows.sums.unscored,
     )
 
 
-def _scores(scored: Stage | None, rows: _Rows, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) bool each: blocks whose scores have no checksum, or another one; none if scores do not come in blocks."""
-    if not isinstance(scored, BlockTask):
+def _scores(scored: Stage | None, sums: RowSums, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) bool each: blocks whose scores have no checksum, or another one."""
+    if scored is None:
         return np.zeros_like(blocks), np.zeros_like(blocks)
-    done = blocks & done_blocks(scored).ravel()
-    records = scored.records.read()
-    return done & ~records.present, done & records.present & (rows.score_checksum[:-1] != records.checksum)
+    done = blocks & done_blocks(scored).ravel() if isinstance(scored, BlockTask) else blocks
+    unscored = done & ~scored.records.read().present if isinstance(scored, BlockTask) else np.zeros_like(blocks)
+    return unscored, done & changed_scores(sums, scored)

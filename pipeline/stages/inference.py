@@ -24,6 +24,10 @@ NORMALISED_AT_ONCE = 16
 """Sections, more or less: each is normalised once, but for those that two such portions share."""
 
 
+class NoNumbersError(ValueError):
+    """A network gives what is no number; as bytes, it would be zeros, which are affinities like any other."""
+
+
 class Predictor:
     """Predicts the affinities of boxes: the cosine between the embeddings at p and at p + offset, negative ones as 0.
 
@@ -61,6 +65,9 @@ class Predictor:
 
         Returns:
             (k, z, y, x) float32 in [0, 1].
+
+        Raises:
+            NoNumbersError: the network embeds a voxel as NaN or as infinite.
         """
         affinities = np.empty((len(self.offsets), *box.shape), np.float32)
         for section, part in enumerate(self._sections(raw, box)):
@@ -69,7 +76,7 @@ class Predictor:
 
     @torch.inference_mode()
     def quantised(self, raw: np.ndarray, box: Box) -> np.ndarray:
-        """The same as (k, z, y, x) uint8, 255 = certain."""
+        """The same as (k, z, y, x) uint8, 255 = certain; raises the same."""
         affinities = np.empty((len(self.offsets), *box.shape), np.uint8)
         for section, part in enumerate(self._sections(raw, box)):
             affinities[:, section] = part.mul_(255).round_().to(torch.uint8).cpu().numpy()
@@ -95,8 +102,11 @@ class Predictor:
         for batch in self._embedded_sections(raw, inner):
             for embedding in batch[..., y, x]:
                 vectors = torch.empty(embedding.shape, device=self._device).copy_(embedding)  # channel after channel
+                lengths = _inner_product(vectors, vectors).sqrt_()
+                if not bool(torch.isfinite(lengths).all()):
+                    raise NoNumbersError("embeddings are NaN or infinite, or too large for 32 bits")
                 # In place; the losses' own function also keeps what gradients need, which takes a fifth longer.
-                yield vectors.div_(_inner_product(vectors, vectors).sqrt_().clamp_(min=shortest))
+                yield vectors.div_(lengths.clamp_(min=shortest))
 
     def _embedded_sections(self, raw: np.ndarray, inner: Box) -> Iterator[torch.Tensor]:
         """The embeddings (n, D, y, x) of the sections of `inner`, a box of what the network gives for `raw`."""

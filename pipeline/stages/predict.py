@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import numpy as np
 from typing_extensions import override
 
 from ..checkpoints import latest_checkpoint
-from ..command_names import SCRIPTS
+from ..command_names import SCRIPTS, name_of
 from ..config import Config
 from ..engine.blocks.empty_blocks import empty_blocks
 from ..engine.blocks.grid import Block, BlockGrid
@@ -28,16 +28,20 @@ from ..engine.plan import decoded_voxels, read_voxels
 from ..engine.tracking.progress import read_record
 from ..errors import UserError
 from ..run import Run, file_digest
+from ..small_files import as_kind, understanding
 from ..units import times
 from ..volumes import crop
 from ..volumes.volume import Volume
 from .halving_predictor import HalvingPredictor
-from .prediction_plan import PredictionPlan, read_plan
+from .prediction_plan import PredictionPlan, StoredTile, plan_with_tile, read_plan
 
 if TYPE_CHECKING:
     from ..networks import EmbeddingNetwork
 
 logger = logging.getLogger(__name__)
+
+TILE = "tile"
+"""Attribute of the array: chunks along z, y, x that one block computes."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +69,28 @@ class PredictTask(VolumeTask):
 
     @override
     def attributes(self) -> dict[str, Any]:
-        return {"offsets": [list(offset) for offset in self.run.config.predict.offsets]}
+        return {"offsets": [list(offset) for offset in self.run.config.predict.offsets], TILE: list(self.plan.tile)}
 
     @cached_property
     def plan(self) -> PredictionPlan:
         """Engine, device, tile and workers, as stored when the output was begun; before that, as they would be."""
-        stored = read_plan(self.folder, self.run.config, self.engine)
+        stored = self._stored_plan()
         if stored is not None:
             return stored
         from .tile_choice import decide_plan
 
         return decide_plan(self.run, self.chunk_grid, self.engine)
+
+    def _stored_plan(self) -> PredictionPlan | None:
+        """The plan of an output that was begun, with the tile that the array says; None if neither is there."""
+        stored = read_plan(self.folder, self.run.config, self.engine)
+        tile = self.open().array.attrs.get(TILE) if self.stored_key() == self.key else None
+        if tile is None:
+            return stored
+        with understanding(self.output, f"delete it and run {name_of(self.script)} again"):
+            told = as_kind({"blocks": tile}, StoredTile, self.output)
+            known = plan_with_tile(self.run.config, self.engine, told["blocks"])
+        return replace(stored, tile=known.tile) if stored is not None else known
 
     @cached_property
     def grid(self) -> BlockGrid:
@@ -108,6 +123,8 @@ class PredictTask(VolumeTask):
 
     @override
     def resume(self) -> None:
+        if self._stored_plan() is None:
+            self.forget_blocks()  # which tiles their markers count is not known
         self._store_plan()
 
     def _store_plan(self) -> None:
@@ -247,7 +264,7 @@ class PredictTask(VolumeTask):
     @override
     def process(self) -> Iterator[BlockFunction]:
         from ..networks import build_engine, choose_autocast, compact
-        from .inference import Predictor
+        from .inference import NoNumbersError, Predictor
 
         keep_freed_memory()
         predict = self.run.config.predict
@@ -261,13 +278,28 @@ class PredictTask(VolumeTask):
         predict_box = HalvingPredictor(lambda box: raw.read_mirrored(predictor.read_box(box)), predictor.quantised)
 
         def process_block(block: Block) -> None:
-            affinities = predict_box(self.grid.to_source(block.box))
+            box = self.grid.to_source(block.box)
+            try:
+                affinities = predict_box(box)
+            except NoNumbersError as error:
+                seen = raw.read_mirrored(predictor.read_box(box))
+                raise self._no_numbers(block, bool(np.isfinite(seen).all()), str(error)) from error
             for chunk in self.chunk_grid.blocks_in(block.box):
                 if empty.flat[chunk.index]:
                     crop(affinities, chunk.box.relative_to(block.box))[:] = 0
             output.write(block, affinities)
 
         yield process_block
+
+    def _no_numbers(self, block: Block, raw_is_finite: bool, what: str) -> UserError:
+        """What is wrong where the network gives no numbers."""
+        box = self.grid.to_source(block.box)
+        place = f"in block {block.index}, voxels {tuple(box.begin)} to {tuple(box.end)}"
+        if not raw_is_finite:
+            return UserError(f"{place} and around, raw is NaN or infinite; mend it", self._raw.name)
+        autocast = self.run.config.predict.autocast
+        cure = "" if autocast == "off" else f", or set predict.autocast to off (it is {autocast})"
+        return UserError(f"{place}, its {what}; predict with another checkpoint{cure}", str(self.checkpoint))
 
 
 def check_context(run: Run, network: EmbeddingNetwork) -> None:

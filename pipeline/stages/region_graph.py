@@ -14,7 +14,6 @@ from typing_extensions import override
 
 from ..command_names import SCRIPTS
 from ..config import NEAREST_NEIGHBOURS, Offset
-from ..engine.blocks.checksums import row_checksums
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.stage import BlockFunction, BlockTask, Stage
 from ..rag import EdgeTable, NodeTable, RagStore, open_rag, rag_exists, rag_is_missing
@@ -22,6 +21,7 @@ from ..run import Run
 from ..segmentation import fragment_statistics, region_graph_statistics
 from ..volumes import ZERO, Box, Volume, crop
 from .fragments import FragmentsTask
+from .graph_rows import edge_checksums, node_checksums
 from .predict import PredictTask
 
 CONTACT_CONTEXT = Coordinate(1, 1, 1)
@@ -82,16 +82,6 @@ def read_with_faces(volume: Volume, box: Box, around: Box) -> np.ndarray:
             face = Box(Coordinate(begin), Coordinate(end))
             data[face.relative_to(around).slices] = volume.read(face)
     return data
-
-
-def node_checksums(nodes: NodeTable) -> np.ndarray:
-    """(N,) uint64; their sum is what a block's nodes add to its checksum."""
-    return row_checksums(nodes.id, nodes.size)
-
-
-def edge_checksums(edges: EdgeTable) -> np.ndarray:
-    """(E,) uint64; their sum is what a block's edges add to its checksum."""
-    return row_checksums(edges.u, edges.v, edges.count, edges.affinity_sum)
 
 
 def open_graph(run: Run) -> RagStore:

@@ -17,12 +17,15 @@ from ..command_names import SCRIPTS
 from ..engine.blocks.checksums import array_checksum
 from ..engine.blocks.grid import Block
 from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
+from ..errors import UserError
 from ..rag import EdgeTable, NodeTable
-from ..run import Run, replaced_file
+from ..run import Run
 from ..segmentation import connected_components, relabel
+from ..small_files import read_npy, write_npy
 from .agglomerate import agglomeration
 from .fragments import FragmentsTask
-from .region_graph import open_graph
+from .graph_rows import read_graph
+from .region_graph import RagTask, open_graph
 
 
 def lookup_table(
@@ -59,8 +62,7 @@ def write_lut(path: Path, lut: np.ndarray) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    with replaced_file(path) as file:
-        np.save(file, lut)
+    write_npy(path, lut)
 
 
 def lut_slice(lut: np.ndarray, first_id: int, end_id: int) -> np.ndarray:
@@ -68,6 +70,10 @@ def lut_slice(lut: np.ndarray, first_id: int, end_id: int) -> np.ndarray:
     ids = lut[:, 0]
     begin, end = bisect.bisect_left(ids, first_id), bisect.bisect_left(ids, end_id)
     return np.array(lut[begin:end])
+
+
+SMALL_TABLE = 1 << 26
+"""Bytes of a lookup table that is read in no time; of a larger one, the audit alone looks at every row."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +130,19 @@ class SegmentTask(VolumeTask):
     def lut_checksum(self) -> int | None:
         """Checksum of the stored lookup table; None if there is none that can be read."""
         try:
-            return array_checksum(np.load(lut_path(self.run, self.threshold), mmap_mode="r"))
-        except (OSError, ValueError, EOFError):
+            return array_checksum(read_npy(lut_path(self.run, self.threshold)))
+        except (FileNotFoundError, UserError):
             return None
 
     @override
     def is_intact(self) -> bool:
-        return lut_path(self.run, self.threshold).exists()
+        path = lut_path(self.run, self.threshold)
+        if path.exists() and path.stat().st_size <= SMALL_TABLE:
+            return self.lut_is_sound()
+        try:
+            return read_npy(path).shape[1:] == (2,)
+        except (FileNotFoundError, UserError):
+            return False
 
     @override
     def damage(self) -> str:
@@ -171,7 +183,7 @@ class SegmentTask(VolumeTask):
     def _make_lut(self) -> None:
         config = self.run.config
         with open_graph(self.run) as store:
-            nodes, edges = store.read_nodes(), store.read_edges()
+            nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))
         lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
         write_lut(lut_path(self.run, self.threshold), lut)
 
@@ -179,7 +191,7 @@ class SegmentTask(VolumeTask):
     @override
     def process(self) -> Iterator[BlockFunction]:
         fragments, output = FragmentsTask(self.run).open_complete(), self.open_output()
-        lut = np.load(lut_path(self.run, self.threshold), mmap_mode="r")
+        lut = read_npy(lut_path(self.run, self.threshold))
 
         def process_block(block: Block) -> None:
             rows = lut_slice(lut, *self.grid.fragment_ids(block))

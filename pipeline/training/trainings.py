@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..command_names import command_line
 from ..config import ParaphraserConfig
+from ..engine.tracking.driver_lock import keeps_others_out
 from ..errors import UserError
 from ..networks import load_network
 from ..run import Run, update_summary
@@ -25,6 +26,7 @@ NEXT_SCRIPT = {"teacher": "01_distill.py", "student": "02_predict_blockwise.py"}
 """The script to run after the training of a network."""
 
 
+@keeps_others_out
 def train_teacher(run: Run) -> Path:
     """Train the teacher, or continue its training; a finished one is left alone.
 
@@ -50,6 +52,7 @@ def train_teacher(run: Run) -> Path:
     return _train_if_unfinished(training)
 
 
+@keeps_others_out
 def train_student(run: Run) -> Path:
     """Train the student, or continue its training; a finished one is left alone.
 
@@ -78,6 +81,7 @@ def train_student(run: Run) -> Path:
     return _train_if_unfinished(replace(student, paraphraser=ensure_paraphraser(student)))
 
 
+@keeps_others_out
 def train_paraphraser(run: Run) -> Path:
     """Train the paraphraser that graph flow needs, or continue its training; a finished one is left alone.
 

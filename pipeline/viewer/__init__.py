@@ -3,7 +3,7 @@
 from .layers import existing_layers
 from .neuroglancer_view import neuroglancer_link, open_viewer, serving_until_interrupted
 from .planes import overview_picture
-from .report import write_report
+from .report import write_report, write_report_to
 
 __all__ = [
     "existing_layers",
@@ -12,4 +12,5 @@ __all__ = [
     "overview_picture",
     "serving_until_interrupted",
     "write_report",
+    "write_report_to",
 ]

@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..run import read_json_lines
+from ..small_files import read_json_lines
 
 NOT_TERMS = ("iteration", "loss", "learning_rate", "seconds", "validation")
+
+
+LAST_ITERATION = 2**62
+"""A line of a damaged file may say any number."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,13 @@ def read_curves(path: Path) -> Curves | None:
     training: dict[int, dict[str, Any]] = {}
     validation: dict[int, dict[str, Any]] = {}
     for record in read_json_lines(path):
-        if "validation" in record:
-            validation[record["iteration"]] = record["validation"]
-        if "loss" in record:
-            training[record["iteration"]] = record
+        iteration = record.get("iteration")
+        if not isinstance(iteration, int) or not 0 <= iteration < LAST_ITERATION:
+            continue
+        if isinstance(record.get("validation"), dict):
+            validation[iteration] = record["validation"]
+        if isinstance(record.get("loss"), int | float):
+            training[iteration] = record
     iterations, losses = _columns(training, first="loss")
     validation_iterations, validations = _columns(validation)
     return Curves(iterations, losses, validation_iterations, validations)

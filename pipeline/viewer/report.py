@@ -15,6 +15,7 @@ import torch
 from ..command_names import command_line, shell_line
 from ..config import NetworkConfig, dump_config
 from ..config.base import plain_number
+from ..engine.tracking.driver_lock import keeps_others_out
 from ..evaluation import SCORE_TITLES, common_scores, score_text
 from ..networks import build_network
 from ..pages import html_environment
@@ -58,6 +59,7 @@ class PlanePictures:
     pictures: list[Picture]
 
 
+@keeps_others_out
 def write_report(run: Run) -> Path:
     """Write `report.html` into the run directory, from whatever of the run exists.
 
@@ -70,7 +72,11 @@ def write_report(run: Run) -> Path:
     Raises:
         UserError: the page cannot be written, or a chunk that it shows cannot be read.
     """
-    path = run.directory / "report.html"
+    return write_report_to(run, run.directory / "report.html")
+
+
+def write_report_to(run: Run, path: Path) -> Path:
+    """The same to any other file: of a run whose directory is somebody else's, for example. The run is only read."""
     page = _template().render(**report_content(run))
     with replaced_file(path) as file:
         file.write(page.encode(errors="replace"))

@@ -27,6 +27,11 @@ WHOLE = 1e-3
 """Part of a voxel by which positions and factors may be off, as decimal numbers are."""
 
 
+def read_directly(volume: Volume, box: Box) -> np.ndarray:
+    """Read a box through no cache."""
+    return volume.read(box)
+
+
 @dataclass(frozen=True)
 class Aligned:
     """A volume on the voxels of another one, raw.
@@ -61,7 +66,7 @@ class Aligned:
             known[part.relative_to(box).slices] = True
         return known
 
-    def read(self, box: Box, reader: Reader = Volume.read) -> np.ndarray:
+    def read(self, box: Box, reader: Reader = read_directly) -> np.ndarray:
         """The values of a box of raw's voxels, (z, y, x); 0 where it says nothing."""
         part = box.intersect(self.covered)
         if not part.size:
@@ -128,7 +133,7 @@ class Mask(_OnRaw):
 
     dtype = np.dtype(np.uint8)
 
-    def read(self, box: Box, reader: Reader = Volume.read) -> np.ndarray:
+    def read(self, box: Box, reader: Reader = read_directly) -> np.ndarray:
         """1 where a box of raw's voxels is to be used, (z, y, x) uint8."""
         used: np.ndarray = self.aligned.read(box, reader) != 0
         return used.astype(np.uint8)
@@ -145,7 +150,7 @@ class Labels(_OnRaw):
     unlabelled_id: int | None = None
     dtype = np.dtype(np.uint64)
 
-    def read(self, box: Box, reader: Reader = Volume.read) -> np.ndarray:
+    def read(self, box: Box, reader: Reader = read_directly) -> np.ndarray:
         """Ids of a box of raw's voxels, (z, y, x) uint64; 0 where it is background or not annotated.
 
         Raises:
@@ -153,13 +158,13 @@ class Labels(_OnRaw):
         """
         return self.read_annotated(box, reader)[0]
 
-    def annotated(self, box: Box, reader: Reader = Volume.read) -> np.ndarray:
+    def annotated(self, box: Box, reader: Reader = read_directly) -> np.ndarray:
         """Where a box of raw's voxels is annotated, (z, y, x) bool; background is."""
         if self.unlabelled_id is None:
             return self.aligned.known(box)
         return self.read_annotated(box, reader)[1]
 
-    def read_annotated(self, box: Box, reader: Reader = Volume.read) -> tuple[np.ndarray, np.ndarray]:
+    def read_annotated(self, box: Box, reader: Reader = read_directly) -> tuple[np.ndarray, np.ndarray]:
         """Both of them; see `read` and `annotated`."""
         stored, known = self.aligned.read(box, reader), self.aligned.known(box)
         if self.unlabelled_id is not None:

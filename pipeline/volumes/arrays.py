@@ -7,7 +7,6 @@ positions in the world are nanometres, fractions allowed. Order z, y, x.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,9 @@ from funlib.geometry import Coordinate
 
 from ..config.base import plain_number
 from ..errors import UserError
+from ..small_files import DamagedFile, as_kind, read_json, understanding
 from .boxes import SPATIAL_AXES, ZERO, Box, cells_of, crop, mirror_indices
+from .codecs import refuse_codecs_of_objects
 from .nanometres import Nanometres, three_numbers
 from .run_arrays import StorageFormat, StoredArray, create_stored, open_stored
 from .run_containers import array_folder, ensure_container, prepare_group, remove_array, write_document
@@ -36,6 +37,9 @@ __all__ = [
     "open_volume",
     "volume_exists",
 ]
+
+MEND = "delete the dataset and run its stage again"
+"""What to do about an array whose metadata are damaged."""
 
 
 @dataclass(frozen=True)
@@ -175,19 +179,22 @@ def open_volume(container: Path, dataset: str, mode: str = "r") -> Volume:
         raise UserError("there is no such dataset; run the earlier stages first", name)
     folder = array_folder(container, dataset)
     storage_format: StorageFormat = 2 if (folder / ".zarray").exists() else 3
+    file = folder / (".zarray" if storage_format == 2 else "zarr.json")
     try:
-        metadata = json.loads((folder / (".zarray" if storage_format == 2 else "zarr.json")).read_text())
-        attributes = _attributes_of(folder) if storage_format == 2 else metadata.get("attributes", {})
-        array = open_stored(folder, storage_format, metadata, attributes, mode)
-    except (ValueError, KeyError, TypeError, OSError, UserError) as error:
-        raise UserError(
-            f"the metadata cannot be read ({error}); delete the dataset and run its stage again", name
-        ) from error
+        metadata = read_json(file, MEND)
+        refuse_codecs_of_objects(metadata, name)
+        with understanding(file, MEND):
+            attributes = as_kind(_attributes_of(folder, metadata, storage_format), dict[str, Any], file, MEND)
+            array = open_stored(folder, storage_format, metadata, attributes, mode)
+    except DamagedFile:
+        raise
+    except (OSError, UserError) as error:
+        raise UserError(f"the metadata cannot be read ({error}); {MEND}", name) from error
     if "voxel_size" not in attributes:
-        raise UserError("the dataset has no voxel_size attribute", name)
-    return Volume(
-        array, three_numbers(attributes["voxel_size"]), three_numbers(attributes.get("offset", (0, 0, 0))), name
-    )
+        raise UserError(f"the dataset has no voxel_size attribute; {MEND}", name)
+    with understanding(file, MEND):
+        voxel_size, offset = attributes["voxel_size"], attributes.get("offset", (0, 0, 0))
+        return Volume(array, three_numbers(voxel_size), three_numbers(offset), name)
 
 
 def volume_exists(container: Path, dataset: str) -> bool:
@@ -201,7 +208,6 @@ def delete_volume(container: Path, dataset: str) -> None:
     remove_array(container, dataset)
 
 
-def _attributes_of(folder: Path) -> dict[str, Any]:
-    """Of an array in format 2."""
-    file = folder / ".zattrs"
-    return dict(json.loads(file.read_text())) if file.exists() else {}
+def _attributes_of(folder: Path, metadata: dict[str, Any], storage_format: StorageFormat) -> Any:
+    """In format 3 a part of the metadata, in format 2 a file of their own."""
+    return metadata.get("attributes", {}) if storage_format == 3 else read_json(folder / ".zattrs", MEND)

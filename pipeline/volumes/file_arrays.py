@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from ..errors import UserError
+from ..small_files import NOT_UNDERSTOOD, DamagedFile, read_npy
 from .axes import AxisChoice
 from .boxes import Box
 from .containers import LISTED_IN_MESSAGES, Found
@@ -19,6 +20,8 @@ from .formats import Node
 from .links import AllowedLinks, hdf5_dataset
 from .locations import Location
 
+UNREADABLE: tuple[type[Exception], ...] = (*NOT_UNDERSTOOD, RuntimeError, OSError, MemoryError)
+"""What h5py, numpy and filters raise when a file is not what it says."""
 CHUNK_CACHE = 64 * 2**20
 """Bytes of decoded HDF5 chunks that are kept."""
 UNCHUNKED = 64
@@ -78,7 +81,7 @@ class FileArray:
             index[axis] = part
         try:
             data = np.asarray(self.stored[tuple(index)])
-        except (RuntimeError, ValueError, OSError) as error:
+        except UNREADABLE as error:
             where = f"voxels {tuple(box.begin)} to {tuple(box.end)}"
             raise UserError(f"a chunk in {where} cannot be read ({error})", self.name) from error
         data = data.transpose(*self._axes, *self.choice.fixed)
@@ -174,7 +177,7 @@ def open_hdf5(path: Path, where: str = "") -> h5py.File:
     """
     try:
         return h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE)
-    except OSError as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be opened as HDF5: {error}", where) from error
 
 
@@ -185,10 +188,9 @@ def open_npy(path: Path) -> np.ndarray:
         UserError: it is damaged, or holds objects.
     """
     try:
-        mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"cannot be read as npy: {error}", str(path)) from error
-    return mapped
+        return read_npy(path)
+    except DamagedFile as error:
+        raise UserError(f"cannot be read as npy: it {error.what}", str(path)) from error
 
 
 def _require_filters(array: h5py.Dataset, name: str) -> None:

@@ -5,12 +5,12 @@ zarr 2 and 3 (OME-NGFF is a zarr group with certain attributes), N5, neuroglance
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..errors import UserError
+from ..small_files import DamagedFile, json_object
 from .locations import Location
 from .storage import read_files
 
@@ -149,10 +149,6 @@ def _parsed(data: bytes, name: str, location: Location) -> dict[str, Any]:
         UserError: it is none.
     """
     try:
-        document = json.loads(data)
-    except ValueError as error:
-        document = error
-    if isinstance(document, dict):
-        return document
-    why = f" ({document})" if isinstance(document, ValueError) else ""
-    raise UserError(f"{name} is no JSON object{why}; correct it, or write the array again", location.name)
+        return json_object(data, location.name)
+    except DamagedFile as error:
+        raise UserError(f"{name} {error.what}; correct it, or write the array again", location.name) from error

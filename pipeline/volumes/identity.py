@@ -13,9 +13,10 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from funlib.geometry import Coordinate
+from typing_extensions import TypedDict
 
 from .boxes import Box
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..errors import UserError
+
 Nanometres = tuple[float, float, float]
 """A position or an extent."""
+FARTHEST = 1e15
+"""A thousand kilometres."""
 
 
 def three_numbers(values: Iterable[float]) -> Nanometres:
-    """A vector as a tuple of Python's own numbers."""
+    """A vector as a tuple of Python's own numbers.
+
+    Raises:
+        UserError: a number is none, or farther away than anything that is imaged.
+    """
     z, y, x = (float(value) for value in values)
+    if not all(abs(value) < FARTHEST for value in (z, y, x)):
+        raise UserError(f"({z:g}, {y:g}, {x:g}) nanometres are no place or extent of a volume")
     return z, y, x
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
+from ..small_files import understanding
 from .axes import AxisChoice, choose_axes
 from .containers import Found, find_array, only_array
 from .dialects.precomputed import scale_of
@@ -85,7 +86,12 @@ def open_at(location: Location, wanted: Wanted | None = None, *, writable: bool 
         StorageUnavailable: the server does not answer.
         UserError: there is no such array, or its format, codec, axes or place are not understood.
     """
-    wanted = wanted or Wanted()
+    with understanding(location.name, "correct it, or write the array again"):
+        return _opened(location, wanted or Wanted(), writable)
+
+
+def _opened(location: Location, wanted: Wanted, writable: bool) -> Volume | None:
+    """As `open_at`; whatever is wrong with what the metadata say may raise anything."""
     node = _container(location, wanted)
     if node.format in IN_PLACE:
         return _open_in_place(node, wanted, writable)

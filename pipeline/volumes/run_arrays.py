@@ -69,6 +69,12 @@ class StoredArray:
         return np.dtype(self.view.dtype.numpy_dtype)
 
     @property
+    def fill_value(self) -> int | float:
+        """What voxels are that no file holds."""
+        stored = self.view.fill_value
+        return 0 if stored is None else stored.item()
+
+    @property
     def chunks(self) -> tuple[int, ...]:
         """Extents of what can only be decoded together, all axes."""
         extents = self.view.chunk_layout.read_chunk.shape or self.shards
@@ -131,6 +137,12 @@ class StoredArray:
         for position in cells_of(box, size):
             begin = Coordinate(position) * size
             yield Coordinate(position), Box(begin, begin + size).intersect(box)
+
+    def shard_box(self, position: Sequence[int]) -> Box:
+        """The voxels of a shard, cropped to the array."""
+        size = Coordinate(self.shards[-3:])
+        begin = Coordinate(position) * size
+        return Box(begin, begin + size).intersect(Box.of_shape(Coordinate(self.shape[-3:])))
 
     def present(self) -> np.ndarray:
         """(z, y, x) bool over the shards: whether there is a file. Folders are listed, nothing is opened."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..small_files import as_kind, read_json
 from .locations import Location
 from .run_arrays import StorageFormat
 from .storage import METADATA_WAIT, open_store, wait
@@ -20,6 +20,8 @@ from .tensors import write_group
 
 LEVEL = "s0"
 """The array in the group of an image; coarser levels of a pyramid would be `s1`, `s2`, …"""
+MEND = "write it as it was, from a copy, or delete the container and make all in it anew"
+"""What to do about a damaged group: what it says is not written down anywhere else."""
 _NGFF = "0.5"
 _SERIES = "OME"
 
@@ -104,10 +106,12 @@ def prepare_group(
 
 
 def remove_array(container: Path, dataset: str) -> None:
-    """Delete an array, and what lists it."""
+    """Delete an array, and what lists it. Its metadata go first: killed at any moment, it is whole or none."""
     folder = container / dataset
     if not folder.exists():
         return
+    for name in ("zarr.json", ".zarray"):
+        (array_folder(container, dataset) / name).unlink(missing_ok=True)
     if (folder / "zarr.json").exists():
         _list_series(container, dataset, remove=True)
     shutil.rmtree(folder, ignore_errors=True)
@@ -142,16 +146,17 @@ def _list_series(container: Path, dataset: str, *, remove: bool = False) -> None
 
 
 def _attributes(group: Path) -> dict[str, Any]:
-    """Raises a `UserError` if the file is damaged."""
+    """What is noted about a group.
+
+    Raises:
+        DamagedFile: the file says something else.
+    """
     for name in ("zarr.json", ".zattrs"):
-        try:
-            document = json.loads((group / name).read_text())
-        except (FileNotFoundError, NotADirectoryError):
+        if not (group / name).is_file():
             continue
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot be read ({error})", str(group / name)) from error
+        document = read_json(group / name, MEND)
         found = document.get("attributes", {}) if name == "zarr.json" else document
-        return dict(found)
+        return as_kind(found, dict[str, Any], group / name, MEND)
     return {}
 
 

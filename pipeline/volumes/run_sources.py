@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from ..config import FileSource, Source
 from ..errors import UserError
+from ..small_files import Number, as_kind, read_json
 from .aligned import Aligned, Labels, Mask, aligned
 from .arrays import volume_exists
 from .complete import complete, cure_of_converted
+from .identity import Identity
 from .intensity import IntensityRange, Setting, intensity_range
 from .locations import Location
 from .opening import Wanted, open_at
+from .present_chunks import WatchedVolume, from_json
 from .run_containers import container_attributes
 from .sources import DATASETS, SourceFiles
 from .volume import Volume
+
+
+class _Measured(TypedDict):
+    """An `IntensityRange` as the record says it."""
+
+    low: Number
+    high: Number
+    source: str
+
+
+class SourceRecord(TypedDict, total=False):
+    """What the record of a source may say."""
+
+    section: str
+    volumes: dict[str, Identity]
+    intensity: _Measured
 
 
 @dataclass(frozen=True)
@@ -78,7 +97,7 @@ class RunSource:
         files = self._files_in_place("raw")
         if files is None:
             raise UserError("there is no such dataset; run the earlier stages first", f"{self.container}/raw")
-        return files.raw()
+        return self._watched(files.raw(), "raw")
 
     def has_labels(self) -> bool:
         """Whether there are labels, converted or in place."""
@@ -130,12 +149,9 @@ class RunSource:
 
     def read_record(self) -> dict[str, Any]:
         """What the run knows about the source; empty if nothing yet."""
-        try:
-            return dict(json.loads(self.record.read_text()))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise UserError(f"is no JSON ({error}); delete it, it is written anew", str(self.record)) from None
+        record = read_json(self.record, "delete it, it is written anew")
+        as_kind(record, SourceRecord, self.record, "delete it, it is written anew")
+        return record
 
     def _imported_before_ranges(self) -> bool:
         """Whether raw was imported by a version that knew the full range of a type only."""
@@ -165,4 +181,17 @@ class RunSource:
         if files is None:
             return None
         raw = self.open_raw()
-        return files.beside(raw, dataset, files.labels(raw) if dataset == "labels" else files.mask())
+        found = files.beside(raw, dataset, files.labels(raw) if dataset == "labels" else files.mask())
+        return None if found is None else replace(found, volume=self._watched(found.volume, dataset))
+
+    def _watched(self, volume: Volume, dataset: str) -> Volume:
+        """A volume that is read in place, in which no chunk may be missing that was there at first use."""
+        listed = self.read_record().get("volumes", {}).get(dataset, {}).get("chunks")
+        if listed is None:
+            return volume
+        try:
+            present = from_json(listed)
+        except ValueError as error:
+            raise UserError(f"{error}; delete it, it is written anew", str(self.record)) from None
+        cure = f"put it back, or begin anew with what is there: in a new run_directory, or after deleting {self.record}"
+        return WatchedVolume(**vars(volume), present=present, cure=cure)

@@ -172,6 +172,21 @@ def list_keys(location: Location, limit: int | None = None) -> Iterator[str]:
         yield key.decode()
 
 
+def list_range(location: Location, begin: str, end: str) -> Iterator[str]:
+    """Names below a location from one up to, but without, another, in no order; folders are part of the names.
+
+    Args:
+        location: of a bucket.
+        begin, end: bounds of the names.
+
+    Raises:
+        StorageUnavailable: the server does not answer.
+        UserError: the bucket does not exist, or access is denied.
+    """
+    for key in wait(open_store(location).list(ts.KvStore.KeyRange(begin, end)), location, DATA_WAIT, "listed"):
+        yield key.decode()
+
+
 def exists(location: Location, keys: Sequence[str]) -> list[bool]:
     """Which of some files exist below a location. Of a web server, their first bytes are read.
 

@@ -17,6 +17,7 @@ import tensorstore as ts
 from ..errors import UserError
 from .axes import AxisChoice
 from .boxes import Box
+from .codecs import refuse_codecs_of_objects
 from .formats import Node
 from .locations import Location
 from .storage import DATA_WAIT, METADATA_WAIT, context, kvstore_spec, open_store, wait
@@ -50,6 +51,12 @@ class TensorArray:
     def dtype(self) -> np.dtype:
         """Type of the voxels, in the byte order of this machine."""
         return np.dtype(self.view.dtype.numpy_dtype)
+
+    @property
+    def fill_value(self) -> float:
+        """What voxels are that no file holds."""
+        stored = self.view.fill_value
+        return 0 if stored is None else stored.item()
 
     @property
     def chunks(self) -> tuple[int, int, int]:
@@ -150,7 +157,7 @@ def refuse_objects(node: Node) -> None:
     """Refuse arrays whose values are no numbers: decoding Python objects may run anybody's code.
 
     Raises:
-        UserError: the array holds objects, text, records or label multisets.
+        UserError: the array holds objects, text, records or label multisets, or is stored as objects.
     """
     dtype = node.metadata.get({"zarr2": "dtype", "zarr3": "data_type", "n5": "dataType"}.get(node.format, "data_type"))
     is_object = isinstance(dtype, str) and (dtype.lstrip("|<>=")[:1] in "OSUVM" or dtype in ("object", "string"))
@@ -158,6 +165,7 @@ def refuse_objects(node: Node) -> None:
         raise UserError(f"its type is {dtype!r}; a volume holds numbers (Python objects are never decoded)", node.name)
     if node.attributes.get("isLabelMultiset"):
         raise UserError("holds label multisets, several labels a voxel; export it as plain labels", node.name)
+    refuse_codecs_of_objects(node.metadata, node.name)
 
 
 def create_tensor(

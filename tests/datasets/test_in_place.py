@@ -20,8 +20,10 @@ from web_server import serving
 
 from pipeline.commands import import_data
 from pipeline.config import load_config
-from pipeline.engine.blocks.storage import raw_identity
+from pipeline.datasets import audit_sources
+from pipeline.engine.blocks.storage import open_raw, raw_identity
 from pipeline.errors import UserError
+from pipeline.evaluation.runs import find_truth
 from pipeline.run import Run
 from pipeline.training.sampling.regions import ChunkCache, training_regions
 from pipeline.volumes import Box
@@ -399,3 +401,37 @@ def test_a_url_is_read_where_it_is(tmp_path: Path, step: Step, what: str) -> Non
         server.failures = 1000
         status, said = step({"path": path})
         assert status == 2 and "run again when the server answers" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("dataset", ["raw", "labels", "mask"])
+def test_chunks_that_are_lost_later_are_no_zeros_for_training_evaluation_and_blocks(
+    tmp_path: Path, step: Step, dataset: str
+) -> None:
+    """A chunk of labels that was never written is background, before and after."""
+    for name, data in (("raw", RAW | 1), ("labels", LABELS), ("mask", np.ones(SHAPE, np.uint8))):
+        write_zarr(tmp_path / "in.zarr" / name, data, NM)
+    never = tmp_path / "in.zarr" / "labels" / "0.0.0"
+    never.unlink()
+    source = {"path": "in.zarr", "mask": "mask"}
+    assert step(source)[0] == 0
+    run, whole = run_of(tmp_path), Box.of_shape(SHAPE)
+    expected = LABELS.copy()
+    expected[:8, :16, :16] = 0
+    assert np.array_equal(run.open_labels("s").read(whole), expected)
+    assert audit_sources(run) == []
+    (tmp_path / "in.zarr" / dataset / "1.1.1").unlink()
+    assert [line.partition(":")[0] for line in audit_sources(run)] == [
+        f"{dataset} of the source s, {tmp_path}/in.zarr/{dataset}"
+    ]
+    assert "1 of 18 chunks are lost (1.1.1)" in audit_sources(run)[0] or dataset == "labels"
+    lost = rf"in\.zarr/{dataset}: chunk 1\.1\.1 is lost, which was there when the run began to use it"
+    (region,) = training_regions(run)
+    readers: dict[str, list[Callable[[], object]]] = {
+        "raw": [lambda: open_raw(run).read(whole), lambda: region.read_raw(whole, ChunkCache())],
+        "labels": [lambda: run.open_labels("s").read(whole), lambda: region.read_labels(whole, ChunkCache())],
+        "mask": [lambda: find_truth(run).read(whole), lambda: region.read_annotated(whole, ChunkCache())],
+    }
+    for read in readers[dataset]:
+        with pytest.raises(UserError, match=lost):
+            read()
+    assert (never.parent / "0.0.1").exists() and not never.exists()

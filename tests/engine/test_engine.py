@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import os
 import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,9 @@ from toy_tasks import Doubled, Summed, expected_sums, make_run, visits, wait_unt
 
 from pipeline.engine.blocks.grid import BlockGrid
 from pipeline.engine.chain import run_stages
+from pipeline.engine.executors import local, patience
+from pipeline.engine.executors.worker_processes import worker_command
+from pipeline.engine.tracking.worker_records import SIGN_SECONDS, worker_records
 from pipeline.errors import UserError
 from pipeline.run import Run, read_json
 from pipeline.volumes import open_volume
@@ -142,6 +150,103 @@ def test_a_hanging_block_is_killed_tried_again_and_told(tmp_path: Path, caplog: 
     (tmp_path / "hang").unlink()
     assert toy_chain(run)
     np.testing.assert_array_equal(result(run), expected_sums(run))
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Gives workers no more than so many megabytes, as `ulimit -v` does."""
+
+    def limit(megabytes: int) -> None:
+        limited = ["bash", "-c", f'ulimit -v {megabytes << 10}; exec "$@"', "limited"]
+        monkeypatch.setattr(local, "worker_command", lambda task: [*limited, *worker_command(task)])
+
+    return limit
+
+
+def test_blocks_that_have_too_little_memory_end_the_stage_with_the_keys_that_help(
+    tmp_path: Path, little_memory: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    little_memory(1500)
+    run = make_run(tmp_path, cluster={"executor": "local", "retries": 1})
+    (tmp_path / "hog").write_text(" ".join(map(str, range(BLOCKS))))
+    with caplog.at_level(logging.ERROR):
+        assert not run_stages(run, [Doubled(run)], False)
+    assert "too little memory (MemoryError: Unable to allocate 1.00 GiB" in caplog.text
+    assert "lower cluster.workers, predict.block_size, cluster.threads_per_worker" in caplog.text
+    assert "Traceback" not in caplog.text
+    assert sum(visits(tmp_path).values()) < 2 * BLOCKS, "others need as much"
+
+
+def test_workers_that_have_too_little_memory_to_begin_end_the_stage(
+    tmp_path: Path, little_memory: Callable[[int], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    little_memory(120)
+    run = make_run(tmp_path, cluster={"executor": "local"})
+    with caplog.at_level(logging.ERROR):
+        assert not run_stages(run, [Doubled(run)], False)
+    assert "no worker could begin for too little memory" in caplog.text
+    assert "lower cluster.workers" in caplog.text
+    assert not visits(tmp_path)
+
+
+def stop_whoever(directory: Path, condition: Callable[[], int | None]) -> threading.Thread:
+    """A thread that stops a worker (SIGSTOP), once a condition gives its process id."""
+
+    def stop() -> None:
+        process: list[int] = []
+        while not process:
+            process = [found for found in [condition()] if found]
+            time.sleep(0.01)
+        os.kill(process[0], signal.SIGSTOP)
+        (directory / "go").touch()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    return thread
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_is_stopped_in_a_block_is_killed_and_its_block_done_by_another(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own watchdog is stopped with it."""
+    monkeypatch.setattr(patience, "GRACE_SECONDS", 1.0)
+    run = make_run(tmp_path, cluster={"executor": "local", "workers": workers, "block_timeout": 4.0, "retries": 1})
+    (tmp_path / "wait").write_text("3")
+
+    def in_block() -> int | None:
+        path = tmp_path / "waiting"
+        return int(path.read_text() or 0) if path.exists() else None
+
+    stopping = stop_whoever(tmp_path, in_block)
+    assert toy_chain(run)
+    stopping.join()
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+    assert visits(tmp_path)[3] == 2
+    assert "longer than cluster.block_timeout (4.0 s): it was stopped, or hung in a system call" in caplog.text
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_that_is_stopped_while_it_waits_for_a_block_does_not_keep_the_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(patience, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(patience, "IDLE_SECONDS", 2 * SIGN_SECONDS)  # daisy does not always tell when a task is over
+    run = make_run(tmp_path, cluster={"executor": "local", "workers": 2})
+    (tmp_path / "wait").write_text("3")
+
+    def idle() -> int | None:
+        """Waits for block 3 of the stage before."""
+        waiting = [record for record in worker_records(Summed(run)) if record.at_work and not record.blocks]
+        return next((record.process for record in waiting if time.time() - record.heard > 1), None)
+
+    stopping = stop_whoever(tmp_path, idle)
+    assert toy_chain(run)
+    stopping.join()
+    np.testing.assert_array_equal(result(run), expected_sums(run))
+    assert visits(tmp_path) == dict.fromkeys(range(BLOCKS), 1)
+    assert "it is killed" in caplog.text
 
 
 def test_a_second_driver_is_refused_in_one_line(tmp_path: Path) -> None:

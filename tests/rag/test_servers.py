@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from database_servers import CLEAR_PASSWORD, PASSWORD, MongoServer, PostgresServer, Server
@@ -16,7 +17,8 @@ from graph_stores import Stores
 from graphs import assert_same, make_edges, make_nodes, write
 
 from pipeline.config import RagConfig, config_hash, dump_config
-from pipeline.errors import UserError, hide_passwords, without_password
+from pipeline.config.graph_url import shown_url
+from pipeline.errors import UserError, hide_passwords
 from pipeline.rag import is_connection_error, open_rag, rag_exists
 from pipeline.rag.address import PASSWORD_VARIABLE, parse_address
 
@@ -69,7 +71,7 @@ HOSTILE = [
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_is_refused_before_anything_connects(kind: str, name: str) -> None:
     with pytest.raises(UserError, match="cannot name a graph"):
-        open_rag(f"{kind}://127.0.0.1:1/database?schema={name}")
+        open_rag(f"{kind}://127.0.0.1:1/database?schema={quote(name)}")
 
 
 @on_servers
@@ -187,7 +189,7 @@ def test_passwords_are_hidden_wherever_a_config_is_written(url: str, shown: str)
     config = RagConfig(url=url)
     assert config.url == url
     assert dump_config(config) == {"url": shown}
-    assert config.shown == without_password(url) == shown
+    assert config.shown == shown_url(url) == shown
     assert config_hash(config) == config_hash(RagConfig(url=shown))
     assert "url" not in repr(config)
     assert hide_passwords(f"cannot open '{url}'") == hide_passwords(f"cannot open '{shown}'")
@@ -219,13 +221,13 @@ def test_the_password_of_the_environment_opens_the_store(
     if PASSWORD not in url:
         pytest.skip("a server with a password that is not known here")
     monkeypatch.setenv(PASSWORD_VARIABLE, CLEAR_PASSWORD)
-    with open_rag(without_password(url)) as store:
+    with open_rag(shown_url(url)) as store:
         write(store, 0, 5)
     with open_rag(url.replace(f":{PASSWORD}", "")) as store:
         assert store.counts().nodes == 5
     monkeypatch.setenv(PASSWORD_VARIABLE, "wrong")
     with pytest.raises(UserError, match="authentication"):
-        open_rag(without_password(url))
+        open_rag(shown_url(url))
 
 
 def test_a_role_needs_no_more_than_its_schema(postgres: PostgresServer, stores: Stores) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +13,20 @@ from database_servers import PostgresServer
 from graph_stores import Stores
 from killed_runs import BLOCKS, driver_in_the_middle_of, finish, prepared
 from run_files import shard_of
-from toy_tasks import visits, wait_until
+from small_disk import small_disk
+from toy_tasks import fill_disk, visits, wait_until
 from voronoi_run import assert_same, everything
 
+from pipeline.config import ClusterConfig
 from pipeline.engine.audit.requeue import requeue
+from pipeline.engine.blocks.stage import BlockTask
+from pipeline.engine.chain import run_stages
+from pipeline.engine.executors import run as executors_run
+from pipeline.engine.executors import scheduling
+from pipeline.errors import UserError
 from pipeline.run import read_json
 from pipeline.stages.auditing import audit
+from pipeline.stages.fragments import FragmentsTask
 
 
 def lives(process: int) -> bool:
@@ -109,16 +114,46 @@ def test_a_corrupt_chunk_is_found_and_made_again(tmp_path: Path, undisturbed: di
     assert_same(everything(run), undisturbed)
 
 
-@contextmanager
-def small_disk(path: Path) -> Iterator[Path]:
-    """A file system of eight megabytes."""
-    path.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root can mount a small file system to fill")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)], check=False)
-    if mounted.returncode:
-        pytest.skip("this machine does not let root mount a file system")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
+def test_a_disk_that_is_full_while_daisy_makes_its_markers_leaves_nothing_that_stops_the_next_run(
+    tmp_path: Path, undisturbed: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every page of room that there may be left: the markers take a few files."""
+    with small_disk(tmp_path / "disk") as disk:
+        run = prepared(disk, "serial")
+        begun = scheduling.take_room_for_markers
+        refused = []
+
+        def take_room_on_a_full_disk(task: BlockTask, cluster: ClusterConfig, pages: int) -> None:
+            fill_disk(disk / "ballast")
+            os.truncate(disk / "ballast", (disk / "ballast").stat().st_size - 4096 * pages)
+            begun(task, cluster)
+
+        for pages in (*range(14), 60, 100):
+            monkeypatch.setattr(executors_run, "take_room_for_markers", partial(take_room_on_a_full_disk, pages=pages))
+            try:
+                run_stages(run, [FragmentsTask(run)], False)
+            except UserError as error:
+                refused.append(str(error))
+            (disk / "ballast").unlink(missing_ok=True)
+        monkeypatch.undo()
+        assert len(refused) > 3 and all("No space left" in line or "cannot be written" in line for line in refused)
+        assert finish(run)
+        assert all(found.sound for found in audit(run))
+        assert_same(everything(run), undisturbed)
+
+
+@pytest.mark.parametrize("file", ["zarr.json", "done/zarr.json", "done/c/0/0/0", "failures/zarr.json"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"{}"])
+def test_markers_that_cannot_be_read_are_made_anew_from_the_records(
+    tmp_path: Path, undisturbed: dict[str, np.ndarray], file: str, content: bytes
+) -> None:
+    """As a version left them whose disk was full at the wrong moment; what was done stays done."""
+    run = prepared(tmp_path, "serial")
+    (tmp_path / "raise").write_text("7")
+    assert not finish(run)
+    (tmp_path / "raise").unlink()
+    (FragmentsTask(run).folder / "blocks" / file).write_bytes(content)
+    assert finish(run)
+    assert visits(tmp_path) == {block: 2 if block == 7 else 1 for block in range(BLOCKS)}
+    assert all(found.sound for found in audit(run))
+    assert_same(everything(run), undisturbed)

@@ -175,3 +175,18 @@ def test_a_volume_smaller_than_the_context_is_refused(tmp_path: Path) -> None:
 def test_a_missing_device_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"predict\.device"):
         predict(make_run(tmp_path, device="cuda:77"))
+
+
+def test_a_network_that_gives_no_numbers_fails_its_blocks_and_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As bytes, NaN would be 0: an affinity like any other."""
+    run = make_run(tmp_path, device="cpu")
+    network = make_network(SECTION)
+    with torch.no_grad():
+        network.head.weight.fill_(3e38)
+    path = run.network_directory("student") / "checkpoint_0000002.pt"
+    save_checkpoint(path, network, 2, {})
+    assert not predict(run)
+    assert f"{path}: in block 0, voxels (1, 3, 5) to" in caplog.text
+    assert "embeddings are NaN or infinite" in caplog.text

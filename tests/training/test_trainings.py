@@ -22,6 +22,7 @@ from pipeline.config import dump_config
 from pipeline.errors import UserError
 from pipeline.networks import load_network
 from pipeline.networks.checkpoint import load_checkpoint
+from pipeline.networks.torch_files import write_torch_file
 from pipeline.run import Run, read_json
 from pipeline.training import train_student, train_teacher
 from pipeline.volumes import open_volume
@@ -262,6 +263,18 @@ def test_a_loss_that_explodes_stops_with_the_cure(make_run: MakeRun) -> None:
         "student.training.gradient_clip=null",
     )
     with pytest.raises(UserError, match=r"student.training.learning_rate: .*lower"):
+        train_student(run)
+
+
+def test_an_optimiser_that_has_diverged_is_not_continued(make_run: MakeRun) -> None:
+    """Its weights may be numbers still; the next step would make them NaN."""
+    train_student(make_run(ALONE, "student.training.iterations=2"))
+    run = make_run(ALONE, "student.training.iterations=3")
+    path = latest_checkpoint(run.network_directory("student"))
+    document = load_checkpoint(path)
+    document["training"]["optimizer"]["state"][0]["exp_avg"].fill_(float("inf"))
+    write_torch_file(path, document)
+    with pytest.raises(UserError, match=r"state\.0\.exp_avg holds NaN or infinite values; the optimizer has diverged"):
         train_student(run)
 
 

@@ -17,7 +17,8 @@ from stored_arrays import raw_voxels, write_group, write_n5, write_precomputed, 
 from zarr.n5 import N5Store
 
 from pipeline.errors import UserError
-from pipeline.volumes.arrays import Box
+from pipeline.volumes.arrays import Box, create_volume, open_volume
+from pipeline.volumes.codecs import refuse_codecs_of_objects
 from pipeline.volumes.formats import look
 from pipeline.volumes.locations import Location
 from pipeline.volumes.opening import Wanted, open_at
@@ -146,6 +147,41 @@ def test_common_codecs_as_zarr_python_writes_them(tmp_path: Path, codec: Any) ->
     assert np.array_equal(opened(tmp_path / "zarr").read(PART), RAW[PART.slices])
 
 
+@pytest.mark.parametrize("codec", ["pickle", "json2", "msgpack2", "vlen-utf8"])
+@pytest.mark.parametrize("place", ["compressor", "filters"])
+def test_codecs_of_objects_are_refused_by_us_whatever_they_say_they_hold(
+    tmp_path: Path, codec: str, place: str
+) -> None:
+    write_zarr(tmp_path / "zarr", RAW)
+    file = tmp_path / "zarr" / ".zarray"
+    metadata = json.loads(file.read_text())
+    metadata[place] = {"id": codec} if place == "compressor" else [{"id": codec, "protocol": 5}]
+    file.write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match=f"its codec '{codec}' decodes Python objects"):
+        opened(tmp_path / "zarr")
+
+
+def test_codecs_of_objects_inside_others_are_found() -> None:
+    inner = [{"name": "bytes"}, {"name": "numcodecs.pickle", "configuration": {}}]
+    shards = {"name": "sharding_indexed", "configuration": {"chunk_shape": [2, 2, 2], "codecs": inner}}
+    with pytest.raises(UserError, match=r"numcodecs\.pickle"):
+        refuse_codecs_of_objects({"codecs": [shards]}, "here")
+    with pytest.raises(UserError, match="json2"):
+        refuse_codecs_of_objects({"compression": {"type": "json2"}}, "here")
+    refuse_codecs_of_objects({"codecs": [{"name": "zstd"}, "crc32c"], "attributes": {"name": "pickle"}}, "here")
+
+
+def test_a_run_with_a_codec_of_objects_is_refused(tmp_path: Path) -> None:
+    volume = create_volume(tmp_path / "run.zarr", "raw", (4, 4, 4), "uint8", chunks=(4, 4, 4))
+    volume.write(volume.box, np.ones((4, 4, 4), np.uint8))
+    file = tmp_path / "run.zarr" / "raw" / "s0" / "zarr.json"
+    document = json.loads(file.read_text())
+    document["codecs"].append({"name": "numcodecs.pickle"})
+    file.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=r"numcodecs\.pickle.*decodes Python objects"):
+        open_volume(tmp_path / "run.zarr", "raw")
+
+
 def test_python_objects_are_never_decoded(tmp_path: Path) -> None:
     zarr.open_array(str(tmp_path / "zarr"), mode="w", shape=(2, 2, 2), dtype=object, object_codec=numcodecs.Pickle())
     with pytest.raises(UserError, match="Python objects are never decoded"):
@@ -164,7 +200,7 @@ def test_damage_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a chunk is damaged or cannot be decoded"):
         opened(tmp_path / "a").read(PART)
     (tmp_path / "a/.zarray").write_text('{"zarr_format": 2, "sha')
-    with pytest.raises(UserError, match=r"\.zarray is no JSON object"):
+    with pytest.raises(UserError, match=r"\.zarray is damaged .*; correct it, or write the array again"):
         opened(tmp_path / "a")
     with pytest.raises(UserError, match="there is no file or folder"):
         opened(tmp_path / "nothing")

@@ -17,7 +17,7 @@ from numcodecs import Blosc
 from storage_counts import BYTES_READ, CHUNKS, READS, WRITES, counted, file_names
 from yaozarrs import v05
 
-from pipeline.engine.blocks.storage import open_upstream
+from pipeline.engine.blocks.storage import require_whole
 from pipeline.errors import UserError
 from pipeline.volumes import Box, StorageFormat, Volume, create_volume, delete_volume, open_volume
 from pipeline.volumes.locations import Location
@@ -107,7 +107,7 @@ def test_a_missing_file_is_an_error_unless_its_block_is_empty(tmp_path: Path, st
     empty[0, 0, 0] = True
     for position in ((0, 0, 0), (0, 0, 1)):
         volume.array.file(position).unlink()
-    upstream = open_upstream(tmp_path / "volume.zarr", "ids", empty, CURE)
+    upstream = require_whole(open_volume(tmp_path / "volume.zarr", "ids"), empty, CURE)
     assert not upstream.read(first).any()
     name = {2: r"chunk 0\.0\.1", 3: "shard c/0/0/1"}[storage_format]
     for box in (second, volume.box):
@@ -124,7 +124,7 @@ def test_any_flipped_bit_is_noticed_and_the_shard_named(tmp_path: Path, where: f
     content = bytearray(path.read_bytes())
     content[int(where * (len(content) - 1))] ^= 16
     path.write_bytes(content)
-    upstream = open_upstream(tmp_path / "volume.zarr", "ids", None, CURE)
+    upstream = require_whole(open_volume(tmp_path / "volume.zarr", "ids"), np.zeros((2, 4, 2), bool), CURE)
     with pytest.raises(UserError) as error:
         upstream.read(volume.box)
     assert "ids/s0: shard c/1/3/0 is truncated or damaged (" in str(error.value)

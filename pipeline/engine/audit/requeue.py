@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..blocks.readers import readers
 from ..blocks.stage import BlockTask, Stage
 from ..tracking.markers import done_blocks, unmark_blocks
 from ..tracking.progress import write_record
@@ -44,29 +45,6 @@ def is_made_again_as_a_whole(found: StageFindings, redo: dict[str, np.ndarray]) 
     if not stage.depends_on_whole_upstream():
         return False
     return bool(found.unsound) or any(upstream.name in redo for upstream in stage.upstream)
-
-
-def readers(blocks: np.ndarray, upstream: BlockTask, task: BlockTask) -> np.ndarray:
-    """The blocks of a task that read one of some blocks of an earlier stage.
-
-    Args:
-        blocks: (z, y, x) bool over the block grid of the earlier stage.
-        upstream: the earlier stage.
-        task: the later one.
-
-    Returns:
-        (z, y, x) bool over the block grid of the task.
-    """
-    for axis, count in enumerate(task.grid.shape):
-        size, read = task.grid.block_size[axis], upstream.grid.block_size[axis]
-        low, high = task.context[axis], task.high_context[axis]
-        spans = [
-            slice(max(0, position * size - low) // read, -(-((position + 1) * size + high) // read))
-            for position in range(count)
-        ]
-        along = np.moveaxis(blocks, axis, 0)
-        blocks = np.moveaxis(np.array([along[span].any(axis=0) for span in spans]), 0, axis)
-    return blocks
 
 
 def requeue(findings: Sequence[StageFindings]) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Which blocks hold nothing: no voxel of the mask, or raw voxels that are all the same. They are not computed.
 
-The answer is found once per raw volume and grid, in threads of the driver, and lies in a file of one byte per block; an
-interrupted search goes on where it was.
+The answer is found once per raw volume and grid, in threads of the driver, and lies in a file of one byte per block
+with a checksum at its end; an interrupted search goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ...config import config_hash
-from ...run import Run, replaced_file
+from ...errors import UserError
+from ...run import Run
+from ...small_files import checked, read_npy, unchecked, write_npy
 from ...volumes import Box
 from .grid import Block, BlockGrid
 from .parallel import in_threads
@@ -93,14 +95,13 @@ def _path(run: Run, grid: BlockGrid) -> Path:
 
 
 def _read(path: Path, blocks: int) -> np.ndarray:
-    """(N,) uint8; unknown where nothing sound is stored."""
+    """(N,) uint8; unknown where nothing sound is stored: of a file without its checksum, nothing is believed."""
     try:
-        known = np.load(path)
-    except (OSError, ValueError, EOFError):
-        return np.full(blocks, UNKNOWN, dtype=np.uint8)
-    return known if known.shape == (blocks,) else np.full(blocks, UNKNOWN, dtype=np.uint8)
+        known = unchecked(read_npy(path))
+    except (FileNotFoundError, UserError):
+        known = None
+    return known if known is not None and len(known) == blocks else np.full(blocks, UNKNOWN, dtype=np.uint8)
 
 
 def _write(path: Path, known: np.ndarray) -> None:
-    with replaced_file(path) as file:
-        np.save(file, known)
+    write_npy(path, checked(known))

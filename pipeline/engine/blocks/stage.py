@@ -21,7 +21,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 from typing_extensions import override
 
-from ...command_names import command_line
+from ...command_names import command_line, name_of
 from ...config import Config, config_hash
 from ...errors import UserError
 from ...run import Run
@@ -29,7 +29,7 @@ from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_vol
 from .checksums import BlockRecords
 from .empty_blocks import empty_blocks, known_empty_blocks
 from .grid import Block, BlockGrid
-from .storage import BlockOutput, UpstreamVolume, open_upstream
+from .storage import BlockOutput, UpstreamVolume, require_metadata, require_whole
 
 BlockFunction = Callable[[Block], None]
 BlockReader = Callable[[Block], Box]
@@ -77,11 +77,7 @@ class Stage(ABC):
         """What determines the output besides the upstream stages, as JSON values under dotted names."""
 
     def check(self) -> None:  # noqa: B027  most stages need no more than their upstream stages
-        """Make sure that the stage can run, before anything is deleted or written; not asked of one that is done.
-
-        Raises:
-            UserError: something that it needs is missing or does not fit.
-        """
+        """Raise a `UserError` if the stage cannot run, before anything is written; not asked of one that is done."""
 
     @abstractmethod
     def stored_key(self) -> str | None:
@@ -155,6 +151,10 @@ class DriverStep(Stage):
 class BlockTask(Stage):
     """A stage that is computed block by block, in any order, by any number of workers."""
 
+    keeps_records: ClassVar[bool] = True
+    """Whether `process` notes a checksum of each block in `records`, as `BlockOutput.write` does. A block counts as
+    done when its record is there; of a stage that keeps none, daisy's markers have to be believed."""
+
     @property
     def context(self) -> Coordinate:
         """Voxels around a block, per side, in which it reads outputs of upstream stages; daisy plans with these."""
@@ -176,7 +176,7 @@ class BlockTask(Stage):
         return empty_blocks(self.run, self.grid)
 
     def known_empty(self) -> tuple[np.ndarray, bool]:
-        """What has been found out about `empty` so far, and whether that is all; raw is not read."""
+        """What is known of `empty` so far, and whether that is all; raw is not read."""
         return known_empty_blocks(self.run, self.grid)
 
     @property
@@ -190,9 +190,7 @@ class BlockTask(Stage):
 
     @property
     def blocks_in_flight(self) -> int:
-        """Blocks that a worker has under way at a time, each in a thread: one reads while another computes. What
-        `process` gives is then called from several threads.
-        """
+        """Blocks that a worker has under way at a time, each in a thread that calls what `process` gives."""
         return 1
 
     def forget_blocks(self) -> None:
@@ -227,8 +225,7 @@ class VolumeTask(BlockTask):
     """A block task that writes one array of a container of the run, whole shards per block."""
 
     checksum_by_shard: ClassVar[bool] = False
-    """Whether the checksum of a block goes over its shards one after another, so that it can be checked in pieces;
-    otherwise over the block as one array. Of blocks that are one shard, both are the same."""
+    """Whether the checksum of a block goes over its shards, one after another, and not over the block as one array."""
 
     @property
     def container(self) -> Path:
@@ -313,13 +310,19 @@ class VolumeTask(BlockTask):
         delete_volume(self.container, self.dataset)
 
     def open(self, mode: str = "r") -> Volume:
-        """The array."""
-        return open_volume(self.container, self.dataset, mode)
+        """The array. Raises a `UserError` if there is none, or its metadata are not what this stage has written."""
+        volume = open_volume(self.container, self.dataset, mode)
+        cure = f"delete the dataset and run {name_of(self.script)} again"
+        require_metadata(volume, self.chunk_grid, self.channels, self.dtype, cure)
+        return volume
 
     def open_complete(self) -> UpstreamVolume:
-        """The array for a stage that comes later: every shard must be there, except those of empty blocks."""
+        """The array for later stages: every shard must be there and as written, except those of empty blocks."""
         audit = command_line("audit.py", self.run.directory / "config.json", "--requeue")
-        return open_upstream(self.container, self.dataset, self.empty_chunks, f"{audit} has it made again")
+        volume = self.open()
+        compared = volume.array.format == 2 and self.grid.block_size == self.chunk_grid.block_size
+        records = self.records.read() if compared else None
+        return require_whole(volume, self.empty_chunks, f"{audit} has it made again", records)
 
     def open_output(self) -> BlockOutput:
         """The array for writing blocks."""

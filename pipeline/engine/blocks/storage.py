@@ -20,8 +20,8 @@ from ...errors import UserError
 from ...run import Run
 from ...volumes import Box, Volume, container_attributes, crop, open_volume
 from ...volumes.volume import Volume as SourceVolume
-from .checksums import BlockRecords, array_checksum
-from .grid import Block
+from .checksums import BlockRecords, RecordTable, array_checksum
+from .grid import Block, BlockGrid
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,38 @@ class UpstreamVolume(Volume):
     Attributes:
         cure: what to do about a damaged shard.
         known: (z, y, x) bool over the shards: those that have been seen, or need not be there.
+        records: what the shards held when they were written, if they are to be compared: in format 2, where nothing
+            else tells a changed bit.
     """
 
     cure: str = ""
     known: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=bool))
+    records: RecordTable | None = None
 
     @override
     def read(self, box: Box) -> np.ndarray:
         self._require_shards(box)
         try:
-            return super().read(box)
+            data = super().read(box)
         except UserError as error:
             raise UserError(f"{error.what}; {self.cure}", error.where) from error
+        if self.records is not None:
+            self._compare(data, box, self.records)
+        return data
+
+    def _compare(self, data: np.ndarray, box: Box, records: RecordTable) -> None:
+        """Compare the shards that were read as a whole with their records. Of others, the block that owns them reads
+        the whole, and fails.
+        """
+        for position, part in self.array.shards_in(box):
+            index = int(np.ravel_multi_index(position, self.array.grid_shape))
+            if part != self.array.shard_box(position) or not records.present[index]:
+                continue
+            if array_checksum(crop(data, part.relative_to(box))) != records.checksum[index]:
+                raise UserError(
+                    f"{self.array.called} {self.array.key(position)} holds other values than were written; {self.cure}",
+                    self.name,
+                )
 
     def _require_shards(self, box: Box) -> None:
         """Make sure that no shard is gone; each is looked for once."""
@@ -54,17 +74,44 @@ class UpstreamVolume(Volume):
             self.known[position] = True
 
 
-def open_upstream(container: Path, dataset: str, empty: np.ndarray | None, cure: str) -> UpstreamVolume:
-    """Open an array whose shards must be complete.
+def require_whole(volume: Volume, empty: np.ndarray, cure: str, records: RecordTable | None = None) -> UpstreamVolume:
+    """An array whose shards must be complete.
 
     Args:
-        container, dataset: as of `open_volume`.
-        empty: (z, y, x) bool over its shards, those that need not be there; None: all must.
+        volume: the array.
+        empty: (z, y, x) bool over its shards, those that need not be there.
         cure: what to do about a damaged shard, for messages.
+        records: of its shards, to be compared as they are read.
     """
-    volume = open_volume(container, dataset)
-    known = np.zeros(volume.array.grid_shape, dtype=bool) if empty is None else empty.copy()
-    return UpstreamVolume(volume.array, volume.voxel_size, volume.offset, volume.name, cure, known)
+    return UpstreamVolume(volume.array, volume.voxel_size, volume.offset, volume.name, cure, empty.copy(), records)
+
+
+def require_metadata(volume: Volume, grid: BlockGrid, channels: tuple[int, ...], dtype: str, cure: str) -> None:
+    """Refuse an array whose metadata have changed: voxels would be missing, or taken for others.
+
+    Args:
+        volume: the array.
+        grid, channels, dtype: what its stage creates it with.
+        cure: what to do about it, for messages.
+
+    Raises:
+        UserError: names what differs.
+    """
+    array = volume.array
+    compared = {
+        "shape": (array.shape, (*channels, *grid.region.shape)),
+        "type": ((array.dtype.name,), (dtype,)),
+        "block size": (array.shards[-3:], grid.block_size),
+        "voxel size": (volume.voxel_size, grid.voxel_size),
+        "offset": (volume.offset, grid.offset),
+        "fill value": ((array.fill_value,), (0,)),
+    }
+    for name, (found, wanted) in compared.items():
+        if tuple(found) != tuple(wanted):
+            said = ", ".join(map(str, found)), ", ".join(map(str, wanted))
+            raise UserError(
+                f"its metadata have changed since it was made: {name} is {said[0]}, not {said[1]}; {cure}", volume.name
+            )
 
 
 def open_raw(run: Run) -> SourceVolume:

@@ -17,7 +17,7 @@ from ...run import Run
 from ...slurm import ControllerAway, Rejected
 from ..blocks.stage import BlockTask
 from ..tracking.driver_lock import lock_state
-from ..tracking.driver_record import DriverRecord, read_driver
+from ..tracking.driver_record import DriverRecord, trusted_driver
 from ..tracking.markers import marked_blocks
 from ..tracking.worker_spec import SPEC, WorkerSpec
 from ..workers.driver_connection import is_loopback
@@ -61,8 +61,8 @@ def add_workers(run: Run, count: int, stage: str | None = None, dry_run: bool = 
         Whether all processes ended as they should.
 
     Raises:
-        UserError: no driver is at work, none of its tasks is meant, its workers cannot be joined from here, or the
-            cluster refuses the jobs.
+        UserError: the run is somebody else's, no driver is at work, none of its tasks is meant, its workers cannot be
+            joined from here, or the cluster refuses the jobs.
     """
     joined = _joinable_task(run, _driver_at_work(run), stage)
     names = [f"added-{socket.gethostname()}-{os.getpid()}-{number}" for number in range(count)]
@@ -78,7 +78,7 @@ def add_workers(run: Run, count: int, stage: str | None = None, dry_run: bool = 
 
 
 def _driver_at_work(run: Run) -> DriverRecord:
-    driver = read_driver(run)
+    driver = trusted_driver(run)
     if driver is None or driver.ended or lock_state(run).held is False:
         raise UserError("no driver is at work on this run; start one first", str(run.directory))
     return driver
@@ -94,7 +94,7 @@ def _joinable_task(run: Run, driver: DriverRecord, stage: str | None) -> Joinabl
     chosen = [record for record in open_tasks if stage in (None, record.task)]
     for record in chosen:
         joined = JoinableTask(
-            WorkerSpec.load(run.directory / record.folder / SPEC),
+            WorkerSpec.load(run.directory / record.folder / SPEC, run.tracking),
             re.sub(r"worker_id=-?\d+", f"worker_id={OUTSIDER}", record.context),
         )
         if not (marked_blocks(joined.task) | joined.task.empty).all():
@@ -112,7 +112,7 @@ def _submit(run: Run, joined: JoinableTask, names: Sequence[str]) -> None:
 
 
 def _start(run: Run, joined: JoinableTask, names: Sequence[str]) -> bool:
-    driver = read_driver(run)
+    driver = trusted_driver(run)
     if is_loopback(joined.spec.address) and driver is not None and driver.host != socket.gethostname():
         raise UserError(
             f"the driver runs on {driver.host} and takes workers of its own machine only; run this there",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +19,9 @@ from ...errors import writing
 from ...run import Run
 from ..blocks.process import PARENT
 from ..blocks.stage import BlockTask
+from ..tracking.failures import KILLED_FOR_MEMORY
+from ..tracking.memory import SIGNS, kills_for_memory
+from .patience import GRACE_SECONDS, LOOK_SECONDS, Patience
 from .session import DriverSession
 from .worker_processes import (
     ProcessExecutor,
@@ -25,6 +31,8 @@ from .worker_processes import (
     worker_command,
     worker_environment,
 )
+
+logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 
@@ -64,20 +72,41 @@ def start_process(run: Run, task: BlockTask, worker: str, context: str) -> tuple
 
 def _run_worker(session: DriverSession, task: BlockTask, worker: str, context: str) -> None:
     """Start a worker, and wait until it ends."""
+    kills = kills_for_memory()
     process, log = start_process(session.run, task, worker, context)
+    printed = log.stat().st_size
     with session.ended_by(process.kill):
-        status = process.wait()
-    if status == 0 or session.stopping.is_set():
+        lost = _wait(process, Patience(task, worker, lambda: session.is_over(task)))
+    if process.returncode == 0 or session.stopping.is_set() or (lost and session.is_over(task)):
         return
-    reason = f"{_cause(status, session.run)}; its log: {log}"
+    words = last_words(log) if log.stat().st_size > printed else ""
+    cause = lost or _cause(process.returncode, session.run)
+    if process.returncode == -signal.SIGKILL and not lost and kills_for_memory() > kills:
+        cause = KILLED_FOR_MEMORY
+    reason = f"{cause}{f' ({words})' if SIGNS.search(words) else ''}; its log: {log}"
     session.worker_died(task, worker, f"its worker {reason}")
-    words = last_words(log)
+    session.note_end(task, worker, f"its worker {reason}")
     raise WorkerLost(f"worker {worker} {reason}{f': {words}' if words else ''}")
+
+
+def _wait(process: subprocess.Popen[bytes], patience: Patience) -> str | None:
+    """Wait until a worker ends, or is lost: then it is killed. Why it was lost; None if it ended by itself."""
+    waiting = threading.Thread(target=process.wait, daemon=True)  # a wait with a time limit looks 20 times a second
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(LOOK_SECONDS)
+        lost = patience.has_ended() if waiting.is_alive() else None
+        if lost is not None:
+            logger.warning("a worker %s; it is killed", lost)
+            process.kill()
+            waiting.join(GRACE_SECONDS)  # one that hangs in the kernel does nothing more when that lets go of it
+            return lost
+    return None
 
 
 def _cause(status: int, run: Run) -> str:
     if status == EXIT_BLOCK_TIMEOUT:
         return f"took longer than cluster.block_timeout ({run.config.cluster.block_timeout} s)"
     if status < 0:
-        return f"died of signal {-status}" + (" (out of memory?)" if status == -9 else "")
+        return f"died of signal {-status}"
     return f"ended with status {status}"

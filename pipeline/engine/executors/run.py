@@ -15,6 +15,7 @@ from ..tracking.driver_record import DriverRecord, TaskRecord, read_driver
 from ..tracking.markers import marked_blocks
 from .base import Executor
 from .local import LocalExecutor
+from .proving import run_until_proven
 from .scheduling import Outcome, take_room_for_markers
 from .serial import SerialExecutor
 from .slurm import SlurmExecutor
@@ -36,8 +37,9 @@ def run_blocks(run: Run, tasks: Sequence[BlockTask], executor: ExecutorName | No
     for task in tasks:
         take_room_for_markers(task, run.config.cluster)
     executor = executor or run.config.cluster.executor
+    computing = EXECUTORS[executor]()
     with _recorded(run, tasks, executor) as record:
-        return EXECUTORS[executor]().run(run, tasks, record)
+        return run_until_proven(tasks, lambda: computing.run(run, tasks, record))
 
 
 @contextlib.contextmanager

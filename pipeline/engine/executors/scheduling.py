@@ -7,9 +7,12 @@ judged by the state of every task, block by block.
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import daisy.v2 as daisy
@@ -17,13 +20,18 @@ import numpy as np
 from funlib.geometry import Roi
 
 from ...config import ClusterConfig
-from ...errors import writing
+from ...errors import UserError, writing
 from ..blocks.stage import BlockTask
 from ..tracking.error_kinds import ErrorKind
 from ..tracking.failures import BlockFailure, read_failures, reason_to_end
-from ..tracking.markers import accept_any_unit, marked_blocks
+from ..tracking.markers import CHUNK, accept_any_unit, are_whole, marked_blocks, replace_markers
 from ..tracking.progress import marker_folder
 from ..tracking.worker_records import worker_records
+
+MARKER_BYTES = 5
+"""Of a block in daisy's arrays."""
+SPARE_ROOM = 1 << 18
+"""Bytes for what describes them, and for folders."""
 
 
 @dataclass(frozen=True)
@@ -133,22 +141,51 @@ def pipeline_of(tasks: Sequence[BlockTask], daisy_tasks: Mapping[str, daisy.Task
 
 
 def take_room_for_markers(task: BlockTask, cluster: ClusterConfig) -> None:
-    """Have daisy create its files, and give them room on the disk.
+    """Have daisy create its files, unless they are there and whole, and give them room on the disk.
 
-    daisy maps sparse files into memory; on a disk that has become full, setting a marker would kill the driver.
+    daisy maps sparse files into memory; on a disk that has become full, setting a marker would kill the driver. And a
+    disk that is full while daisy creates them would leave files that neither it nor anything else can read. So they are
+    made in a folder beside, which takes their place when they are whole.
 
     Raises:
         UserError: there is no room.
     """
     folder = marker_folder(task)
-    if any(folder.glob("*/c/0/0/0")):
+    if are_whole(task):
         accept_any_unit(task)
         return
-    nothing = _daisy_task(task, _no_work, cluster, skip=np.ones(task.grid.shape, dtype=bool))
-    daisy.run_blockwise(nothing, multiprocessing=False, progress=False, summary=False)
-    for path in folder.glob("*/c/0/0/0"):
-        with path.open("r+b") as file, writing(path):
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    fresh = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    nothing = _daisy_task(task, _no_work, cluster, skip=np.ones(task.grid.shape, dtype=bool), markers=fresh)
+    try:
+        with writing(folder):
+            _require_room(fresh, task)
+            daisy.run_blockwise(nothing, multiprocessing=False, progress=False, summary=False)
+            for path in fresh.glob(f"*/{CHUNK}"):
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        replace_markers(task, fresh)
+    except RuntimeError as error:  # daisy's, for whatever the system refuses
+        shutil.rmtree(fresh, ignore_errors=True)
+        reason = " ".join(str(error).split()).rpartition(": ")[2]
+        raise UserError(f"daisy's markers cannot be written: {reason}", str(folder)) from error
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def _require_room(folder: Path, task: BlockTask) -> None:
+    """Make sure that daisy's files fit on the disk, before daisy maps them into memory: there is no error there.
+
+    Raises:
+        OSError: they do not.
+    """
+    around = zip(task.grid.shape, task.context, task.grid.block_size, strict=True)
+    entries = math.prod(blocks + 2 * -(-context // size) for blocks, context, size in around)
+    folder.mkdir(parents=True)
+    with (folder / "room").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, MARKER_BYTES * entries + SPARE_ROOM)
+    (folder / "room").unlink()
 
 
 def _no_work(block: daisy.Block) -> None:
@@ -162,6 +199,7 @@ def _daisy_task(
     depth: int = 0,
     returns: int = 0,
     skip: np.ndarray | None = None,
+    markers: Path | None = None,
 ) -> daisy.Task:
     whole, first = (Roi(box.begin, box.shape) for box in (task.grid.box, task.grid.block(0).box))
     return daisy.Task(
@@ -176,7 +214,7 @@ def _daisy_task(
         max_retries=cluster.retries + returns,
         max_worker_restarts=cluster.worker_restarts,
         max_workers=task.workers,
-        tracking_path=str(marker_folder(task)),
+        tracking_path=str(markers or marker_folder(task)),
         skip_mask=task.empty if skip is None else skip,
         requires={_slot(above): 1 for above in range(depth + 1)},
     )

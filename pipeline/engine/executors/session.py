@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -11,10 +12,18 @@ from ...run import Run
 from ...stop_signals import stop_signals_call
 from ..blocks.stage import BlockTask
 from ..tracking.driver_record import DriverRecord
-from ..tracking.failures import reason_to_end, record_death
+from ..tracking.failures import KILLED_FOR_MEMORY, end_early, reason_to_end, record_death
 from ..tracking.markers import marked_blocks
-from ..tracking.worker_records import read_worker_record
+from ..tracking.memory import SIGNS, what_lowers_memory
+from ..tracking.worker_records import longest_block, read_worker_record
 from ..workers.driver_connection import DriverServer
+
+LAST_SECONDS = 10.0
+"""How long to wait for workers that were killed."""
+
+
+FRUITLESS = 3
+"""Workers of a task that may end in a row for lack of memory before they have begun with a block."""
 
 
 @dataclass
@@ -36,6 +45,7 @@ class DriverSession:
     stopping: threading.Event = field(default_factory=threading.Event)
     _ends: set[Callable[[], None]] = field(default_factory=set)
     _over: set[str] = field(default_factory=set)
+    _fruitless: dict[str, int] = field(default_factory=dict)
     _changes: dict[str, list[threading.Event]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -48,7 +58,11 @@ class DriverSession:
 
     def needs_no_worker(self, task: BlockTask) -> bool:
         """Whether a worker that has not begun can be spared."""
-        return self.stopping.is_set() or task.name in self._over or self.ends_early()
+        return self.stopping.is_set() or self.is_over(task) or self.ends_early()
+
+    def is_over(self, task: BlockTask) -> bool:
+        """Whether a task has no block left."""
+        return task.name in self._over
 
     def ends_early(self) -> bool:
         """Whether one of the tasks was told to end."""
@@ -65,6 +79,13 @@ class DriverSession:
         self._wake([event for events in list(self._changes.values()) for event in events])
         for end in list(self._ends):
             end()
+
+    def end_workers(self) -> None:
+        """End all workers, start no more, and wait until those of this machine are gone."""
+        self.stop()
+        deadline = time.monotonic() + LAST_SECONDS
+        while self._ends and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     @contextlib.contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
@@ -105,6 +126,17 @@ class DriverSession:
         for block in record.blocks:
             if not done[block]:
                 record_death(task, block, reason)
+
+    def note_end(self, task: BlockTask, worker: str, reason: str) -> None:
+        """End a task whose workers die for memory before they have begun, one after another, and none did a block."""
+        record = read_worker_record(task, worker)
+        if record is not None and (record.done or record.failed or record.blocks):
+            self._fruitless[task.name] = 0
+            return
+        self._fruitless[task.name] = self._fruitless.get(task.name, 0) + 1
+        is_short = SIGNS.search(reason) is not None or KILLED_FOR_MEMORY in reason
+        if is_short and self._fruitless[task.name] >= FRUITLESS and longest_block(task) == 0:
+            end_early(task, f"no worker could begin for too little memory: {reason}; {what_lowers_memory(task)}")
 
     @staticmethod
     def _wake(events: Sequence[threading.Event]) -> None:

@@ -40,6 +40,7 @@ from ..tracking.worker_records import DONE, read_worker_record
 from ..tracking.worker_spec import worker_key
 from ..workers.driver_connection import WorkerConnection
 from ..workers.worker import STAGE_ENDS_EARLY
+from .patience import Patience
 from .session import DriverSession
 from .slurm_jobs import WorkerJob, cancel_former_jobs, job_prefix
 from .worker_processes import ProcessExecutor, WorkerLost, WorkerStarter, last_words
@@ -188,6 +189,7 @@ class SlurmWorkers:
         changed: threading.Event,
     ) -> str | None:
         """Wait until a job's worker has left, or it has ended, or is not needed any more; returns as `_run_job`."""
+        patience = Patience(task, worker, lambda: self.session.is_over(task))
         while True:
             changed.wait(self.session.run.config.cluster.slurm.poll)
             changed.clear()
@@ -202,7 +204,26 @@ class SlurmWorkers:
                 with contextlib.suppress(ControllerAway):
                     cancel([job])
                 return None
+            lost = patience.has_ended() if connection.arrived else None
+            if lost is not None:
+                self._give_up(task, worker, job, log, lost)
+                return None
             self._check_controller(worker)
+
+    def _give_up(self, task: BlockTask, worker: str, job: str, log: Path, lost: str) -> None:
+        """Cancel a job whose worker will never end by itself.
+
+        Raises:
+            WorkerLost: unless the task is over.
+        """
+        logger.warning("%s: the worker of job %s %s; it is cancelled", task.name, job, lost)
+        with contextlib.suppress(ControllerAway):
+            cancel([job])
+        if self.session.is_over(task):
+            return
+        reason = f"job {job}, {lost}; its log: {log}"
+        self.session.worker_died(task, worker, f"its worker, {reason}")
+        raise WorkerLost(f"worker {worker}, {reason}")
 
     def _ended(
         self, task: BlockTask, worker: str, job: str, log: Path, connection: WorkerConnection, state: JobState

@@ -11,7 +11,7 @@ import contextlib
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,12 @@ from ..tracking.worker_spec import WorkerSpec, worker_spec_path
 from ..workers.driver_connection import driver_server
 from ..workers.worker import STAGE_ENDS_EARLY
 from .base import Executor
+from .proving import ServerDied
 from .scheduling import Outcome, cost_of, daisy_tasks_of, outcomes_of, pipeline_of, slots
 from .session import DriverSession
 
+PANIC_MODULE = "pyo3_runtime"
+"""Where the exception is from that a panic of compiled Rust becomes; it cannot be imported."""
 LOG_TAIL = 4096
 """Bytes at the end of a log in which the last line of a worker is sought."""
 
@@ -80,6 +83,7 @@ class ProcessExecutor(Executor):
                 password_in_environment(run.config.rag.url),
                 self.worker_starter(session) as start_worker,
                 session.stopped_by_signals(),
+                _death_of_daisy_passes(session),
             ):
                 functions = [_worker_function(session, task, start_worker) for task in tasks]
                 daisy_tasks = daisy_tasks_of(tasks, functions, cluster, self.returns)
@@ -92,6 +96,22 @@ class ProcessExecutor(Executor):
                 )
         costs = {task.name: cost_of(task) for task in tasks}
         return outcomes_of(daisy_tasks, tasks, states, costs, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _death_of_daisy_passes(session: DriverSession) -> Iterator[None]:
+    """Turn a panic of daisy's server, which is no `Exception`, into one; no worker of it is left.
+
+    Raises:
+        ServerDied: instead.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ != PANIC_MODULE:
+            raise
+        session.end_workers()
+        raise ServerDied(f"daisy's server broke down ({' '.join(str(error).split())})") from error
 
 
 def worker_environment(run: Run, worker: str, context: str, log: str) -> dict[str, str]:
@@ -134,6 +154,7 @@ def _worker_function(session: DriverSession, task: BlockTask, start_worker: Work
     """The function that daisy calls for each worker of a task, and again if it returns before the task is done."""
 
     def run_worker(*, context: daisy.Context) -> None:
+        session.server.guard(int(context["port"]))
         encoded = context.to_env()
         session.announce(task, encoded)
         if not session.needs_no_worker(task):

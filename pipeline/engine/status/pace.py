@@ -66,7 +66,9 @@ def pace_of(session: Session, left: int, upstream_left: float | None, time: floa
         upstream_left: seconds until the stages that it waits for are done; None if that cannot be told.
         time: now, in seconds since 1970.
     """
-    average = session.blocks / max(session.seconds, 1e-9)
+    if session.seconds <= 0 or session.blocks < 0:  # the clock was set back, or blocks were taken back
+        return Pace(0.0, session.recent, None, None)
+    average = session.blocks / session.seconds
     rate = average if session.recent is None else session.recent
     if rate <= 0 or upstream_left is None:
         return Pace(average, session.recent, None, None)

@@ -19,7 +19,10 @@ NEARLY_ALL = 0.99
 
 def clock_time(time: float, now: float) -> str:
     """A moment as a clock shows it, with as much of the date as it needs."""
-    then, today = clock.localtime(time), clock.localtime(now)
+    try:
+        then, today = clock.localtime(time), clock.localtime(now)
+    except (OverflowError, ValueError, OSError):
+        return "at no time that a calendar knows"
     if then[:3] == today[:3]:
         return clock.strftime("%H:%M", then)
     return clock.strftime("%a %H:%M" if abs(time - now) < 5 * 86400 else "%Y-%m-%d %H:%M", then)

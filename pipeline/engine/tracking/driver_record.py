@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ...run import Run, read_json, write_json
+from ...run import Run
+from ...small_files import Count, DamagedFile, Moment, ProcessId, read_json_as, replaced_file
+from .ownership import PRIVATE_FILE, require_own
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class TaskRecord:
 
     task: str
     folder: str
-    blocks: int
-    done_before: int
+    blocks: Count
+    done_before: Count
     context: str = ""
 
 
@@ -45,11 +47,11 @@ class DriverRecord:
     """
 
     host: str
-    process: int
+    process: ProcessId
     job: str | None
     executor: str
-    began: float
-    ended: float
+    began: Moment
+    ended: Moment
     tasks: tuple[TaskRecord, ...]
 
     @staticmethod
@@ -73,15 +75,30 @@ class DriverRecord:
         Raises:
             UserError: the tracking folder cannot be written.
         """
-        write_json(_path(run), asdict(self))
+        with replaced_file(_path(run)) as file:
+            os.fchmod(file.fileno(), PRIVATE_FILE)
+            file.write(json.dumps(asdict(self), indent=2).encode())
 
 
 def read_driver(run: Run) -> DriverRecord | None:
-    """The record of the newest driver of a run; None if there was none."""
-    document: dict[str, Any] = read_json(_path(run))
-    if not document:
+    """The record of the newest driver of a run; None if there was none, or it cannot be understood: it only reports."""
+    try:
+        return read_json_as(_path(run), DriverRecord)
+    except DamagedFile:
         return None
-    return DriverRecord(**{**document, "tasks": tuple(TaskRecord(**task) for task in document["tasks"])})
+
+
+def trusted_driver(run: Run) -> DriverRecord | None:
+    """The same for whoever acts on it: only if nobody but this user can have written it.
+
+    Raises:
+        UserError: it belongs to somebody else, or others may change it.
+    """
+    try:
+        require_own(_path(run), run.tracking)
+    except FileNotFoundError:
+        return None
+    return read_driver(run)
 
 
 def _path(run: Run) -> Path:

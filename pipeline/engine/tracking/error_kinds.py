@@ -16,6 +16,7 @@ from ...config import ClusterConfig
 from ...errors import UserError, causes
 from ...rag import is_connection_error
 from ...volumes.storage_errors import StorageUnavailable
+from .memory import is_memory_error
 
 
 class ErrorKind(Enum):
@@ -23,6 +24,7 @@ class ErrorKind(Enum):
 
     TRANSIENT = "the infrastructure: the worker waits, opens everything anew and tries again"
     DISK_FULL = "no room: nothing helps but room, so the run ends"
+    MEMORY = "too little memory: tried again, since others may have had it; then the stage ends and says what lowers it"
     PERMANENT = "the code or the data: the same block would fail in the same way, so it is not tried again"
     UNKNOWN = "may be either: tried again by another worker, cluster.retries times"
 
@@ -82,6 +84,8 @@ OUT_OF_MEMORY = ("out of memory", "cublas_status_alloc_failed")
 
 def kind_of(error: BaseException) -> ErrorKind:
     """What kind of error it is, with what it was raised from; of those of databases, the graph store knows more."""
+    if is_memory_error(error):
+        return ErrorKind.MEMORY
     if is_connection_error(error):
         return ErrorKind.TRANSIENT
     chain = list(causes(error))

@@ -12,14 +12,19 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import TypedDict
+
 from ...errors import UserError
-from ...run import read_json, replaced_file, write_json
+from ...small_files import Count, DamagedFile, read_json_as, replaced_file, write_json
 from ..blocks.grid import Block
 from ..blocks.stage import BlockTask
 from .error_kinds import ErrorKind
+from .memory import SIGNS, what_lowers_memory
 
 LOOK_SECONDS = 0.2
 """How often a worker with short blocks looks whether it is to end; after a longer one it always does."""
+KILLED_FOR_MEMORY = "was killed by the system for memory"
+"""What is said of a worker that was."""
 FAILURES = "failures"
 """Name of the folder of errors in the tracking folder of a task."""
 ENDING_BYTES = 4096
@@ -43,6 +48,16 @@ class BlockFailure:
     trace: str
     kind: ErrorKind
     tries: int = 1
+
+
+class _Stored(TypedDict):
+    """A failure as its file says it."""
+
+    block: Count
+    error: str
+    trace: str
+    kind: str
+    tries: Count
 
 
 def clear_failures(task: BlockTask) -> None:
@@ -69,12 +84,28 @@ def record_failure(task: BlockTask, block: Block, error: Exception, kind: ErrorK
     if kind is ErrorKind.DISK_FULL:
         end_early(task, f"block {block.index}: {text}; make room and run the same command again")
         return
+    if kind is ErrorKind.MEMORY:
+        _record_shortage(task, block.index, text)
+        return
     _record(task, block.index, text, "" if known else "".join(traceback.format_exception(error)), kind)
 
 
 def record_death(task: BlockTask, block: int, reason: str) -> None:
     """Note that the worker of a block died, for which no worker can leave the error."""
-    _record(task, block, " ".join(reason.split()), "", ErrorKind.UNKNOWN)
+    text = " ".join(reason.split())
+    if SIGNS.search(text) or KILLED_FOR_MEMORY in text:
+        _record_shortage(task, block, text)
+    else:
+        _record(task, block, text, "", ErrorKind.UNKNOWN)
+
+
+def _record_shortage(task: BlockTask, block: int, text: str) -> None:
+    """Note that a block had too little memory; when it has no try left, the stage ends: others need as much."""
+    reason = f"too little memory ({text}); {what_lowers_memory(task)}"
+    _record(task, block, reason, "", ErrorKind.MEMORY)
+    failure = _read_failure(_failure_path(task, block))
+    if failure is not None and failure.tries > task.run.config.cluster.retries:
+        end_early(task, f"block {block}: {reason}")
 
 
 def _record(task: BlockTask, block: int, error: str, trace: str, kind: ErrorKind) -> None:
@@ -167,9 +198,10 @@ def end_early(task: BlockTask, reason: str) -> None:
 def reason_to_end(task: BlockTask) -> str | None:
     """Why the task is to stop; None while it is not."""
     try:
-        return _ending_path(task).read_bytes().strip().decode(errors="ignore") or None
+        text = _ending_path(task).read_bytes().decode(errors="ignore")
     except FileNotFoundError:
         return None
+    return "".join(letter for letter in text if letter.isprintable()).strip() or None
 
 
 def _end_if_all_fail_alike(task: BlockTask, error: str) -> None:
@@ -193,14 +225,15 @@ def _has_failed(task: BlockTask, block: Block) -> bool:
 
 
 def _read_failure(path: Path) -> BlockFailure | None:
+    """None if there is none, or it cannot be understood: then the block counts as not tried yet."""
     try:
-        document = read_json(path)
-    except ValueError:
+        stored = read_json_as(path, _Stored)
+    except DamagedFile:
         return None
-    if not document:
+    if stored is None:
         return None
-    kind = ErrorKind.__members__.get(document.get("kind", ""), ErrorKind.UNKNOWN)  # earlier versions named others
-    return BlockFailure(document["block"], document["error"], document["trace"], kind, document["tries"])
+    kind = ErrorKind.__members__.get(stored["kind"], ErrorKind.UNKNOWN)  # earlier versions named others
+    return BlockFailure(stored["block"], stored["error"], stored["trace"], kind, stored["tries"])
 
 
 def _failure_path(task: BlockTask, block: int) -> Path:

@@ -14,9 +14,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from ...command_names import name_of
 from ...errors import UserError
-from ...run import read_json, write_json
+from ...small_files import DamagedFile, as_kind, read_json, write_json
 from ..blocks.stage import BlockTask, Stage
 from .failures import clear_failures
 from .worker_records import clear_worker_records
@@ -43,6 +45,16 @@ def progress_of(stage: Stage) -> Progress:
     return Progress.DONE if done else Progress.STARTED
 
 
+class _Record(TypedDict, total=False):
+    """What a record says."""
+
+    key: str
+    complete: bool
+    version: int
+    settings: dict[str, Any]
+    upstream: dict[str, str]
+
+
 class StageStates:
     """How far stages are, each asked once: a command makes one of these and hands it down."""
 
@@ -63,11 +75,14 @@ class StageStates:
 
 
 def read_record(stage: Stage) -> dict[str, Any]:
-    """The record of a stage, empty if there is none."""
+    """The record of a stage; empty if there is none, or nothing can be told from it: it is written anew."""
+    path = _record_path(stage)
     try:
-        return read_json(_record_path(stage))
-    except ValueError:
+        record = read_json(path)
+        as_kind(record, _Record, path)
+    except DamagedFile:
         return {}
+    return record
 
 
 def write_record(stage: Stage, complete: bool) -> None:
@@ -144,8 +159,8 @@ def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool, states: Stage
             "with the former config everything is kept"
         )
     for stage in stale:
+        stage.drop()  # its key first: whatever else a kill leaves belongs to no output then, and is removed
         forget(stage)
-        stage.drop()
         states[stage] = Progress.ABSENT
 
 

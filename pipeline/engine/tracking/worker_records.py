@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import writing
+from ...small_files import Amount, Count, DamagedFile, Moment, ProcessId, read_json_as
 from ..blocks.process import peak_memory
 from ..blocks.stage import BlockTask
 
@@ -28,6 +29,8 @@ MEMORY_SECONDS = 0.5
 READ_TRIES = 3
 WRITE_SECONDS, SHORT_BLOCK, MANY_BLOCKS = 0.2, 0.1, 20
 """How long a change may wait to be written when a worker has done many blocks, and they took less than this."""
+SIGN_SECONDS = 10.0
+"""How long a worker at work says nothing."""
 ROOM = 2048
 """Bytes that a record takes at once: on a full disk, it must still be possible to change it."""
 
@@ -57,17 +60,17 @@ class WorkerRecord:
 
     worker: str
     host: str
-    process: int
+    process: ProcessId
     job: str | None
     log: str
-    began: float
-    heard: float
-    blocks: dict[int, float] = field(default_factory=dict)
-    done: int = 0
-    failed: int = 0
-    busy: float = 0.0
-    longest: float = 0.0
-    memory: int = 0
+    began: Moment
+    heard: Moment
+    blocks: dict[Count, Moment] = field(default_factory=dict)
+    done: Count = 0
+    failed: Count = 0
+    busy: Amount = 0.0
+    longest: Amount = 0.0
+    memory: Count = 0
     state: str = AT_WORK
 
     @property
@@ -104,12 +107,13 @@ class WorkerRecordFile:
         self.record = record
         self._lock = threading.Lock()
         self._length = ROOM
+        self._begun: dict[int, float] = {}
         self._written = 0.0
         self._may_be_late = self._is_late = False
         self._looked_at_memory = -MEMORY_SECONDS
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             weakref.finalize(self, os.close, self._file)
             self._write()
 
@@ -117,7 +121,7 @@ class WorkerRecordFile:
         """A block is under way, beside those that are; not after the worker has left."""
         with self._lock:
             if self.record.at_work:
-                self.record.blocks[block] = time.time()
+                self.record.blocks[block], self._begun[block] = time.time(), time.monotonic()
                 self._write_soon()
 
     def end(self, block: int, success: bool) -> None:
@@ -126,7 +130,8 @@ class WorkerRecordFile:
             record = self.record
             if not record.at_work:
                 return
-            seconds = time.time() - record.blocks.pop(block)
+            del record.blocks[block]
+            seconds = time.monotonic() - self._begun.pop(block)
             record.done += success
             record.failed += not success
             record.busy += seconds
@@ -136,14 +141,17 @@ class WorkerRecordFile:
             self._write_soon()
 
     def write_late(self) -> None:
-        """From now on, write at most every `WRITE_SECONDS` while blocks are short; a thread writes what is late."""
+        """From now on, write at most every `WRITE_SECONDS` while blocks are short.
+
+        A thread writes what is late, and now and then when nothing changes, which shows that the worker lives.
+        """
         self._may_be_late = True
 
         def write_what_is_late() -> None:
             while True:
                 time.sleep(WRITE_SECONDS)
                 with self._lock:
-                    if self._is_late:
+                    if self._is_late or time.monotonic() - self._written >= SIGN_SECONDS:
                         self._write()
 
         threading.Thread(target=write_what_is_late, daemon=True).start()
@@ -224,10 +232,7 @@ def _record_path(task: BlockTask, worker: str) -> Path:
 def _read(path: Path) -> WorkerRecord | None:
     for _ in range(READ_TRIES):
         try:
-            document = json.loads(path.read_text())
-        except FileNotFoundError:
-            return None
-        except ValueError:  # its worker is just writing it
+            return read_json_as(path, WorkerRecord)
+        except DamagedFile:  # its worker is just writing it
             continue
-        return WorkerRecord(**{**document, "blocks": {int(block): at for block, at in document["blocks"].items()}})
     return None

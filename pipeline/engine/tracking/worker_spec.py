@@ -22,6 +22,7 @@ from ...errors import UserError
 from ...run import Run, read_json, replaced_file
 from ...search_path import absolute
 from ..blocks.stage import BlockTask
+from .ownership import PRIVATE_FILE, require_own
 
 SPEC = "worker.json"
 """Name of the file in the tracking folder of a task."""
@@ -84,16 +85,22 @@ class WorkerSpec:
             UserError: the folder cannot be written.
         """
         with replaced_file(path) as file:
-            os.fchmod(file.fileno(), 0o600)
+            os.fchmod(file.fileno(), PRIVATE_FILE)
             file.write(json.dumps(asdict(self), indent=2).encode())
 
     @staticmethod
-    def load(path: Path) -> WorkerSpec:
-        """Read the file.
+    def load(path: Path, tracking: Path | None = None) -> WorkerSpec:
+        """Read the file, if only this user can have written it.
+
+        Args:
+            path: the file.
+            tracking: the folder around it that nobody else may enter.
 
         Raises:
+            UserError: it belongs to somebody else, or others may change it.
             ValueError, TypeError: it is none.
         """
+        require_own(path, tracking)
         return WorkerSpec(**read_json(path))
 
     @functools.cached_property
@@ -117,6 +124,11 @@ class WorkerSpec:
 def worker_spec_path(task: BlockTask) -> Path:
     """Where the driver leaves the spec for the workers of a task."""
     return task.folder / SPEC
+
+
+def tracking_of(spec: Path) -> Path:
+    """The tracking folder of the run that a spec lies in: `tracking/<task>/<key>/worker.json`."""
+    return spec.parents[2]
 
 
 def worker_key(task: BlockTask, worker: str) -> str:

@@ -6,7 +6,8 @@ The driver learns at once from it that a worker has come, left with a reason, or
 would tell so much later.
 
 A worker sends one line of JSON when it comes, with a secret that only workers of this driver know, and one when it
-leaves. The driver answers the first with `welcome`, or hangs up.
+leaves. The driver answers the first with `welcome`, or hangs up. In the same way a worker vouches for each connection
+that it makes to daisy's port (`daisy_port.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import secrets
 import socket
@@ -24,6 +26,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import UserError
+from .daisy_port import close_to_strangers, open_to, ports_connected_to
+
+logger = logging.getLogger(__name__)
 
 WELCOME = b"welcome\n"
 IDLE_SECONDS, PROBE_SECONDS, PROBES = 30, 10, 6
@@ -31,6 +36,10 @@ IDLE_SECONDS, PROBE_SECONDS, PROBES = 30, 10, 6
 TRIES, PAUSE = 5, 0.5
 """Attempts of a worker to reach its driver, and the first pause in seconds between them; they grow by a half."""
 CONNECT_TIMEOUT = 10.0
+HELLO_SECONDS = 30.0
+"""After which the driver hangs up on who has connected and says nothing."""
+ACCEPT_SECONDS, ACCEPT_PAUSE = 5.0, 0.01
+"""How long daisy may take to accept a connection that a worker vouches for, and the pause between looks."""
 
 
 class Unreachable(Exception):
@@ -68,6 +77,18 @@ class DriverServer:
     port: int
     secret: str
     _connections: dict[str, WorkerConnection] = field(default_factory=dict)
+    _guarded: dict[int, bool] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def guard(self, port: int) -> None:
+        """From now on, let only those reach daisy's port for whom a worker vouches; once, where the system can."""
+        with self._lock:
+            if port not in self._guarded:
+                try:
+                    self._guarded[port] = close_to_strangers(port)
+                except OSError as error:
+                    logger.warning("daisy's port is open to everybody who reaches it: %s", error)
+                    self._guarded[port] = False
 
     def expect(self, worker: str, on_change: Callable[[], None]) -> WorkerConnection:
         """Make ready for a worker of a name that no other one has or had."""
@@ -78,13 +99,29 @@ class DriverServer:
         """One connection, from the first line to the end."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, asyncio.IncompleteReadError):
             keep_alive(writer.get_extra_info("socket"))
-            hello = json.loads(await reader.readline())
+            hello = json.loads(await asyncio.wait_for(reader.readline(), HELLO_SECONDS))
             known = secrets.compare_digest(hello["secret"], self.secret)
+            if known and "opens" in hello:
+                if await self._opened(writer.get_extra_info("peername")[0], int(hello["opens"])):
+                    writer.write(WELCOME)
+                writer.close()
+                return
             connection = self._connections.get(hello["worker"]) or WorkerConnection(lambda: None)
             if known and not connection.connected:
                 writer.write(WELCOME)
                 await self._follow(connection, reader)
         writer.close()
+
+    async def _opened(self, address: str, port: int) -> bool:
+        """Let a worker's connection through to daisy, once daisy has accepted it; whether there is one."""
+        if not any(self._guarded.values()):
+            return True
+        deadline = time.monotonic() + ACCEPT_SECONDS
+        while not open_to(address, port):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(ACCEPT_PAUSE)
+        return True
 
     async def _follow(self, connection: WorkerConnection, reader: asyncio.StreamReader) -> None:
         """A worker's connection, from when it was let in until it ends."""
@@ -195,15 +232,57 @@ def connect(address: str, port: int, secret: str, worker: str, tries: int = TRIE
     )
 
 
+@dataclass
+class Voucher:
+    """Vouches for the connections of this process to daisy's port.
+
+    Args:
+        address, port, secret: of the driver.
+        worker: the name of this worker.
+    """
+
+    address: str
+    port: int
+    secret: str
+    worker: str
+    _told: set[int] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def vouch(self, daisy_address: str, daisy_port: int) -> None:
+        """Have the driver let the data of all connections in that this process has to daisy's port.
+
+        Raises:
+            Unreachable: the driver does not answer, or sees no such connection.
+        """
+        with self._lock:
+            for own in ports_connected_to(daisy_address, daisy_port) - self._told:
+                try:
+                    with _said(self.address, self.port, opens=own, worker=self.worker, secret=self.secret):
+                        self._told.add(own)
+                except OSError as error:
+                    raise Unreachable(f"the driver at {self.address}:{self.port} is gone: {error}") from error
+
+
 def _connect(address: str, port: int, secret: str, worker: str) -> DriverConnection:
+    return DriverConnection(_said(address, port, worker=worker, secret=secret))
+
+
+def _said(address: str, port: int, **message: Any) -> socket.socket:
+    """A connection to the driver, which has welcomed a first message.
+
+    Raises:
+        OSError: nobody answers.
+        Unreachable: it is not welcome.
+    """
     connection = socket.create_connection((address, port), CONNECT_TIMEOUT)
     keep_alive(connection)
-    connection.sendall(_encoded(worker=worker, secret=secret))
+    connection.sendall(_encoded(**message))
     answer = connection.recv(len(WELCOME))
     connection.settimeout(None)
     if answer != WELCOME:
+        connection.close()
         raise Unreachable(f"{address}:{port} is not, or no longer, the driver that wants this worker")
-    return DriverConnection(connection)
+    return connection
 
 
 def keep_alive(connection: socket.socket) -> None:

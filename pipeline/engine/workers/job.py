@@ -15,13 +15,14 @@ import threading
 import time
 from pathlib import Path
 
+from ...errors import UserError
 from ...slurm import end_of_this_job
 from ...terminal import replace_what_cannot_be_printed
 from ..blocks.process import LOG, PARENT, WORKER
 from ..blocks.stage import BlockTask
 from ..tracking.worker_records import WorkerRecordFile, longest_block, open_worker_record
-from ..tracking.worker_spec import WorkerSpec, worker_key
-from .driver_connection import DriverConnection, Unreachable, connect
+from ..tracking.worker_spec import WorkerSpec, tracking_of, worker_key
+from .driver_connection import DriverConnection, Unreachable, Voucher, connect
 from .worker import compute_blocks
 
 PARENT_DEATH_SIGNAL = 1
@@ -88,7 +89,10 @@ def main(path: Path) -> None:
     worker, parent = os.environ[WORKER], os.environ.get(PARENT)
     if parent is not None:
         die_with(int(parent))
-    spec = WorkerSpec.load(path)
+    try:
+        spec = WorkerSpec.load(path, tracking_of(path))
+    except UserError as error:
+        sys.exit(str(error))
     task = spec.task
     job = os.environ.get("SLURM_JOB_ID")
     record = open_worker_record(task, worker, job, os.environ.get(LOG, "").replace("%j", job or "%j"))
@@ -101,7 +105,8 @@ def main(path: Path) -> None:
     record.write_late()
     leave_at_stop_signal(record, connection)
     limit = TimeLimit(task, record, end_of_this_job())
-    say_goodbye(record, connection, compute_blocks(task, record, limit.stop_reason))
+    voucher = Voucher(spec.address, spec.port, spec.secret, worker_key(task, worker))
+    say_goodbye(record, connection, compute_blocks(task, record, limit.stop_reason, voucher.vouch))
 
 
 def die_with(parent: int) -> None:

@@ -29,29 +29,34 @@ OUTSIDER = "-1"
 
 StopReason = Callable[[], str | None]
 """Says why a worker is to begin no more blocks; None while it is to go on."""
+Vouch = Callable[[str, int], None]
+"""Told of each connection to the scheduler, by address and port, before it is used."""
 
 
-def compute_blocks(task: BlockTask, record: WorkerRecordFile, stop_reason: StopReason) -> str:
+def compute_blocks(
+    task: BlockTask, record: WorkerRecordFile, stop_reason: StopReason, vouch: Vouch = lambda address, port: None
+) -> str:
     """Compute blocks until there are none, or the worker is to stop. A block that raises is reported as failed.
 
     Args:
         task: whose blocks; `DAISY_CONTEXT` says where the scheduler is.
         record: of the worker.
         stop_reason: asked before and after the worker waits for a block.
+        vouch: has the driver let the connections to the scheduler through.
 
     Returns:
         `done`, or why it stopped.
     """
     log = BlockLog(task, record)
-    with OpenTask(task) as opened, _extra_threads(opened, log, stop_reason) as stop_threads:
-        state = _take_blocks(opened, daisy.Client(), log, stop_reason)
+    with OpenTask(task) as opened, _extra_threads(opened, log, stop_reason, vouch) as stop_threads:
+        state = _take_blocks(opened, _client(vouch), log, stop_reason)
         if state != DONE:
             stop_threads.set()
     return state
 
 
 @contextlib.contextmanager
-def _extra_threads(opened: OpenTask, log: BlockLog, stop_reason: StopReason) -> Iterator[threading.Event]:
+def _extra_threads(opened: OpenTask, log: BlockLog, stop_reason: StopReason, vouch: Vouch) -> Iterator[threading.Event]:
     """Threads that take blocks as the main one does, as many as the task wants besides.
 
     Each has a connection of its own, on which daisy watches over its block. To daisy they are outsiders: the worker
@@ -65,7 +70,7 @@ def _extra_threads(opened: OpenTask, log: BlockLog, stop_reason: StopReason) -> 
         return STAGE_ENDS_EARLY if stop.is_set() else stop_reason()
 
     threads = [
-        threading.Thread(target=_take_blocks_beside, args=(opened, log, thread_stop_reason), daemon=True)
+        threading.Thread(target=_take_blocks_beside, args=(opened, log, thread_stop_reason, vouch), daemon=True)
         for _ in range(1, opened.task.blocks_in_flight)
     ]
     for thread in threads:
@@ -80,11 +85,19 @@ def _extra_threads(opened: OpenTask, log: BlockLog, stop_reason: StopReason) -> 
             thread.join()
 
 
-def _take_blocks_beside(opened: OpenTask, log: BlockLog, stop_reason: StopReason) -> None:
+def _client(vouch: Vouch, worker: str | None = None) -> daisy.Client:
+    """A connection to the scheduler that it listens to; under another number than the worker's, if one is given."""
     context = daisy.Context.from_env()
-    context["worker_id"] = OUTSIDER
+    if worker is not None:
+        context["worker_id"] = worker
+    client = daisy.Client(context)
+    vouch(context["hostname"], int(context["port"]))
+    return client
+
+
+def _take_blocks_beside(opened: OpenTask, log: BlockLog, stop_reason: StopReason, vouch: Vouch) -> None:
     try:
-        _take_blocks(opened, daisy.Client(context), log, stop_reason)
+        _take_blocks(opened, _client(vouch, OUTSIDER), log, stop_reason)
     except BaseException:  # as it would end the main thread
         traceback.print_exc()
         os._exit(1)
@@ -154,8 +167,17 @@ class OpenTask:
         self.close()
 
     def process(self, block: Block) -> None:
-        """Compute and store a block."""
+        """Compute and store a block.
+
+        Raises:
+            TypeError: the stage leaves no record of its blocks, which then never would count as done.
+        """
         (self._process_block or self._opened())(block)
+        if not self._any_success and self.task.keeps_records and not self.task.records.has(block.index):
+            raise TypeError(
+                f"the stage {type(self.task).__name__} left no record of block {block.index}: write it with "
+                "open_output(), or note its checksum with records.write"
+            )
 
     def _opened(self) -> BlockFunction:
         with self._opening:

@@ -12,7 +12,7 @@ from torch import nn
 from ...command_names import name_of
 from ...distillation import Paraphraser
 from ...errors import UserError
-from ...networks.torch_files import read_torch_file, write_torch_file
+from ...networks.torch_files import read_torch_file, require_numbers, write_torch_file
 from ...run import Run
 
 WHERE = "student.distillation.graph_flow.paraphraser"
@@ -51,15 +51,17 @@ def read_paraphrasers(path: Path) -> dict[str, Any]:
     """The content of the file, on the CPU.
 
     Raises:
-        UserError: it is missing, damaged, or something else.
+        UserError: it is missing, damaged, something else, or its weights are no numbers.
     """
     document = read_torch_file(
         path,
         missing=f"there is no such paraphraser; {name_of(TRAINING)} trains it",
-        damaged="cannot be read as a paraphraser: damaged, or something else; delete it",
+        damaged="cannot be read as a paraphraser: damaged, changed since it was written, or something else; delete it",
     )
     if not isinstance(document, dict) or document.keys() != KEYS or document["format"] != FORMAT:
         raise UserError("is no paraphraser of this version; delete it, and it is trained anew", str(path))
+    for part in ("model", "optimizer"):
+        require_numbers(document[part], path, "its training has diverged; delete it, and it is trained anew")
     return dict(document)
 
 

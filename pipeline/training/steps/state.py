@@ -14,6 +14,7 @@ from ...checkpoints import checkpoint_path, checkpoints, latest_checkpoint
 from ...errors import UserError
 from ...networks import save_checkpoint
 from ...networks.checkpoint import load_checkpoint
+from ...networks.torch_files import require_numbers
 from .step import TrainStep
 
 BEST = "best.pt"
@@ -95,8 +96,14 @@ class StoredTraining:
         return dict(self.document["training"]["progress"])
 
     def restore(self, step: TrainStep) -> None:
-        """Continue from here: weights, optimiser, distillation state and random generators."""
+        """Continue from here: weights, optimiser, distillation state and random generators.
+
+        Raises:
+            UserError: some of that is no number.
+        """
         training = self.document["training"]
+        for part in ("objective", "optimizer"):
+            require_numbers(training[part], self.path, f"the {part} has diverged; delete it, and an older one is used")
         step.network.load_state_dict(self.document["model"])
         step.objective.load_state_dict(_on_device(training["objective"], step.device))
         step.optimizer.load_state_dict(training["optimizer"])

@@ -10,6 +10,8 @@ from typing import Any
 from ..placement import Statement
 from .units import exact, nanometres_per
 
+OME = "OME-XML, PhysicalSize"
+DIGITS_SHOWN = 20
 DIGITS = 7
 """Of a resolution that ImageJ stored as a ratio of whole numbers: further ones are noise."""
 
@@ -28,21 +30,47 @@ def statements(metadata: Mapping[str, Any]) -> Iterator[Statement]:
 
 def ome_statements(xml: str | None) -> Iterator[Statement]:
     """The voxel size in OME-XML, if it says all three extents; without a unit they are micrometres, as OME defines."""
-    pixels = ElementTree.fromstring(xml).find(".//{*}Pixels") if xml else None
+    try:
+        pixels = _pixels(xml)
+    except (ElementTree.ParseError, ValueError, RecursionError) as error:
+        yield Statement("voxel_size", OME, None, f"its XML cannot be read: {error}")
+        return
     if pixels is None or any(pixels.get(f"PhysicalSize{axis}") is None for axis in "ZYX"):
         return
     sizes, units = [], []
     for axis in "ZYX":
         units.append(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        text = pixels.get(f"PhysicalSize{axis}", "")
-        per = nanometres_per(units[-1])
-        try:
-            sizes.append(None if per is None else Fraction(text) * per)
-        except ValueError:
-            sizes.append(None)
+        number, per = _number(pixels.get(f"PhysicalSize{axis}", "")), nanometres_per(units[-1])
+        sizes.append(None if number is None or per is None else number * per)
     z, y, x = sizes
     known = None if z is None or y is None or x is None else (z, y, x)
-    yield Statement("voxel_size", "OME-XML, PhysicalSize", known, f"its units are {', '.join(units)}")
+    told = ", ".join(
+        f"{pixels.get(f'PhysicalSize{axis}', '')[:DIGITS_SHOWN]} {unit}"
+        for axis, unit in zip("ZYX", units, strict=True)
+    )
+    yield Statement("voxel_size", OME, known, f"it says {told}")
+
+
+def _pixels(xml: str | None) -> ElementTree.Element | None:
+    """The element that says the voxel size.
+
+    Raises:
+        ElementTree.ParseError: it is no XML.
+        ValueError: it defines entities, which metadata have no use for, and which can grow without end.
+    """
+    if not xml:
+        return None
+    if "<!DOCTYPE" in xml or "<!ENTITY" in xml:
+        raise ValueError("it defines entities")
+    return ElementTree.fromstring(xml).find(".//{*}Pixels")
+
+
+def _number(text: str) -> Fraction | None:
+    """A number as it is written, of as many digits as floating point holds; None if it is none."""
+    try:
+        return exact(float(text))
+    except ValueError:
+        return None
 
 
 def imagej_statements(

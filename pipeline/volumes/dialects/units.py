@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -30,6 +29,10 @@ _PER_UNIT: Mapping[str, Fraction] = {
 }
 
 
+LARGEST = 1e30
+"""No length or place is as large, in whatever unit."""
+
+
 def nanometres_per(unit: Any) -> Fraction | None:
     """How many nanometres a unit of length has; None if it is not known."""
     if not isinstance(unit, str):
@@ -43,7 +46,7 @@ def nanometres_per(unit: Any) -> Fraction | None:
 
 def exact(number: Any) -> Fraction | None:
     """A number as its shortest decimal text says it, so that 0.00358 µm are 3.58 nm; None if it is none."""
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+    if isinstance(number, bool) or not isinstance(number, int | float) or not -LARGEST < number < LARGEST:
         return None
     return Fraction(repr(number))
 

@@ -20,6 +20,7 @@ from slurm_cluster import Job, SlurmCluster
 from toy_tasks import Doubled, Summed, expected_sums, make_run, visits, wait_until
 
 from pipeline.engine.chain import run_stages
+from pipeline.engine.executors import patience
 from pipeline.engine.executors.add_workers import add_workers
 from pipeline.engine.executors.slurm_jobs import job_prefix
 from pipeline.engine.tracking.worker_records import worker_records
@@ -220,6 +221,27 @@ def test_a_block_that_kills_every_worker_fails_alone(
     assert "ended as FAILED" in caplog.text and f"{tmp_path}/logs/doubled/worker_" in caplog.text
     assert visits(tmp_path)[3] == 2
     wait_until(lambda: nothing_is_left(slurm, run))
+
+
+def test_a_worker_that_is_stopped_is_cancelled_and_its_block_done_by_another(
+    slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job that its cluster suspends for too long, or whose worker hangs in a system call."""
+    monkeypatch.setattr(patience, "GRACE_SECONDS", 1.0)
+    run = slurm_run(tmp_path, retries=1, block_timeout=15.0)
+    middle_of_block(run, 3)
+
+    def stop() -> None:
+        job_at(slurm, run, 3)
+        os.kill(int((tmp_path / "waiting").read_text()), signal.SIGSTOP)
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    assert finish(run)
+    stopping.join()
+    assert_undisturbed(slurm, run)
+    assert visits(tmp_path)[3] == 2
+    assert "it was stopped, or hung in a system call; it is cancelled" in caplog.text
 
 
 def test_a_killed_driver_leaves_no_workers_and_the_next_one_cancels_what_waits(

@@ -27,11 +27,14 @@ from pipeline.engine.status import (
     status_document,
     write_page,
 )
+from pipeline.engine.status.pace import Session, pace_of
+from pipeline.engine.status.phrases import clock_time
 from pipeline.engine.status.read_workers import worker_statuses
 from pipeline.engine.tracking.error_kinds import ErrorKind
 from pipeline.engine.tracking.failures import record_failure
 from pipeline.engine.tracking.worker_records import DONE, WorkerRecord
 from pipeline.stages.by_script import extract_fragments
+from pipeline.units import duration
 
 __all__ = ["keep_logging"]
 
@@ -220,3 +223,10 @@ def test_a_terminal_without_utf_8_gets_plain_bars(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(sys, "stdout", Terminal())
     assert status_command.style_of_terminal() == TerminalStyle()
+
+
+def test_no_clock_makes_a_time_that_nobody_can_read() -> None:
+    assert clock_time(1e300, 0.0) == clock_time(float("nan"), 0.0) == "at no time that a calendar knows"
+    assert duration(-8.6e15) == "0.0 s"
+    pace = pace_of(Session(blocks=10, seconds=-1000.0, recent=None), left=5, upstream_left=0.0, time=0.0)
+    assert (pace.blocks, pace.seconds_left, pace.end) == (0.0, None, None)

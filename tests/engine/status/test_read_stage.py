@@ -280,7 +280,7 @@ def test_a_million_blocks_are_counted_without_visiting_each(tmp_path: Path, monk
 
 def test_whoever_watches_learns_the_pace_of_the_last_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, history = make_run(tmp_path), History()
-    now = [0.0]
+    now = [1e9]
     monkeypatch.setattr("pipeline.engine.status.read_run.clock.time", lambda: now[0])
     with driver_at_work(run, seconds=1000) as (predict, _):
         began = look_at_clock(run)

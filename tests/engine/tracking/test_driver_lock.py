@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -14,6 +19,7 @@ from pipeline.engine.tracking import driver_lock as lock
 from pipeline.engine.tracking.driver_lock import lock_state, only_driver
 from pipeline.engine.tracking.mounts import shares_locks
 from pipeline.errors import UserError
+from pipeline.run import Run
 
 MOUNTS = """\
 /dev/vda / ext4 rw,relatime 0 0
@@ -58,14 +64,55 @@ def test_a_look_at_the_lock_does_not_keep_a_driver_from_starting(
     os.close(looking)
 
 
-def test_a_second_driver_is_still_refused_after_its_further_tries(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
-    with (
-        only_driver(run),
-        pytest.raises(UserError, match=f"process {os.getpid()} on .* works on this run directory"),
-        only_driver(run),
-    ):
+def take(run: Run) -> None:
+    """Take the lock, and give it back."""
+    with only_driver(run):
         pass
+
+
+def take_in_another_thread(run: Run) -> None:
+    """The same as somebody else, who just happens to live in this process."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(take, run).result()
+
+
+def test_a_second_driver_is_still_refused_after_its_further_tries_and_told_who_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path)
+    monkeypatch.setattr("sys.argv", ["workflows/01_distill.py", "--set", "rag.url=postgresql://me:secret@host/db"])
+    with only_driver(run), pytest.raises(UserError) as refused:
+        take_in_another_thread(run)
+    told = str(refused.value)
+    assert f"process {os.getpid()} on {socket.gethostname()} (01_distill.py, since 2" in told
+    assert f", {psutil.Process().username()}) works on" in told
+    assert "works on this run directory; wait for it, or stop it first" in told
+    assert "secret" not in told + (run.tracking / "lock").read_text()
+
+
+def test_steps_of_one_command_nest_and_the_outermost_gives_the_lock_back(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with only_driver(run):
+        take(run)
+        with pytest.raises(UserError, match="works on this run directory"):
+            take_in_another_thread(run)
+    take_in_another_thread(run)
+
+
+def test_a_lock_whose_folder_was_deleted_under_it_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path)
+    taken = lock._take
+    deleted: list[bool] = []
+
+    def take_as_the_folder_goes(file: int) -> bool:
+        if not deleted:
+            deleted.append(True)
+            shutil.rmtree(run.tracking)
+        return taken(file)
+
+    monkeypatch.setattr(lock, "_take", take_as_the_folder_goes)
+    with only_driver(run):
+        assert lock_state(run).held, "others must see it"
 
 
 def test_a_free_lock_of_another_machine_says_nothing_where_locks_stay_on_theirs(
@@ -106,3 +153,20 @@ def test_only_file_systems_that_share_their_locks_are_believed(
 def test_without_a_list_of_mounts_nothing_is_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "nothing"))
     assert shares_locks(Path("/data/run")) is False
+
+
+@pytest.mark.skipif(not lock.LOCKS.exists(), reason="only Linux lists its locks")
+def test_whoever_holds_the_lock_without_being_a_driver_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with only_driver(run):
+        assert (run.tracking / "lock").stat().st_mode & 0o777 == 0o600
+    script = "import fcntl, sys; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX)\n"
+    script += "print('locked', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", script, str(run.tracking / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        user = psutil.Process(other.pid).username()
+        with pytest.raises(UserError, match=rf"process {other.pid} on .* \(of {user}\) works on"), only_driver(run):
+            pass
+        other.communicate()

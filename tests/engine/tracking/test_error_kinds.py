@@ -38,7 +38,7 @@ from pipeline.volumes.storage_errors import StorageUnavailable
         (ZeroDivisionError("division by zero"), ErrorKind.PERMANENT),
         (KeyError("offsets"), ErrorKind.PERMANENT),
         (RuntimeError("something in C++"), ErrorKind.UNKNOWN),
-        (MemoryError(), ErrorKind.UNKNOWN),
+        (MemoryError(), ErrorKind.MEMORY),
     ],
 )
 def test_each_error_has_its_line_in_the_table(error: Exception, trouble: ErrorKind) -> None:

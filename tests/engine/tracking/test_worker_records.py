@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from pathlib import Path
 
+import pytest
 from status_runs import mark_done
 from toy_tasks import Doubled, make_run, wait_until
 
@@ -73,6 +75,17 @@ def test_a_thread_that_finishes_its_block_when_the_worker_has_left_disturbs_noth
     worker.begin(6)
     record = record_of(task)
     assert (record.blocks, record.done, record.state) == ({}, 0, "left: told to end by the cluster")
+
+
+def test_a_clock_that_is_set_back_makes_no_time_negative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = doubled(tmp_path)
+    worker = open_worker_record(task, "0")
+    worker.begin(5)
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now - 1e6)
+    worker.end(5, True)
+    record = record_of(task)
+    assert record.done == 1 and 0 <= record.busy < 100 and 0 <= record.longest < 100
 
 
 def test_a_record_that_is_half_written_is_passed_over(tmp_path: Path) -> None:

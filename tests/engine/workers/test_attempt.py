@@ -22,6 +22,7 @@ from pipeline.engine.workers.worker import OpenTask, attempt
 class Nothing(Doubled):
     """Blocks that do nothing, but for one that finds the disk full."""
 
+    keeps_records = False
     full_at: int = -1
 
     @contextmanager

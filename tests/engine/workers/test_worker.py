@@ -92,7 +92,7 @@ def test_a_block_that_a_thread_was_given_is_computed_when_the_main_thread_gets_n
     """The moment: the other thread has its block but has not begun, and the main thread waits for it to end."""
     waited_for, untried = threading.Event(), []
 
-    def take_one_block(opened: OpenTask, log: object, stop_reason: StopReason) -> None:
+    def take_one_block(opened: OpenTask, log: object, stop_reason: StopReason, vouch: object) -> None:
         assert waited_for.wait(60)
         if stop_reason() is not None:
             untried.append(True)
@@ -108,7 +108,7 @@ def test_a_block_that_a_thread_was_given_is_computed_when_the_main_thread_gets_n
     monkeypatch.setattr(worker_module, "_take_blocks_beside", take_one_block)
     monkeypatch.setattr(threading.Thread, "join", join)
     monkeypatch.setattr(worker_module, "_take_blocks", take_blocks)
-    monkeypatch.setattr("daisy.v2.Client", object)
+    monkeypatch.setattr(worker_module, "_client", lambda vouch: None)
     task = Overlapping(local_run(tmp_path))
     begin(task)
     worker_module.compute_blocks(task, open_worker_record(task, "0"), lambda: None)

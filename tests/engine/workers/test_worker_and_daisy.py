@@ -37,6 +37,8 @@ def stop_before_block(blocks: int) -> StopReason:
 class Ending(Doubled):
     """A task with a block that ends its worker."""
 
+    keeps_records = False
+
     @contextmanager
     def process(self) -> Iterator[BlockFunction]:
         def process_block(block: Block) -> None:
