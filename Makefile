@@ -1,8 +1,9 @@
 # Two commands matter: `make demo` and `make test`. Both build their own virtual environment on first use.
 # CONTRIBUTING.md says when the others are of use.
 
-# Python 3.11 is the tested version.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The newest Python that is supported and runs here; PYTHON=python3.11 takes another one.
+SUPPORTED := 3.13 3.12 3.11
+PYTHON ?= $(firstword $(foreach version,$(SUPPORTED),$(shell python$(version) -c 'import sys; print(sys.executable)' 2>&-)))
 VENV ?= .venv
 CONFIG ?= configs/demo.json
 # DATA=<path or URL> runs the demo on your own labelled volume: OME-NGFF, zarr, N5 and precomputed are read in place, HDF5 and
@@ -40,9 +41,12 @@ docs: $(STAMP)
 	$(BIN)/python -m pipeline.config docs > docs/CONFIG.md
 	$(BIN)/python -m pipeline.api_reference > docs/API.md
 
-$(STAMP): setup.py constraints.txt
+# Each Python has its own constraints: other versions of gunpowder and zarr.
+$(STAMP): setup.py $(wildcard constraints-*.txt)
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "there is no Python of $(SUPPORTED)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --editable ".[test]" \
+		--constraint constraints-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
 	touch $(STAMP)
 
 clean:

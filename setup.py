@@ -28,18 +28,22 @@ setup(
     long_description=(here / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="MIT",
-    python_requires=">=3.11,<3.12",
+    python_requires=">=3.11,<3.14",
     packages=find_packages(include=["pipeline", "pipeline.*"]),
     package_data={"pipeline": ["py.typed", "viewer/templates/*.html", "engine/status/templates/*.html"]},
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["emdistill = pipeline.commands.console:main"]},
     install_requires=[
         "torch==2.13.0",
-        "gunpowder==1.4.4",  # requires zarr<3 and funlib.persistence<=0.6
-        "zarr>=2.18,<3",
-        "numcodecs>=0.13,<0.16",  # the last series that zarr 2 works with
+        # gunpowder decides which zarr there is: 1.4 needs zarr 2, 1.5 needs zarr 3 and Python 3.12.
+        "gunpowder==1.4.4; python_version < '3.12'",
+        "gunpowder==1.5.0; python_version >= '3.12'",
+        "zarr>=2.18,<3; python_version < '3.12'",
+        "zarr>=3.1,<4; python_version >= '3.12'",
+        "numcodecs>=0.13,<0.16; python_version < '3.12'",  # the last series that zarr 2 works with
+        "funlib.persistence==0.6.0; python_version < '3.12'",
+        "funlib.persistence>=0.7,<0.8; python_version >= '3.12'",
         "funlib.geometry>=0.3,<0.4",
-        "funlib.persistence==0.6.0",
         "daisy==2.0.0",
         "waterz==0.10.1",
         "higra==0.6.13",

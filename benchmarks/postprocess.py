@@ -100,7 +100,7 @@ class Contender(ABC):
     @property
     def affinities(self) -> Path:
         """The affinities that all contenders read."""
-        return self.run.volume / "affinities"
+        return (self.run.volume / "affinities").file
 
     @abstractmethod
     def measure(self, thresholds: Sequence[float]) -> tuple[float, Sweep]:
@@ -119,7 +119,7 @@ class Ours(Contender):
         seconds = time.perf_counter() - begun
         with open_rag(self.run.config.rag, self.run.directory) as store:
             nodes, edges = store.read_nodes(), store.read_edges()
-        return seconds, sweep_of(self.run.volume / "fragments", (nodes.id, edges.pairs, edges.score))
+        return seconds, sweep_of((self.run.volume / "fragments").file, (nodes.id, edges.pairs, edges.score))
 
 
 class Waterz(Contender):

@@ -179,13 +179,16 @@ def segment(run: Run, *, overwrite: bool = False) -> bool:
     return by_script.segment(run, overwrite)
 
 
-def segmentations(run: Run) -> dict[float, Path]:
-    """The finished segmentations by threshold: paths of arrays, (z, y, x) uint64, 0 for what belongs to no object."""
+def segmentations(run: Run) -> dict[float, Path | str]:
+    """The finished segmentations by threshold: paths of arrays, in a bucket URLs. (z, y, x) uint64, 0 for what belongs
+    to no object.
+    """
     from .engine.tracking.progress import Progress, progress_of
     from .stages.segment import written_segmentations
 
     done = [task for task in written_segmentations(run) if progress_of(task) is Progress.DONE]
-    return {task.threshold: run.volume / task.dataset for task in done}
+    arrays = {task.threshold: run.volume / task.dataset for task in done}
+    return {threshold: array.file if array.is_local else array.name for threshold, array in arrays.items()}
 
 
 def evaluate(run: Run) -> dict[str, Any]:

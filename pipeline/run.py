@@ -22,7 +22,9 @@ from .small_files import read_json as read_json
 from .small_files import read_json_lines as read_json_lines
 from .small_files import replaced_file as replaced_file
 from .small_files import write_json as write_json
-from .volumes import Box, volume_exists
+from .volumes import Box
+from .volumes.locations import Location, located
+from .volumes.run_containers import names_in
 
 if TYPE_CHECKING:
     from .volumes.aligned import Labels, Mask
@@ -84,9 +86,21 @@ class Run:
         return Path(self.config.run_directory)
 
     @property
-    def volume(self) -> Path:
+    def arrays(self) -> Location:
+        """Where the containers of arrays lie: the run directory, unless `storage.location` says otherwise.
+
+        Raises:
+            UserError: that is no place where arrays can lie.
+        """
+        chosen = self.config.storage.location
+        if chosen is None:
+            return located(self.directory)
+        return Location.of(chosen, where="storage.location")
+
+    @property
+    def volume(self) -> Location:
         """The container of the volume that is segmented."""
-        return self.directory / "volume.zarr"
+        return self.arrays / "volume.zarr"
 
     @property
     def luts(self) -> Path:
@@ -117,11 +131,11 @@ class Run:
         """Folder of checkpoints and curves of the `teacher` or `student`."""
         return self.directory / role
 
-    def container(self, source: str) -> Path:
+    def container(self, source: str) -> Location:
         """The zarr container that a source is converted into: the main one for the segmented source."""
         if source == self.config.volumes.segment.source:
             return self.volume
-        return self.directory / "sources" / f"{source}.zarr"
+        return self.arrays / f"sources/{source}.zarr"
 
     def source(self, name: str) -> RunSource:
         """A source, wherever it is read from."""
@@ -162,8 +176,7 @@ class Run:
 
     def segmentation_names(self) -> list[str]:
         """Names of the segmentations in the volume, sorted: their thresholds with two decimals, such as `0.50`."""
-        folder = self.volume / SEGMENTATIONS
-        return sorted(path.name for path in folder.glob("*") if volume_exists(folder, path.name))
+        return names_in(self.volume, SEGMENTATIONS)
 
     def save_config(self) -> None:
         """Write the config as run to `config.json`, so that the directory can be moved: `run_directory` is `.`, paths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -29,6 +30,14 @@ def pytest_configure() -> None:
         return
     if shutil.disk_usage(MEMORY_DISK).free >= ROOM_FOR_TESTS:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY_DISK)
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A folder that other users may look into; pytest closes its own whenever it starts, wherever it runs."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def running(server: AnyServer) -> Iterator[AnyServer]:

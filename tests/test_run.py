@@ -30,7 +30,7 @@ def run(tmp_path: Path) -> Run:
 
 def test_the_segmented_source_lies_in_the_main_container(run: Run) -> None:
     assert run.container("a") == run.volume
-    assert run.container("b") == run.directory / "sources" / "b.zarr"
+    assert run.container("b").file == run.directory / "sources" / "b.zarr"
 
 
 def test_a_source_without_labels_says_so(run: Run) -> None:

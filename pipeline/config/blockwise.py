@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_serializer
+from pydantic import Field, field_serializer, model_validator
 
 from .base import (
     NEAREST_NEIGHBOURS,
@@ -183,6 +183,19 @@ class StorageConfig(Section):
     format: Literal[2, 3] = 3
     """`3`: zarr 3 with OME-NGFF 0.5 metadata; a block is one file of many chunks, each with a checksum. `2`: zarr 2, a
     block is one chunk and one file. A run goes on in the format that it was begun with; the voxels are the same."""
+    location: Annotated[str, Field(min_length=1)] | None = None
+    """Where `volume.zarr` and converted sources lie: a folder, or a prefix in a bucket (`s3://bucket/prefix`,
+    `gs://bucket/prefix`; needs format 3), of this run alone. Graph, checkpoints, records of finished blocks and
+    everything small stay in the run directory. Default: the run directory."""
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> StorageConfig:
+        scheme = (self.location or "").partition("://")[0].lower() if "://" in (self.location or "") else ""
+        if scheme in ("http", "https"):
+            raise ValueError("storage.location is on a web server, which is only read; name a folder or a bucket")
+        if scheme in ("s3", "gs") and self.format == 2:
+            raise ValueError("storage.location is a bucket, where arrays lie in storage.format 3 only")
+        return self
 
 
 class ViewConfig(Section):

@@ -21,6 +21,7 @@ KEYS = (
     "teacher.checkpoint",
     "student.distillation.graph_flow.paraphraser.checkpoint",
     "predict.checkpoint",
+    "storage.location",
 )
 """Dotted paths of all keys that hold paths; `*` stands for any name."""
 

@@ -15,6 +15,7 @@ from ..config import FileSource, PhantomSource, Source, config_hash, dump_config
 from ..errors import UserError
 from ..volumes import container_attributes, delete_volume, note_in_container, volume_exists
 from ..volumes.identity import what_changed
+from ..volumes.locations import Place
 from ..volumes.sources import DATASETS
 from .file_source import PATHS, FileOpener
 from .phantom import PhantomOpener
@@ -28,7 +29,7 @@ _YOUNGER = ("sections", "mask_path", "level", "channel", "time")
 """Keys that earlier versions did not have; imports of theirs stay valid."""
 
 
-def is_imported(name: str, source: Source, container: Path, opener: SourceOpener | None = None) -> bool:
+def is_imported(name: str, source: Source, container: Place, opener: SourceOpener | None = None) -> bool:
     """Whether the import of a source is complete.
 
     Raises:
@@ -111,25 +112,25 @@ def _earlier_sections(source: Source) -> list[str]:
     return hashes
 
 
-def imported_identity(container: Path) -> dict[str, Any] | None:
+def imported_identity(container: Place) -> dict[str, Any] | None:
     """What a container notes about the source of a complete import; None if there is none."""
     identity = container_attributes(container).get(_ATTRIBUTE)
     return None if identity is None else dict(identity)
 
 
-def note_imported(container: Path, identity: dict[str, Any]) -> None:
+def note_imported(container: Place, identity: dict[str, Any]) -> None:
     """Note in a container that all of a source is there. To be called when that has been counted."""
     note_in_container(container, **{_ATTRIBUTE: identity})
 
 
-def drop_converted(container: Path, keep: Collection[str] = ()) -> None:
+def drop_converted(container: Place, keep: Collection[str] = ()) -> None:
     """Delete what an import has written or begun to write that is not wanted (any more)."""
     for dataset in DATASETS:
         if dataset not in keep:
             delete_volume(container, dataset)
 
 
-def has_left_overs(container: Path) -> bool:
+def has_left_overs(container: Place) -> bool:
     """Whether an import has left something that was not completed."""
     return imported_identity(container) is None and any(volume_exists(container, name) for name in DATASETS)
 

@@ -39,9 +39,13 @@ def log_plan(run: Run, stages: Sequence[Stage]) -> None:
     for stage in stages:
         for line in plan_lines(stage, states[stage]):
             logger.info(line)
-    wanted, free = sum(disk_bytes(stage) for stage in stages), shutil.disk_usage(_existing(run.directory)).free
+    wanted = sum(disk_bytes(stage) for stage in stages)
+    if not run.arrays.is_local:
+        logger.info(f"bucket: at most {disk_size(wanted)} to write to {run.arrays}")
+        return
+    free = shutil.disk_usage(_existing(run.arrays.file)).free
     shortage = "; IT MAY NOT FIT" if wanted > free else ""
-    logger.info(f"disk: at most {disk_size(wanted)} to write, {disk_size(free)} free at {run.directory}{shortage}")
+    logger.info(f"disk: at most {disk_size(wanted)} to write, {disk_size(free)} free at {run.arrays}{shortage}")
 
 
 def plan_lines(stage: Stage, state: Progress) -> list[str]:

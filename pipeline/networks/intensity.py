@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from ..volumes.intensity import IntensityRange
+
+logger = logging.getLogger(__name__)
+
+INTENSITIES = "intensities"
+"""Where the training part of a checkpoint keeps the ranges of its sources, by their names."""
+
+
+def tell_other_intensities(training: Mapping[str, Any], path: Path, intensity: IntensityRange, source: str) -> None:
+    """Say so if a network that was trained elsewhere has seen quite other intensities than it gets now.
+
+    Args:
+        training: the part of its checkpoint that continues the training.
+        path: the checkpoint.
+        intensity: what is black and white of the volume that it gets.
+        source: the name of that volume.
+    """
+    from ..volumes.intensity import IntensityRange, strong_difference
+
+    ranges = [IntensityRange(**told) for told in training.get(INTENSITIES, {}).values()]
+    differences = [strong_difference(intensity, trained) for trained in ranges]
+    if ranges and None not in differences:
+        logger.warning(
+            "%s has other intensities than what %s was trained on: %s; set volumes.sources.%s.intensity if they were"
+            " recorded alike",
+            source,
+            path,
+            differences[0],
+            source,
+        )
 
 
 def normalise_raw(raw: np.ndarray, intensity: IntensityRange | None = None) -> np.ndarray:

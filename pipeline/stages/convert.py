@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from ..engine.blocks.process import WORKER, keep_freed_memory
 from ..engine.blocks.stage import BlockFunction, VolumeTask
 from ..run import Run
 from ..volumes import Box, Volume, open_volume, volume_exists
+from ..volumes.locations import Location
 from ..volumes.sources import DATASETS
 
 IN_MEMORY = 256 * 2**20
@@ -63,7 +63,7 @@ class ConvertTask(VolumeTask):
 
     @property
     @override
-    def container(self) -> Path:
+    def container(self) -> Location:
         return self.run.container(self.source)
 
     @property
@@ -197,7 +197,7 @@ def conversions(run: Run, source: str) -> list[ConvertTask]:
     for part in DATASETS:
         task = ConvertTask(run, source, part)
         key = task.stored_key() if volume_exists(container, part) else None
-        if key is not None:
+        if key:
             task.take_key(key)
             tasks.append(task)
     return tasks

@@ -183,6 +183,9 @@ def require_room(run: Run, tasks: Sequence[ConvertTask]) -> None:
     Raises:
         UserError: it cannot fit.
     """
+    tasks = [task for task in tasks if task.container.is_local]  # a bucket has no end
+    if not tasks:
+        return
     folder = next(path for path in (run.directory, *run.directory.parents) if path.exists())
     free = shutil.disk_usage(folder).free
     sizes = [task.grid.box.size * task.bytes_per_voxel * _share_left(task) for task in tasks]

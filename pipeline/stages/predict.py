@@ -158,11 +158,15 @@ class PredictTask(VolumeTask):
         Raises:
             UserError: the checkpoint is missing, broken, or of another network than the config describes.
         """
+        return self._load()[0]
+
+    def _load(self) -> tuple[EmbeddingNetwork, dict[str, Any]]:
+        """The network, and the part of its checkpoint that continues the training."""
         from ..networks import choose_device, load_network
 
-        config = self.run.config
-        network, _ = load_network(self.checkpoint, config.predicting.network)
-        return network.to(choose_device(self.plan.device, "predict.device", worker_number())).eval()
+        network, document = load_network(self.checkpoint, self.run.config.predicting.network)
+        device = choose_device(self.plan.device, "predict.device", worker_number())
+        return network.to(device).eval(), document["training"]
 
     @override
     def reader(self) -> BlockReader:
@@ -236,8 +240,14 @@ class PredictTask(VolumeTask):
 
     @override
     def check(self) -> None:
+        from ..networks.intensity import tell_other_intensities
+
         logger.debug("predicting with %s", self.checkpoint)
-        check_context(self.run, self.load_network())
+        network, training = self._load()
+        check_context(self.run, network)
+        if self.run.config.predict.checkpoint is not None:
+            source = self.run.config.volumes.segment.source
+            tell_other_intensities(training, self.checkpoint, self.run.intensity(source), source)
 
     @property
     @override

@@ -12,6 +12,7 @@ from ..config import ParaphraserConfig
 from ..engine.tracking.driver_lock import keeps_others_out
 from ..errors import UserError
 from ..networks import load_network
+from ..networks.intensity import tell_other_intensities
 from ..run import Run, update_summary
 from .objective.paraphraser_files import paraphraser_path, read_paraphrasers
 from .paraphrasing import ensure_paraphraser, paraphraser_config
@@ -46,7 +47,9 @@ def train_teacher(run: Run) -> Path:
     if named is not None:
         path = teacher_checkpoint(run)
         assert path is not None
-        load_network(path, training.section.network)
+        _, document = load_network(path, training.section.network)
+        for source in sorted({region.source for region in run.config.volumes.train}):
+            tell_other_intensities(document["training"], path, run.intensity(source), source)
         logger.info("teacher: using %s (teacher.checkpoint), nothing to train", path)
         return path
     return _train_if_unfinished(training)

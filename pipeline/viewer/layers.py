@@ -24,12 +24,14 @@ class Layer:
         kind: `intensity`, `affinities` or `objects`.
         volume: the open array.
         begin: its first voxel, in voxels of raw.
+        contrast: intensities that are shown black and white; None: those of what is shown, without the extremes.
     """
 
     name: str
     kind: str
     volume: Readable
     begin: Coordinate = ZERO
+    contrast: tuple[float, float] | None = None
 
     @property
     def box(self) -> Box:
@@ -60,7 +62,15 @@ def existing_layers(run: Run) -> list[Layer]:
         if volume_exists(run.volume, dataset)
     ]
     labels = [Layer("labels", "objects", run.open_labels(source))] if run.has_labels(source) else []
-    return [Layer("raw", "intensity", raw), *computed, *labels]
+    return [Layer("raw", "intensity", raw, contrast=contrast_of(run, raw)), *computed, *labels]
+
+
+def contrast_of(run: Run, raw: Volume) -> tuple[float, float] | None:
+    """The intensities that networks see as black and white, if they were measured or given; the full range of a type
+    says nothing about an image.
+    """
+    intensity = run.intensity(run.config.volumes.segment.source)
+    return None if intensity.is_of_type(raw.dtype) else (intensity.low, intensity.high)
 
 
 def open_raw(run: Run) -> Volume | None:

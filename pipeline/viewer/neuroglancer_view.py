@@ -142,7 +142,7 @@ def _neuroglancer_layer(layer: Layer, raw: Readable, images: bool) -> neuroglanc
         return neuroglancer.SegmentationLayer(source=source, selected_alpha=0.35)
     if layer.kind == "affinities":
         return neuroglancer.ImageLayer(source=source, shader=IMAGE_AFFINITY_SHADER if images else AFFINITY_SHADER)
-    contrast = {"normalized": {"range": intensity_range(layer.volume)}}
+    contrast = {"normalized": {"range": list(layer.contrast or sampled_contrast(layer.volume))}}
     return neuroglancer.ImageLayer(source=source, shader=GREY_SHADER, shader_controls=contrast)
 
 
@@ -163,9 +163,9 @@ def _voxel_offset(layer: Layer, raw: Readable) -> list[int]:
     return [0] * channels + [f + b for f, b in zip(first, layer.begin, strict=True)]
 
 
-def intensity_range(volume: Readable) -> list[float]:
+def sampled_contrast(volume: Readable) -> tuple[float, float]:
     """Intensities that show as black and white, from a small box in the middle of the volume."""
     middle = volume.shape / 2
     sample = Box(middle, middle).grow([CONTRAST_SAMPLE // 2] * 3, [CONTRAST_SAMPLE // 2] * 3).intersect(volume.box)
     low, high = np.percentile(volume.read(sample), (0.5, 99.5))
-    return [float(low), float(max(high, low + 1))]
+    return float(low), float(max(high, low + 1))

@@ -16,16 +16,17 @@ Colours = dict[int, np.ndarray]
 """RGB of object ids, (3,) float in [0, 1]."""
 
 
-def grey(raw: np.ndarray) -> np.ndarray:
-    """Intensities stretched between their 0.5 and 99.5 percentiles.
+def grey(raw: np.ndarray, contrast: tuple[float, float] | None = None) -> np.ndarray:
+    """Intensities as grey.
 
     Args:
         raw: (h, w), any real dtype.
+        contrast: intensities that are black and white. Default: the 0.5 and 99.5 percentiles.
 
     Returns:
         (h, w, 3) float in [0, 1].
     """
-    low, high = np.percentile(raw, (0.5, 99.5))
+    low, high = contrast or np.percentile(raw, (0.5, 99.5))
     scaled = np.clip((raw.astype(np.float32) - low) / max(float(high - low), 1e-6), 0, 1)
     return np.repeat(scaled[..., None], 3, axis=-1)
 

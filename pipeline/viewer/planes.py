@@ -84,7 +84,7 @@ def panels_of(run: Run, plane: Plane, layers: list[Layer] | None = None) -> list
     segmentation = chosen_segmentation(run)
     wanted = [layer for layer in layers if not layer.name.startswith("segmentation") or layer.name == segmentation]
     cuts = {layer.name: _cut(layer, plane) for layer in wanted if layer.box.contains(plane.box)}
-    background = grey(cuts["raw"])
+    background = grey(cuts["raw"], layers[0].contrast)
     labels = cuts.get("labels")
     voxel_size = [size for axis, size in enumerate(layers[0].volume.voxel_size) if axis != plane.normal]
     square = (voxel_size[0] / min(voxel_size), voxel_size[1] / min(voxel_size))

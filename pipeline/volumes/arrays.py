@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,14 @@ from funlib.geometry import Coordinate
 
 from ..config.base import plain_number
 from ..errors import UserError
-from ..small_files import DamagedFile, as_kind, read_json, understanding
+from ..small_files import DamagedFile, understanding
 from .boxes import SPATIAL_AXES, ZERO, Box, cells_of, crop, mirror_indices
 from .codecs import refuse_codecs_of_objects
+from .locations import Place
 from .nanometres import Nanometres, three_numbers
 from .run_arrays import StorageFormat, StoredArray, create_stored, open_stored
-from .run_containers import array_folder, ensure_container, prepare_group, remove_array, write_document
+from .run_containers import ensure_container, find_files, prepare_group, remove_array, write_document
+from .storage_errors import StorageUnavailable
 
 __all__ = [
     "SPATIAL_AXES",
@@ -117,7 +118,7 @@ class Volume:
 
 
 def create_volume(
-    container: Path,
+    container: Place,
     dataset: str,
     shape: Sequence[int],
     dtype: Any,
@@ -132,7 +133,7 @@ def create_volume(
     """Create an empty array (blosc-zstd), replacing one of the same name.
 
     Args:
-        container: path of the zarr container.
+        container: path or location of the zarr container.
         dataset: name inside it.
         shape: (z, y, x) or (k, z, y, x) in voxels.
         dtype: numpy dtype.
@@ -163,51 +164,43 @@ def create_volume(
     return Volume(array, voxel_size, offset, f"{container}/{dataset}")
 
 
-def open_volume(container: Path, dataset: str, mode: str = "r") -> Volume:
+def open_volume(container: Place, dataset: str, mode: str = "r") -> Volume:
     """Open an array of a container, in the format that it has.
 
     Args:
-        container: path of the zarr container.
+        container: path or location of the zarr container.
         dataset: name inside it.
         mode: `r` to read, `r+` to write as well.
 
     Raises:
+        StorageUnavailable: the server does not answer.
         UserError: there is no such array, its metadata are damaged, or it does not say its voxel size.
     """
     name = f"{container}/{dataset}"
-    if not volume_exists(container, dataset):
+    found = find_files(container, dataset)
+    if found is None:
         raise UserError("there is no such dataset; run the earlier stages first", name)
-    folder = array_folder(container, dataset)
-    storage_format: StorageFormat = 2 if (folder / ".zarray").exists() else 3
-    file = folder / (".zarray" if storage_format == 2 else "zarr.json")
     try:
-        metadata = read_json(file, MEND)
+        metadata, attributes = found.parsed(MEND)
         refuse_codecs_of_objects(metadata, name)
-        with understanding(file, MEND):
-            attributes = as_kind(_attributes_of(folder, metadata, storage_format), dict[str, Any], file, MEND)
-            array = open_stored(folder, storage_format, metadata, attributes, mode)
-    except DamagedFile:
+        with understanding(found.name, MEND):
+            array = open_stored(found.folder, found.format, metadata, attributes, mode)
+    except (DamagedFile, StorageUnavailable):
         raise
     except (OSError, UserError) as error:
         raise UserError(f"the metadata cannot be read ({error}); {MEND}", name) from error
     if "voxel_size" not in attributes:
         raise UserError(f"the dataset has no voxel_size attribute; {MEND}", name)
-    with understanding(file, MEND):
+    with understanding(found.name, MEND):
         voxel_size, offset = attributes["voxel_size"], attributes.get("offset", (0, 0, 0))
         return Volume(array, three_numbers(voxel_size), three_numbers(offset), name)
 
 
-def volume_exists(container: Path, dataset: str) -> bool:
+def volume_exists(container: Place, dataset: str) -> bool:
     """Whether the container holds an array of this name."""
-    folder = array_folder(container, dataset)
-    return (folder / ".zarray").exists() or (folder != container / dataset and (folder / "zarr.json").exists())
+    return find_files(container, dataset) is not None
 
 
-def delete_volume(container: Path, dataset: str) -> None:
+def delete_volume(container: Place, dataset: str) -> None:
     """Delete an array if it exists."""
     remove_array(container, dataset)
-
-
-def _attributes_of(folder: Path, metadata: dict[str, Any], storage_format: StorageFormat) -> Any:
-    """In format 3 a part of the metadata, in format 2 a file of their own."""
-    return metadata.get("attributes", {}) if storage_format == 3 else read_json(folder / ".zattrs", MEND)

@@ -16,6 +16,8 @@ from ..command_names import command_line
 from ..errors import UserError
 from .boxes import Box
 from .links import OwnFilesArray
+from .locations import Place, located
+from .storage_errors import StorageUnavailable
 from .volume import Volume, VoxelArray
 
 
@@ -64,6 +66,8 @@ class CompleteArray:
         self._require_files(box)
         try:
             return self.array.read(box)
+        except StorageUnavailable:
+            raise
         except UserError as error:
             raise UserError(f"{error.what}; {self.cure}", error.where) from error
 
@@ -109,7 +113,7 @@ def complete(volume: Volume, cure: str) -> Volume:
     return replace(volume, array=CompleteArray(array, volume, cure))
 
 
-def cure_of_converted(container: Path, run_directory: Path, is_complete: bool, has_records: bool) -> str:
+def cure_of_converted(container: Place, run_directory: Path, is_complete: bool, has_records: bool) -> str:
     """What to do about a lost or damaged file of a converted source, for messages.
 
     Args:
@@ -126,4 +130,4 @@ def cure_of_converted(container: Path, run_directory: Path, is_complete: bool, h
             f"{command_line('audit.py', config, '--requeue')} and then {command_line('import_data.py', config)} have"
             " it converted again"
         )
-    return f"delete {container} and import the source anew with {command_line('import_data.py', config)}"
+    return f"delete {located(container).name} and import the source anew with {command_line('import_data.py', config)}"

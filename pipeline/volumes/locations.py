@@ -1,6 +1,7 @@
 """Where an array lies: a path, or a URL of a file, of a web server, or of a bucket.
 
 A location never shows a password or the query of a URL: `name` is made for messages, `kvstore` for TensorStore alone.
+Like a path, it gives the places inside it by `/`; a local one can be used wherever a path can.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from ..errors import UserError, hide_passwords
@@ -71,6 +72,15 @@ class Location:
             raise UserError(f"{scheme}:// is no kind of URL that can be read; there are {known} and plain paths", where)
         return _of_url(scheme, expanded, where)
 
+    def __str__(self) -> str:
+        return self.name
+
+    def __fspath__(self) -> str:
+        return str(self.file)
+
+    def __truediv__(self, name: str) -> Location:
+        return self.child(name)
+
     @property
     def is_local(self) -> bool:
         """Whether it is a file or folder of this machine."""
@@ -123,6 +133,15 @@ class Location:
             token = base64.b64encode(self.account.encode()).decode()
             spec["headers"] = [f"Authorization: Basic {token}"]
         return spec
+
+
+Place: TypeAlias = Path | Location
+"""What functions on containers take."""
+
+
+def located(place: Place) -> Location:
+    """A place as a location."""
+    return place if isinstance(place, Location) else Location("file", "", str(place.absolute()))
 
 
 def expand_variables(text: str, where: str = "") -> str:

@@ -3,6 +3,7 @@
 Format 3 is zarr 3: a shard holds chunks of about 64 voxels along each axis, each with a checksum (crc32c), as has the
 shard's index; reading a box decodes the chunks that it touches. Format 2 is zarr 2: a shard is a single Blosc chunk.
 Either way a write is in the file, under its name, on the disk when it returns, and a file that lost its end is refused.
+In a bucket, where format 3 alone is written, a shard is one object, put in one request.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,15 +23,14 @@ from funlib.geometry import Coordinate
 from ..errors import UserError
 from .boxes import Box, cells_of
 from .locations import Location
-from .storage import METADATA_WAIT, context, wait
-from .storage_errors import plain_text, raise_explained
+from .storage import DATA_WAIT, METADATA_WAIT, context, exists, kvstore_spec, list_keys, result_of, wait
+from .storage_errors import plain_text, raise_explained, tells_of_content
 from .tensors import compressor_of, create_tensor
 
 StorageFormat = Literal[2, 3]
 """Formats of a run's arrays, called after the version of zarr."""
 
-_FILE = re.compile(r'local file "([^"]+)"')
-_OS_ERROR = "os_error_code="
+_FILE = re.compile(r'(?:local file|reading) "([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class StoredArray:
     """An open array of a run; axes (z, y, x) or (k, z, y, x). Indexed as numpy arrays are, it reads.
 
     Attributes:
-        folder: where its files lie.
+        location: the folder of its files.
         view: the array as TensorStore has it.
         format: 2 or 3.
         shards: extents of a file, all axes.
@@ -46,12 +46,17 @@ class StoredArray:
         read_only: it was opened to be read.
     """
 
-    folder: Path
+    location: Location
     view: ts.TensorStore
     format: StorageFormat
     shards: tuple[int, ...]
     attrs: Mapping[str, Any]
     read_only: bool = True
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its files on this machine."""
+        return self.location.file
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,17 +91,18 @@ class StoredArray:
         return Coordinate(-(-e // s) for e, s in zip(self.shape[-3:], self.shards[-3:], strict=True))
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        return np.asarray(self.view[index].read().result())
+        return np.asarray(wait(self.view[index].read(), self.location, DATA_WAIT, "read"))
 
     def read(self, box: Box) -> np.ndarray:
         """The voxels of a box inside; of files that are not there, zeros.
 
         Raises:
+            StorageUnavailable: the server does not answer.
             UserError: a file is damaged, and is named; or the system refuses to read it.
         """
         z, y, x = (slice(begin, max(begin, end)) for begin, end in zip(box.begin, box.end, strict=True))
         try:
-            data: np.ndarray = self.view[..., z, y, x].read().result()
+            data: np.ndarray = result_of(self.view[..., z, y, x].read(), self.location, DATA_WAIT)
         except (ValueError, OSError) as error:
             self._raise_unreadable(error)
         return data
@@ -105,6 +111,7 @@ class StoredArray:
         """Store a box of whole shards, each in one piece, flushed to the disk.
 
         Raises:
+            StorageUnavailable: the server does not answer.
             UserError: the disk is full or not writable; the system's error is its cause.
             ValueError: the box cuts a shard, which another process might be writing.
         """
@@ -113,10 +120,8 @@ class StoredArray:
                 raise ValueError(f"voxels {tuple(box.begin)} to {tuple(box.end)} are not whole shards of {self.shards}")
         values = np.ascontiguousarray(data, dtype=self.dtype)
         z, y, x = box.slices
-        try:
-            self.view[..., z, y, x].write(values, can_reference_source_data_indefinitely=True).result()
-        except (ValueError, OSError) as error:
-            raise_explained(error, self._location, "written")
+        writing = self.view[..., z, y, x].write(values, can_reference_source_data_indefinitely=True)
+        wait(writing, self.location, DATA_WAIT, "written")
 
     def key(self, position: Sequence[int]) -> str:
         """The name of a shard in the array's folder: `c/0/1/2`, or in format 2 `0.1.2`."""
@@ -124,12 +129,23 @@ class StoredArray:
         return "/".join(["c", *map(str, place)]) if self.format == 3 else ".".join(map(str, place))
 
     def file(self, position: Sequence[int]) -> Path:
-        """The file of a shard, whether it is there or not.
+        """The file of a shard on this machine, whether it is there or not.
 
         Args:
             position: of the shard along z, y, x.
         """
         return self.folder / self.key(position)
+
+    def exist(self, positions: Iterable[Sequence[int]]) -> list[bool]:
+        """Whether there is a file of each of some shards.
+
+        Args:
+            positions: along z, y, x.
+
+        Raises:
+            StorageUnavailable: the server does not answer.
+        """
+        return exists(self.location, [self.key(position) for position in positions])
 
     def shards_in(self, box: Box) -> Iterator[tuple[Coordinate, Box]]:
         """Positions of the shards that share voxels with a box, and the voxels that they share."""
@@ -145,7 +161,7 @@ class StoredArray:
         return Box(begin, begin + size).intersect(Box.of_shape(Coordinate(self.shape[-3:])))
 
     def present(self) -> np.ndarray:
-        """(z, y, x) bool over the shards: whether there is a file. Folders are listed, nothing is opened."""
+        """(z, y, x) bool over the shards: whether there is a file. Names are listed, nothing is opened."""
         found = np.zeros(self.grid_shape, dtype=bool)
         for position in self._stored_positions():
             if all(0 <= index < extent for index, extent in zip(position, self.grid_shape, strict=True)):
@@ -153,7 +169,9 @@ class StoredArray:
         return found
 
     def sizes(self, most: int) -> list[int]:
-        """Bytes of some of the shards that are there, at most so many."""
+        """Bytes of some of the shards that are there, at most so many; of buckets, none: they list names alone."""
+        if not self.location.is_local:
+            return []
         return [self.file(position).stat().st_size for position in itertools.islice(self._stored_positions(), most)]
 
     @property
@@ -161,11 +179,11 @@ class StoredArray:
         """What a file of it is called in messages."""
         return "shard" if self.format == 3 else "chunk"
 
-    @property
-    def _location(self) -> Location:
-        return Location("file", "", str(self.folder.absolute()))
-
     def _stored_positions(self) -> Iterator[tuple[int, ...]]:
+        if not self.location.is_local:
+            for key in list_keys(self.location):
+                yield from _position(key.removeprefix("c/").split("/"), self.ndim)
+            return
         if self.format == 2:
             for name in _names(self.folder):
                 yield from _position(name.split("."), self.ndim)
@@ -179,13 +197,13 @@ class StoredArray:
 
     def _raise_unreadable(self, error: Exception) -> None:
         """Say which file cannot be read, and why."""
-        if _OS_ERROR in str(error):
-            raise_explained(error, self._location, "read")
+        if not tells_of_content(error):
+            raise_explained(error, self.location, "read")
         found = _FILE.search(str(error))
-        inside = os.path.relpath(found.group(1), self.folder.absolute()) if found else ""
+        inside = os.path.relpath(found.group(1), self.location.path) if found else ""
         what = f"{self.called} {inside}" if inside and not inside.startswith("..") else f"a {self.called}"
         why = plain_text(error).rpartition('": ')[2]
-        raise UserError(f"{what} is truncated or damaged ({why})", str(self.folder)) from error
+        raise UserError(f"{what} is truncated or damaged ({why})", self.location.name) from error
 
 
 def _names(folder: Path) -> list[str]:
@@ -202,12 +220,16 @@ def _position(parts: Sequence[str], dimensions: int) -> Iterator[tuple[int, ...]
 
 
 def open_stored(
-    folder: Path, storage_format: StorageFormat, metadata: Mapping[str, Any], attributes: Mapping[str, Any], mode: str
+    location: Location,
+    storage_format: StorageFormat,
+    metadata: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+    mode: str,
 ) -> StoredArray:
     """Open an array.
 
     Args:
-        folder: of the array.
+        location: of the array.
         storage_format: in which it is.
         metadata: its own, of `.zarray` or `zarr.json`.
         attributes: what is noted about it.
@@ -216,9 +238,8 @@ def open_stored(
     Raises:
         UserError: the metadata or the codec are not understood.
     """
-    location = Location("file", "", str(folder.absolute()))
     writable = mode != "r"
-    spec: dict[str, Any] = {"driver": "zarr3" if storage_format == 3 else "zarr", "kvstore": location.kvstore()}
+    spec: dict[str, Any] = {"driver": "zarr3" if storage_format == 3 else "zarr", "kvstore": kvstore_spec(location)}
     if writable:
         spec["store_data_equal_to_fill_value"] = True
     try:
@@ -227,11 +248,11 @@ def open_stored(
         raise_explained(error, location, "opened")
     view = wait(opening, location, METADATA_WAIT, "opened")
     grid = metadata["chunk_grid"]["configuration"]["chunk_shape"] if storage_format == 3 else metadata["chunks"]
-    return StoredArray(folder, view, storage_format, tuple(map(int, grid)), dict(attributes), not writable)
+    return StoredArray(location, view, storage_format, tuple(map(int, grid)), dict(attributes), not writable)
 
 
 def create_stored(
-    folder: Path,
+    location: Location,
     storage_format: StorageFormat,
     shape: Sequence[int],
     dtype: Any,
@@ -241,7 +262,7 @@ def create_stored(
     """Create an empty array where there is none.
 
     Args:
-        folder: of the array.
+        location: of the array.
         storage_format: 2 or 3.
         shape: (z, y, x) or (k, z, y, x) in voxels.
         dtype: numpy dtype.
@@ -251,11 +272,10 @@ def create_stored(
     Raises:
         UserError: the folder cannot be written.
     """
-    location = Location("file", "", str(folder.absolute()))
     extents = (*map(int, shape[:-3]), *(int(min(s, e)) for s, e in zip(shard, shape[-3:], strict=True)))
     if storage_format == 3:
         view = create_tensor(location, tuple(map(int, shape)), dtype, shard=extents[-3:], attributes=attributes).view
-        return StoredArray(folder, view, 3, extents, dict(attributes), False)
+        return StoredArray(location, view, 3, extents, dict(attributes), False)
     metadata = {
         "zarr_format": 2,
         "shape": list(map(int, shape)),
@@ -267,11 +287,11 @@ def create_stored(
         "dimension_separator": ".",
         "compressor": {"id": "blosc", **compressor_of(dtype), "blocksize": 0},
     }
-    spec: dict[str, Any] = {"driver": "zarr", "kvstore": location.kvstore(), "metadata": metadata}
+    spec: dict[str, Any] = {"driver": "zarr", "kvstore": kvstore_spec(location), "metadata": metadata}
     spec["store_data_equal_to_fill_value"] = True
     try:
         creating = ts.open(spec, context=context(), create=True)
     except ValueError as error:
         raise_explained(error, location, "written")
     view = wait(creating, location, METADATA_WAIT, "written")
-    return StoredArray(folder, view, 2, extents, dict(attributes), False)
+    return StoredArray(location, view, 2, extents, dict(attributes), False)

@@ -7,15 +7,14 @@ as level `s0`. The group `OME` of the container lists them. Format 2 has plain z
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from ..small_files import as_kind, read_json
-from .locations import Location
+from ..small_files import as_kind, json_object
+from .locations import Location, Place, located
 from .run_arrays import StorageFormat
-from .storage import METADATA_WAIT, open_store, wait
+from .storage import METADATA_WAIT, delete_below, open_store, read_present, remove_file, wait
 from .tensors import write_group
 
 LEVEL = "s0"
@@ -26,20 +25,54 @@ _NGFF = "0.5"
 _SERIES = "OME"
 
 
-def container_format(container: Path) -> StorageFormat | None:
+@dataclass(frozen=True)
+class ArrayFiles:
+    """The metadata of an array as they are stored.
+
+    Attributes:
+        folder: of the array.
+        format: 2 or 3.
+        files: their content by name.
+    """
+
+    folder: Location
+    format: StorageFormat
+    files: Mapping[str, bytes]
+
+    @property
+    def name(self) -> str:
+        """The file that describes the array."""
+        return str(self.folder / (".zarray" if self.format == 2 else "zarr.json"))
+
+    def parsed(self, cure: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What describes the array itself, and what is noted about it.
+
+        Raises:
+            DamagedFile: a file says something else; names it and the cure.
+        """
+        if self.format == 3:
+            metadata = json_object(self.files["zarr.json"], self.name, cure)
+            return metadata, as_kind(metadata.get("attributes", {}), dict[str, Any], self.name, cure)
+        noted = json_object(self.files.get(".zattrs", b"{}"), str(self.folder / ".zattrs"), cure)
+        return json_object(self.files[".zarray"], self.name, cure), noted
+
+
+def container_format(container: Place) -> StorageFormat | None:
     """The format of what is there; None if there is nothing."""
-    if (container / ".zgroup").exists():
-        return 2
-    return 3 if (container / "zarr.json").exists() else None
+    files = read_present(located(container), (".zgroup", "zarr.json"))
+    return 2 if ".zgroup" in files else 3 if "zarr.json" in files else None
 
 
-def array_folder(container: Path, dataset: str) -> Path:
-    """Where the files of an array lie, in the format of the container."""
-    plain = container / dataset
-    return plain if (plain / ".zarray").exists() or not (plain / LEVEL).exists() else plain / LEVEL
+def find_files(container: Place, dataset: str) -> ArrayFiles | None:
+    """The metadata of an array, in the format that it has; None if there is no such array."""
+    folder, inside = located(container) / dataset, f"{LEVEL}/zarr.json"
+    files = read_present(folder, (".zarray", ".zattrs", inside))
+    if ".zarray" in files:
+        return ArrayFiles(folder, 2, files)
+    return ArrayFiles(folder / LEVEL, 3, {"zarr.json": files[inside]}) if inside in files else None
 
 
-def ensure_container(container: Path, wanted: StorageFormat) -> StorageFormat:
+def ensure_container(container: Place, wanted: StorageFormat) -> StorageFormat:
     """Make a container, unless there is one; the format that it has.
 
     Raises:
@@ -48,37 +81,38 @@ def ensure_container(container: Path, wanted: StorageFormat) -> StorageFormat:
     present = container_format(container)
     if present is None:
         collection = {"ome": {"version": _NGFF, "bioformats2raw.layout": 3}}
-        _write_group(container, wanted, collection if wanted == 3 else {})
+        _write_group(located(container), wanted, collection if wanted == 3 else {})
     return present or wanted
 
 
-def container_attributes(container: Path) -> dict[str, Any]:
+def container_attributes(container: Place) -> dict[str, Any]:
     """What is noted about a container; empty if there is none.
 
     Raises:
         UserError: the file is damaged.
     """
-    return _attributes(container)
+    return _attributes(located(container))
 
 
-def note_in_container(container: Path, **changes: Any) -> None:
+def note_in_container(container: Place, **changes: Any) -> None:
     """Note something about a container, None to forget it; the rest stays.
 
     Raises:
         UserError: it cannot be written.
     """
-    noted = {**_attributes(container), **changes}
-    _write_group(container, container_format(container) or 3, {k: v for k, v in noted.items() if v is not None})
+    noted = {**container_attributes(container), **changes}
+    kept = {name: value for name, value in noted.items() if value is not None}
+    _write_group(located(container), container_format(container) or 3, kept)
 
 
 def prepare_group(
-    container: Path,
+    container: Place,
     dataset: str,
     storage_format: StorageFormat,
     voxel_size: Sequence[float],
     offset: Sequence[float],
     channels: bool,
-) -> Path:
+) -> Location:
     """Delete an array of this name, make the groups around the new one, and give the folder that it goes to.
 
     Args:
@@ -92,29 +126,40 @@ def prepare_group(
         UserError: the folder cannot be written.
     """
     remove_array(container, dataset)
+    whole = located(container)
     names = dataset.split("/")
     for depth in range(1, len(names)):
-        group = container.joinpath(*names[:depth])
+        group = whole / "/".join(names[:depth])
         if container_format(group) is None:
             _write_group(group, storage_format, {})
     if storage_format == 2:
-        return container / dataset
+        return whole / dataset
     image = multiscale(dataset, voxel_size, offset, channels)
-    _write_group(container / dataset, 3, {"ome": {"version": _NGFF, "multiscales": [image]}})
-    _list_series(container, dataset)
-    return container / dataset / LEVEL
+    _write_group(whole / dataset, 3, {"ome": {"version": _NGFF, "multiscales": [image]}})
+    _list_series(whole, dataset)
+    return whole / dataset / LEVEL
 
 
-def remove_array(container: Path, dataset: str) -> None:
+def remove_array(container: Place, dataset: str) -> None:
     """Delete an array, and what lists it. Its metadata go first: killed at any moment, it is whole or none."""
-    folder = container / dataset
-    if not folder.exists():
-        return
-    for name in ("zarr.json", ".zarray"):
-        (array_folder(container, dataset) / name).unlink(missing_ok=True)
-    if (folder / "zarr.json").exists():
-        _list_series(container, dataset, remove=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    whole = located(container)
+    found = find_files(whole, dataset)
+    if found is not None:
+        remove_file(found.folder, ".zarray" if found.format == 2 else "zarr.json")
+    if "zarr.json" in read_present(whole / dataset, ("zarr.json",)):
+        _list_series(whole, dataset, remove=True)
+    delete_below(whole / dataset)
+
+
+def names_in(container: Place, group: str) -> list[str]:
+    """Names of the arrays in a group of a container, sorted."""
+    whole = located(container)
+    if whole.is_local:
+        folder = (whole / group).file
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    else:  # a bucket would list every shard
+        names = [name.removeprefix(f"{group}/") for name in _series(whole) if name.startswith(f"{group}/")]
+    return sorted(name for name in names if find_files(whole, f"{group}/{name}") is not None)
 
 
 def multiscale(name: str, voxel_size: Sequence[float], offset: Sequence[float], channels: bool) -> dict[str, Any]:
@@ -135,47 +180,48 @@ def multiscale(name: str, voxel_size: Sequence[float], offset: Sequence[float], 
     }
 
 
-def _list_series(container: Path, dataset: str, *, remove: bool = False) -> None:
+def _series(container: Location) -> list[str]:
+    """The images that a container lists."""
+    ome = _attributes(container / _SERIES).get("ome")
+    return list(ome.get("series", [])) if isinstance(ome, Mapping) else []
+
+
+def _list_series(container: Location, dataset: str, *, remove: bool = False) -> None:
     """Add an image to those that the container lists, or take it out."""
-    folder = container / _SERIES
-    ome = _attributes(folder).get("ome")
-    listed = list(ome.get("series", [])) if isinstance(ome, Mapping) else []
+    listed = _series(container)
     series = [name for name in listed if name != dataset] + ([] if remove else [dataset])
     if series != listed:
-        _write_group(folder, 3, {"ome": {"version": _NGFF, "series": series}})
+        _write_group(container / _SERIES, 3, {"ome": {"version": _NGFF, "series": series}})
 
 
-def _attributes(group: Path) -> dict[str, Any]:
+def _attributes(group: Location) -> dict[str, Any]:
     """What is noted about a group.
 
     Raises:
         DamagedFile: the file says something else.
     """
-    for name in ("zarr.json", ".zattrs"):
-        if not (group / name).is_file():
-            continue
-        document = read_json(group / name, MEND)
+    for name, content in read_present(group, ("zarr.json", ".zattrs")).items():
+        where = str(group / name)
+        document = json_object(content, where, MEND)
         found = document.get("attributes", {}) if name == "zarr.json" else document
-        return as_kind(found, dict[str, Any], group / name, MEND)
+        return as_kind(found, dict[str, Any], where, MEND)
     return {}
 
 
-def _write_group(group: Path, storage_format: StorageFormat, attributes: Mapping[str, Any]) -> None:
-    location = Location("file", "", str(group.absolute()))
+def _write_group(group: Location, storage_format: StorageFormat, attributes: Mapping[str, Any]) -> None:
     if storage_format == 3:
-        write_group(location, attributes)
+        write_group(group, attributes)
         return
-    if not (group / ".zgroup").exists():
+    if not read_present(group, (".zgroup",)):
         write_document(group, ".zgroup", {"zarr_format": 2})
     write_document(group, ".zattrs", attributes)
 
 
-def write_document(folder: Path, name: str, document: Mapping[str, Any]) -> None:
+def write_document(folder: Location, name: str, document: Mapping[str, Any]) -> None:
     """Write a small JSON file in one step.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    location = Location("file", "", str(folder.absolute()))
-    writing = open_store(location).write(name, json.dumps(document, indent=4).encode())
-    wait(writing, location, METADATA_WAIT, "written")
+    writing = open_store(folder).write(name, json.dumps(document, indent=4).encode())
+    wait(writing, folder, METADATA_WAIT, "written")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class RunSource:
 
     name: str
     section: Source
-    container: Path
+    container: Location
     record: Path
     unlabelled_id: int | None = None
 
@@ -94,10 +95,10 @@ class RunSource:
         """
         if self.is_converted("raw"):
             return self._open_converted("raw")
-        files = self._files_in_place("raw")
-        if files is None:
+        raw = self._raw_in_place()
+        if raw is None:
             raise UserError("there is no such dataset; run the earlier stages first", f"{self.container}/raw")
-        return self._watched(files.raw(), "raw")
+        return self._watched(raw, "raw")
 
     def has_labels(self) -> bool:
         """Whether there are labels, converted or in place."""
@@ -162,8 +163,14 @@ class RunSource:
         files = self.files()
         return files if files is not None and files.is_in_place(dataset) else None
 
+    def _raw_in_place(self) -> Volume | None:
+        if isinstance(self.section, FileSource) and not Location.of(self.section.path, where=self.where).is_local:
+            return _raw_of_a_server(self.section, self.where)
+        files = self._files_in_place("raw")
+        return None if files is None else files.raw()
+
     def _open_converted(self, dataset: str) -> Volume:
-        found = open_at(Location("file", "", str(self.container.absolute())), Wanted(dataset))
+        found = open_at(self.container, Wanted(dataset))
         assert found is not None, "it is named"
         attributes = container_attributes(self.container)
         has_records = "key" in found.found.array.attributes
@@ -195,3 +202,10 @@ class RunSource:
             raise UserError(f"{error}; delete it, it is written anew", str(self.record)) from None
         cure = f"put it back, or begin anew with what is there: in a new run_directory, or after deleting {self.record}"
         return WatchedVolume(**vars(volume), present=present, cure=cure)
+
+
+@cache
+def _raw_of_a_server(section: FileSource, where: str) -> Volume | None:
+    """Raw that is read in place behind a server, opened once in this process: each opening takes several requests."""
+    files = SourceFiles(section, where)
+    return files.raw() if files.is_in_place("raw") else None

@@ -7,6 +7,7 @@ TensorStore must not be used in a process that was forked from one that had used
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import tensorstore as ts
 
+from ..errors import UserError
 from .locations import Location
 from .storage_errors import StorageUnavailable, raise_explained, status_of
 
@@ -101,12 +103,12 @@ def wait(future: Any, location: Location, seconds: float, doing: str) -> Any:
         UserError: anything else that keeps the data away.
     """
     try:
-        return _result(future, location, seconds)
+        return result_of(future, location, seconds)
     except (ValueError, OSError, NotImplementedError) as error:
         raise_explained(error, location, doing)
 
 
-def _result(future: Any, location: Location, seconds: float) -> Any:
+def result_of(future: Any, location: Location, seconds: float) -> Any:
     """The result of a request, whose errors are TensorStore's; files of this machine are waited for without end.
 
     Raises:
@@ -142,7 +144,7 @@ def read_files(location: Location, names: Sequence[str]) -> dict[str, bytes]:
     found, denied = {}, None
     for name, future in asked.items():
         try:
-            result = _result(future, location, METADATA_WAIT)
+            result = result_of(future, location, METADATA_WAIT)
         except (ValueError, OSError) as error:
             if status_of(error) != "PERMISSION_DENIED":
                 raise_explained(error, location)
@@ -170,6 +172,49 @@ def list_keys(location: Location, limit: int | None = None) -> Iterator[str]:
     keys = ts.KvStore.KeyRange() if limit is None else ts.KvStore.KeyRange("", "\x01")
     for key in wait(open_store(location).list(keys), location, DATA_WAIT, "listed"):
         yield key.decode()
+
+
+def read_present(location: Location, names: Sequence[str]) -> dict[str, bytes]:
+    """Those of some small files below a folder that exist, as `read_files`; of this machine without a detour.
+
+    Raises:
+        StorageUnavailable: the server does not answer.
+        UserError: one of them may not be read.
+    """
+    if not location.is_local:
+        return read_files(location, names)
+    found = {}
+    for name in names:
+        try:
+            found[name] = (location.file / name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise UserError(f"cannot be read ({error.strerror})", str(location.file / name)) from error
+    return found
+
+
+def delete_below(location: Location) -> None:
+    """Delete a folder with everything in it, if it is there.
+
+    Raises:
+        StorageUnavailable: the server does not answer.
+        UserError: access is denied.
+    """
+    if location.is_local:
+        shutil.rmtree(location.file, ignore_errors=True)
+    else:
+        wait(open_store(location).delete_range(ts.KvStore.KeyRange()), location, DATA_WAIT, "deleted")
+
+
+def remove_file(location: Location, name: str) -> None:
+    """Delete a file of a folder, if it is there.
+
+    Raises:
+        StorageUnavailable: the server does not answer.
+        UserError: access is denied.
+    """
+    wait(open_store(location).write(name, None), location, METADATA_WAIT, "deleted")
 
 
 def list_range(location: Location, begin: str, end: str) -> Iterator[str]:

@@ -32,6 +32,17 @@ class StorageUnavailable(UserError):
     """A server or network that does not answer, or answers that it cannot now: the same may work in a minute."""
 
 
+def not_unavailable(error: Exception) -> bool:
+    """True of any error but that of a server that does not answer, which is raised: it tells nothing about the data.
+
+    Raises:
+        StorageUnavailable: that is what it is.
+    """
+    if isinstance(error, StorageUnavailable):
+        raise error
+    return True
+
+
 def raise_explained(error: Exception, location: Location, doing: str = "read") -> NoReturn:
     """Raise an error of TensorStore as one for the user; the operating system's error, if there is one, is its cause.
 
@@ -49,6 +60,12 @@ def raise_explained(error: Exception, location: Location, doing: str = "read") -
         raise _explanation(status_of(error), plain_text(error), str(error), location, doing) from error
     cause = OSError(int(number.group(1)), os.strerror(int(number.group(1))))
     raise UserError(f"cannot be {doing}: {cause.strerror}", location.name) from cause
+
+
+def tells_of_content(error: Exception) -> bool:
+    """Whether an error of TensorStore is about what is stored, and not about the way to it."""
+    on_the_way = (*TRANSIENT, "PERMISSION_DENIED", "UNAUTHENTICATED", "NOT_FOUND")
+    return not (_OS_ERROR.search(str(error)) or status_of(error) in on_the_way or _is_server_error(str(error)))
 
 
 def status_of(error: Exception) -> str:

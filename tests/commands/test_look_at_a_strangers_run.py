@@ -112,20 +112,18 @@ def test_status_report_viewer_and_scores_of_arrays_only_read(
 
 
 @two_users
-def test_who_may_not_enter_tracking_sees_the_rest(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
-    run = strangers_run(tmp_path)
+def test_who_may_not_enter_tracking_sees_the_rest(open_place: Path) -> None:
+    run = strangers_run(open_place)
     for path in (run.directory, *run.directory.rglob("*")):
         os.chown(path, 0, 0)
     run.tracking.chmod(0o700)
-    places = [tmp_path / "mine", tmp_path / "others"]
+    places = [open_place / "mine", open_place / "others"]
     for place in places:
         place.mkdir()
         place.chmod(0o777)
     script = AS_ANOTHER.format(path=[str(ROOT), str(ROOT / "tests" / "helpers")])
     command = [sys.executable, "-c", script, str(run.directory / "config.json"), *map(str, places)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=open_place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tracking" in done.stderr.splitlines()[-1]
     assert (places[1] / "report.html").stat().st_uid == NOBODY

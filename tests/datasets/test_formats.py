@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import tifffile
 import zarr
 from funlib.geometry import Coordinate
 from imported_sources import import_source
+from stored_arrays import write_n5
 
 from pipeline.config import FileSource, PhantomSource
 from pipeline.datasets import Phantom
@@ -137,12 +137,8 @@ def test_zarr_array_without_a_group(tmp_path: Path, raw: np.ndarray, imported: I
 def test_n5_attributes_are_listed_x_first(
     tmp_path: Path, raw: np.ndarray, labels: np.ndarray, imported: Import, attributes: dict[str, Any]
 ) -> None:
-    root = zarr.group(zarr.N5Store(str(tmp_path / "a.n5")))
     for name, data in {"volumes/raw": raw, "volumes/labels/neuron_ids": labels}.items():
-        root.create_dataset(name, data=data, chunks=(4, 16, 16))
-        root[name].attrs.update(attributes)
-    stored = json.loads((tmp_path / "a.n5" / "volumes" / "raw" / "attributes.json").read_text())
-    assert stored["dimensions"] == [50, 37, 9]
+        write_n5(tmp_path / "a.n5" / name, data, attributes)
     volumes = imported(tmp_path / "a.n5")
     assert_arrived(volumes, raw, labels)
     assert volumes["raw"].voxel_size == Coordinate(40, 8, 4)

@@ -151,7 +151,7 @@ PHANTOM = {"kind": "phantom", "shape": [4, 20, 20]}
 def test_sources_go_into_their_own_containers(tmp_path: Path) -> None:
     run = run_of(tmp_path, a=PHANTOM, b={**PHANTOM, "seed": 1})
     ensure_imported(run, ["b"])
-    assert not run.container("a").exists()
+    assert not run.container("a").file.exists()
     ensure_imported(run)
     assert run.open_raw("a").name != run.open_raw("b").name
     first, second = run.open_raw("a"), run.open_raw("b")

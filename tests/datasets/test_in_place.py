@@ -15,7 +15,7 @@ import pytest
 import tensorstore as ts
 import tifffile
 import zarr
-from stored_arrays import ngff, scale, translation, write_group, write_n5, write_precomputed, write_zarr
+from stored_arrays import ZARR_2, ngff, scale, translation, write_group, write_n5, write_precomputed, write_zarr
 from web_server import serving
 
 from pipeline.commands import import_data
@@ -85,9 +85,10 @@ def copied(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("copy", [False, True])
 def test_chunks_without_fill_value_are_zeros(tmp_path: Path, step: Step, copy: bool) -> None:
-    group = zarr.open_group(str(tmp_path / "in.zarr"), "w")
+    write_group(tmp_path / "in.zarr", {})
     for name, kind in (("raw", "u1"), ("labels", "u8")):
-        array = group.create_dataset(name, shape=SHAPE, chunks=(6, 20, 22), dtype=kind, fill_value=None)
+        place: dict[str, Any] = {"shape": SHAPE, "chunks": (6, 20, 22), **ZARR_2}
+        array = zarr.open_array(str(tmp_path / "in.zarr" / name), mode="w", dtype=kind, fill_value=None, **place)
         array.attrs.update(NM)
         array[:6, :20, :22] = 7
     status, said = step({"path": "in.zarr", "copy": copy})

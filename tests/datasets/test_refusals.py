@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-import zarr
 from imported_sources import import_source
+from stored_arrays import write_n5
 
 from pipeline.config import FileSource, PublicSource
 from pipeline.datasets.importing import imported_identity
@@ -87,9 +87,7 @@ def zarr_of_format_3(folder: Path) -> dict[str, Any]:
 
 
 def n5_with_axes(folder: Path) -> dict[str, Any]:
-    root = zarr.group(zarr.N5Store(str(folder / "a.n5")))
-    root.create_dataset("raw", data=RAW)
-    root["raw"].attrs.update(resolution=[4, 4, 40], axes=["z", "y", "x"])
+    write_n5(folder / "a.n5" / "raw", RAW, {"resolution": [4, 4, 40], "axes": ["z", "y", "x"]})
     return {"path": str(folder / "a.n5")}
 
 

@@ -56,7 +56,7 @@ def test_a_plan_counts_bytes_and_files_and_warns_of_a_full_disk(
     monkeypatch.setattr("shutil.disk_usage", lambda path: free)
     log_plan(run, prediction_stages(run))
     assert "IT MAY NOT FIT" in caplog.text
-    assert not (run.volume / "affinities").exists()
+    assert not (run.volume / "affinities").file.exists()
 
 
 def test_the_plan_of_a_petabyte_takes_no_pass_over_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

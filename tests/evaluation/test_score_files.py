@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+from stored_arrays import write_group, write_zarr
 
 from pipeline.errors import UserError
 from pipeline.evaluation import LabelRules, adapted_rand_error, score_volumes, variation_of_information
@@ -24,9 +25,11 @@ SHAPE = (5, 9, 8)
 def files(tmp_path: Path) -> Path:
     """A folder with a segmentation in zarr, labels in HDF5, and things that are no labels."""
     rng = np.random.default_rng(0)
-    group = zarr.open_group(str(tmp_path / "ours.zarr"), mode="w")
-    group.create_dataset("segmentation/0.50", data=rng.integers(0, 5, SHAPE).astype(np.uint64), chunks=(2, 4, 4))
-    group.create_dataset("affinities", data=np.zeros((3, *SHAPE), np.uint8))
+    for group in ("ours.zarr", "ours.zarr/segmentation"):
+        write_group(tmp_path / group, {})
+    segmentation = rng.integers(0, 5, SHAPE).astype(np.uint64)
+    write_zarr(tmp_path / "ours.zarr" / "segmentation" / "0.50", segmentation, chunks=(2, 4, 4))
+    write_zarr(tmp_path / "ours.zarr" / "affinities", np.zeros((3, *SHAPE), np.uint8))
     with h5py.File(tmp_path / "truth.h5", "w") as file:
         file["volumes/neuron_ids"] = rng.integers(0, 4, SHAPE).astype(np.uint16)
         file["cropped"] = np.ones((5, 9, 7), np.uint16)

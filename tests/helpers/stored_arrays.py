@@ -13,6 +13,9 @@ import numpy as np
 import tensorstore as ts
 import zarr
 
+ZARR_2: dict[str, Any] = {} if zarr.__version__.startswith("2.") else {"zarr_format": 2}
+"""What zarr-python is to be told that it writes zarr 2: from its version 3 on, it writes zarr 3 otherwise."""
+
 SHAPE = (12, 40, 44)
 """z, y, x; no multiple of any chunk."""
 
@@ -25,14 +28,14 @@ def raw_voxels(shape: Sequence[int] = SHAPE, dtype: str = "uint8") -> np.ndarray
 def write_zarr(path: Path, data: np.ndarray, attributes: Mapping[str, Any] | None = None, **options: Any) -> None:
     """A zarr 2 array; groups above it are made."""
     chunks = options.pop("chunks", (1,) * (data.ndim - 3) + (8, 16, 16))
-    array = zarr.open_array(str(path), mode="w", shape=data.shape, dtype=data.dtype, chunks=chunks, **options)
+    array = zarr.open_array(str(path), mode="w", shape=data.shape, dtype=data.dtype, chunks=chunks, **ZARR_2, **options)
     array[:] = data
     array.attrs.update(attributes or {})
 
 
 def write_group(path: Path, attributes: Mapping[str, Any]) -> None:
     """A zarr 2 group with attributes."""
-    zarr.open_group(str(path), mode="a").attrs.update(attributes)
+    zarr.open_group(str(path), mode="a", **ZARR_2).attrs.update(attributes)
 
 
 def write_zarr3(

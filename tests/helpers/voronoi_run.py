@@ -16,7 +16,7 @@ from pipeline.rag import open_rag
 from pipeline.run import Run
 from pipeline.stages.by_script import chosen_thresholds
 from pipeline.stages.predict import PredictTask
-from pipeline.volumes import create_volume, open_volume
+from pipeline.volumes import create_volume, open_volume, volume_exists
 
 NETWORK = SectionUnetConfig(sections=3, widths=(4, 6), embedding_channels=4)
 SHAPE = (9, 42, 38)
@@ -37,7 +37,7 @@ def make_run(directory: Path, **sections: Any) -> Run:
     for name, values in sections.items():
         document[name] = {**document.get(name, {}), **values}
     run = Run(parse_config(document))
-    if not (run.volume / "raw").exists():
+    if not volume_exists(run.volume, "raw"):
         smooth = ndimage.gaussian_filter(np.random.default_rng(2).normal(size=SHAPE), (0.5, 2, 2))
         place: dict[str, Any] = {"voxel_size": (40, 8, 8), "storage_format": run.config.storage.format}
         raw = create_volume(run.volume, "raw", SHAPE, "uint8", chunks=(4, 16, 16), **place)

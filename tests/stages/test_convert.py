@@ -36,7 +36,7 @@ from pipeline.stages.convert import all_conversions, conversions, read_block, sh
 from pipeline.stages.importing import ensure_imported
 from pipeline.stages.run_status import read_status
 from pipeline.training.sampling.regions import ChunkCache, training_regions
-from pipeline.volumes import Box, open_volume, storage_threads
+from pipeline.volumes import Box, open_volume, storage_threads, volume_exists
 
 BLOCK = (4, 16, 16)
 SHAPE = (12, 48, 40)
@@ -267,7 +267,7 @@ def test_a_file_that_declares_a_petavoxel_is_refused_at_once(tmp_path: Path) -> 
         assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
     finally:
         tracemalloc.stop()
-    assert not (run.volume / "raw").exists()
+    assert not volume_exists(run.volume, "raw")
 
 
 def test_room_is_checked_before_the_first_block(
@@ -278,7 +278,7 @@ def test_room_is_checked_before_the_first_block(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=400))
     with pytest.raises(UserError, match="400 bytes are free: choose another run_directory"):
         ensure_imported(run)
-    assert not (run.volume / "raw").exists()
+    assert not volume_exists(run.volume, "raw")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=20_000))
     ensure_imported(run)
     assert "it may not fit" in caplog.text

@@ -119,7 +119,7 @@ def make_run(directory: Path, shape: tuple[int, int, int] = (10, 40, 38), **pred
             }
         )
     )
-    make_raw(run.volume, shape)
+    make_raw(run.volume.file, shape)
     save_checkpoint(run.network_directory("student") / "checkpoint_0000001.pt", make_network(SECTION), 1, {})
     return run
 
@@ -156,7 +156,7 @@ def test_missing_checkpoints_are_refused_before_anything_is_written(tmp_path: Pa
         predict(run)
     with pytest.raises(UserError, match=r"predict\.checkpoint"):
         predict(make_run(tmp_path, checkpoint="nowhere.pt"))
-    assert not (run.volume / "affinities").exists()
+    assert not (run.volume / "affinities").file.exists()
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ def continued(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_a_run_begun_in_format_2_goes_on_in_it_and_gives_the_same_voxels(in_format_3: Run, continued: Run) -> None:
     assert continued.config.storage.format == 3
     assert (container_format(continued.volume), container_format(in_format_3.volume)) == (2, 3)
-    assert not [name for name in file_names(continued.volume) if name.endswith("zarr.json")]
-    assert (continued.volume / "segmentation" / "0.60" / ".zarray").is_file()
+    assert not [name for name in file_names(continued.volume.file) if name.endswith("zarr.json")]
+    assert (continued.volume / "segmentation" / "0.60" / ".zarray").file.is_file()
     assert_same(everything(continued), everything(in_format_3))
     for theirs, ours in zip(segmentation_stages(continued), segmentation_stages(in_format_3), strict=True):
         assert theirs.key == ours.key, theirs.name

@@ -96,7 +96,7 @@ def unlabelled_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = run_of(tmp_path_factory.mktemp("unlabelled"), UNLABELLED)
     ensure_imported(run, ["u"])
     shutil.rmtree(run.container("u") / "labels")
-    return run.container("u")
+    return run.container("u").file
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def make_unlabelled(make_run: MakeRun, unlabelled_source: Path) -> MakeRun:
 
     def make(*overrides: str, name: str = "run") -> Run:
         run = make_run(*UNLABELLED, *overrides, name=name)
-        if not run.container("u").exists():
+        if not run.container("u").file.exists():
             shutil.copytree(unlabelled_source, run.container("u"))
         return run
 

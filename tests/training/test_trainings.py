@@ -225,7 +225,7 @@ def test_mistakes_are_named_before_anything_is_written(
 
 def test_a_source_without_labels_cannot_train(make_run: MakeRun) -> None:
     run = make_run(ALONE)
-    (run.volume / "labels").rename(run.directory / "moved")
+    (run.volume / "labels").file.rename(run.directory / "moved")
     with pytest.raises(UserError, match=r"volumes.train.0: .*no labels"):
         train_student(run)
 

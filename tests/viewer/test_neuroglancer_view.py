@@ -25,7 +25,7 @@ from neuroglancer.local_volume import MeshesNotSupportedForVolume
 from pipeline.errors import UserError
 from pipeline.run import Run
 from pipeline.viewer import neuroglancer_link, open_viewer
-from pipeline.viewer.neuroglancer_view import LazyVolume, intensity_range
+from pipeline.viewer.neuroglancer_view import LazyVolume, sampled_contrast
 from pipeline.volumes import Box, Volume, create_volume, delete_volume, open_volume
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +121,7 @@ def huge(container: Path, name: str, dtype: str) -> Volume:
 
 
 def test_a_huge_volume_is_opened_and_shown_chunk_by_chunk(raw_run: Run, tmp_path: Path) -> None:
-    huge(raw_run.volume, "fragments", "uint64")
+    huge(raw_run.volume.file, "fragments", "uint64")
     delete_volume(raw_run.volume, "raw")
     huge(tmp_path / "sparse.zarr", "raw", "uint8")
     run = with_sparse_raw(raw_run, tmp_path / "sparse.zarr")
@@ -146,10 +146,10 @@ def test_meshes_that_would_load_the_whole_volume_are_refused(untouched_run: Run)
 def test_contrast_fits_the_data_not_the_type(raw_run: Run) -> None:
     volume = create_volume(raw_run.volume, "dim", (8, 8, 8), np.uint16, chunks=(8, 8, 8))
     volume.write(volume.box, np.arange(512, dtype=np.uint16).reshape(8, 8, 8) + 1000)
-    low, high = intensity_range(volume)
+    low, high = sampled_contrast(volume)
     assert 1000 <= low < high <= 1512
     flat = create_volume(raw_run.volume, "flat", (2, 2, 2), np.uint8, chunks=(2, 2, 2))
-    assert intensity_range(flat) == [0.0, 1.0]
+    assert sampled_contrast(flat) == (0.0, 1.0)
 
 
 def script(run: Run, *arguments: str) -> list[str]:

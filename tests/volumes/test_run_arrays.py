@@ -15,6 +15,7 @@ import zarr
 from funlib.geometry import Coordinate
 from numcodecs import Blosc
 from storage_counts import BYTES_READ, CHUNKS, READS, WRITES, counted, file_names
+from stored_arrays import ZARR_2, write_group
 from yaozarrs import v05
 
 from pipeline.engine.blocks.storage import require_whole
@@ -230,8 +231,9 @@ def test_arrays_that_earlier_versions_wrote_are_read_and_continued(tmp_path: Pat
     coding = Blosc(cname="zstd", clevel=1, shuffle=Blosc.NOSHUFFLE)
     if data.itemsize > 1:
         coding = Blosc(cname="zstd", clevel=3, shuffle=Blosc.SHUFFLE)
-    group = zarr.open_group(str(tmp_path / "volume.zarr"), mode="a")
-    array = group.create_dataset("old", shape=SHAPE, chunks=SHARD, dtype=dtype, compressor=coding, fill_value=0)
+    write_group(tmp_path / "volume.zarr", {})
+    path, kind = str(tmp_path / "volume.zarr" / "old"), {"dtype": dtype, "compressor": coding, "fill_value": 0}
+    array = zarr.open_array(path, mode="w", shape=SHAPE, chunks=SHARD, **kind, **ZARR_2)
     array.attrs.update(voxel_size=[40, 8, 8], offset=[400, 0, 16], axis_names=["z", "y", "x"], units=["nm"] * 3)
     array[:16] = data[:16]
     volume = open_volume(tmp_path / "volume.zarr", "old", "r+")

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...errors import UserError
 from ...volumes import Volume
+from ...volumes.storage_errors import StorageUnavailable
 from ..blocks.checksums import RecordTable, array_checksum
 from ..blocks.grid import Block
 from ..blocks.parallel import in_threads
@@ -95,10 +96,12 @@ def _check_array(task: VolumeTask, found: StageFindings) -> None:
     input_holds = task.input_holds()
 
     def check(block: Block) -> tuple[int, Damage | None, int]:
-        if not all(volume.array.file(position).exists() for position, _ in volume.array.shards_in(block.box)):
+        if not all(volume.array.exist(position for position, _ in volume.array.shards_in(block.box))):
             return block.index, Damage.MISSING, -1
         try:
             checksum, ids = _examined(task, volume, block)
+        except StorageUnavailable:
+            raise
         except UserError:
             return block.index, Damage.UNREADABLE, -1
         if not records.present[block.index]:

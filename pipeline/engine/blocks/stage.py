@@ -26,6 +26,8 @@ from ...config import Config, config_hash
 from ...errors import UserError
 from ...run import Run
 from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, volume_exists
+from ...volumes.locations import Location
+from ...volumes.storage_errors import not_unavailable
 from .checksums import BlockRecords
 from .empty_blocks import empty_blocks, known_empty_blocks
 from .grid import Block, BlockGrid
@@ -37,11 +39,7 @@ BlockReader = Callable[[Block], Box]
 
 @dataclass(frozen=True)
 class Stage(ABC):
-    """A step of the way from raw to segmentation.
-
-    Attributes:
-        run: the run it belongs to.
-    """
+    """A step of the way from raw to segmentation; `run` is what it belongs to."""
 
     run: Run
 
@@ -228,7 +226,7 @@ class VolumeTask(BlockTask):
     """Whether the checksum of a block goes over its shards, one after another, and not over the block as one array."""
 
     @property
-    def container(self) -> Path:
+    def container(self) -> Location:
         """The container that the array lies in."""
         return self.run.volume
 
@@ -268,8 +266,8 @@ class VolumeTask(BlockTask):
         def holds(block: Block) -> bool:
             try:
                 return bool(upstream.read(block.box).any())
-            except UserError:
-                return True  # it held something that could be damaged
+            except UserError as error:
+                return not_unavailable(error)  # it held something that could be damaged
 
         return holds
 
@@ -288,8 +286,8 @@ class VolumeTask(BlockTask):
             return None
         try:
             return str(open_volume(self.container, self.dataset).array.attrs["key"])
-        except (KeyError, UserError):
-            return None  # its creation was interrupted
+        except (KeyError, UserError) as error:
+            return None if not_unavailable(error) else ""  # its creation was interrupted
 
     @override
     def prepare(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ from ...config.base import plain_number
 from ...errors import UserError
 from ...run import Run
 from ...volumes import Box, Volume, container_attributes, crop, open_volume
+from ...volumes.locations import Place
+from ...volumes.storage_errors import StorageUnavailable
 from ...volumes.volume import Volume as SourceVolume
 from .checksums import BlockRecords, RecordTable, array_checksum
 from .grid import Block, BlockGrid
@@ -44,6 +45,8 @@ class UpstreamVolume(Volume):
         self._require_shards(box)
         try:
             data = super().read(box)
+        except StorageUnavailable:
+            raise
         except UserError as error:
             raise UserError(f"{error.what}; {self.cure}", error.where) from error
         if self.records is not None:
@@ -66,10 +69,9 @@ class UpstreamVolume(Volume):
 
     def _require_shards(self, box: Box) -> None:
         """Make sure that no shard is gone; each is looked for once."""
-        for position, _ in self.array.shards_in(box):
-            if self.known[position]:
-                continue
-            if not self.array.file(position).exists():
+        unseen = [position for position, _ in self.array.shards_in(box) if not self.known[position]]
+        for position, there in zip(unseen, self.array.exist(unseen) if unseen else (), strict=True):
+            if not there:
                 raise UserError(f"{self.array.called} {self.array.key(position)} is missing; {self.cure}", self.name)
             self.known[position] = True
 
@@ -162,7 +164,7 @@ class BlockOutput:
         by_shard: see `VolumeTask.checksum_by_shard`.
     """
 
-    def __init__(self, container: Path, dataset: str, records: BlockRecords, by_shard: bool = False) -> None:
+    def __init__(self, container: Place, dataset: str, records: BlockRecords, by_shard: bool = False) -> None:
         self.volume = open_volume(container, dataset, "r+")
         self._records = records
         self._by_shard = by_shard

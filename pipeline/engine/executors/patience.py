@@ -18,7 +18,8 @@ from ..tracking.worker_records import WorkerRecord, read_worker_record
 GRACE_SECONDS = 30.0
 """What a worker gets beyond `cluster.block_timeout`, and to end when its stage has no block left."""
 IDLE_SECONDS = 300.0
-"""How long a worker without a block may say nothing: many times as long as it does, or a file server hides it."""
+"""How long a worker without a block may say nothing: many times as long as it does, as it takes to start, or as a file
+server hides what it says."""
 LOOK_SECONDS = 1.0
 """Between two looks at a record."""
 
@@ -53,20 +54,18 @@ class Patience:
         self._since = {sign: self._since.get(sign, now) for sign in _signs(record)}
         longest = now - min(self._since.values())
         timeout = self._task.run.config.cluster.block_timeout
-        if record is not None and not record.blocks and longest > IDLE_SECONDS:
-            return f"gave no sign of life for {longest:.0f} s, without a block: it was stopped, or hung in the system"
-        if longest <= timeout + GRACE_SECONDS:
+        is_in_block = record is not None and bool(record.blocks)
+        if longest <= (timeout + GRACE_SECONDS if is_in_block else IDLE_SECONDS):
             return None
-        return (
-            f"gave no sign of life for {longest:.0f} s, longer than cluster.block_timeout ({timeout} s): it was"
-            " stopped, or hung in a system call"
-        )
+        than = f"longer than cluster.block_timeout ({timeout} s)" if is_in_block else "without a block"
+        return f"gave no sign of life for {longest:.0f} s, {than}: it was stopped, or hung in a system call"
 
 
 def _signs(record: WorkerRecord | None) -> Iterator[Hashable]:
-    """What must not stand still: that it has not begun, what it said last, and each block under way."""
+    """What must not stand still: each block under way; without one what it said last, or that it has not begun."""
     if record is None:
         yield "not begun"
-        return
-    yield "heard", record.heard
-    yield from record.blocks.items()
+    elif record.blocks:
+        yield from record.blocks.items()
+    else:
+        yield "heard", record.heard

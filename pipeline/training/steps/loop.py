@@ -219,11 +219,11 @@ class Loop:
         logger.info("%s at iteration %d: %s", self.training.role, self.step.iteration, _readable(scores))
         if not self.progress.best or loss_of(scores) < loss_of(self.progress.best):
             self.progress.best = {"iteration": self.step.iteration, **scores}
-            save_best(self.training.directory, self.step, self.training.settings, self._progress())
+            save_best(self.training, self.step, self._progress())
 
     def _save(self) -> Path:
         keep = self.training.section.training.keep_checkpoints
-        return save_state(self.training.directory, self.step, self.training.settings, self._progress(), keep)
+        return save_state(self.training, self.step, self._progress(), keep)
 
     def _progress(self) -> dict[str, Any]:
         self.progress.seconds = self._seconds()

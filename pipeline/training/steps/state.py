@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,8 +14,12 @@ from ...checkpoints import checkpoint_path, checkpoints, latest_checkpoint
 from ...errors import UserError
 from ...networks import save_checkpoint
 from ...networks.checkpoint import load_checkpoint
+from ...networks.intensity import INTENSITIES
 from ...networks.torch_files import require_numbers
 from .step import TrainStep
+
+if TYPE_CHECKING:
+    from .training_setup import Training
 
 BEST = "best.pt"
 """The checkpoint with the best validation; never deleted."""
@@ -26,46 +30,47 @@ def newest_checkpoint(directory: Path) -> Path | None:
     return latest_checkpoint(directory) if checkpoints(directory) else None
 
 
-def save_state(directory: Path, step: TrainStep, settings: dict[str, str], progress: dict[str, Any], keep: int) -> Path:
+def save_state(training: Training, step: TrainStep, progress: dict[str, Any], keep: int) -> Path:
     """Write a checkpoint, and delete older ones beyond the number to keep.
 
     Args:
-        directory: the network's folder.
+        training: knows the network's folder, and the settings and intensities to be stored with the weights.
         step: the training node after an iteration.
-        settings: what decides the weights, to refuse a changed config later.
         progress: plain values that the training loop needs to continue.
         keep: number of checkpoints to keep.
 
     Raises:
         UserError: it cannot be written; the older checkpoints are untouched.
     """
-    path = checkpoint_path(directory, step.iteration)
-    _save(path, step, settings, progress)
-    for old in checkpoints(directory)[:-keep]:
+    path = checkpoint_path(training.directory, step.iteration)
+    _save(path, training, step, progress)
+    for old in checkpoints(training.directory)[:-keep]:
         old.unlink(missing_ok=True)
     return path
 
 
-def save_best(directory: Path, step: TrainStep, settings: dict[str, str], progress: dict[str, Any]) -> Path:
+def save_best(training: Training, step: TrainStep, progress: dict[str, Any]) -> Path:
     """Write the checkpoint with the best validation so far, in place of an earlier one.
 
     Raises:
         UserError: it cannot be written; the earlier one is untouched.
     """
-    _save(directory / BEST, step, settings, progress)
-    return directory / BEST
+    path = training.directory / BEST
+    _save(path, training, step, progress)
+    return path
 
 
-def _save(path: Path, step: TrainStep, settings: dict[str, str], progress: dict[str, Any]) -> None:
-    training = {
-        "settings": settings,
+def _save(path: Path, training: Training, step: TrainStep, progress: dict[str, Any]) -> None:
+    state = {
+        "settings": training.settings,
+        INTENSITIES: training.intensities,
         "progress": progress,
         "optimizer": step.optimizer.state_dict(),
         "scaler": step.scaler.state_dict(),
         "objective": step.objective.state_dict(),
         "random": random_state(),
     }
-    save_checkpoint(path, step.network, step.iteration, training)
+    save_checkpoint(path, step.network, step.iteration, state)
 
 
 @dataclass(frozen=True)

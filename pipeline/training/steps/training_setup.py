@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from funlib.geometry import Coordinate
@@ -68,6 +69,13 @@ class Training:
     def settings(self) -> dict[str, str]:
         """What decides the weights; see `training_settings`."""
         return training_settings(self.run.config, self.role, self.teacher, self.paraphraser)
+
+    @cached_property
+    def intensities(self) -> dict[str, dict[str, Any]]:
+        """Of each source that is trained on, the intensities that are black and white, as JSON values."""
+        volumes = self.run.config.volumes
+        regions = (*volumes.train, *(volumes.unlabelled if self.unlabelled_samples else ()))
+        return {name: self.run.intensity(name).as_json() for name in sorted({region.source for region in regions})}
 
     @cached_property
     def device(self) -> torch.device:

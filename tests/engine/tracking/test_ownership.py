@@ -82,11 +82,9 @@ def test_tracking_is_closed_to_others_whatever_the_umask(tmp_path: Path, mask: i
 
 
 @two_users
-def test_another_user_cannot_read_tracking_while_a_driver_works_nor_lock_it(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+def test_another_user_cannot_read_tracking_while_a_driver_works_nor_lock_it(open_place: Path) -> None:
     with umask(0o000):
-        run = make_run(tmp_path / "run", cluster={"executor": "local", "workers": 1})
+        run = make_run(open_place / "run", cluster={"executor": "local", "workers": 1})
         (run.directory / "wait").write_text("3")
         work = "import sys; from toy_tasks import Doubled, Run; from pipeline.config import load_config\n"
         work += "from pipeline.engine.chain import run_stages\n"
