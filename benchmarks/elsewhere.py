@@ -30,9 +30,9 @@ from gain.datasets import ROOT, SEMI_SUPERVISED_DATASETS, unlabelled_volumes
 from gain.table import row, spread
 
 from pipeline.config import load_config
-from pipeline.datasets import ensure_imported
 from pipeline.networks import best_engine, build_engine, choose_autocast, compact, load_network
 from pipeline.run import Run
+from pipeline.stages.importing import ensure_imported
 from pipeline.stages.inference import Predictor
 from pipeline.volumes import Box
 from pipeline.volumes.volume import Volume

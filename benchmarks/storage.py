@@ -34,9 +34,12 @@ import numpy as np
 import torch
 from pipeline.config import parse_config
 try:
-    from pipeline.datasets.preparing import ensure_imported
+    from pipeline.stages.importing import ensure_imported
 except ImportError:  # as earlier versions called it
-    from pipeline.datasets.importing import ensure_imported
+    try:
+        from pipeline.datasets.preparing import ensure_imported
+    except ImportError:
+        from pipeline.datasets.importing import ensure_imported
 from pipeline.engine.blocks.storage import open_raw
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.run import Run

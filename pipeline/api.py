@@ -41,8 +41,8 @@ def import_data(run: Run, sources: Sequence[str] | None = None) -> None:
     Raises:
         UserError: a source cannot be read, or does not fit the config.
     """
-    from .datasets import ensure_imported
     from .engine.tracking.driver_lock import only_driver
+    from .stages.importing import ensure_imported
 
     with only_driver(run):
         ensure_imported(run, sources)

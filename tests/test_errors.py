@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from pipeline.config import load_config
-from pipeline.datasets import ensure_imported
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.run import Run
+from pipeline.stages.importing import ensure_imported
 
 WORKFLOWS = Path(__file__).resolve().parents[1] / "workflows"
 TINY_NETWORK = {"name": "section_unet", "sections": 3, "widths": [2, 4]}

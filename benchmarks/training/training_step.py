@@ -29,9 +29,9 @@ import gunpowder as gp
 import torch
 
 from pipeline.config import load_config
-from pipeline.datasets import ensure_imported
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.run import Run
+from pipeline.stages.importing import ensure_imported
 from pipeline.training.objective.step_clock import DATA, PARTS, REST, TEACHER, Split, StepClock
 from pipeline.training.sampling.loader import BatchLoader
 from pipeline.training.sampling.samples import Arrays, SampleMaker, Sampling

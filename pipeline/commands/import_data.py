@@ -7,9 +7,11 @@ import logging
 from typing import NoReturn
 
 from ..cli import run_script
-from ..datasets import describe_import, ensure_imported
+from ..datasets import describe_import
+from ..engine.plan import log_plan
 from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
+from ..stages.importing import ensure_imported, plan_conversions
 
 logger = logging.getLogger("emdistill")
 
@@ -24,6 +26,9 @@ def work(run: Run, options: argparse.Namespace) -> int:
     if options.dry_run:
         for line in describe_import(run, options.source):
             logger.info(line)
+        tasks = plan_conversions(run, options.source)
+        if tasks:
+            log_plan(run, tasks)
         return 0
     with only_driver(run):
         ensure_imported(run, options.source, tell=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from ..datasets import ensure_imported
 from ..stages.by_script import STAGES_OF
+from ..stages.importing import ensure_imported
 from .blockwise import run_blockwise
 
 

@@ -20,7 +20,9 @@ JobMemory = Annotated[
     Field(pattern=r"^\d+[KMGT]?$"),
     Readable('text as SLURM reads memory: a whole number and K, M, G or T, for example "16G"'),
 ]
+ExecutorName = Literal["serial", "local", "slurm"]
 BlockStage = Literal[
+    "import",
     "predict",
     "fragments",
     "rag",
@@ -103,7 +105,7 @@ class SlurmConfig(JobConfig):
 class ClusterConfig(Section):
     """Where blocks are computed."""
 
-    executor: Literal["serial", "local", "slurm"] = "local"
+    executor: ExecutorName = "local"
     """`serial`: in this process, for debugging; `local`: worker processes on this machine; `slurm`: batch jobs."""
     workers: Positive = 2
     """Worker processes or jobs; stages that run at the same time may have one more each, which mostly waits."""

@@ -16,6 +16,7 @@ KEYS = (
     "volumes.sources.*.path",
     "volumes.sources.*.labels_path",
     "volumes.sources.*.mask_path",
+    "volumes.sources.*.allow_links",
     "volumes.sources.*.cache",
     "teacher.checkpoint",
     "student.distillation.graph_flow.paraphraser.checkpoint",
@@ -72,6 +73,8 @@ def _changed(document: dict[str, Any], change: Callable[[str], str]) -> dict[str
 
 def _changed_at(node: Any, keys: list[str], change: Callable[[str], str]) -> Any:
     if not keys:
+        if isinstance(node, list | tuple):
+            return [_changed_at(item, keys, change) for item in node]
         return change(node) if isinstance(node, str) else node
     if not isinstance(node, dict):
         return node

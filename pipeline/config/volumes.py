@@ -82,6 +82,10 @@ class FileSource(Section):
     without sign, `percentiles` for all others."""
     copy_: Annotated[bool, Field(alias="copy")] = False
     """Copy the volume into the run although it could be read where it is."""
+    allow_links: tuple[str, ...] = ()
+    """Files and folders that links in the volume may lead to: external storage, external links and virtual datasets of
+    HDF5, symbolic links inside containers of chunks. Default: none may lead out of the file or container, since a
+    stranger's could lead to any file of yours."""
     samples: Positive = 16
     """Of a volume that is read where it is, so many chunks are looked at to tell whether it has changed."""
     listed_chunks: NonNegative = 1_000_000

@@ -50,15 +50,15 @@ def describe(
 
 
 def _would_be(source: RunSource, opened: OpenSource, in_place: Sequence[str]) -> str:
-    parts = (opened, *opened.others)
-    kinds = [f"{dataset} {dtype}" for part in parts for dataset, dtype in part.dtypes.items()]
-    raw = None if opened.source is None else opened.source.raw
+    wanted = {name: dataset for name, dataset in opened.datasets.items() if name not in in_place}
+    kinds = [f"{name} {dataset.dtype}" for name, dataset in wanted.items()]
+    raw = opened.datasets["raw"]
     intensity = "intensity 0 to 255 (the type uint8)"
-    if raw is not None:
+    if opened.source is not None:
         setting = source.intensity_setting(raw.dtype)
-        intensity = intensity_range(raw, setting, where=f"{source.where}.intensity").text
-    kept = f", {' and '.join(name for name in in_place if name == 'raw')} read in place" if "raw" in in_place else ""
-    place = f"{by(opened.shape)} voxels of {by(opened.voxel_size)} nm at offset {by(opened.offset)} nm"
+        intensity = intensity_range(opened.source.raw, setting, where=f"{source.where}.intensity").text
+    kept = ", raw read in place" if "raw" in in_place else ""
+    place = f"{by(raw.shape)} voxels of {by(raw.voxel_size)} nm at offset {by(raw.offset)} nm"
     return f"{source.name}: would import {place} ({', '.join(kinds)}), {intensity}, copied into the run{kept}"
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from funlib.geometry import Coordinate
 
 from ..config import ChosenSections as SectionsConfig
 from ..config import FileSource
@@ -19,16 +19,17 @@ from ..volumes.axes import choose_axes
 from ..volumes.containers import Found
 from ..volumes.file_arrays import FileArray, dataset_names, open_hdf5
 from ..volumes.formats import IN_PLACE, Node, look
+from ..volumes.links import AllowedLinks, hdf5_dataset
 from ..volumes.locations import Location
 from ..volumes.nanometres import three_numbers
 from ..volumes.opening import Wanted, open_at
 from ..volumes.placement import Placement, combined
 from ..volumes.placing import statements
-from ..volumes.sources import DATASETS, Source, SourceFiles, stored_label_type
+from ..volumes.sources import Source, SourceFiles, stored_label_type
 from ..volumes.tensors import read_whole
 from ..volumes.volume import Volume
-from .ordered import ChosenSections, FileReader
-from .source import OpenSource
+from .ordered import ChosenSections, ConvertedVolume
+from .source import OpenDataset, OpenSource
 from .stamps import stamp
 from .supervoxels import STACK, TABLE, Bodies
 from .tiff import open_tiff
@@ -49,8 +50,8 @@ class FileOpener:
     source: FileSource
     where: str
     unlabelled_id: int | None = None
-    all_datasets: bool = field(default=True, kw_only=True)
-    """Whether volumes that can be read where they are are converted, too."""
+    compared: bool = False
+    """Whether sections in files of their own have been seen to be alike."""
 
     def identity(self) -> dict[str, Any] | None:
         """Size and modification time of files, and of arrays of chunks what tells whether they changed; None if they
@@ -101,53 +102,37 @@ class FileOpener:
             UserError: anything is missing or ambiguous.
         """
         with ExitStack() as stack:
-            files = SourceFiles(self.source, self.where, _Opener(stack, self.where))
+            files = SourceFiles(self.source, self.where, _Opener(stack, self.where, self.compared))
             found = files.all()
             if self.source.sections is not None:
-                found = _only_chosen(found, self.source.sections, f"{self.where}.sections")
-            names = [n for n in DATASETS if self.all_datasets or not files.is_in_place(n)]
-            yield self._opened(found, names)
+                found = _only_chosen(found, self.source.sections, f"{self.where}.sections", self.source.allow_links)
+            yield self._opened(found)
 
-    def _opened(self, found: Source, names: list[str]) -> OpenSource:
-        """The source as it is stored: what has raw's voxels together, what has other ones apart."""
+    def _opened(self, found: Source) -> OpenSource:
+        """The source as it is stored."""
         raw = found.raw
-        together = {"raw": raw} if "raw" in names else {}
-        apart: list[OpenSource] = []
+        datasets = {"raw": self._dataset("raw", raw, raw.voxel_size, raw.offset)}
         for name, part in (("labels", found.labels), ("mask", found.mask)):
-            if part is None or name not in names:
-                continue
-            if (
-                part.begin == Coordinate(0, 0, 0)
-                and part.factor == Coordinate(1, 1, 1)
-                and part.volume.shape == raw.shape
-            ):
-                together[name] = part.volume
-            else:
-                offset = (o + b * s for o, b, s in zip(raw.offset, part.begin, raw.voxel_size, strict=True))
-                size = (s * f for s, f in zip(raw.voxel_size, part.factor, strict=True))
-                apart.append(
-                    self._part({name: part.volume}, part.volume.shape, three_numbers(size), three_numbers(offset))
-                )
-        opened = self._part(together, raw.shape, raw.voxel_size, raw.offset)
-        return replace(opened, others=tuple(apart), source=found)
+            if part is not None:
+                datasets[name] = self._beside(name, part, raw)
+        return OpenSource(datasets, found)
 
-    def _part(
+    def _beside(self, name: str, part: Aligned, raw: Volume) -> OpenDataset:
+        """Labels or mask with the place that they have on raw."""
+        offset = (o + b * s for o, b, s in zip(raw.offset, part.begin, raw.voxel_size, strict=True))
+        size = (s * f for s, f in zip(raw.voxel_size, part.factor, strict=True))
+        return self._dataset(name, part.volume, three_numbers(size), three_numbers(offset))
+
+    def _dataset(
         self,
-        volumes: dict[str, Volume],
-        shape: Coordinate,
+        name: str,
+        volume: Volume,
         voxel_size: tuple[float, float, float],
         offset: tuple[float, float, float],
-    ) -> OpenSource:
-        dtypes = {name: self._stored_type(name, volume.dtype) for name, volume in volumes.items()}
-        chunks = [volume.chunks for volume in volumes.values()] or [Coordinate(1, 1, 1)]
-        return OpenSource(
-            shape=shape,
-            voxel_size=voxel_size,
-            offset=offset,
-            dtypes=dtypes,
-            reader=FileReader(volumes, dtypes, self.unlabelled_id, self.where),
-            chunks=Coordinate(max(sizes) for sizes in zip(*chunks, strict=True)),
-        )
+    ) -> OpenDataset:
+        dtype = self._stored_type(name, volume.dtype)
+        converted = ConvertedVolume(name, volume, dtype, self.unlabelled_id, self.where)
+        return OpenDataset(volume.shape, voxel_size, offset, dtype, converted.read, volume.chunks)
 
     def _stored_type(self, name: str, dtype: np.dtype) -> np.dtype:
         if name == "raw":
@@ -161,6 +146,7 @@ class _Opener:
 
     stack: ExitStack
     where: str
+    compared: bool
 
     def __call__(self, location: Location, wanted: Wanted) -> Volume | None:
         if is_tiff_at(location, wanted):
@@ -177,14 +163,16 @@ class _Opener:
         stored = getattr(volume.array, "stored", None)
         if isinstance(stored, h5py.Dataset):
             self.stack.callback(stored.file.close)
-        return _merged(volume) if wanted.key == "labels" else volume
+        return _merged(volume, wanted.links) if wanted.key == "labels" else volume
 
     def _tiff(self, location: Location, wanted: Wanted) -> Volume:
         key = wanted.path(wanted.key)
         if wanted.dataset is not None:
             cure = "name the file of the labels in labels_path" if wanted.key == "labels" else "leave this out"
             raise UserError(f"{location.name} is a TIFF stack and has no datasets; {cure}", key)
-        opened = self.stack.enter_context(open_tiff(location.file, wanted.path(wanted.path_key)))
+        opened = self.stack.enter_context(
+            open_tiff(location.file, wanted.path(wanted.path_key), compared=self.compared)
+        )
         array = opened.array
         found = Found(Node(location, "tiff", True, opened.metadata))
         choice = choose_axes(array.shape, None, opened.name, axes=wanted.axes, where=wanted.where)
@@ -221,13 +209,17 @@ def _is_chunked(location: Location) -> bool:
     return any(look(location.child(name)) is not None for name in ("raw", "labels", "volumes"))
 
 
-def _merged(labels: Volume) -> Volume:
+def _merged(labels: Volume, links: AllowedLinks) -> Volume:
     """Labels, or their bodies if they are supervoxels and a table that merges them lies beside them."""
     location = labels.found.array.location
     if location.path.rpartition("/")[2] != STACK or location.parent is None:
         return labels
     if isinstance(labels.array, FileArray):
-        table = labels.array.stored.parent.get(TABLE) if labels.found.array.format == "hdf5" else None
+        table = None
+        if labels.found.array.format == "hdf5":
+            stored = labels.array.stored
+            path = f"{stored.name.rpartition('/')[0]}/{TABLE}"
+            table = hdf5_dataset(stored.file, path, Path(stored.file.filename), links)
         if table is None:
             return labels
         bodies = Bodies.of(labels.array.stored, np.asarray(table[:]), labels.name)
@@ -259,8 +251,8 @@ class _MergedArray:
         raise ValueError("supervoxels are opened to be read only")
 
 
-def _only_chosen(found: Source, wanted: SectionsConfig, where: str) -> Source:
-    chosen = chosen_sections(found.raw, wanted, where)
+def _only_chosen(found: Source, wanted: SectionsConfig, where: str, allow_links: tuple[str, ...]) -> Source:
+    chosen = chosen_sections(found.raw, wanted, where, allow_links)
 
     def cut(volume: Volume) -> Volume:
         return replace(volume, array=ChosenSections(volume.array, chosen))
@@ -276,19 +268,20 @@ def _only_chosen(found: Source, wanted: SectionsConfig, where: str) -> Source:
     return Source(raw, cut_part(found.labels), cut_part(found.mask))
 
 
-def chosen_sections(raw: Volume, wanted: SectionsConfig, where: str) -> np.ndarray:
+def chosen_sections(raw: Volume, wanted: SectionsConfig, where: str, allow_links: tuple[str, ...] = ()) -> np.ndarray:
     """The numbers of the sections to import, (n,) int64, ascending.
 
     Args:
         raw: the intensities, whose sections are listed beside it.
         wanted: the list of numbers in the same container, and the number that counts.
         where: dotted path of the config section.
+        allow_links: of the source.
 
     Raises:
         UserError: there is no such list, it does not fit, or no section has the number.
     """
     key = f"{where}.dataset"
-    numbers = _numbers(raw, wanted.dataset, key)
+    numbers = _numbers(raw, wanted.dataset, key, AllowedLinks(allow_links, where.rpartition(".")[0]))
     if numbers.shape != (raw.shape[0],) or numbers.dtype.kind not in "uib":
         raise UserError(
             f"{wanted.dataset} is {numbers.dtype.name} of shape {tuple(numbers.shape)}; expected one whole "
@@ -302,13 +295,13 @@ def chosen_sections(raw: Volume, wanted: SectionsConfig, where: str) -> np.ndarr
     return chosen
 
 
-def _numbers(raw: Volume, dataset: str, key: str) -> np.ndarray:
+def _numbers(raw: Volume, dataset: str, key: str, links: AllowedLinks) -> np.ndarray:
     """An array of the container that holds raw."""
     node = raw.found.array
     if node.format == "hdf5":
         path = raw.found.groups[-1][0].location.file
         with open_hdf5(path, key) as file:
-            array = file.get(dataset)
+            array = hdf5_dataset(file, dataset, path, links)
             if isinstance(array, h5py.Dataset):
                 return np.asarray(array[:])
             names = ", ".join(name for name, _ in zip(dataset_names(file), range(10), strict=False))

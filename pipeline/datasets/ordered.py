@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,46 +63,53 @@ class ChosenSections:
 
 
 @dataclass(frozen=True)
-class FileReader:
-    """Volumes of a file source that have the same voxels, read together; see `BoxReader`.
+class ConvertedVolume:
+    """A volume of a file source, read in the type to store.
 
     Attributes:
-        volumes: by the dataset that they become.
-        dtypes: to store.
+        dataset: what it becomes: `raw`, `labels` or `mask`.
+        volume: as it lies in the file.
+        dtype: to store.
         unlabelled_id: the one label that may be negative.
         where: dotted path of the source's section.
     """
 
-    volumes: Mapping[str, Volume]
-    dtypes: Mapping[str, np.dtype]
+    dataset: str
+    volume: Volume
+    dtype: np.dtype
     unlabelled_id: int | None
     where: str
 
-    def read(self, box: Box) -> dict[str, np.ndarray]:
-        """The voxels of a box per dataset, in the types to store."""
-        return {name: self._converted(name, volume.read(box), box) for name, volume in self.volumes.items()}
+    def read(self, box: Box) -> np.ndarray:
+        """The voxels of a box.
 
-    def _converted(self, dataset: str, data: np.ndarray, box: Box) -> np.ndarray:
-        if dataset == "raw":
-            if data.dtype.kind == "f" and not np.isfinite(data).all():
-                raise UserError(
-                    f"{self.volumes[dataset].name} has NaN or infinite intensities between voxels {tuple(box.begin)}"
-                    f" and {tuple(box.end)}; write numbers in their place, 0 where nothing is",
-                    f"{self.where}.raw",
-                )
+        Raises:
+            UserError: raw is not finite, or a label is negative.
+        """
+        data = self.volume.read(box)
+        if self.dataset == "raw":
+            self._refuse_infinite(data, box)
             return data
-        if dataset == "mask":
+        if self.dataset == "mask":
             result: np.ndarray = (data != 0).astype(np.uint8)
             return result
         if data.dtype.kind == "i":
-            self._refuse_negative(dataset, data, box)
-        return data.astype(self.dtypes[dataset])
+            self._refuse_negative(data, box)
+        return data.astype(self.dtype, copy=False)
 
-    def _refuse_negative(self, dataset: str, data: np.ndarray, box: Box) -> None:
+    def _refuse_infinite(self, data: np.ndarray, box: Box) -> None:
+        if data.dtype.kind == "f" and not np.isfinite(data).all():
+            raise UserError(
+                f"{self.volume.name} has NaN or infinite intensities between voxels {tuple(box.begin)} and"
+                f" {tuple(box.end)}; write numbers in their place, 0 where nothing is",
+                f"{self.where}.raw",
+            )
+
+    def _refuse_negative(self, data: np.ndarray, box: Box) -> None:
         ids = data if self.unlabelled_id is None else data[~has_id(data, self.unlabelled_id)]
         if ids.size and ids.min() < 0:
             raise UserError(
-                f"labels must not be negative, but {self.volumes[dataset].name} has {ids.min()} between voxels"
+                f"labels must not be negative, but {self.volume.name} has {ids.min()} between voxels"
                 f" {tuple(box.begin)} and {tuple(box.end)}; write 0 for background, or set targets.unlabelled_id to it"
                 " if it means that a voxel is not annotated",
                 f"{self.where}.labels",

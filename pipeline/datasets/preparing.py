@@ -1,5 +1,4 @@
-"""Make the sources of a run ready to be read: convert what must be, look at what is read in place, and say what is
-there.
+"""Look at the sources of a run, and say what is there or would be.
 
 What is read in place is looked at once: `sources/<name>.json` of the run then says how to recognise it, and the
 intensities that were measured.
@@ -21,43 +20,9 @@ from ..volumes.run_sources import RunSource
 from ..volumes.sources import DATASETS
 from ..volumes.volume import Volume
 from .describing import describe
-from .importing import forget_left_overs, import_source, imported_identity, is_imported, open_kind, section_hash
+from .importing import imported_identity, is_imported, open_kind, section_hash
 
 logger = logging.getLogger(__name__)
-
-
-def ensure_imported(run: Run, sources: Iterable[str] | None = None, tell: bool = False) -> None:
-    """Convert what must be, and look at what is read in place, of every source of the config or those named.
-
-    Args:
-        run: the run directory.
-        sources: names in `volumes.sources`. Default: all.
-        tell: say of each of them what it is; otherwise only of those that are new.
-
-    Raises:
-        StorageUnavailable: a server does not answer.
-        UserError: see `import_source` and `look_at`; or a name is unknown.
-    """
-    for name, section in _chosen(run, sources):
-        source = run.source(name)
-        in_place = source.datasets_in_place()
-        is_new = not source.record.exists()
-        if len(in_place) < len(DATASETS):
-            is_new = import_source(
-                name,
-                section,
-                source.container,
-                run.config.volumes.import_block,
-                unlabelled_id=source.unlabelled_id,
-                all_datasets=not in_place,
-                storage_format=run.config.storage.format,
-            )
-        else:
-            forget_left_overs(source.container)
-        look_at(source, in_place)
-        if tell or (is_new and (in_place or source.is_converted("raw"))):
-            logger.info(describe(source, run.config.volumes))
-    _tell_ranges(run)
 
 
 def is_ready(run: Run, name: str) -> bool:
@@ -191,7 +156,7 @@ def _what_to_redo(source: RunSource, name: str) -> str:
     return f"use a new run_directory, or delete {source.record} to start over: {redo}"
 
 
-def _tell_ranges(run: Run) -> None:
+def tell_ranges(run: Run) -> None:
     """Say if the volume to segment has quite other intensities than those that networks are trained on."""
     volumes = run.config.volumes
     segmented = _range_of(run, volumes.segment.source)
@@ -218,15 +183,16 @@ def _range_of(run: Run, name: str) -> IntensityRange | None:
 
 
 def describe_import(run: Run, sources: Iterable[str] | None = None) -> list[str]:
-    """What every source is and what `ensure_imported` would do, one line each; data are looked at, nothing is written.
+    """What every source is and what an import would do, one line each; data are looked at, nothing is written.
 
     Public data sets are not downloaded for it.
 
     Raises:
-        UserError: see `import_source`.
+        StorageUnavailable: a server does not answer.
+        UserError: a source is missing or ambiguous, or differs from the one that was imported before.
     """
     lines = []
-    for name, section in _chosen(run, sources):
+    for name, section in chosen_sources(run, sources):
         source = run.source(name)
         in_place = source.datasets_in_place()
         if len(in_place) == len(DATASETS):
@@ -241,7 +207,12 @@ def describe_import(run: Run, sources: Iterable[str] | None = None) -> list[str]
     return lines
 
 
-def _chosen(run: Run, names: Iterable[str] | None) -> Iterator[tuple[str, Source]]:
+def chosen_sources(run: Run, names: Iterable[str] | None) -> Iterator[tuple[str, Source]]:
+    """Sources by name with their config sections: all of the config, or those named.
+
+    Raises:
+        UserError: there is no such name.
+    """
     sources = run.config.volumes.sources
     for name in sources if names is None else names:
         if name not in sources:

@@ -1,8 +1,8 @@
-"""What every kind of source looks like to the import: a shape, a place in the world, and boxes of voxels on demand."""
+"""What every kind of source looks like to the import: datasets with a shape, a place in the world, boxes on demand."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,39 +13,45 @@ from funlib.geometry import Coordinate
 from ..volumes import Box
 from ..volumes.sources import Source
 
+BoxReader = Callable[[Box], np.ndarray]
+"""Reads the voxels of a box, in the type to store.
+
+Raises:
+    UserError: the voxels cannot be what the dataset should hold (NaN, negative labels), or cannot be read.
+"""
+
+
+@dataclass(frozen=True)
+class OpenDataset:
+    """Raw, labels or mask of a source, ready to be read.
+
+    Attributes:
+        shape: extent in voxels.
+        voxel_size, offset: nanometres; fractions are allowed.
+        dtype: type to store.
+        read: the voxels of a box, as long as the source is open.
+        chunks: voxels of the source that can only be decoded together.
+    """
+
+    shape: Coordinate
+    voxel_size: tuple[float, float, float]
+    offset: tuple[float, float, float]
+    dtype: np.dtype
+    read: BoxReader = field(repr=False)
+    chunks: Coordinate = field(default_factory=lambda: Coordinate(1, 1, 1))
+
 
 @dataclass(frozen=True)
 class OpenSource:
     """A source that is ready to be read.
 
     Attributes:
-        shape: extent in voxels, common to all its datasets.
-        voxel_size, offset: nanometres; fractions are allowed.
-        dtypes: type to store, per dataset that the source has (`raw`, perhaps `labels`, `mask`).
-        chunks: voxels of the source that can only be decoded together.
-        others: datasets with other voxels: labels or a mask that cover a part of raw, or are coarser.
+        datasets: those that it has, by name: `raw`, perhaps `labels`, `mask`.
         source: its volumes as they lie in files, if it has any.
     """
 
-    shape: Coordinate
-    voxel_size: tuple[float, float, float]
-    offset: tuple[float, float, float]
-    dtypes: Mapping[str, np.dtype]
-    reader: BoxReader
-    chunks: Coordinate = field(default_factory=lambda: Coordinate(1, 1, 1))
-    others: tuple[OpenSource, ...] = ()
+    datasets: Mapping[str, OpenDataset]
     source: Source | None = None
-
-
-class BoxReader(Protocol):
-    """Reads all datasets of a source at once."""
-
-    def read(self, box: Box) -> dict[str, np.ndarray]:
-        """The voxels of a box per dataset, in the types to store.
-
-        Raises:
-            UserError: the voxels cannot be what the dataset should hold (NaN, negative labels), or cannot be read.
-        """
 
 
 class SourceOpener(Protocol):

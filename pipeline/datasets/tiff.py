@@ -107,19 +107,21 @@ def is_tiff(path: Path) -> bool:
 
 
 @contextmanager
-def open_tiff(path: Path, where: str, images: bool = False) -> Iterator[StoredArray]:
+def open_tiff(path: Path, where: str, images: bool = False, compared: bool = False) -> Iterator[StoredArray]:
     """Open a multi-page file or a folder of numbered files as one array.
 
     Args:
         path: the file or folder.
         where: dotted config path, for messages.
         images: a file of a single page is a stack of one section.
+        compared: that the files of a folder are alike has been seen before, and is looked at again only as each is
+            read.
 
     Raises:
         UserError: it is no stack of grey sections of one size, or the numbering of the files is not beyond doubt.
     """
     if path.is_dir():
-        yield _open_folder(path, where)
+        yield _open_folder(path, where, compared)
         return
     with ExitStack() as stack:
         try:
@@ -227,19 +229,26 @@ def _require_no_gaps(numbers: Mapping[Path, str], folder: Path, where: str) -> N
         )
 
 
-def _open_folder(folder: Path, where: str) -> StoredArray:
+def _open_folder(folder: Path, where: str, compared: bool) -> StoredArray:
     files = numbered_sections(folder, where)
     shape, dtype = _section_type(files[0], where)
-    for file in files[1:]:
-        other = _section_type(file, where)
+
+    def require_alike(file: Path, other: tuple[tuple[int, ...], np.dtype]) -> None:
         if other != (shape, dtype):
             raise UserError(
                 f"{file} is {_section_format(*other)}, but {files[0].name} is {_section_format(shape, dtype)}; "
                 "sections must be alike",
                 where,
             )
-    array = Sections((len(files), *shape), dtype, lambda section: tifffile.imread(files[section]))
-    return StoredArray(array, str(folder))
+
+    def load(section: int) -> np.ndarray:
+        loaded: np.ndarray = tifffile.imread(files[section])
+        require_alike(files[section], (loaded.shape, loaded.dtype))
+        return loaded
+
+    for file in files[1:] if not compared else []:
+        require_alike(file, _section_type(file, where))
+    return StoredArray(Sections((len(files), *shape), dtype, load), str(folder))
 
 
 def _section_type(file: Path, where: str) -> tuple[tuple[int, int], np.dtype]:
@@ -295,5 +304,5 @@ def _metadata(file: tifffile.TiffFile) -> dict[str, Any]:
     return {**told, "ome": file.ome_metadata, "imagej": file.imagej_metadata}
 
 
-def _section_format(shape: tuple[int, int], dtype: np.dtype) -> str:
-    return f"{shape[0]} x {shape[1]} {dtype.name}"
+def _section_format(shape: tuple[int, ...], dtype: np.dtype) -> str:
+    return f"{' x '.join(map(str, shape))} {dtype.name}"

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 
+from ..config.cluster import ExecutorName
 from ..run import Run
 from .blocks.stage import BlockTask, DriverStep, Stage
 from .executors.run import run_blocks
@@ -25,15 +26,29 @@ def run_stages(run: Run, stages: Sequence[Stage], overwrite: bool) -> bool:
         UserError: the config, the data, stale outputs or another driver forbid it; nothing was changed.
     """
     with only_driver(run):
-        states = check_stages(stages)
-        refuse_or_drop_stale(stages, overwrite, states)
-        run.save_config()
-        for group in _chained(stages):
-            if isinstance(group, DriverStep):
-                _run_step(run, group, states)
-            elif not _run_tasks(run, group, states):
-                return False
+        if not drive(run, stages, overwrite):
+            return False
     log_next_command(stages)
+    return True
+
+
+def drive(run: Run, stages: Sequence[Stage], overwrite: bool, executor: ExecutorName | None = None) -> bool:
+    """What `run_stages` does while it keeps other drivers away, for whoever does that for longer.
+
+    Args:
+        run: the run.
+        stages: upstream first.
+        overwrite: redo what is stale.
+        executor: where blocks are computed, if not where the config says.
+    """
+    states = check_stages(stages)
+    refuse_or_drop_stale(stages, overwrite, states)
+    run.save_config()
+    for group in _chained(stages):
+        if isinstance(group, DriverStep):
+            _run_step(run, group, states)
+        elif not _run_tasks(run, group, states, executor or run.config.cluster.executor):
+            return False
     return True
 
 
@@ -59,12 +74,12 @@ def _chained(stages: Sequence[Stage]) -> Iterator[DriverStep | list[BlockTask]]:
             yield from (stage for stage in group if isinstance(stage, DriverStep))
 
 
-def _run_tasks(run: Run, tasks: Sequence[BlockTask], states: StageStates) -> bool:
+def _run_tasks(run: Run, tasks: Sequence[BlockTask], states: StageStates, executor: ExecutorName) -> bool:
     """Compute what is missing of block tasks that follow each other; whether every block of each is done."""
     todo = [task for task in tasks if states[task] is not Progress.DONE]
     for task in todo:
         begin(task, states)
-    computed = {outcome.task.name: outcome for outcome in run_blocks(run, todo)}
+    computed = {outcome.task.name: outcome for outcome in run_blocks(run, todo, executor)}
     outcomes = [computed.get(task.name) or Outcome.of_done(task) for task in tasks]
     for outcome in computed.values():
         if outcome.complete:

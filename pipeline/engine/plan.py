@@ -76,7 +76,7 @@ def _files(task: VolumeTask) -> str:
     """How many files the array has, and what is in one."""
     files, block = len(task.chunk_grid), task.stored_grid.block_size
     share = "one per block" if files == len(task.grid) else f"of {times(block)} voxels"
-    present = container_format(task.run.volume)
+    present = container_format(task.container)
     if (present or task.run.config.storage.format) == 2:
         return f"{files} chunks, {share}, no two blocks share one"
     return f"{files} shards, {share}, no two blocks share one; in chunks of {times(chunk_inside(block))} voxels"
@@ -100,7 +100,7 @@ def disk_bytes(stage: Stage) -> int:
 
 def mean_file_bytes(task: VolumeTask) -> float | None:
     """Mean size of some files of an array on disk; None if there are none."""
-    if not volume_exists(task.run.volume, task.dataset):
+    if not volume_exists(task.container, task.dataset):
         return None
     try:
         sizes = task.open().array.sizes(SAMPLED_FILES)

@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..run import Run
 from .agglomerate import agglomeration
 from .by_script import chained_stages
+from .convert import all_conversions, conversions
 from .fragments import FragmentsTask
 from .graph_audit import GraphFindings, check_graph
 from .graph_rows import check_graph_rows
@@ -42,7 +43,8 @@ def require_chunks(run: Run) -> None:
     Raises:
         UserError: names the first one that is missing.
     """
-    for task in (FragmentsTask(run), *written_segmentations(run)):
+    imported = conversions(run, run.config.volumes.segment.source)
+    for task in (*imported, FragmentsTask(run), *written_segmentations(run)):
         require_all_chunks(task)
 
 
@@ -81,11 +83,12 @@ def audited_stages(run: Run) -> list[Stage]:
                 " which makes it again",
                 stage.output,
             )
+    imported: list[Stage] = list(all_conversions(run))
     if any(progress[stage.name] is Progress.ABSENT for stage in stages if not isinstance(stage, PyramidTask)):
-        return found
+        return [*imported, *found]
     written = written_segmentations(run)
     levels = [level for task in written for level in segmentation_pyramid(run, task.threshold)]
-    return [*found, *written, *(level for level in levels if level.stored_key() == level.key)]
+    return [*imported, *found, *written, *(level for level in levels if level.stored_key() == level.key)]
 
 
 def _check_graph(run: Run, stages: Sequence[Stage], findings: dict[str, StageFindings]) -> None:

@@ -12,6 +12,7 @@ from ..engine.chain import run_stages
 from ..errors import UserError
 from ..run import Run
 from .agglomerate import agglomeration
+from .convert import all_conversions
 from .fragments import FragmentsTask
 from .predict import PredictTask
 from .pyramid import PyramidTask, fragments_pyramid, raw_pyramid, segmentation_pyramid
@@ -105,12 +106,13 @@ def chained_stages(run: Run) -> list[Stage]:
 
 
 def known_stages(run: Run) -> list[Stage]:
-    """The stages of a run; where the best threshold is yet to be found, only the segmentations that exist.
+    """The stages of a run; where the best threshold is yet to be found, only the segmentations that exist; of the
+    import, what has been converted or begun.
 
     Raises:
         UserError: two thresholds are the same to two decimals.
     """
-    stages = chained_stages(run)
+    stages = [*all_conversions(run), *chained_stages(run)]
     if run.config.segment.thresholds != "best":
         return [*stages, *segmentation_stages(run)]
     try:

@@ -22,7 +22,6 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..config import Config, FragmentsConfig, is_anisotropic
-from ..datasets import ensure_imported
 from ..distillation import affinity_targets, erode_boundaries
 from ..engine.blocks.grid import BlockGrid
 from ..engine.tracking.driver_lock import keeps_others_out
@@ -34,6 +33,7 @@ from ..run import Run, update_summary, write_json
 from ..segmentation import merge_scores, region_graph_statistics, waterz_edge_scores
 from ..volumes import Box, Nanometres, position_of
 from .fragments import fragment_block
+from .importing import ensure_imported
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from .boxes import SPATIAL_AXES, ZERO, Box, cells_of, crop, mirror_indices
 from .nanometres import Nanometres, position_of, three_numbers
 from .run_arrays import StorageFormat, StoredArray
 from .run_containers import container_attributes, container_format, ensure_container, note_in_container
-from .storage import limit_storage_threads
+from .storage import limit_storage_threads, storage_threads
 from .tensors import chunk_inside, compressor_of
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "note_in_container",
     "open_volume",
     "position_of",
+    "storage_threads",
     "three_numbers",
     "volume_exists",
 ]

@@ -17,6 +17,7 @@ from .boxes import Box
 from .containers import LISTED_IN_MESSAGES, Found
 from .dialects.units import plain
 from .formats import Node
+from .links import AllowedLinks, hdf5_dataset
 from .locations import Location
 
 UNREADABLE: tuple[type[Exception], ...] = (*NOT_UNDERSTOOD, RuntimeError, OSError, MemoryError)
@@ -121,38 +122,46 @@ class Image:
 
 
 def find_in_hdf5(
-    file: h5py.File, location: Location, dataset: str | None, candidates: Sequence[str], where: str
+    file: h5py.File,
+    location: Location,
+    dataset: str | None,
+    candidates: Sequence[str],
+    where: str,
+    links: AllowedLinks = AllowedLinks(),  # noqa: B008  it is frozen
 ) -> Found | None:
     """A dataset of an HDF5 file, by its name or a customary one; None if no name is given and no candidate exists.
 
     Raises:
-        UserError: it is no dataset, there are several candidates, or a filter to decode it is missing.
+        UserError: it is no dataset, there are several candidates, it is a link to another file that `links` does not
+            allow, or a filter to decode it is missing.
     """
+    path = location.file
     if dataset is None:
-        existing = [name for name in candidates if isinstance(file.get(name), h5py.Dataset)]
+        existing = [n for n in candidates if isinstance(hdf5_dataset(file, n, path, links), h5py.Dataset)]
         if len(existing) > 1:
             raise UserError(f"{location.name} has several candidates ({', '.join(existing)}); name one of them", where)
         if not existing:
             return None
         dataset = existing[0]
-    array = file.get(dataset.strip("/") or "/")
+    array = hdf5_dataset(file, dataset.strip("/") or "/", path, links)
     if not isinstance(array, h5py.Dataset):
         names = [name for name, _ in zip(dataset_names(file), range(LISTED_IN_MESSAGES), strict=False)]
         raise UserError(f"{location.name} has no dataset {dataset!r}; it has {', '.join(names) or 'none'}", where)
     _require_filters(array, f"{location.name}/{dataset}")
     node = Node(location.child(dataset), "hdf5", True, {"shape": list(array.shape)}, plain(dict(array.attrs)))
-    groups: list[tuple[Node, str, h5py.Group]] = []
-    inside = ""
-    for part in reversed(dataset.strip("/").split("/")):
-        inside = f"{part}/{inside}".rstrip("/")
-        group = array.parent if not groups else groups[-1][2].parent
-        groups.append((Node(location, "hdf5", False, {}, plain(dict(group.attrs))), inside, group))
-    return Found(node, tuple((group, path) for group, path, _ in groups))
+    parts = dataset.strip("/").split("/")
+    groups = []
+    for depth in reversed(range(len(parts))):  # by their paths: h5py loses its way to parents behind external links
+        attributes = plain(dict(file["/".join(parts[:depth]) or "/"].attrs))
+        groups.append((Node(location, "hdf5", False, {}, attributes), "/".join(parts[depth:])))
+    return Found(node, tuple(groups))
 
 
 def dataset_names(group: h5py.Group, prefix: str = "") -> Iterator[str]:
     """Paths of the datasets below a group, in the order of their names; their data are not touched."""
     for name in sorted(group):
+        if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+            continue
         kind = group.get(name, getclass=True)
         if kind is h5py.Dataset:
             yield f"{prefix}{name}"

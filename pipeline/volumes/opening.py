@@ -13,11 +13,12 @@ from .containers import Found, find_array, only_array
 from .dialects.precomputed import scale_of
 from .file_arrays import UNCHUNKED, FileArray, Image, dataset_names, find_in_hdf5, open_hdf5, open_npy
 from .formats import IN_PLACE, Format, Node, look, require
+from .links import AllowedLinks, own_files
 from .locations import Location
 from .placement import FROM_CONFIG, Placement, combined
 from .placing import stated_axes, statements, stored_shape
 from .tensors import create_tensor, open_tensor
-from .volume import Volume
+from .volume import Volume, VoxelArray
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Wanted:
         where: dotted path of the config section.
         key: the key in that section that names the dataset.
         path_key: the key in that section that names the location.
+        allow_links: files and folders that links may lead to.
     """
 
     dataset: str | None = None
@@ -57,6 +59,12 @@ class Wanted:
     where: str = ""
     key: str = "raw"
     path_key: str = "path"
+    allow_links: tuple[str, ...] = ()
+
+    @property
+    def links(self) -> AllowedLinks:
+        """Where links may lead."""
+        return AllowedLinks(self.allow_links, self.where)
 
     def path(self, key: str) -> str:
         """Dotted path of a key of the section."""
@@ -147,17 +155,19 @@ def _open_in_place(node: Node, wanted: Wanted, writable: bool) -> Volume | None:
         scale = scale_of(found.array.metadata, found.level or 0, found.name, level_key)[0]
     stored = stored_shape(found)
     choice, shape = _read_as(found, stored, wanted)
-    tensor = open_tensor(found.array, choice, scale, writable=writable)
-    return Volume(tensor, _placed(found, choice, wanted, stored), found, choice, shape)
+    array: VoxelArray = open_tensor(found.array, choice, scale, writable=writable)
+    if node.location.is_local:
+        array = own_files(array, found, choice, shape, node.location.file, wanted.links)
+    return Volume(array, _placed(found, choice, wanted, stored), found, choice, shape)
 
 
 def _open_hdf5(node: Node, wanted: Wanted) -> Volume | None:
     key = wanted.path(wanted.key)
     file = open_hdf5(node.location.file, wanted.path(wanted.path_key))
-    found = find_in_hdf5(file, node.location, wanted.dataset, wanted.candidates, key)
+    found = find_in_hdf5(file, node.location, wanted.dataset, wanted.candidates, key, wanted.links)
     if found is None and wanted.only:
         first_two = [name for name, _ in zip(dataset_names(file), range(2), strict=False)]
-        found = find_in_hdf5(file, node.location, first_two[0], (), key) if len(first_two) == 1 else None
+        found = find_in_hdf5(file, node.location, first_two[0], (), key, wanted.links) if len(first_two) == 1 else None
     if found is None:
         return None
     array = file[found.groups[-1][1]]

@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from ..errors import UserError
 from .boxes import Box, cells_of
+from .links import OwnFilesArray
 from .locations import Location
 from .storage import list_range
 from .stored_keys import ChunkNames
@@ -138,8 +139,9 @@ class WatchedVolume(Volume):
 
     @cached_property
     def _fill(self) -> float:
-        assert isinstance(self.array, TensorArray), "only arrays of chunks are watched"
-        return self.array.fill_value
+        array = self.array.array if isinstance(self.array, OwnFilesArray) else self.array
+        assert isinstance(array, TensorArray), "only arrays of chunks are watched"
+        return array.fill_value
 
     @override
     def read(self, box: Box) -> np.ndarray:

@@ -15,11 +15,13 @@ from ..errors import UserError
 from ..small_files import Number, as_kind, read_json
 from .aligned import Aligned, Labels, Mask, aligned
 from .arrays import volume_exists
+from .complete import complete, cure_of_converted
 from .identity import Identity
 from .intensity import IntensityRange, Setting, intensity_range
 from .locations import Location
 from .opening import Wanted, open_at
 from .present_chunks import WatchedVolume, from_json
+from .run_containers import container_attributes
 from .sources import DATASETS, SourceFiles
 from .volume import Volume
 
@@ -170,7 +172,12 @@ class RunSource:
     def _open_converted(self, dataset: str) -> Volume:
         found = open_at(self.container, Wanted(dataset))
         assert found is not None, "it is named"
-        return found
+        attributes = container_attributes(self.container)
+        has_records = "key" in found.found.array.attributes
+        run_directory = self.record.parent.parent
+        return complete(
+            found, cure_of_converted(self.container, run_directory, attributes.get("import") is not None, has_records)
+        )
 
     def _open_beside(self, dataset: str) -> Aligned | None:
         if self.is_converted(dataset):

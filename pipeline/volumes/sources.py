@@ -93,6 +93,7 @@ class SourceFiles:
             voxel_size=source.voxel_size,
             offset=source.offset,
             where=self.where,
+            allow_links=source.allow_links,
         )
         raw = self._required(self.open(location, wanted), location, "raw")
         if raw.dtype.name not in TYPES:
@@ -220,6 +221,7 @@ class SourceFiles:
             where=self.where,
             key=what,
             path_key=path_key,
+            allow_links=self.source.allow_links,
         )
 
     def _inside_plain_folder(self, location: Location, names: Sequence[str]) -> str | None:

@@ -30,11 +30,18 @@ DATA_WAIT = 300.0
 _limits: dict[str, int] = {}
 
 
-def limit_storage_threads(threads: int) -> None:
-    """Keep TensorStore to a number of threads in arrays that this process opens from now on."""
-    if _limits != (wanted := {"limit": threads}):
+def limit_storage_threads(threads: int | None) -> None:
+    """Keep TensorStore to a number of threads in arrays that this process opens from now on; None: as it likes."""
+    wanted = {} if threads is None else {"limit": threads}
+    if _limits != wanted:
+        _limits.clear()
         _limits.update(wanted)
         context.cache_clear()
+
+
+def storage_threads() -> int | None:
+    """The number of threads that TensorStore is kept to; None if to none."""
+    return _limits.get("limit")
 
 
 @cache

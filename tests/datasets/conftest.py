@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from imported_sources import import_source
 
 from pipeline.config import FileSource
-from pipeline.datasets import import_source
 from pipeline.volumes import Volume, open_volume, volume_exists
 
 BLOCK = (4, 16, 16)

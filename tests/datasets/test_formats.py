@@ -12,10 +12,11 @@ import pytest
 import tifffile
 import zarr
 from funlib.geometry import Coordinate
+from imported_sources import import_source
 from stored_arrays import write_n5
 
 from pipeline.config import FileSource, PhantomSource
-from pipeline.datasets import Phantom, import_source
+from pipeline.datasets import Phantom
 from pipeline.volumes import Box, Volume, open_volume
 
 BLOCK = (4, 16, 16)
@@ -119,9 +120,9 @@ def test_supervoxels_are_merged_into_bodies(tmp_path: Path, raw: np.ndarray, imp
 
 def test_zarr_written_by_ourselves(tmp_path: Path, imported: Import) -> None:
     source = PhantomSource(shape=(6, 40, 40))
-    import_source("phantom", source, tmp_path / "a.zarr", BLOCK)
+    import_source("phantom", source, tmp_path / "a" / "volume.zarr", BLOCK)
     expected = Phantom(source).read(Box.of_shape(source.shape))
-    assert_arrived(imported(tmp_path / "a.zarr"), expected["raw"], expected["labels"])
+    assert_arrived(imported(tmp_path / "a" / "volume.zarr"), expected["raw"], expected["labels"])
 
 
 def test_zarr_array_without_a_group(tmp_path: Path, raw: np.ndarray, imported: Import) -> None:

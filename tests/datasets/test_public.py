@@ -17,9 +17,10 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+from imported_sources import import_source
 
 from pipeline.config import PublicSource
-from pipeline.datasets import import_source, public, registry
+from pipeline.datasets import public, registry
 from pipeline.datasets.registry import DATASETS, PublicDataset, PublicFile
 from pipeline.errors import UserError
 from pipeline.volumes import open_volume

@@ -25,7 +25,6 @@ from web_server import WebServer, serving
 
 from pipeline.api import segmentations
 from pipeline.config import dump_config, load_config
-from pipeline.datasets import ensure_imported
 from pipeline.engine.audit.arrays import Damage
 from pipeline.engine.audit.requeue import requeue
 from pipeline.engine.plan import log_plan
@@ -36,6 +35,7 @@ from pipeline.networks import build_network, save_checkpoint
 from pipeline.run import Run, read_json
 from pipeline.stages.auditing import audit
 from pipeline.stages.by_script import chained_stages, run_chain, segment
+from pipeline.stages.importing import ensure_imported
 from pipeline.viewer import write_report
 from pipeline.viewer.layers import existing_layers
 from pipeline.volumes import open_volume, storage

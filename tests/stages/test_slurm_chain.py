@@ -13,13 +13,13 @@ from slurm_cluster import SlurmCluster
 from toy_tasks import wait_until
 
 from pipeline.config import load_config
-from pipeline.datasets import ensure_imported
 from pipeline.engine.executors.slurm_jobs import job_prefix
 from pipeline.engine.tracking.markers import marked_blocks
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.run import Run
 from pipeline.stages.by_script import run_chain, segment
 from pipeline.stages.fragments import FragmentsTask
+from pipeline.stages.importing import ensure_imported
 from pipeline.volumes import open_volume
 
 CONFIG = Path(__file__).parents[2] / "configs" / "fib25.json"

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from pipeline.config import apply_override, parse_config
-from pipeline.datasets import ensure_imported
 from pipeline.run import Run
+from pipeline.stages.importing import ensure_imported
 
 SCHEDULE = {
     "iterations": 4,

@@ -19,13 +19,14 @@ from pathlib import Path
 import neuroglancer
 import numpy as np
 import pytest
+from imported_sources import with_sparse_raw
 from neuroglancer.local_volume import MeshesNotSupportedForVolume
 
 from pipeline.errors import UserError
 from pipeline.run import Run
 from pipeline.viewer import neuroglancer_link, open_viewer
 from pipeline.viewer.neuroglancer_view import LazyVolume, sampled_contrast
-from pipeline.volumes import Box, Volume, create_volume, open_volume
+from pipeline.volumes import Box, Volume, create_volume, delete_volume, open_volume
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,11 +120,13 @@ def huge(container: Path, name: str, dtype: str) -> Volume:
     return volume
 
 
-def test_a_huge_volume_is_opened_and_shown_chunk_by_chunk(raw_run: Run) -> None:
-    for name, dtype in [("raw", "uint8"), ("fragments", "uint64")]:
-        huge(raw_run.volume.file, name, dtype)
+def test_a_huge_volume_is_opened_and_shown_chunk_by_chunk(raw_run: Run, tmp_path: Path) -> None:
+    huge(raw_run.volume.file, "fragments", "uint64")
+    delete_volume(raw_run.volume, "raw")
+    huge(tmp_path / "sparse.zarr", "raw", "uint8")
+    run = with_sparse_raw(raw_run, tmp_path / "sparse.zarr")
     tracemalloc.start()
-    viewer = open_viewer(raw_run)
+    viewer = open_viewer(run)
     for name in ("raw", "fragments"):
         for scale in ("1,1,1", "4,4,4"):
             data, _ = source_of(viewer, name).get_encoded_subvolume(

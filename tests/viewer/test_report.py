@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from imported_sources import with_sparse_raw
 from matplotlib.image import imread
 from run_files import shards_of
 
@@ -197,10 +198,11 @@ def test_an_overview_without_segmentation_says_what_is_missing(raw_run: Run, tmp
         overview_picture(raw_run, tmp_path / "overview.png")
 
 
-def test_a_volume_of_any_size_is_shown_through_a_window(empty_run: Run) -> None:
-    huge = (40_000, 50_000, 60_000)
-    create_volume(empty_run.volume, "raw", huge, np.uint8, voxel_size=(8, 8, 8), chunks=(64, 64, 64))
-    segment = empty_run.config.volumes.segment.model_copy(update={"begin": None, "end": None})
-    volumes = empty_run.config.volumes.model_copy(update={"segment": segment})
-    page = page_of(Run(empty_run.config.model_copy(update={"volumes": volumes})))
+def test_a_volume_of_any_size_is_shown_through_a_window(empty_run: Run, tmp_path: Path) -> None:
+    huge, place = (40_000, 50_000, 60_000), tmp_path / "sparse.zarr"
+    create_volume(place, "raw", huge, np.uint8, voxel_size=(8, 8, 8), chunks=(64, 64, 64))
+    run = with_sparse_raw(empty_run, place)
+    segment = run.config.volumes.segment.model_copy(update={"begin": None, "end": None})
+    volumes = run.config.volumes.model_copy(update={"segment": segment})
+    page = page_of(Run(run.config.model_copy(update={"volumes": volumes})))
     assert {picture.shape[:2] for picture in page.pictures.values()} == {(512, 512)}

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from pipeline.config import parse_config
-from pipeline.datasets import ensure_imported
 from pipeline.evaluation import evaluate, panoptic_quality
 from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.rag import open_rag
 from pipeline.run import Run, read_json, read_json_lines
 from pipeline.stages.by_script import run_chain, segment
+from pipeline.stages.importing import ensure_imported
 from pipeline.training import train_student
 from pipeline.training.sampling.samples import SampleMaker
 from pipeline.training.steps.training_setup import Training

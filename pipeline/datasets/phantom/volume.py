@@ -12,7 +12,7 @@ from funlib.geometry import Coordinate
 
 from ...config import PhantomSource
 from ...volumes import Box
-from ..source import OpenSource
+from ..source import BoxReader, OpenDataset, OpenSource
 from . import hashing
 from .neurites import Cells, Neurites
 from .noise import smooth_noise
@@ -62,12 +62,21 @@ class Phantom:
         Returns:
             As `compute`.
         """
-        result: dict[str, np.ndarray] = {"raw": np.empty(box.shape, np.uint8), "labels": np.empty(box.shape, np.uint64)}
+        return {"raw": self.read_raw(box), "labels": self.read_labels(box)}
+
+    def read_raw(self, box: Box) -> np.ndarray:
+        """The intensities of a box inside the volume; see `read`."""
+        raw = np.empty(box.shape, np.uint8)
         for piece in box.split(self.source.block_shape):
-            inside = piece.relative_to(box).slices
-            for dataset, data in self.compute(piece).items():
-                result[dataset][inside] = data
-        return result
+            raw[piece.relative_to(box).slices] = self._image(piece, self._positions(piece), self.cells(piece))
+        return raw
+
+    def read_labels(self, box: Box) -> np.ndarray:
+        """The neurites of a box inside the volume; see `read`."""
+        labels = np.empty(box.shape, np.uint64)
+        for piece in box.split(self.source.block_shape):
+            labels[piece.relative_to(box).slices] = self._labels(self.cells(piece))
+        return labels
 
     def compute(self, box: Box) -> dict[str, np.ndarray]:
         """The voxels of a box inside the volume, computed at once.
@@ -174,12 +183,14 @@ class PhantomOpener:
     @contextmanager
     def open(self) -> Iterator[OpenSource]:
         """The phantom as a source of `raw` and `labels`."""
+        phantom = Phantom(self.source)
+
+        def dataset(dtype: type[np.generic], read: BoxReader) -> OpenDataset:
+            shape, voxel_size = Coordinate(self.source.shape), self.source.voxel_size
+            return OpenDataset(shape, voxel_size, (0.0, 0.0, 0.0), np.dtype(dtype), read)
+
         yield OpenSource(
-            shape=Coordinate(self.source.shape),
-            voxel_size=self.source.voxel_size,
-            offset=(0.0, 0.0, 0.0),
-            dtypes={"raw": np.dtype(np.uint8), "labels": np.dtype(np.uint64)},
-            reader=Phantom(self.source),
+            {"raw": dataset(np.uint8, phantom.read_raw), "labels": dataset(np.uint64, phantom.read_labels)}
         )
 
 

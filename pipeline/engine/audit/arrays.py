@@ -12,6 +12,7 @@ from enum import Enum
 import numpy as np
 
 from ...errors import UserError
+from ...volumes import Box, Volume
 from ...volumes.storage_errors import StorageUnavailable
 from ..blocks.checksums import RecordTable, array_checksum
 from ..blocks.grid import Block
@@ -99,18 +100,18 @@ def _check_array(task: VolumeTask, found: StageFindings) -> None:
         if not all(volume.array.exist(position for position, _ in volume.array.shards_in(stored))):
             return block.index, Damage.MISSING, -1
         try:
-            data = volume.read(stored)
+            checksum, ids = _examined(task, volume, block, stored)
         except StorageUnavailable:
             raise
         except UserError:
             return block.index, Damage.UNREADABLE, -1
         if not records.present[block.index]:
             return block.index, Damage.UNRECORDED, -1
-        if array_checksum(data) != records.checksum[block.index]:
+        if checksum != records.checksum[block.index]:
             return block.index, Damage.CHANGED, -1
         if _is_doubtful(task, records, block) and input_holds(block):
             return block.index, Damage.ZERO, 0
-        return block.index, None, task.count_ids(block, data)
+        return block.index, None, ids
 
     blocks = (task.grid.block(index) for index in np.flatnonzero(done).tolist())
     threads = task.run.config.cluster.workers
@@ -120,6 +121,17 @@ def _check_array(task: VolumeTask, found: StageFindings) -> None:
             flags[damage][index] = True
     found.damaged = {kind: flag.reshape(task.grid.shape) for kind, flag in flags.items()}
     found.ids = ids
+
+
+def _examined(task: VolumeTask, volume: Volume, block: Block, stored: Box) -> tuple[int, int]:
+    """The checksum of a block as it is on disk, in a box of the array, and how many ids it has."""
+    if not task.checksum_by_shard:
+        data = volume.read(stored)
+        return array_checksum(data), task.count_ids(block, data)
+    checksum = 0
+    for _, box in volume.array.shards_in(stored):
+        checksum = array_checksum(volume.read(box), checksum)
+    return checksum, 0
 
 
 def _is_doubtful(task: VolumeTask, records: RecordTable, block: Block) -> bool:

@@ -20,11 +20,7 @@ from .grid import BlockGrid
 
 @dataclass(frozen=True)
 class Stage(ABC):
-    """A step of the way from raw to segmentation.
-
-    Attributes:
-        run: the run it belongs to.
-    """
+    """A step of the way from raw to segmentation; `run` is what it belongs to."""
 
     run: Run
 

@@ -124,9 +124,11 @@ class BlockRecords:
             os.fsync(file.fileno())
 
 
-def array_checksum(data: np.ndarray) -> int:
-    """CRC-32 of an array's values in C order; six times as fast as that of Python's zlib, which gives the same."""
-    return int(crc32(np.ascontiguousarray(data).data))
+def array_checksum(data: np.ndarray, before: int = 0) -> int:
+    """CRC-32 of an array's values in C order; of several arrays, each is given what came out of those before. Six times
+    as fast as that of Python's zlib, which gives the same.
+    """
+    return int(crc32(np.ascontiguousarray(data).data, before))
 
 
 def row_checksums(*columns: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from ...config import ClusterConfig
 from ...search_path import inherited
+from ...volumes import limit_storage_threads, storage_threads
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 WORKER, PARENT, LOG = "EMDISTILL_WORKER", "EMDISTILL_PARENT", "EMDISTILL_LOG"
@@ -87,6 +88,19 @@ def limit_threads(threads: int) -> None:
     blosc.set_nthreads(threads)
     if any(os.environ.get(name) != value for name, value in thread_variables(threads).items()):
         threadpool_limits(threads)  # in a worker they have read it from their environment
+
+
+@contextlib.contextmanager
+def threads_restored() -> Iterator[None]:
+    """Give this process its numbers of threads back in the end: it has more to do than blocks, a training perhaps."""
+    storage, before = storage_threads(), blosc.set_nthreads(1)
+    blosc.set_nthreads(before)
+    try:
+        with threadpool_limits(limits=None):  # notes them, and restores them
+            yield
+    finally:
+        blosc.set_nthreads(before)
+        limit_storage_threads(storage)
 
 
 def thread_variables(threads: int) -> dict[str, str]:

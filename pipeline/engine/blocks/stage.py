@@ -21,6 +21,7 @@ from ...command_names import command_line, name_of
 from ...config import Config
 from ...errors import UserError
 from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, volume_exists
+from ...volumes.locations import Location
 from ...volumes.storage_errors import not_unavailable
 from .base import DriverStep as DriverStep
 from .base import Stage as Stage
@@ -64,7 +65,7 @@ class BlockTask(Stage):
         return empty_blocks(self.run, self.grid)
 
     def known_empty(self) -> tuple[np.ndarray, bool]:
-        """As much of `empty` as is known without reading raw, and whether that is all."""
+        """What is known of `empty` so far, and whether that is all; raw is not read."""
         return known_empty_blocks(self.run, self.grid)
 
     @property
@@ -78,9 +79,7 @@ class BlockTask(Stage):
 
     @property
     def blocks_in_flight(self) -> int:
-        """Blocks that a worker has under way at a time, each in a thread: one reads while another computes. What
-        `process` gives is then called from several threads.
-        """
+        """Blocks that a worker has under way at a time, each in a thread that calls what `process` gives."""
         return 1
 
     def forget_blocks(self) -> None:
@@ -112,7 +111,15 @@ class BlockTask(Stage):
 
 @dataclass(frozen=True)
 class VolumeTask(BlockTask):
-    """A block task that writes one array of the run's volume, whole shards per block."""
+    """A block task that writes one array of a container of the run, whole shards per block."""
+
+    checksum_by_shard: ClassVar[bool] = False
+    """Whether the checksum of a block goes over its shards, one after another, and not over the block as one array."""
+
+    @property
+    def container(self) -> Location:
+        """The container that the array lies in."""
+        return self.run.volume
 
     @property
     @abstractmethod
@@ -170,14 +177,14 @@ class VolumeTask(BlockTask):
     @property
     @override
     def output(self) -> str:
-        return str(self.run.volume / self.dataset)
+        return str(self.container / self.dataset)
 
     @override
     def stored_key(self) -> str | None:
-        if not volume_exists(self.run.volume, self.dataset):
+        if not volume_exists(self.container, self.dataset):
             return None
         try:
-            return str(open_volume(self.run.volume, self.dataset).array.attrs["key"])
+            return str(open_volume(self.container, self.dataset).array.attrs["key"])
         except (KeyError, UserError) as error:
             return None if not_unavailable(error) else ""  # its creation was interrupted
 
@@ -185,7 +192,7 @@ class VolumeTask(BlockTask):
     def prepare(self) -> None:
         stored = self.stored_grid
         create_volume(
-            self.run.volume,
+            self.container,
             self.dataset,
             (*self.channels, *stored.region.shape),
             self.dtype,
@@ -199,23 +206,17 @@ class VolumeTask(BlockTask):
 
     @override
     def drop(self) -> None:
-        delete_volume(self.run.volume, self.dataset)
+        delete_volume(self.container, self.dataset)
 
     def open(self, mode: str = "r") -> Volume:
-        """The array.
-
-        Raises:
-            UserError: there is none, or its metadata are not what this stage has written.
-        """
-        volume = open_volume(self.run.volume, self.dataset, mode)
+        """The array. Raises a `UserError` if there is none, or its metadata are not what this stage has written."""
+        volume = open_volume(self.container, self.dataset, mode)
         cure = f"delete the dataset and run {name_of(self.script)} again"
         require_metadata(volume, self.stored_grid, self.channels, self.dtype, cure)
         return volume
 
     def open_complete(self) -> UpstreamVolume:
-        """The array for a stage that comes later: every shard must be there and be what was written, except those of
-        empty blocks.
-        """
+        """The array for later stages: every shard must be there and as written, except those of empty blocks."""
         audit = command_line("audit.py", self.run.directory / "config.json", "--requeue")
         volume = self.open()
         compared = volume.array.format == 2 and self.grid.block_size == self.chunk_grid.block_size
@@ -224,4 +225,4 @@ class VolumeTask(BlockTask):
 
     def open_output(self) -> BlockOutput:
         """The array for writing blocks."""
-        return BlockOutput(self.run.volume, self.dataset, self.records)
+        return BlockOutput(self.container, self.dataset, self.records, self.checksum_by_shard)

@@ -131,27 +131,7 @@ def open_raw(run: Run) -> SourceVolume:
     Raises:
         UserError: the source has to be converted and is not, or cannot be read.
     """
-    source = run.source(run.config.volumes.segment.source)
-    raw = source.open_raw()
-    return CompleteVolume(**vars(raw)) if source.is_converted("raw") else raw
-
-
-@dataclass(frozen=True)
-class CompleteVolume(SourceVolume):
-    """A volume that the run itself has written, where every chunk must be there and whole."""
-
-    @override
-    def read(self, box: Box) -> np.ndarray:
-        cure = "the imported raw volume is damaged: import the source anew"
-        missing = self.missing(box)
-        if missing:
-            raise UserError(f"chunk {missing[0]} is missing; {cure}", self.name)
-        try:
-            return super().read(box)
-        except StorageUnavailable:
-            raise
-        except UserError as error:
-            raise UserError(f"{error.what}; {cure}", error.where) from error
+    return run.open_raw(run.config.volumes.segment.source)
 
 
 def raw_identity(run: Run) -> dict[str, Any]:
@@ -189,11 +169,13 @@ class BlockOutput:
     Args:
         container, dataset: the array, as of `open_volume`.
         records: where the checksums go.
+        by_shard: see `VolumeTask.checksum_by_shard`.
     """
 
-    def __init__(self, container: Place, dataset: str, records: BlockRecords) -> None:
+    def __init__(self, container: Place, dataset: str, records: BlockRecords, by_shard: bool = False) -> None:
         self.volume = open_volume(container, dataset, "r+")
         self._records = records
+        self._by_shard = by_shard
 
     def write(self, block: Block, data: np.ndarray) -> None:
         """Store a block, check that it can be read, and note its checksum.
@@ -203,9 +185,13 @@ class BlockOutput:
             OSError: what is read back is not what was written.
         """
         data = np.ascontiguousarray(data, dtype=self.volume.array.dtype)
+        checksum = 0
         for _, box in self.volume.array.shards_in(block.box):
-            self._write_shard(box, crop(data, box.relative_to(block.box)))
-        self._records.write(block.index, array_checksum(data), int(np.count_nonzero(data)))
+            shard = crop(data, box.relative_to(block.box))
+            self._write_shard(box, shard)
+            checksum = array_checksum(shard, checksum) if self._by_shard else 0
+        checksum = checksum if self._by_shard else array_checksum(data)
+        self._records.write(block.index, checksum, int(np.count_nonzero(data)))
 
     def _write_shard(self, box: Box, data: np.ndarray) -> None:
         self.volume.write(box, data)

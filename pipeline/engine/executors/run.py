@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from daisy import logging as daisy_logging
 
+from ...config.cluster import ExecutorName
 from ...errors import UserError, writing
 from ...run import Run
 from ..blocks.stage import BlockTask
@@ -22,8 +23,8 @@ from .slurm import SlurmExecutor
 EXECUTORS: dict[str, type[Executor]] = {"serial": SerialExecutor, "local": LocalExecutor, "slurm": SlurmExecutor}
 
 
-def run_blocks(run: Run, tasks: Sequence[BlockTask]) -> list[Outcome]:
-    """Compute the blocks of tasks where the config says, upstream tasks first.
+def run_blocks(run: Run, tasks: Sequence[BlockTask], executor: ExecutorName | None = None) -> list[Outcome]:
+    """Compute the blocks of tasks, upstream tasks first: where the config says, unless an executor is named.
 
     Raises:
         UserError: the log directory cannot be written, or the cluster refuses the jobs.
@@ -35,16 +36,17 @@ def run_blocks(run: Run, tasks: Sequence[BlockTask]) -> list[Outcome]:
     daisy_logging.set_log_basedir(run.logs)
     for task in tasks:
         take_room_for_markers(task, run.config.cluster)
-    executor = EXECUTORS[run.config.cluster.executor]()
-    with _recorded(run, tasks) as record:
-        return run_until_proven(tasks, lambda: executor.run(run, tasks, record))
+    executor = executor or run.config.cluster.executor
+    computing = EXECUTORS[executor]()
+    with _recorded(run, tasks, executor) as record:
+        return run_until_proven(tasks, lambda: computing.run(run, tasks, record))
 
 
 @contextlib.contextmanager
-def _recorded(run: Run, tasks: Sequence[BlockTask]) -> Iterator[DriverRecord]:
+def _recorded(run: Run, tasks: Sequence[BlockTask], executor: str) -> Iterator[DriverRecord]:
     """Keep `driver.json` up to date: what this driver works on, and when it was through."""
     record = DriverRecord.of_this_process(
-        run.config.cluster.executor,
+        executor,
         tuple(
             TaskRecord(
                 task.name,

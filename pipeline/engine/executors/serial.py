@@ -10,6 +10,7 @@ import daisy.v2 as daisy
 from typing_extensions import override
 
 from ...run import Run
+from ..blocks.process import threads_restored
 from ..blocks.stage import BlockTask
 from ..tracking.driver_record import DriverRecord
 from ..tracking.worker_records import DONE, open_worker_record
@@ -25,7 +26,7 @@ class SerialExecutor(Executor):
     def run(self, run: Run, tasks: Sequence[BlockTask], record: DriverRecord) -> list[Outcome]:
         cluster = run.config.cluster
         started = time.monotonic()
-        with contextlib.ExitStack() as stack:
+        with threads_restored(), contextlib.ExitStack() as stack:
             functions = [_InProcess(task, stack) for task in tasks]
             daisy_tasks = daisy_tasks_of(tasks, functions, cluster)
             states = daisy.run_blockwise(
