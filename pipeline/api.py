@@ -262,11 +262,10 @@ def export(run: Run, target: str, to: str | Path, *, overwrite: bool = False, **
     Raises:
         UserError: an earlier step has not run, an option does not fit the target, or the place holds something else.
     """
-    from .engine.chain import run_stages
-    from .stages.export.targets import ExportOptions, export_stages, place_of_export
+    from .stages.export.targets import ExportOptions, export_run, place_of_export
 
     chosen = ExportOptions(target=target, to=place_of_export(to), **options)  # type: ignore[arg-type]
-    return run_stages(run, export_stages(run, chosen), overwrite)
+    return export_run(run, chosen, overwrite)
 
 
 def run_all(run: Run, *, overwrite: bool = False) -> bool:

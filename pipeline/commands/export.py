@@ -6,10 +6,9 @@ import argparse
 from typing import NoReturn
 
 from ..cli import run_script
-from ..engine.chain import run_stages
 from ..engine.plan import log_plan
 from ..run import Run
-from ..stages.export.targets import TARGETS, ExportOptions, export_stages, place_of_export
+from ..stages.export.targets import TARGETS, ExportOptions, export_run, export_stages, place_of_export
 from ..stages.export.volume import CONTENTS
 
 
@@ -39,23 +38,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def work(run: Run, options: argparse.Namespace) -> int:
     """Exit status 1 if some blocks failed."""
-    stages = export_stages(
-        run,
-        ExportOptions(
-            target=options.target,
-            to=place_of_export(options.to),
-            threshold=options.threshold,
-            arrays=tuple(options.arrays) if options.arrays else None,
-            ngff=options.ngff,
-            meshes=options.meshes,
-            skeletons=options.skeletons,
-            minimum_size=options.minimum_size,
-        ),
+    chosen = ExportOptions(
+        target=options.target,
+        to=place_of_export(options.to),
+        threshold=options.threshold,
+        arrays=tuple(options.arrays) if options.arrays else None,
+        ngff=options.ngff,
+        meshes=options.meshes,
+        skeletons=options.skeletons,
+        minimum_size=options.minimum_size,
     )
     if options.dry_run:
-        log_plan(run, stages)
+        log_plan(run, export_stages(run, chosen))
         return 0
-    return 0 if run_stages(run, stages, options.overwrite) else 1
+    return 0 if export_run(run, chosen, options.overwrite) else 1
 
 
 def main() -> NoReturn:

@@ -34,7 +34,7 @@ READING: dict[str, list[str]] = {
 }
 """Commands that only read, with what makes them do so."""
 WRITING: dict[str, list[str]] = {step: [] for step in SCRIPTS if step not in ("status", "audit", "view", "add-workers")}
-WRITING |= {"view": ["--report"], "audit": ["--requeue"], "evaluate": []}
+WRITING |= {"view": ["--report"], "audit": ["--requeue"], "export": ["--target", "ngff", "--to", "exported.zarr"]}
 
 
 def config_of(directory: Path) -> Path:

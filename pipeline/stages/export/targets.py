@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from ...engine.blocks.stage import Stage
+from ...engine.chain import run_stages
+from ...engine.tracking.driver_lock import keeps_others_out
 from ...errors import UserError
 from ...run import Run
 from ...volumes.exports import Form
@@ -52,6 +54,24 @@ class ExportOptions:
 def place_of_export(text: str | Path) -> str:
     """A URL as it is, a path as an absolute one: workers may have another current directory."""
     return str(text) if "://" in str(text) else str(Path(text).expanduser().absolute())
+
+
+@keeps_others_out
+def export_run(run: Run, options: ExportOptions, overwrite: bool = False) -> bool:
+    """Write what a run has in the format of another program.
+
+    Args:
+        run: the run.
+        options: what, and where to.
+        overwrite: redo what was made with other settings or inputs, instead of refusing to mix.
+
+    Returns:
+        Whether every block is done.
+
+    Raises:
+        UserError: see `export_stages`; or the place holds something else.
+    """
+    return run_stages(run, export_stages(run, options), overwrite)
 
 
 def export_stages(run: Run, options: ExportOptions) -> list[Stage]:
