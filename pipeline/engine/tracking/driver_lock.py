@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,14 +64,14 @@ def only_driver(run: Run) -> Iterator[None]:
     if real in _held.paths:
         yield
         return
-    is_first = not path.parent.exists()
+    missing = [folder for folder in (path.parent, run.directory) if not folder.exists()]
     file = _open_and_take(run, path)
     _held.paths.add(real)
     try:
         yield
     except BaseException:
-        if is_first:
-            _leave_no_trace(path)
+        if missing:
+            _leave_no_trace(path, missing)
         raise
     finally:
         _held.paths.discard(real)
@@ -214,15 +214,15 @@ def _own_note() -> bytes:
     return note.encode(errors="replace")[:NOTE_BYTES]
 
 
-def _leave_no_trace(path: Path) -> None:
-    """Remove the lock, and the folders that were made for it, if nothing else has come into them: what was refused has
-    written nothing. Whoever opened the file meanwhile notices that it is gone.
+def _leave_no_trace(path: Path, made: Sequence[Path]) -> None:
+    """Remove the lock, and the folders that were made for it, inner ones first, if nothing else has come into them:
+    what was refused has written nothing. Whoever opened the file meanwhile notices that it is gone.
     """
     with contextlib.suppress(OSError):
         if [found.name for found in path.parent.iterdir()] == [path.name]:
             path.unlink()
-            path.parent.rmdir()
-            path.parent.parent.rmdir()
+            for folder in made:
+                folder.rmdir()
 
 
 def _is_there(file: int, path: Path) -> bool:
