@@ -76,10 +76,10 @@ setup(
         "cpu": ["openvino==2026.4.1"],  # predicts faster than torch does there
         # meshes: marching cubes of many labels at once, simplification, Draco; skeletons: TEASAR in blocks. They need
         # nothing but numpy
-        "export": ["zmesh>=1.15,<2", "DracoPy>=2.2,<3", "bioimage-cpp>=0.10,<0.11"],
+        "export": ["zmesh>=1.15,<1.16", "DracoPy>=2.2,<2.3", "bioimage-cpp>=0.10,<0.11"],
         "test": [
-            "zmesh>=1.15,<2",
-            "DracoPy>=2.2,<3",
+            "zmesh>=1.15,<1.16",
+            "DracoPy>=2.2,<2.3",
             "bioimage-cpp>=0.10,<0.11",
             "moto[s3]>=5.2,<5.3",  # buckets on this machine
             "yaozarrs>=0.3.4,<0.4",  # whether OME-NGFF metadata are valid
