@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ..api import evaluate
@@ -42,6 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --labels: voxels with this label do not count, like those with 0 (-1, for example); repeatable",
     )
 
+    parser.add_argument(
+        "--errors",
+        type=Path,
+        metavar="FILE",
+        help="with --labels: list splits and merges here, the dearest first, each with a voxel on its seam (CSV); of a"
+        " run, they are in errors.csv",
+    )
+
 
 def label_id(text: str) -> int:
     """A whole number that can be the id of a label."""
@@ -58,6 +67,8 @@ def score_run(run: Run, options: argparse.Namespace) -> None:
     """Score the run of a config."""
     if options.ignore:
         raise UserError("belongs to --prediction and --labels; for a run, set targets.unlabelled_id", "--ignore")
+    if options.errors is not None:
+        raise UserError("belongs to --prediction and --labels; a run lists them in its errors.csv", "--errors")
     if options.floor:
         score_floor(run, options)
         return
@@ -110,7 +121,7 @@ def score_files(options: argparse.Namespace) -> None:
         print(f"would score {names['prediction']} against {names['labels']}")
         return
     rules = LabelRules(options.relabel, options.minimum_size)
-    scores = score_volumes(options.prediction, options.labels, rules, options.ignore)
+    scores = score_volumes(options.prediction, options.labels, rules, options.ignore, options.errors)
     print_table("prediction", {names["prediction"]: scores})
     print(json.dumps({**names, **scores}))
 

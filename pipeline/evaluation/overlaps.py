@@ -20,7 +20,7 @@ from ..segmentation import connected_components, relabel
 from ..volumes import Box
 from .contingency import Contingency, contingency_table, merge_tables, unsigned_ids
 
-BLOCK_SHAPE = (64, 256, 256)
+BLOCK_SHAPE: tuple[int, int, int] = (64, 256, 256)
 """Voxels read at a time."""
 
 
@@ -85,7 +85,7 @@ def count_overlaps(
     """
     rules = rules or LabelRules()
     shift = Coordinate(shift if shift is not None else (0,) * len(box.begin))
-    parts = _Parts(box) if rules.relabel else None
+    parts = Parts(box) if rules.relabel else None
     tables = []
     for block in box.split(block_shape[-len(box.begin) :]):
         objects = labels.read(block)
@@ -99,7 +99,7 @@ def count_overlaps(
     table = merge_tables(tables)
     if parts is not None:
         table = parts.join(table)
-    return _without_small(table, rules.minimum_size)
+    return without_small(table, rules.minimum_size)
 
 
 def prepare_labels(labels: np.ndarray, rules: LabelRules) -> np.ndarray:
@@ -112,7 +112,7 @@ def prepare_labels(labels: np.ndarray, rules: LabelRules) -> np.ndarray:
     return relabel(objects, ids[keep], ids[keep])
 
 
-class _Parts:
+class Parts:
     """The connected parts of labels in a region that is visited block by block, in C order."""
 
     def __init__(self, region: Box) -> None:
@@ -146,12 +146,15 @@ class _Parts:
         pairs = np.stack([before[same], parts.take(0, axis)[same]], axis=1)
         self._links.append(np.unique(pairs, axis=0))
 
+    def lut(self, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sorted ids of parts, and the object that each belongs to, when all blocks have been visited."""
+        links = np.concatenate([np.zeros((0, 2), np.uint64), *self._links])
+        lut = connected_components(parts, links, np.zeros(len(links)), 0)
+        return lut[:, 0], lut[:, 1]
+
     def join(self, table: Contingency) -> Contingency:
         """The table with parts that touch made one object."""
-        links = np.concatenate([np.zeros((0, 2), np.uint64), *self._links])
-        lut = connected_components(table.label, links, np.zeros(len(links)), 0)
-        joined = relabel(table.label, lut[:, 0], lut[:, 1])
-        return merge_tables([replace(table, label=joined)])
+        return merge_tables([replace(table, label=relabel(table.label, *self.lut(table.label)))])
 
 
 def _connected_parts(labels: np.ndarray) -> np.ndarray:
@@ -163,6 +166,7 @@ def _connected_parts(labels: np.ndarray) -> np.ndarray:
     return result
 
 
-def _without_small(table: Contingency, minimum_size: int) -> Contingency:
+def without_small(table: Contingency, minimum_size: int) -> Contingency:
+    """The table without the labels that have fewer voxels."""
     ids = np.unique(table.label)
     return table.without_labels(ids[(table.label_sizes() < minimum_size) & (ids > 0)])

@@ -16,15 +16,20 @@ from ..engine.tracking.driver_lock import keeps_others_out
 from ..errors import UserError
 from ..rag import EdgeTable, open_rag
 from ..run import SEGMENTATIONS, Run, region_box, update_summary
+from ..segmentation import connected_components, relabel
 from ..volumes import Box, Nanometres, Volume, open_volume
 from ..volumes.aligned import Labels, Mask
 from .contingency import Contingency
+from .errors import rank_errors, write_errors
 from .images import mean_image_scores, sections_of, sweep_images
 from .overlaps import LabelRules, Readable, count_overlaps
+from .seams import Overlap, find_seams
 from .sweep import Scores, best_of, format_score, scores_of_table, sweep_thresholds
 
 logger = logging.getLogger(__name__)
 
+ERRORS = "errors.csv"
+"""In the run directory."""
 UNLABELLED_THRESHOLD = 0.5
 """The threshold of a run that has no labels to choose one on."""
 
@@ -77,6 +82,17 @@ class Truth:
                 segmentation, self, section, shift=shift, rules=self.rules, background=True, known=known
             )
 
+    def seams_with(self, segmentation: Placed) -> Overlap:
+        """What a segmentation that covers the region shares with the labels, and where the two touch."""
+        return find_seams(
+            segmentation,
+            self,
+            self.region,
+            shift=self._shift(segmentation),
+            rules=self.rules,
+            spacing=self.labels.voxel_size,
+        )
+
     def score(self, segmentation: Placed) -> Scores:
         """Scores of a segmentation that covers the region."""
         if self.images:
@@ -103,9 +119,34 @@ class _Annotated:
         return known
 
 
+@dataclass(frozen=True)
+class Joined:
+    """Fragments as segments at a threshold that need not have been written.
+
+    Attributes:
+        fragments: ids.
+        lut: (N, 2) uint64 fragments and their segments, sorted; others stay as they are.
+    """
+
+    fragments: Placed
+    lut: np.ndarray
+
+    @property
+    def offset(self) -> Nanometres:
+        """Position of the first voxel in nanometres."""
+        return self.fragments.offset
+
+    def read(self, box: Box) -> np.ndarray:
+        """The segments of a box."""
+        ids = self.fragments.read(box)
+        joined = relabel(ids, self.lut[:, 0], self.lut[:, 1])
+        return np.where(joined == 0, ids, joined)
+
+
 @keeps_others_out
 def evaluate(run: Run) -> dict[str, Any]:
-    """Score every threshold of the sweep, and every written segmentation, and note the results in `summary.json`.
+    """Score every threshold of the sweep, and every written segmentation, and note the results in `summary.json`; of a
+    volume, list the errors at the best threshold in `errors.csv` beside it (see `errors`).
 
     Returns:
         `scores`: for each threshold (as text with two decimals) VOI and adapted Rand error; a written segmentation is
@@ -117,10 +158,17 @@ def evaluate(run: Run) -> dict[str, Any]:
         UserError: there are no labels where the volume was segmented, or an earlier stage has not run.
     """
     truth = find_truth(run)
-    scores = sweep_run(run, truth)
-    for threshold, volume in written_segmentations(run).items():
+    edges = scored_edges(run)
+    fragments = open_volume(run.volume, "fragments")
+    scores = sweep_edges(run.config, truth, fragments, edges)
+    written = written_segmentations(run)
+    for threshold, volume in written.items():
         scores[threshold] = truth.score(volume)
     best = best_of(scores)
+    if not truth.images:
+        limit = min(best, run.config.agglomerate.maximum_score)
+        lut = connected_components(np.zeros(0, np.uint64), edges.pairs, edges.score, limit)
+        _list_errors(run, truth, written.get(best, Joined(fragments, lut)))
     results = {
         "scores": {f"{threshold:.2f}": scores[threshold] for threshold in sorted(scores)},
         "best": {"threshold": best, **scores[best]},
@@ -128,6 +176,14 @@ def evaluate(run: Run) -> dict[str, Any]:
     update_summary(run, scores=None, best=None)  # forget thresholds of former sweeps
     update_summary(run, **results)
     return results
+
+
+def _list_errors(run: Run, truth: Truth, segmentation: Placed) -> None:
+    """Write `errors.csv`."""
+    path = run.directory / ERRORS
+    errors = rank_errors(truth.seams_with(segmentation))
+    write_errors(path, errors, truth.labels.voxel_size, truth.labels.offset)
+    logger.info("%d errors, the dearest first, are in %s", len(errors), path)
 
 
 def best_threshold(run: Run) -> float:
@@ -163,12 +219,20 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
     Raises:
         UserError: the fragments or the merge scores are missing.
     """
-    fragments = open_volume(run.volume, "fragments")
+    return sweep_edges(run.config, truth, open_volume(run.volume, "fragments"), scored_edges(run))
+
+
+def scored_edges(run: Run) -> EdgeTable:
+    """The whole graph of a run with merge scores, sorted by u.
+
+    Raises:
+        UserError: the merge scores are missing.
+    """
     with open_rag(run.config.rag, run.directory) as store:
         edges = EdgeTable.concatenate(store.iterate_edges()).summed()
     if len(edges) and np.isnan(edges.score).all():
         raise UserError(f"the graph has no merge scores; run {name_of('04_agglomerate.py')} first", "agglomerate")
-    return sweep_edges(run.config, truth, fragments, edges)
+    return edges
 
 
 def sweep_edges(

@@ -13,15 +13,21 @@ from ..errors import UserError
 from ..label_ids import HIGHEST, has_id
 from ..volumes import Box
 from .contingency import NegativeIdError
+from .errors import rank_errors, write_errors
 from .label_files import LabelFile, open_labels, require_ignored_fit, require_one_place
 from .overlaps import LabelRules, count_overlaps
+from .seams import find_seams
 from .sweep import scores_of_table
 
 logger = logging.getLogger(__name__)
 
 
 def score_volumes(
-    prediction: str | Path, labels: str | Path, rules: LabelRules | None = None, ignore: Iterable[int] = ()
+    prediction: str | Path,
+    labels: str | Path,
+    rules: LabelRules | None = None,
+    ignore: Iterable[int] = (),
+    errors: Path | None = None,
 ) -> dict[str, Any]:
     """Score a segmentation against labels.
 
@@ -31,6 +37,7 @@ def score_volumes(
             0 does not count; id 0 of the prediction is a segment like any other.
         rules: which labels count as objects. Default: all but 0, as they are.
         ignore: further labels whose voxels do not count, -1 for example.
+        errors: CSV file in which the errors are listed, see `errors`; None for none.
 
     Returns:
         `voi_split`, `voi_merge`, `voi_sum`, `adapted_rand_error`, and the number of voxels that were `scored` (also
@@ -45,6 +52,12 @@ def score_volumes(
         segmentation, truth = open_pair(prediction, labels, stack, ignore)
         try:
             table = count_overlaps(segmentation, truth, Box.of_shape(truth.shape), rules=rules)
+            if errors is not None and table.total:
+                spacing = truth.voxel_size or segmentation.voxel_size
+                seams = find_seams(
+                    segmentation, truth, Box.of_shape(truth.shape), rules=rules, spacing=spacing or (1.0, 1.0, 1.0)
+                )
+                write_errors(errors, rank_errors(seams), spacing, truth.offset or segmentation.offset or (0, 0, 0))
         except NegativeIdError as error:
             raise _explained(error, segmentation, truth) from error
     if has_id(table.label, HIGHEST).any():

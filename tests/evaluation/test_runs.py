@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipeline.segmentation import (
     region_graph_statistics,
     relabel,
 )
-from pipeline.volumes import create_volume, open_volume
+from pipeline.volumes import create_volume, delete_volume, open_volume
 
 NEAREST = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 SHAPE = (12, 20, 20)
@@ -92,6 +93,29 @@ def test_scores_are_those_of_the_validation_region(tmp_path: Path) -> None:
     assert results["scores"]["0.50"]["voi_merge"] == pytest.approx(1.97, abs=0.05)
     assert set(results["best"]) == {"threshold", "voi_split", "voi_merge", "voi_sum", "adapted_rand_error", "scored"}
     assert all(scores["scored"] == truth.size for scores in results["scores"].values())
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_errors_at_the_best_threshold_are_listed_where_they_are(tmp_path: Path, written: bool) -> None:
+    run = make_run(tmp_path, evaluate={"sweep": [0.1, 0.5]})
+    data = fill_run(run)
+    if written:  # worse than what the graph gives at this threshold: it is told as it was written
+        volume = open_volume(run.volume, "segmentation/0.30", "r+")
+        volume.write(volume.box, np.where(data["written"] == data["written"].max(), data["fragments"], data["written"]))
+    else:
+        delete_volume(run.volume, "segmentation/0.30")
+    best = evaluate(run)["best"]
+    assert (best["threshold"] == 0.3) is written
+    rows = list(csv.DictReader((run.directory / "errors.csv").open()))
+    assert rows
+    for kind in ("split", "merge"):
+        cost = sum(float(row["voi"]) for row in rows if row["kind"] == kind)
+        assert cost == pytest.approx(best[f"voi_{kind}"], abs=1e-4)
+    for row in rows:
+        z, y, x = (int(row[axis]) for axis in "zyx")
+        beside = data["labels"][tuple(slice(max(0, v - 1), v + 2) for v in (z, y, x))]
+        assert {int(row["label_a"]), int(row["label_b"])} <= set(np.unique(beside).tolist())
+        assert float(row["z_nm"]) == (z + 0.5) * 10
 
 
 def test_the_summary_keeps_other_sections_and_forgets_older_sweeps(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import runpy
 import subprocess
@@ -106,6 +107,24 @@ def test_the_script_scores_two_volumes_without_a_config(files: Path) -> None:
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout.splitlines()[-1])
     assert scores["voi_sum"] == pytest.approx(sum(variation_of_information(*arrays(files))), abs=1e-5)
+
+
+def test_the_script_lists_the_errors_of_two_volumes(files: Path) -> None:
+    done = run_script(
+        "--prediction",
+        files / "ours.zarr/segmentation/0.50",
+        "--labels",
+        files / "truth.h5/volumes/neuron_ids",
+        "--errors",
+        files / "errors.csv",
+    )
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout.splitlines()[-1])
+    rows = list(csv.DictReader((files / "errors.csv").open()))
+    assert len(rows) > 1
+    for kind in ("split", "merge"):
+        cost = sum(float(row["voi"]) for row in rows if row["kind"] == kind)
+        assert cost == pytest.approx(scores[f"voi_{kind}"], abs=1e-4)
 
 
 def test_a_dry_run_checks_and_scores_nothing(

@@ -19,7 +19,7 @@ def require_all_chunks(task: VolumeTask) -> None:
     if progress_of(task) is not Progress.DONE:
         return
     array = task.open().array
-    missing = np.argwhere(~array.present() & ~task.empty)
+    missing = np.argwhere(~array.present() & ~task.empty_chunks)
     if len(missing):
         audit = command_line("audit.py", task.run.directory / "config.json", "--requeue")
         raise UserError(

@@ -158,7 +158,11 @@ class VolumeTask(BlockTask):
     @property
     def empty_chunks(self) -> np.ndarray:
         """(z, y, x) bool over the chunk grid: chunks of blocks that are not computed."""
-        return self.empty
+        chunks = self.empty
+        for axis, (block, chunk) in enumerate(zip(self.grid.block_size, self.chunk_grid.block_size, strict=True)):
+            chunks = chunks.repeat(-(-block // chunk), axis)  # a block that is cut at the end of the region, too
+        z, y, x = self.chunk_grid.shape
+        return chunks[:z, :y, :x]
 
     def attributes(self) -> dict[str, Any]:
         """Further attributes of the array."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,7 +51,7 @@ def require(*modules: str) -> None:
     """
     for module in modules:
         try:
-            __import__(module)
+            import_module(module)
         except ImportError as error:
             raise UserError(f'this needs {module}: pip install "emdistill[export]" ({error})') from None
 
