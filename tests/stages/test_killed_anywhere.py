@@ -32,7 +32,9 @@ def kill(scenario: str, folder: Path, points: int) -> None:
     assert not told["wrong"], f"{told}\n{finished.stderr[-4000:]}"
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario", [*(s for s in SCENARIOS if s != "segmented"), pytest.param("segmented", marks=pytest.mark.slow)]
+)
 def test_killed_at_some_moments(tmp_path: Path, scenario: str) -> None:
     kill(scenario, tmp_path, 8)
 

@@ -46,7 +46,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarra
     return expected
 
 
-@pytest.mark.parametrize("victims", ["worker", "driver", "both"])
+@pytest.mark.parametrize("victims", ["worker", "driver", pytest.param("both", marks=pytest.mark.slow)])
 def test_killed_in_the_middle_of_a_block(tmp_path: Path, undisturbed: dict[str, np.ndarray], victims: str) -> None:
     run = prepared(tmp_path)
     driver, worker = driver_in_the_middle_of(run, 7)

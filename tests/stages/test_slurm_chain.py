@@ -69,6 +69,7 @@ def arrays(run: Run) -> dict[str, np.ndarray]:
     return {dataset: open_volume(run.volume, dataset).array[:] for dataset in DATASETS}
 
 
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_node_gives_the_bits_of_one_machine(
     slurm: SlurmCluster, tmp_path: Path, checkpoint: Path
 ) -> None:

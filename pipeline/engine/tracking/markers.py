@@ -134,8 +134,10 @@ def accept_any_unit(task: BlockTask) -> None:
 
 
 def _within(marks: np.ndarray, task: BlockTask) -> np.ndarray:
-    """The part of the array that is the grid."""
-    return marks[tuple(slice(extent) for extent in task.grid.shape)]
+    """The part of the array that is the grid: daisy counts blocks from where the context of the first one begins."""
+    before = task.context // task.grid.block_size
+    z, y, x = (slice(first, first + extent) for first, extent in zip(before, task.grid.shape, strict=True))
+    return marks[z, y, x]
 
 
 def _marks(task: BlockTask) -> np.ndarray | None:
@@ -159,7 +161,8 @@ def _shape(folder: Path, task: BlockTask, dtype: str) -> tuple[int, ...]:
     with understanding(path):
         shape, chunks = document["shape"], document["chunk_grid"]["configuration"]["chunk_shape"]
         codecs = [codec["name"] for codec in document["codecs"]]
-        covered = all(extent >= blocks for extent, blocks in zip(shape, task.grid.shape, strict=True))
+        needed = task.context // task.grid.block_size + task.grid.shape
+        covered = all(extent >= blocks for extent, blocks in zip(shape, needed, strict=True))
         if document["data_type"] != dtype or codecs != ["bytes"] or chunks != shape or not covered:
             raise ValueError("not laid out as daisy 2 does")
         return tuple(int(extent) for extent in shape)
