@@ -67,7 +67,8 @@ def mark_done(task: BlockTask, blocks: int) -> None:
     """Daisy's markers, as it writes them, with the first blocks done."""
     folder = marker_folder(task) / "done"
     (folder / "c" / "0" / "0").mkdir(parents=True, exist_ok=True)
-    shape = [int(extent) for extent in task.grid.shape]
+    before = task.context // task.grid.block_size  # daisy counts from where the context of the first block begins
+    shape = [int(extent) for extent in before * 2 + task.grid.shape]
     document = {
         "shape": shape,
         "chunk_grid": {"configuration": {"chunk_shape": shape}},
@@ -75,6 +76,9 @@ def mark_done(task: BlockTask, blocks: int) -> None:
         "data_type": "uint8",
     }
     (folder / "zarr.json").write_text(json.dumps(document))
-    marks = np.zeros(len(task.grid), dtype=np.uint8)
-    marks[:blocks] = 1
+    done = np.zeros(len(task.grid), dtype=np.uint8)
+    done[:blocks] = 1
+    marks = np.zeros(shape, dtype=np.uint8)
+    z, y, x = (slice(first, first + extent) for first, extent in zip(before, task.grid.shape, strict=True))
+    marks[z, y, x] = done.reshape(task.grid.shape)
     marks.tofile(folder / "c" / "0" / "0" / "0")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from funlib.geometry import Coordinate
 from run_files import shard_of, shards_of
 from status_runs import another_was_the_driver, driver_at_work, look, mark_done, stage_of
 from voronoi_run import make_run, store_affinities
@@ -262,7 +263,7 @@ def test_the_best_threshold_is_not_computed_to_look(tmp_path: Path, monkeypatch:
 
 
 def test_a_million_blocks_are_counted_without_visiting_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shape = (100, 100, 100)
+    shape = Coordinate(100, 100, 100)
     run = make_run(tmp_path, predict={"block_size": [1, 1, 1]}, fragments={"context": [0, 0, 0]})
     monkeypatch.setattr(BlockGrid, "shape", property(lambda grid: shape))
     with driver_at_work(run, seconds=1000) as (predict, _):
