@@ -7,11 +7,12 @@ a membrane that is not annotated for example, count as those of the nearest, so 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from funlib.geometry import Coordinate
 
+from ..segmentation import relabel
 from ..volumes import Box
 from .contingency import Contingency, contingency_table, merge_tables, unsigned_ids
 from .overlaps import BLOCK_SHAPE, LabelRules, Parts, Readable, without_small
@@ -41,7 +42,7 @@ class Seams:
         """Rows of equal ids as one: faces add up, and the place is that of the row with most of them."""
         order = np.lexsort((-self.faces, self.second, self.first, self.inside))
         keys = np.stack([self.inside, self.first, self.second])[:, order]
-        starts = np.flatnonzero(np.concatenate([[True], (keys[:, 1:] != keys[:, :-1]).any(axis=0)])[: len(order)])
+        starts = _starts(keys)
         faces = np.add.reduceat(self.faces[order], starts) if len(starts) else self.faces
         inside, first, second = keys[:, starts]
         return Seams(inside, first, second, faces, self.place[order][starts])
@@ -52,9 +53,7 @@ class Seams:
         none = np.zeros(0, np.uint64)
         empty = Seams(none, none, none, np.zeros(0, np.int64), np.zeros((0, 3), np.int64))
         every = [empty, *parts]
-        return Seams(
-            **{name: np.concatenate([getattr(part, name) for part in every]) for name in vars(empty)},
-        )
+        return Seams(**{name: np.concatenate([getattr(part, name) for part in every]) for name in vars(empty)})
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def find_seams(
         objects = unsigned_ids(ids, of_labels=True) if parts is None else parts.number(ids, block)
         segments = segmentation.read(Box(block.begin - Coordinate(shift), block.end - Coordinate(shift)))
         tables.append(contingency_table(segments, objects))
-        segments = unsigned_ids(segments, of_labels=False)
+        segments = unsigned_ids(np.maximum(segments, 0), of_labels=False)  # those below 0 are where nothing counts
         cells.append(_longest_runs(segments, objects, block))
         known = unsigned_ids(ids, of_labels=True)
         if parts is not None:
@@ -135,13 +134,13 @@ def _joined(
     """Parts of objects that are one, and what is left of objects that count."""
     cell, split, merge = (Seams.concatenated(each) for each in (cells, splits, merges))
     if parts is not None:
-        label_of = {int(new): label_of[int(old)] for old, new in zip(*parts.lut(table.label), strict=True)}
         lut = parts.lut(table.label)
-        cell = _with_ids(cell, second=_mapped(cell.second, *lut))
-        split = _with_ids(split, inside=_mapped(split.inside, *lut))
-        ends = np.sort(np.stack([_mapped(merge.first, *lut), _mapped(merge.second, *lut)]), axis=0)
-        merge = _with_ids(merge, first=ends[0], second=ends[1])
-        table = parts.join(table)
+        label_of = {int(new): label_of[int(old)] for old, new in zip(*lut, strict=True)}
+        cell = replace(cell, second=relabel(cell.second, *lut))
+        split = replace(split, inside=relabel(split.inside, *lut))
+        first, second = np.sort([relabel(merge.first, *lut), relabel(merge.second, *lut)], axis=0)
+        merge = replace(merge, first=first, second=second)
+        table = merge_tables([replace(table, label=relabel(table.label, *lut))])
     table = without_small(table, rules.minimum_size)
     cell = cell.added()
     at = np.searchsorted(_key(cell.first, cell.second), _key(table.segment, table.label))
@@ -184,7 +183,7 @@ class _Touching:
         ends = np.sort(np.stack([before[touch], after[touch]]), axis=0)
         order = np.lexsort((ends[1], ends[0], whole[touch]))
         keys = np.stack([whole[touch], *ends])[:, order]
-        starts = np.flatnonzero(np.concatenate([[True], (keys[:, 1:] != keys[:, :-1]).any(axis=0)])[: len(order)])
+        starts = _starts(keys)
         faces = np.diff(np.append(starts, len(order)))
         middle = order[starts + faces // 2]
         inside, first, second = keys[:, starts]
@@ -260,14 +259,10 @@ def _labels_of(objects: np.ndarray, labels: np.ndarray) -> dict[int, int]:
     return dict(zip(ids.tolist(), labels.ravel()[first].tolist(), strict=True))
 
 
-def _mapped(ids: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Ids by a table; those that are not in it become 0."""
-    at = np.minimum(np.searchsorted(old, ids), len(old) - 1) if len(old) else np.zeros(len(ids), np.int64)
-    return np.where(old[at] == ids, new[at], np.uint64(0)) if len(old) else np.zeros(len(ids), np.uint64)
-
-
-def _with_ids(seams: Seams, **ids: np.ndarray) -> Seams:
-    return Seams(**{**vars(seams), **ids})
+def _starts(keys: np.ndarray) -> np.ndarray:
+    """Where a new key begins in sorted ones, (rows, N)."""
+    changes = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
+    return np.flatnonzero(np.concatenate([[True], changes])[: keys.shape[1]])
 
 
 def _chosen(seams: Seams, rows: np.ndarray) -> Seams:

@@ -83,6 +83,16 @@ def test_objects_on_both_sides_of_an_unlabelled_membrane_touch() -> None:
     assert 9 <= merge.voxel[1] <= 12
 
 
+def test_ids_below_0_where_nothing_is_labelled_do_not_matter() -> None:
+    labels = np.ones(SHAPE, np.uint64)
+    labels[:, 10:] = 0
+    segmentation = np.ones(SHAPE, np.int64)
+    segmentation[6:, :10] = 2
+    segmentation[:, 10:] = -1
+    (split,) = errors_of(segmentation, labels)
+    assert (split.kind, split.segments) == ("split", (1, 2))
+
+
 def test_what_touches_nothing_is_told_by_a_voxel_inside_it() -> None:
     labels = np.zeros(SHAPE, np.uint64)
     labels[0:2], labels[11] = 1, 1
