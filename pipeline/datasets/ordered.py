@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from funlib.geometry import Coordinate
+from typing_extensions import override
 
 from ..errors import UserError
 from ..label_ids import has_id
 from ..volumes import Box
-from ..volumes.volume import Volume, VoxelArray
+from ..volumes.volume import Volume, WrappedArray
 
 
 @dataclass(frozen=True)
-class ChosenSections:
+class ChosenSections(WrappedArray):
     """Some sections of an array, one after the other; see `VoxelArray`.
 
     Attributes:
@@ -22,25 +23,16 @@ class ChosenSections:
         sections: (n,) the numbers of those chosen, ascending.
     """
 
-    array: VoxelArray
     sections: np.ndarray
 
     @property
+    @override
     def shape(self) -> tuple[int, ...]:
         """Extents of the chosen sections."""
         return (len(self.sections), *self.array.shape[1:])
 
     @property
-    def dtype(self) -> np.dtype:
-        """Type of the voxels."""
-        return self.array.dtype
-
-    @property
-    def chunks(self) -> tuple[int, int, int]:
-        """Voxels that can only be decoded together."""
-        return self.array.chunks
-
-    @property
+    @override
     def shards(self) -> tuple[int, int, int]:
         """As `chunks`."""
         return self.array.chunks

@@ -17,7 +17,7 @@ from funlib.geometry import Coordinate
 from ..config.base import plain_number
 from ..errors import UserError
 from ..small_files import DamagedFile, understanding
-from .boxes import SPATIAL_AXES, ZERO, Box, cells_of, crop, mirror_indices
+from .boxes import SPATIAL_AXES, ZERO, Box, cells_of, crop, mirror_indices, read_mirrored
 from .codecs import refuse_codecs_of_objects
 from .locations import Place
 from .nanometres import Nanometres, three_numbers
@@ -95,17 +95,7 @@ class Volume:
 
     def read_mirrored(self, box: Box) -> np.ndarray:
         """The voxels of a box that may reach beyond the volume, mirrored at its faces (edge voxel not repeated)."""
-        indices = [
-            mirror_indices(begin, end, extent)
-            for begin, end, extent in zip(box.begin, box.end, self.shape, strict=True)
-        ]
-        inside = Box(Coordinate(int(i.min()) for i in indices), Coordinate(int(i.max()) + 1 for i in indices))
-        data = self.read(inside)
-        for axis, (index, first) in enumerate(zip(indices, inside.begin, strict=True)):
-            local = index - first
-            if not np.array_equal(local, np.arange(data.shape[data.ndim - 3 + axis])):
-                data = np.take(data, local, axis=data.ndim - 3 + axis)
-        return data
+        return read_mirrored(self.read, self.shape, box)
 
     def write(self, box: Box, data: np.ndarray) -> None:
         """Store the voxels of a box of whole shards, flushed to the disk.

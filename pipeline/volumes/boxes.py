@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,3 +97,21 @@ def mirror_indices(begin: int, end: int, extent: int) -> np.ndarray:
     period = 2 * (extent - 1)
     folded = np.arange(begin, end) % period
     return np.where(folded < extent, folded, period - folded)
+
+
+def read_mirrored(read: Callable[[Box], np.ndarray], shape: Sequence[int], box: Box) -> np.ndarray:
+    """The voxels of a box that may reach beyond a volume, mirrored at its faces (edge voxel not repeated).
+
+    Args:
+        read: reads a box inside; the last three axes are z, y, x.
+        shape: of the volume in voxels.
+        box: the voxels wanted.
+    """
+    indices = [mirror_indices(b, e, extent) for b, e, extent in zip(box.begin, box.end, shape, strict=True)]
+    inside = Box(Coordinate(int(i.min()) for i in indices), Coordinate(int(i.max()) + 1 for i in indices))
+    data = read(inside)
+    for axis, (index, first) in enumerate(zip(indices, inside.begin, strict=True)):
+        local = index - first
+        if not np.array_equal(local, np.arange(data.shape[data.ndim - 3 + axis])):
+            data = np.take(data, local, axis=data.ndim - 3 + axis)
+    return data

@@ -18,11 +18,11 @@ from .boxes import Box
 from .links import OwnFilesArray
 from .locations import Place, located
 from .storage_errors import StorageUnavailable
-from .volume import Volume, VoxelArray
+from .volume import Volume, WrappedArray
 
 
 @dataclass(frozen=True)
-class CompleteArray:
+class CompleteArray(WrappedArray):
     """An array of which no file may be missing; see `VoxelArray`.
 
     Attributes:
@@ -32,30 +32,9 @@ class CompleteArray:
         seen: by position along z, (y, x) bool over its files: those that have been seen.
     """
 
-    array: VoxelArray
     volume: Volume
     cure: str
     seen: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Extents of all axes."""
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the voxels."""
-        return self.array.dtype
-
-    @property
-    def chunks(self) -> tuple[int, int, int]:
-        """Voxels along z, y, x that can only be decoded together."""
-        return self.array.chunks
-
-    @property
-    def shards(self) -> tuple[int, int, int]:
-        """Voxels along z, y, x of a file."""
-        return self.array.shards
 
     def read(self, box: Box) -> np.ndarray:
         """The voxels of a box inside.

@@ -22,7 +22,7 @@ from .boxes import ZERO, Box
 from .containers import Found
 from .locations import expand_variables
 from .stored_keys import touched_keys
-from .volume import VoxelArray
+from .volume import VoxelArray, WrappedArray
 
 MOST_FOLDERS = 100_000
 """Folders of chunks that are remembered as looked at."""
@@ -123,7 +123,7 @@ def _place_of(name: str, folder: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class OwnFilesArray:
+class OwnFilesArray(WrappedArray):
     """An array of chunks on this machine whose files must lie in its container; see `VoxelArray`.
 
     Folders are looked at once, files each time: that takes a hundredth of the time to decode them.
@@ -136,32 +136,11 @@ class OwnFilesArray:
         allowed: where links may lead besides.
     """
 
-    array: VoxelArray
     folder: Path
     keys: Callable[[Box], Sequence[str]] = field(repr=False)
     root: Path
     allowed: AllowedLinks
     _own: set[str] = field(default_factory=set, repr=False)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Extents of all axes."""
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the voxels."""
-        return self.array.dtype
-
-    @property
-    def chunks(self) -> tuple[int, int, int]:
-        """Voxels that can only be decoded together."""
-        return self.array.chunks
-
-    @property
-    def shards(self) -> tuple[int, int, int]:
-        """Voxels that can only be written together."""
-        return self.array.shards
 
     def read(self, box: Box) -> np.ndarray:
         """The voxels of a box inside.

@@ -9,7 +9,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from .axes import AxisChoice
-from .boxes import Box, mirror_indices
+from .boxes import Box, read_mirrored
 from .containers import Found
 from .identity import Identity, identity_of
 from .placement import Placement, by
@@ -40,6 +40,37 @@ class VoxelArray(Protocol):
 
     def write(self, box: Box, data: np.ndarray) -> None:
         """Store whole shards."""
+
+
+@dataclass(frozen=True)
+class WrappedArray:
+    """An array that is read in another way than it lies there, else like it; see `VoxelArray`.
+
+    Attributes:
+        array: as it lies there.
+    """
+
+    array: VoxelArray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents of all axes."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the voxels."""
+        return self.array.dtype
+
+    @property
+    def chunks(self) -> tuple[int, int, int]:
+        """Voxels along z, y, x that can only be decoded together."""
+        return self.array.chunks
+
+    @property
+    def shards(self) -> tuple[int, int, int]:
+        """Voxels along z, y, x that can only be written together."""
+        return self.array.shards
 
 
 @dataclass(frozen=True)
@@ -130,14 +161,7 @@ class Volume:
 
     def read_mirrored(self, box: Box) -> np.ndarray:
         """The voxels of a box that may reach beyond the volume, mirrored at its faces (edge voxel not repeated)."""
-        indices = [mirror_indices(b, e, extent) for b, e, extent in zip(box.begin, box.end, self.shape, strict=True)]
-        inside = Box(Coordinate(int(i.min()) for i in indices), Coordinate(int(i.max()) + 1 for i in indices))
-        data = self.read(inside)
-        for axis, (index, first) in enumerate(zip(indices, inside.begin, strict=True)):
-            local = index - first
-            if not np.array_equal(local, np.arange(data.shape[data.ndim - 3 + axis])):
-                data = np.take(data, local, axis=data.ndim - 3 + axis)
-        return data
+        return read_mirrored(self.read, self.shape, box)
 
     def write(self, box: Box, data: np.ndarray) -> None:
         """Store the voxels of a box of whole shards, each in one piece, flushed to the disk.
