@@ -198,7 +198,7 @@ def end_early(task: BlockTask, reason: str) -> None:
 def reason_to_end(task: BlockTask) -> str | None:
     """Why the task is to stop; None while it is not."""
     try:
-        text = _ending_path(task).read_bytes().decode(errors="ignore")
+        text = _ending_path(task).read_bytes().strip().decode(errors="ignore")
     except FileNotFoundError:
         return None
     return "".join(letter for letter in text if letter.isprintable()).strip() or None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -106,6 +107,7 @@ def main(path: Path) -> None:
     leave_at_stop_signal(record, connection)
     limit = TimeLimit(task, record, end_of_this_job())
     voucher = Voucher(spec.address, spec.port, spec.secret, worker_key(task, worker))
+    gc.freeze()  # a full collection of what the imports made takes as long as several short blocks
     say_goodbye(record, connection, compute_blocks(task, record, limit.stop_reason, voucher.vouch))
 
 
