@@ -8,7 +8,8 @@ from typing import NoReturn
 from ..cli import run_script
 from ..engine.plan import log_plan
 from ..run import Run
-from ..stages.export.targets import TARGETS, ExportOptions, export_run, export_stages, place_of_export
+from ..stages.export.place import place_of_export
+from ..stages.export.targets import TARGETS, ExportOptions, export_run, export_stages
 from ..stages.export.volume import CONTENTS
 
 

@@ -16,26 +16,27 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from funlib.geometry import Coordinate
+from isal.isal_zlib import crc32
 from typing_extensions import override
 
 from ...command_names import SCRIPTS
 from ...engine.blocks.checksums import array_checksum
 from ...engine.blocks.grid import Block, BlockGrid
 from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
-from ...engine.tracking.progress import read_record
 from ...errors import UserError
 from ...volumes import Box
-from ...volumes.exports import read_file, read_json_at, write_file, write_json
+from ...volumes.exports import as_json, exists_at, read_file, require_file, write_file
 from ...volumes.locations import Location
 from ...volumes.sharded import Sharding
 from ..fragments import FragmentsTask
 from .piece_files import OpenPieces, Piece, PieceFile
+from .place import place_key
 from .segments import SegmentedVolume, segments_of
-from .volume import place_key
+from .written import recorded_key
 
 VOXELS_PER_FILE = 1 << 24
 """Of the region, per file of whole things, about."""
@@ -69,6 +70,7 @@ class PiecesTask(BlockTask):
     minimum_size: int
 
     script = SCRIPTS["export"]
+    leaves_out_empty = False  # the surface of what begins in the next block may lie in this one
     libraries: ClassVar[tuple[str, ...]]
     """What it needs of the extra `export`."""
     widths: ClassVar[tuple[int, int]]
@@ -112,8 +114,8 @@ class PiecesTask(BlockTask):
 
     @override
     def stored_key(self) -> str | None:
-        key = read_record(self).get("key")
-        return str(key) if key is not None and (self.run.tracking / self.name / str(key) / "pieces").is_dir() else None
+        key = recorded_key(self)
+        return key if key is not None and (self.run.tracking / self.name / key / "pieces").is_dir() else None
 
     @override
     def prepare(self) -> None:
@@ -122,6 +124,10 @@ class PiecesTask(BlockTask):
     @override
     def drop(self) -> None:
         """Nothing: the files lie where the markers do, and go with them."""
+
+    @override
+    def stored_checksums(self) -> Callable[[Block], int]:
+        return lambda block: array_checksum(np.fromfile(self.piece_file(block.index).path, np.uint8))
 
     @contextmanager
     @override
@@ -134,6 +140,20 @@ class PiecesTask(BlockTask):
             self.records.write(block.index, array_checksum(content), len(pieces))
 
         yield process_block
+
+
+class Packed(NamedTuple):
+    """What is stored of a segment.
+
+    Attributes:
+        before: what lies before its value in a sharded file.
+        value: what readers get by its id.
+        own: its own file, if it has one.
+    """
+
+    before: bytes
+    value: bytes
+    own: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -150,6 +170,7 @@ class WholesTask(BlockTask):
     minimum_size: int
 
     script = SCRIPTS["export"]
+    leaves_out_empty = False
     grid_counts = "files"
     place: ClassVar[str]
     """Folder in the segmentation."""
@@ -161,8 +182,12 @@ class WholesTask(BlockTask):
         """What the folder's `info` says, besides how its files are divided."""
 
     @abstractmethod
-    def packed(self, segment: int, pieces: Iterator[Piece]) -> tuple[bytes, bytes]:
-        """What lies before the value of a segment in its file, and the value."""
+    def packed(self, segment: int, pieces: Iterator[Piece]) -> Packed:
+        """What is stored of a segment."""
+
+    def own_file(self, segment: int) -> tuple[Location, str] | None:
+        """Folder and name of a file that is the segment's alone, if there are such."""
+        return None
 
     @property
     @override
@@ -189,6 +214,11 @@ class WholesTask(BlockTask):
     def upstream(self) -> tuple[Stage, ...]:
         return (self.pieces,)
 
+    @property
+    @override
+    def reads(self) -> tuple[Stage, ...]:
+        return ()  # pieces that are made again are the same, and nothing is made of others
+
     @cached_property
     def sharding(self) -> Sharding:
         """How segments are divided into files."""
@@ -199,11 +229,6 @@ class WholesTask(BlockTask):
     def grid(self) -> BlockGrid:
         files = Box.of_shape((1, 1, 2**self.sharding.shard_bits))
         return replace(self.pieces.grid, region=files, block_size=Coordinate(1, 1, 1))
-
-    @cached_property
-    @override
-    def empty(self) -> np.ndarray:
-        return np.zeros(self.grid.shape, dtype=bool)
 
     @override
     def settings(self) -> dict[str, Any]:
@@ -216,35 +241,78 @@ class WholesTask(BlockTask):
 
     @override
     def stored_key(self) -> str | None:
-        key = read_record(self).get("key")
-        return str(key) if key is not None and read_json_at(self.location, "info") is not None else None
+        return recorded_key(self) if exists_at(self.location, "info") else None
+
+    @cached_property
+    def _info(self) -> bytes:
+        return as_json({**self.info(), "sharding": self.sharding.document})
+
+    @override
+    def is_intact(self) -> bool:
+        return read_file(self.location, "info") == self._info
+
+    @override
+    def damage(self) -> str:
+        return "" if self.is_intact() else "info is missing or damaged"
 
     @override
     def prepare(self) -> None:
-        write_json(self.location, "info", {**self.info(), "sharding": self.sharding.document})
+        write_file(self.location, "info", self._info)
+
+    @override
+    def resume(self) -> None:
+        self.prepare()
 
     @override
     def drop(self) -> None:
         """Nothing: every file is replaced."""
 
-    @contextmanager
-    @override
-    def process(self) -> Iterator[BlockFunction]:
+    def _segments_by_file(self) -> Callable[[Block], np.ndarray]:
+        """A function that gives the rows of the segments in a file."""
         table = segments_of(self.run, self.threshold).read()
         table = table[table["size"] >= self.minimum_size]
         files = self.sharding.shards_of(np.array(table["id"]))
-        opened = functools.lru_cache(OPEN_PIECES)(lambda index: self.pieces.piece_file(index).open())
+        return lambda block: np.asarray(table[files == np.uint64(block.index)])
+
+    @override
+    def stored_checksums(self) -> Callable[[Block], int]:
+        segments_in = self._segments_by_file()
+
+        def checksum_of(block: Block) -> int:
+            contents = [require_file(self.location, self.sharding.file_name(block.index))]
+            own = (self.own_file(int(row["id"])) for row in segments_in(block))
+            contents += [require_file(*file) for file in own if file is not None]
+            return functools.reduce(lambda before, content: int(crc32(content, before)), contents, 0)
+
+        return checksum_of
+
+    @contextmanager
+    @override
+    def process(self) -> Iterator[BlockFunction]:
+        segments_in, checksums = self._segments_by_file(), self.pieces.records.read().checksum
+        opened = functools.lru_cache(OPEN_PIECES)(
+            lambda index: self.pieces.piece_file(index).open(int(checksums[index]))
+        )
+        checksum_of = self.stored_checksums()
 
         def process_block(block: Block) -> None:
-            values = {}
-            for row in table[files == np.uint64(block.index)]:
-                segment = int(row["id"])
-                values[segment] = self.packed(segment, pieces_of_segment(row, self.pieces.grid, opened))
-            content, name = self.sharding.file_content(values), self.sharding.file_name(block.index)
-            write_file(self.location, name, content)
-            if read_file(self.location, name) != content:
+            packed = {
+                int(row["id"]): self.packed(int(row["id"]), pieces_of_segment(row, self.pieces.grid, opened))
+                for row in segments_in(block)
+            }
+            content = self.sharding.file_content(
+                {segment: (each.before, each.value) for segment, each in packed.items()}
+            )
+            write_file(self.location, self.sharding.file_name(block.index), content)
+            checksum = int(crc32(content))
+            for segment, each in packed.items():
+                file = self.own_file(segment)
+                if file is not None:
+                    write_file(*file, each.own)
+                    checksum = int(crc32(each.own, checksum))
+            if checksum_of(block) != checksum:
                 raise OSError(errno.EIO, "what was written reads back differently", self.location.name)
-            self.records.write(block.index, array_checksum(np.frombuffer(content, np.uint8)), len(values))
+            self.records.write(block.index, checksum, len(packed))
 
         yield process_block
 

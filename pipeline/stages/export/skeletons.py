@@ -18,10 +18,10 @@ from typing_extensions import override
 
 from ...engine.blocks.grid import Block
 from ...volumes import Box
-from ...volumes.exports import write_file
+from ...volumes.locations import Location
 from .centre_lines import Skeleton, whole_skeleton
 from .piece_files import Piece
-from .pieces import PiecesTask, WholesTask
+from .pieces import Packed, PiecesTask, WholesTask
 from .segments import SegmentedVolume
 
 SCALE = 1.0
@@ -159,12 +159,13 @@ class SkeletonShards(WholesTask):
         }
 
     @override
-    def packed(self, segment: int, pieces: Iterator[Piece]) -> tuple[bytes, bytes]:
+    def packed(self, segment: int, pieces: Iterator[Piece]) -> Packed:
         grid = self.pieces.grid
         skeleton = whole_skeleton([_as_skeleton(piece) for piece in pieces], grid.voxel_size)
         centres = (skeleton.vertices + 0.5) * np.array(grid.voxel_size) + np.array(grid.offset)
-        skeleton = skeleton._replace(vertices=centres)
-        folder = self.location.parent
-        assert folder is not None, "it lies in the segmentation"
-        write_file(folder.child(SWC_FOLDER), f"{segment}.swc", swc(skeleton, f"segment {segment}").encode())
-        return b"", encoded(skeleton)
+        skeleton = skeleton._replace(vertices=centres.astype(np.float32))  # in both formats the same numbers
+        return Packed(b"", encoded(skeleton), swc(skeleton, f"segment {segment}").encode())
+
+    @override
+    def own_file(self, segment: int) -> tuple[Location, str]:
+        return Location.of(self.to).child("segmentation").child(SWC_FOLDER), f"{segment}.swc"

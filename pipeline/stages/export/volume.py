@@ -7,8 +7,8 @@ block; what it replaces was its own.
 from __future__ import annotations
 
 import errno
-import hashlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,8 +32,10 @@ from ...volumes.locations import Location
 from ...volumes.pyramids import Method, Reader, downsampled_box, level_factors
 from ..fragments import FragmentsTask
 from ..predict import PredictTask
+from .place import place_key
 from .segments import NumberedFragments, SegmentedVolume, segments_of
 from .supervoxels import SupervoxelVolume
+from .written import recorded_key
 
 CONTENTS = ("raw", "affinities", "segmentation", "labels")
 """What can be exported as a volume."""
@@ -48,11 +50,6 @@ def place_of(content: str, form: Form) -> str:
     if form == "precomputed" or content not in ("segmentation", "labels"):
         return content
     return f"raw/labels/{content}"
-
-
-def place_key(to: str) -> str:
-    """A short name of a place, for the files that track an export there."""
-    return hashlib.sha256(Location.of(to).name.encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -77,6 +74,7 @@ class ExportTask(BlockTask):
     version = 1
     together = "export"
     script = SCRIPTS["export"]
+    leaves_out_empty = False
 
     @property
     @override
@@ -145,11 +143,6 @@ class ExportTask(BlockTask):
         region = self.whole_grid.region
         return replace(self.whole_grid, block_size=Coordinate(map(min, size, region.shape)))
 
-    @cached_property
-    @override
-    def empty(self) -> np.ndarray:
-        return np.zeros(self.grid.shape, dtype=bool)
-
     @override
     def settings(self) -> dict[str, Any]:
         region = self.whole_grid.region
@@ -178,8 +171,7 @@ class ExportTask(BlockTask):
 
     @override
     def stored_key(self) -> str | None:
-        key = read_record(self).get("key")
-        return str(key) if key is not None and self.image.is_there() else None
+        return recorded_key(self) if self.image.is_there() else None
 
     @override
     def prepare(self) -> None:
@@ -191,7 +183,9 @@ class ExportTask(BlockTask):
 
     @override
     def resume(self) -> None:
-        self.image.create_level(self.level)  # it may have ended before
+        if self.level == 0:
+            self.image.mend_metadata()
+        self.image.mend_level(self.level)  # it may have ended before it made the level, too
 
     @override
     def drop(self) -> None:
@@ -206,11 +200,9 @@ class ExportTask(BlockTask):
     @override
     def process(self) -> Iterator[BlockFunction]:
         read, output, dtype = self._open_source(), self.image.open_level(self.level), self.image.dtype
-        whole = Box.of_shape(self.image.level_shape(self.level))
 
         def process_block(block: Block) -> None:
-            begin = block.box.begin // self.downsampling
-            box = Box(begin, begin + self.image.level_block(self.level)).intersect(whole)
+            box = self._box_of(block)
             data = np.ascontiguousarray(read(box), dtype=dtype)
             output.write(box, data)
             if not np.array_equal(output.read(box), data):
@@ -218,6 +210,24 @@ class ExportTask(BlockTask):
             self.records.write(block.index, array_checksum(data), int(np.count_nonzero(data)))
 
         yield process_block
+
+    @override
+    def stored_checksums(self) -> Callable[[Block], int]:
+        open_level, filled = functools.cache(self.image.open_level), self.records.read().filled
+
+        def checksum_of(block: Block) -> int:
+            data = open_level(self.level).read(self._box_of(block))
+            if filled[block.index] > 0 and not data.any():
+                raise FileNotFoundError(self.output)
+            return array_checksum(data)
+
+        return checksum_of
+
+    def _box_of(self, block: Block) -> Box:
+        """The voxels of the level in a block."""
+        begin = block.box.begin // self.downsampling
+        whole = Box.of_shape(self.image.level_shape(self.level))
+        return Box(begin, begin + self.image.level_block(self.level)).intersect(whole)
 
     def _open_source(self) -> Reader:
         """A function that gives the voxels of a box of this level."""
