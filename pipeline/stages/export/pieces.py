@@ -126,6 +126,10 @@ class PiecesTask(BlockTask):
         """Nothing: the files lie where the markers do, and go with them."""
 
     @override
+    def plan_details(self) -> list[tuple[str, str]]:
+        return [("files", f"{len(self.grid)} in {self.output}, which the stage after it reads")]
+
+    @override
     def stored_checksums(self) -> Callable[[Block], int]:
         return lambda block: array_checksum(np.fromfile(self.piece_file(block.index).path, np.uint8))
 
@@ -229,6 +233,10 @@ class WholesTask(BlockTask):
     def grid(self) -> BlockGrid:
         files = Box.of_shape((1, 1, 2**self.sharding.shard_bits))
         return replace(self.pieces.grid, region=files, block_size=Coordinate(1, 1, 1))
+
+    @override
+    def plan_details(self) -> list[tuple[str, str]]:
+        return [("write", f"{self.output}, of all segments of at least {self.minimum_size} voxels")]
 
     @override
     def settings(self) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def export_run(run: Run, options: ExportOptions, overwrite: bool = False) -> boo
         UserError: see `export_stages`; or the place holds something else.
     """
     stages = export_stages(run, options)
-    note_export(run, options)
+    note_export(run, _decided(run, options))
     return run_stages(run, stages, overwrite)
 
 
@@ -101,6 +101,16 @@ def written_stages(run: Run) -> list[Stage]:
     return list(stages.values())
 
 
+def _threshold(run: Run, options: ExportOptions) -> float:
+    return options.threshold if options.threshold is not None else chosen_thresholds(run)[0]
+
+
+def _decided(run: Run, options: ExportOptions) -> ExportOptions:
+    """The same options, with what they left to the run as it is now."""
+    arrays = _contents(run, options) if options.target in ("precomputed", "ngff") else options.arrays
+    return replace(options, threshold=_threshold(run, options), arrays=arrays)
+
+
 def _notes(run: Run) -> Path:
     return run.tracking / "exports" / "commands.json"
 
@@ -117,7 +127,7 @@ def export_stages(run: Run, options: ExportOptions) -> list[Stage]:
     Raises:
         UserError: an option does not fit the target, or the run has nothing to export.
     """
-    threshold = options.threshold if options.threshold is not None else chosen_thresholds(run)[0]
+    threshold = _threshold(run, options)
     if not 0 <= threshold <= 1:
         raise UserError(f"{threshold:g} is no merge threshold; they are from 0 to 1", "--threshold")
     if (options.meshes or options.skeletons) and options.target != "precomputed":

@@ -26,6 +26,7 @@ from ...engine.blocks.storage import open_raw, raw_identity
 from ...engine.tracking.progress import read_record, write_record
 from ...errors import UserError
 from ...run import Run
+from ...units import disk_size
 from ...volumes import Box
 from ...volumes.exports import ExportedImage, Form
 from ...volumes.locations import Location
@@ -190,6 +191,26 @@ class ExportTask(BlockTask):
     @override
     def drop(self) -> None:
         self.image.delete_level(self.level)
+
+    @property
+    @override
+    def reads(self) -> tuple[Stage, ...]:
+        fragments = self.level == 0 and self.content in ("segmentation", FRAGMENTS)
+        return (FragmentsTask(self.run),) if fragments else self.upstream  # of segments, the lookup table
+
+    @property
+    @override
+    def bytes_read_per_voxel(self) -> int:
+        return self._bytes_per_voxel
+
+    @property
+    def _bytes_per_voxel(self) -> int:
+        return self.image.dtype.itemsize * (self.image.channels or 1)
+
+    @override
+    def plan_details(self) -> list[tuple[str, str]]:
+        size = Box.of_shape(self.image.level_shape(self.level)).size * self._bytes_per_voxel
+        return [("write", f"{self.output}: {disk_size(size)} before compression")]
 
     @property
     def step(self) -> Coordinate:
