@@ -178,7 +178,9 @@ def test_every_segment_above_a_size_has_the_mesh_of_its_voxels(tmp_path: Path, f
 def test_meshes_beside_an_empty_block_are_closed(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", segment={"thresholds": [THRESHOLD]})
     raw = open_volume(run.volume, "raw", "r+")
-    raw.write(Box(Coordinate(1, 2, 3), Coordinate(5, 18, 19)), np.full((4, 16, 16), 7, np.uint8))
+    intensities = raw.read(raw.box)
+    intensities[1:5, 2:18, 3:19] = 7
+    raw.write(raw.box, intensities)
     store_affinities(run)
     assert extract_fragments(run) and agglomerate(run) and segment(run)
     volume = stored(run, f"segmentation/{THRESHOLD}")
