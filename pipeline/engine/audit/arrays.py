@@ -83,7 +83,7 @@ def audit_stages(stages: Sequence[Stage]) -> dict[str, StageFindings]:
             _check_array(stage, found)
         elif isinstance(stage, BlockTask):
             _check_files(stage, found)
-        found.unsound = stage.damage()
+        found.unsound = found.unsound or stage.damage()
     return findings
 
 
@@ -128,7 +128,13 @@ def _check_array(task: VolumeTask, found: StageFindings) -> None:
 def _check_files(task: BlockTask, found: StageFindings) -> None:
     """Read what every block has stored, if the stage can say how."""
     done = done_blocks(task)
-    checksum_of = task.stored_checksums() if done.any() else None
+    try:
+        checksum_of = task.stored_checksums() if done.any() else None
+    except StorageUnavailable:
+        raise
+    except UserError as error:
+        found.unsound = f"cannot be checked ({error})"
+        return
     if checksum_of is None:
         return
     found.done = int(done.sum())

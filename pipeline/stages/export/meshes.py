@@ -12,9 +12,10 @@ from typing_extensions import override
 from ...engine.blocks.grid import Block
 from .multiresolution import mesh_info, packed_mesh
 from .piece_files import Piece
-from .pieces import Packed, PiecesTask, WholesTask
+from .pieces import PiecesTask
 from .segments import SegmentedVolume
 from .surfaces import Surface, cubes_of, joined, surfaces
+from .wholes import Packed, WholesTask
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from ...volumes import Box
 from ...volumes.locations import Location
 from .centre_lines import Skeleton, whole_skeleton
 from .piece_files import Piece
-from .pieces import Packed, PiecesTask, WholesTask
+from .pieces import PiecesTask
 from .segments import SegmentedVolume
+from .wholes import Packed, WholesTask
 
 SCALE = 1.0
 """In a block, a branch makes others needless within SCALE times its distance from the surface and no farther: what is

@@ -96,14 +96,19 @@ def test_what_the_run_keeps_for_an_export_is_checked_too(tmp_path: Path, finishe
     pieces = sorted(finished.tracking.rglob("*.pieces"), key=lambda path: path.stat().st_size)
     flip(pieces[-1])
     pieces[-2].unlink()
-    flip(finished.luts / f"segments_{THRESHOLD:g}.npy")
     findings = {found.stage.name: found for found in audit(finished)}
     assert sum(found.count(Damage.CHANGED) for found in findings.values()) == 1
     assert sum(found.count(Damage.MISSING) for found in findings.values()) == 1
-    assert findings[f"segments_{THRESHOLD:g}"].unsound
     requeue(list(findings.values()))
     assert export_run(finished, options)
     assert is_sound(finished) and contents(tmp_path) == before
+    for name in ("segments", "view"):
+        flip(finished.luts / f"{name}_{THRESHOLD:g}.npy")
+        findings = {found.stage.name: found for found in audit(finished)}
+        assert findings[f"segments_{THRESHOLD:g}"].unsound
+        requeue(list(findings.values()))
+        assert export_run(finished, options)
+        assert is_sound(finished) and contents(tmp_path) == before
 
 
 def test_a_file_without_a_checksum_is_told(tmp_path: Path, finished: Run) -> None:
