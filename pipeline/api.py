@@ -191,16 +191,33 @@ def segmentations(run: Run) -> dict[float, Path | str]:
     return {threshold: array.file if array.is_local else array.name for threshold, array in arrays.items()}
 
 
-def evaluate(run: Run) -> dict[str, Any]:
-    """Score the segmentation at many thresholds against the labels of the volume; `summary.json` keeps the scores.
+def evaluate(
+    run: Run,
+    *,
+    skeletons: str | Path | None = None,
+    skeleton_scale: tuple[float, float, float] | None = None,
+    merge_threshold: int = 1,
+    no_merge_mask: str | Path | None = None,
+) -> dict[str, Any]:
+    """Score the segmentation at many thresholds against the labels of the volume, or run lengths on skeletons, or both;
+    `summary.json` keeps the scores.
+
+    Args:
+        run: the run.
+        skeletons: SWC (file or folder), NML, npz, or precomputed skeletons, in nanometres.
+        skeleton_scale: nanometres of a unit of their positions, z, y, x; None for what the file says.
+        merge_threshold: nodes of each of two skeletons, or voxels of the mask, with which a segment is merged.
+        no_merge_mask: a volume that is above 0 where no skeleton is, and no segment of theirs must reach.
 
     Returns:
-        `scores`: for each threshold, as text with two decimals, VOI and adapted Rand error; `best`: the best one, with
-        its `threshold`. Of separate images, also scores of objects.
+        `scores`: for each threshold, as text with two decimals, VOI, adapted Rand error and CREMI score; `best`: the
+        best one, with its `threshold`, scored on `volumes.test` if there is one; `regions`: which is which. Of separate
+        images, also scores of objects. `run_length`: expected run lengths in nanometres at each threshold and at the
+        best one. What was not scored is None.
 
     Raises:
-        UserError: there are no labels where the volume was segmented, an earlier step has not run, or labels that are
-            read in place have changed since the run began to use them.
+        UserError: there are no labels where the volume was segmented, an earlier step has not run, labels that are
+            read in place have changed since the run began to use them, or skeletons or mask cannot be read.
     """
     from . import evaluation
     from .datasets import require_unchanged
@@ -209,7 +226,10 @@ def evaluate(run: Run) -> dict[str, Any]:
     require_chunks(run)
     require_graph(run)
     require_unchanged(run, run.config.volumes.segment.source)
-    return evaluation.evaluate(run)
+    options = None
+    if skeletons is not None:
+        options = evaluation.SkeletonOptions(skeletons, skeleton_scale, merge_threshold, no_merge_mask)
+    return evaluation.evaluate(run, options)
 
 
 def write_report(run: Run) -> Path:
