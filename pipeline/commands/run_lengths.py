@@ -11,11 +11,12 @@ from typing import Any
 
 from ..errors import UserError
 from ..evaluation import SKELETON_TABLE, SkeletonOptions, rows_of, score_skeletons
-from ..evaluation.skeleton_scores import COLUMNS
+from ..evaluation.skeleton_scores import COLUMNS, RULES
 from ..run import Run
 from ..terminal import table_lines
 from ..volumes.locations import Location
 
+WHOLE = "volumes.segment"
 SHOWN_SKELETONS = 10
 """Rows of the table that are printed."""
 
@@ -63,13 +64,11 @@ def refuse_of_run(options: argparse.Namespace) -> None:
     Raises:
         UserError: one is given.
     """
-    for name, instead in (
-        ("voxel_size", ""),
-        ("offset", ""),
-        ("skeleton_table", "; a run lists them in skeletons.csv"),
-    ):
+    if options.floor and options.skeletons is not None:
+        raise UserError("takes labels, not skeletons; leave out --skeletons", "--floor")
+    for name in ("voxel_size", "offset", "skeleton_table"):
         if getattr(options, name) is not None:
-            raise UserError(f"belongs to --prediction{instead}", _flag(name))
+            raise UserError("belongs to --prediction; a run knows its place and writes skeletons.csv", _flag(name))
 
 
 def _flag(name: str) -> str:
@@ -84,12 +83,9 @@ def skeleton_options(options: argparse.Namespace) -> SkeletonOptions | None:
         UserError: an option is given that needs them.
     """
     if options.skeletons is None:
-        given = {"merge_threshold": options.merge_threshold != 1}
-        given |= {
-            name: getattr(options, name) is not None for name in ("no_merge_mask", "skeleton_scale", "skeleton_table")
-        }
-        for name, is_given in given.items():
-            if is_given:
+        defaults = {"merge_threshold": 1, "no_merge_mask": None, "skeleton_scale": None, "skeleton_table": None}
+        for name, default in defaults.items():
+            if getattr(options, name) != default:
                 raise UserError("belongs to --skeletons; give them, too", _flag(name))
         return None
     scale = None if options.skeleton_scale is None else tuple(options.skeleton_scale)
@@ -111,7 +107,9 @@ def score_on_skeletons(options: argparse.Namespace, chosen: SkeletonOptions, pre
     size, offset = (None if given is None else tuple(given) for given in (options.voxel_size, options.offset))
     lengths, summary = score_skeletons(options.prediction, chosen, size, offset, options.skeleton_table)
     print("\n".join(length_lines("prediction", {prediction: summary})))
-    print_skeletons(list(rows_of(lengths)), f"all in {options.skeleton_table}" if options.skeleton_table else "")
+    print_skeletons(
+        list(rows_of(lengths, chosen)), f"all in {options.skeleton_table}" if options.skeleton_table else ""
+    )
     print(format_lengths(summary))
     return {"skeleton_file": place, **summary}
 
@@ -119,7 +117,7 @@ def score_on_skeletons(options: argparse.Namespace, chosen: SkeletonOptions, pre
 def print_run_lengths(run: Run, lengths: Mapping[str, Any]) -> None:
     """Run lengths at every threshold, and of the skeletons that lost most."""
     rows = lengths["thresholds"]
-    print(f"run lengths on skeletons, {lengths['chosen_on']}:")
+    print(f"run lengths on skeletons, {lengths['chosen_on']}; {_rules(lengths)}:")
     print("\n".join(length_lines("threshold", rows)))
     with (run.directory / SKELETON_TABLE).open(newline="") as file:
         skeletons = list(csv.reader(file))[1:]
@@ -142,20 +140,25 @@ def length_lines(title: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str]
 
 def print_skeletons(rows: Sequence[Sequence[str | int]], more: str) -> None:
     """The skeletons that lost most."""
-    shown = [[str(cell) for cell in row] for row in rows[:SHOWN_SKELETONS]]
-    print("\n".join(table_lines(COLUMNS, shown, numbers=COLUMNS[1:])))
+    columns = COLUMNS[: len(COLUMNS) - len(RULES)]  # the rules are the same for all
+    shown = [[str(cell) for cell in row[: len(columns)]] for row in rows[:SHOWN_SKELETONS]]
+    print("\n".join(table_lines(columns, shown, numbers=columns[1:])))
     if len(rows) > SHOWN_SKELETONS or more:
         print(f"{len(shown)} of {len(rows)} skeletons, those that lost most first{'; ' if more else ''}{more}")
 
 
 def format_lengths(lengths: Mapping[str, Any]) -> str:
     """Expected run length, and all that it depends on."""
-    threshold, mask = lengths["merge_threshold"], lengths["no_merge_mask"]
-    outside = lengths["nodes_outside"]
     text = (
-        f"ERL {lengths['erl']:.1f} nm of at most {lengths['max_erl']:.1f} nm, normalised {lengths['normalised_erl']:.4f},"
-        f" on {lengths['skeletons']} skeletons; merge threshold {threshold}, no-merge mask {mask or 'none'}"
+        f"ERL {lengths['erl']:.1f} nm of at most {lengths['max_erl']:.1f} nm, normalised"
+        f" {lengths['normalised_erl']:.4f}, on {lengths['skeletons']} skeletons; {_rules(lengths)}"
     )
-    if outside:
-        text += f"; {outside} of {lengths['nodes']} nodes lie outside the volume, their edges count as omitted"
+    if lengths["nodes_outside"]:
+        text += f"; {lengths['nodes_outside']} of {lengths['nodes']} nodes lie outside the volume, their edges count as"
+        text += " omitted" if lengths.get("reported_on", WHOLE) == WHOLE else " neither traced nor missed"
     return text
+
+
+def _rules(lengths: Mapping[str, Any]) -> str:
+    """What a run length depends on beside the segmentation."""
+    return f"merge threshold {lengths['merge_threshold']}, no-merge mask {lengths['no_merge_mask'] or 'none'}"

@@ -193,8 +193,8 @@ class VolumesConfig(Section):
     """Regions of which the student sees raw only, as its teacher predicts it (`student.distillation.unlabelled`). Any
     labels of theirs are never read; none may overlap `validate` or `test`."""
     validate_: Annotated[Region | None, Field(alias="validate")] = None
-    """A labelled region that training never sees: validation during training, choice of the threshold, and scores, unless
-    there is a `test` region."""
+    """A labelled region that training never sees: validation during training, choice of the threshold, and scores,
+    unless there is a `test` region."""
     test: Region | None = None
     """A labelled region that neither training nor the choice of the threshold sees: scores at the threshold that was
     chosen on `validate` are reported on it. Both lie in the source of `segment`, and overlap neither each other nor

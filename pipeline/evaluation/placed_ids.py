@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from funlib.geometry import Coordinate
@@ -128,7 +129,7 @@ def _by_block(voxels: np.ndarray, inside: np.ndarray, block_shape: Sequence[int]
     blocks, block_of = np.unique(voxels[nodes] // np.array(block_shape), axis=0, return_inverse=True)
     order = np.argsort(block_of.reshape(-1), kind="stable")
     bounds = np.searchsorted(block_of.reshape(-1)[order], np.arange(len(blocks) + 1))
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in pairwise(bounds.tolist()):
         yield nodes[order[begin:end]]
 
 

@@ -32,9 +32,9 @@ def score_skeletons_of_run(
     """Run lengths at every threshold of the sweep, and of every written segmentation; `skeletons.csv` gets a row per
     skeleton at the best threshold.
 
-    If there is a `volumes.test`, the thresholds are compared on what of the skeletons lies in `volumes.validate`, and the
-    best one is reported on what lies in `volumes.test`. Otherwise all skeletons count in both, and edges that leave the
-    segmented region are omitted ones.
+    If there is a `volumes.test`, the thresholds are compared on what of the skeletons lies in `volumes.validate`, and
+    the best one is reported on what lies in `volumes.test`. Otherwise all skeletons count in both, and edges that leave
+    the segmented region are omitted ones.
 
     Args:
         run: the run.
@@ -68,7 +68,7 @@ def score_skeletons_of_run(
     chosen = best if best is not None else max(scores, key=lambda threshold: (scores[threshold].expected, -threshold))
     reported = at[chosen].score(inside[reported_on])
     _require_edges(reported, reported_on)
-    write_table(run.directory / TABLE, reported)
+    write_table(run.directory / TABLE, reported, options)
     return {
         "threshold": chosen,
         **summary_of(reported, options),

@@ -19,7 +19,7 @@ from ..volumes import Volume, open_volume
 from .contingency import Contingency
 from .errors import rank_errors, write_errors
 from .images import mean_image_scores, sweep_images
-from .run_skeletons import score_skeletons_of_run
+from .run_skeletons import Segmentations, score_skeletons_of_run
 from .skeleton_scores import SkeletonOptions
 from .sweep import Scores, best_of, format_score, scores_of_table, sweep_thresholds, with_share
 from .truth import Joined, Placed, Truth, find_test, find_truth
@@ -55,23 +55,32 @@ def evaluate(run: Run, skeletons: SkeletonOptions | None = None) -> dict[str, An
             mask cannot be read or lie elsewhere.
     """
     nodes = None if skeletons is None else skeletons.open()
+    labelled = skeletons is None or run.has_labels(run.config.volumes.segment.source)
+    truths = (find_truth(run), find_test(run)) if labelled else None
     results: dict[str, Any] = dict.fromkeys(("scores", "best", "regions", "run_length"))
     edges, written = scored_edges(run), written_segmentations(run)
     fragments = open_volume(run.volume, "fragments")
-    if skeletons is None or run.has_labels(run.config.volumes.segment.source):
-        results |= _score_labels(run, fragments, edges, written)
+    segmentations = (fragments, edges, written)
+    if truths is not None:
+        results |= _score_labels(run, *truths, segmentations)
     if skeletons is not None and nodes is not None:
         best = results["best"] and results["best"]["threshold"]
-        segmentations = (fragments, edges, written)
         results["run_length"] = score_skeletons_of_run(run, skeletons, nodes, segmentations, best)
     update_summary(run, **dict.fromkeys(results))  # forget thresholds of former sweeps
     update_summary(run, **results)
     return results
 
 
-def _score_labels(run: Run, fragments: Volume, edges: EdgeTable, written: dict[float, Volume]) -> dict[str, Any]:
-    """What `evaluate` returns of labels."""
-    truth, test = find_truth(run), find_test(run)
+def _score_labels(run: Run, truth: Truth, test: Truth | None, segmentations: Segmentations) -> dict[str, Any]:
+    """What `evaluate` returns of labels.
+
+    Args:
+        run: the run.
+        truth: chooses the threshold.
+        test: what the best is reported on; None for `truth`.
+        segmentations: of the run.
+    """
+    fragments, edges, written = segmentations
     scores = sweep_edges(run.config, truth, fragments, edges)
     for threshold, volume in written.items():
         scores[threshold] = truth.score(volume)
@@ -131,16 +140,19 @@ def check_run(run: Run, skeletons: SkeletonOptions | None = None) -> str:
     Raises:
         UserError: it would refuse.
     """
-    open_volume(run.volume, "fragments")
-    written = ", ".join(f"{threshold:.2f}" for threshold in written_segmentations(run)) or "none"
-    says = f"{len(run.config.evaluate.sweep)} thresholds and the written segmentations ({written})"
     nodes = None if skeletons is None else skeletons.open()
+    places = []
     if nodes is None or run.has_labels(run.config.volumes.segment.source):
         region, test = find_truth(run).region, find_test(run)
-        says += f" on voxels {region.begin} to {region.end}"
+        places.append(f" on voxels {region.begin} to {region.end}")
         if test is not None:
-            says += f", and the best of them on volumes.test, voxels {test.region.begin} to {test.region.end}"
-    return says if nodes is None else f"{says}, on {len(nodes.names)} skeletons"
+            places.append(f", the best of them on volumes.test, voxels {test.region.begin} to {test.region.end}")
+    if nodes is not None:
+        places.append(f"{',' if places else ''} on {len(nodes.names)} skeletons")
+    open_volume(run.volume, "fragments")
+    written = ", ".join(f"{threshold:.2f}" for threshold in written_segmentations(run)) or "none"
+    sweep = len(run.config.evaluate.sweep)
+    return f"{sweep} thresholds and the written segmentations ({written}){''.join(places)}"
 
 
 def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:

@@ -41,8 +41,8 @@ def score_volumes(
 
     Returns:
         `voi_split`, `voi_merge`, `voi_sum`, `adapted_rand_error`, `cremi_score`, the number of voxels that were
-        `scored` (also called `voxels`) and their `scored_share`, and the number of `segments` and of labelled `objects` that
-        were compared.
+        `scored` (also called `voxels`) and their `scored_share`, and the number of `segments` and of labelled `objects`
+        that were compared.
 
     Raises:
         StorageUnavailable: a server does not answer.

@@ -22,7 +22,8 @@ from .placed_ids import PlacedIds
 from .skeleton_files import Scale, open_skeletons
 from .skeletons import RunLengths, Skeletons, run_lengths
 
-COLUMNS = (
+RULES = ("merge_threshold", "no_merge_mask")
+COLUMNS: tuple[str, ...] = (
     "skeleton",
     "length_nm",
     "erl_nm",
@@ -33,8 +34,10 @@ COLUMNS = (
     "merged_edges",
     "correct_edges",
     "segments",
+    *RULES,
 )
-"""Of the table of skeletons: `splits` are edges between two segments, `merges` segments that are merged."""
+"""Of the table of skeletons: `splits` are edges between two segments, `merges` segments that are merged; at its end the
+rules that run lengths depend on."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ def score_skeletons(
         outside = volume.require_nodes(skeletons)
         lengths = NodeSegments.of(volume, skeletons, options, open_mask(options, stack)).score()
     if table is not None:
-        write_table(table, lengths)
+        write_table(table, lengths, options)
     return lengths, {**summary_of(lengths, options), "nodes": len(skeletons.owner), "nodes_outside": outside}
 
 
@@ -166,7 +169,7 @@ def summary_of(lengths: RunLengths, options: SkeletonOptions) -> dict[str, Any]:
     return {**totals, **options.described()}
 
 
-def write_table(path: Path, lengths: RunLengths) -> None:
+def write_table(path: Path, lengths: RunLengths, options: SkeletonOptions) -> None:
     """Write a row per skeleton as CSV, those that lost most first; `COLUMNS`.
 
     Raises:
@@ -175,20 +178,21 @@ def write_table(path: Path, lengths: RunLengths) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(rows_of(lengths))
+    writer.writerows(rows_of(lengths, options))
     with replaced_file(path) as file:
         file.write(text.getvalue().encode())
 
 
-def rows_of(lengths: RunLengths) -> Iterator[list[str | int]]:
+def rows_of(lengths: RunLengths, options: SkeletonOptions) -> Iterator[list[str | int]]:
     """A row per skeleton, those that lost most first: what each takes from the expected run length of all."""
     lost = lengths.length * (lengths.length - lengths.erl)
+    rules = [options.described()[name] for name in RULES]
     for index in np.lexsort((np.arange(len(lost)), -lost)).tolist():
         length, erl = float(lengths.length[index]), float(lengths.erl[index])
         counts = (lengths.split, lengths.merges, lengths.omitted, lengths.merged, lengths.correct, lengths.segments)
         share = f"{erl / length:.6f}" if length > 0 else ""
         numbers = (int(count[index]) for count in counts)
-        yield [lengths.names[index], f"{length:.3f}", f"{erl:.3f}", share, *numbers]
+        yield [lengths.names[index], f"{length:.3f}", f"{erl:.3f}", share, *numbers, *rules]
 
 
 def _placed(volume: LabelFile, voxel_size: Scale | None, offset: Scale | None) -> PlacedIds:
