@@ -29,6 +29,7 @@ class PlacedIds:
         shape: (z, y, x) voxels.
         voxel_size, offset: nanometres; offset is that of the first voxel's corner.
         placed: whether the offset is stated, not only supposed.
+        source: shape and offset of the larger volume that it is a part of; None if of none.
     """
 
     ids: Readable
@@ -37,6 +38,7 @@ class PlacedIds:
     voxel_size: Sequence[float]
     offset: Sequence[float]
     placed: bool = True
+    source: tuple[Sequence[int], Sequence[float]] | None = None
 
     def at(self, skeletons: Skeletons, block_shape: Sequence[int] = BLOCK_SHAPE) -> np.ndarray:
         """(N,) uint64 the id that each node lies in; 0 outside. Only blocks with nodes are read, one after another.
@@ -93,15 +95,7 @@ class PlacedIds:
             raise UserError(
                 f"has voxels of {by(mask.voxel_size)} nm, but {self.name} has {by(self.voxel_size)} nm", mask.name
             )
-        if mask.offset is None or not self.placed:
-            if tuple(mask.shape) != tuple(self.shape):
-                raise UserError(
-                    f"has the shape {by(mask.shape)}, but {self.name} has {by(self.shape)}, and where one of them lies"
-                    " is not stated; give a mask of the same region",
-                    mask.name,
-                )
-            return Box.of_shape(mask.shape), Coordinate(0, 0, 0)
-        exact = (np.array(self.offset) - np.array(mask.offset)) / np.array(self.voxel_size)
+        exact = (np.array(self.offset) - np.array(self._offset_of(mask))) / np.array(self.voxel_size)
         shift = np.rint(exact)
         if (np.abs(exact - shift) > SAME_PLACE).any():
             raise UserError(f"lies a fraction of a voxel beside {self.name}: {by(exact.tolist())} voxels", mask.name)
@@ -110,6 +104,20 @@ class PlacedIds:
         if box.size == 0:
             raise UserError(f"has no voxel in common with {self.name}", mask.name)
         return box, begin
+
+    def _offset_of(self, mask: LabelFile) -> Sequence[float]:
+        """Where a mask begins: what it says, or where a volume of its shape does."""
+        if mask.offset is not None and self.placed:
+            return mask.offset
+        places = [(self.shape, self.offset), *([] if self.source is None else [self.source])]
+        for shape, offset in places:
+            if tuple(mask.shape) == tuple(shape):
+                return offset
+        raise UserError(
+            f"has the shape {by(mask.shape)}, and where it lies is not stated; then it has the shape of {self.name},"
+            f" {' or of raw, '.join(by(shape) for shape, _ in places)}",
+            mask.name,
+        )
 
 
 @dataclass(frozen=True)

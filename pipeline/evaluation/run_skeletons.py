@@ -53,15 +53,16 @@ def score_skeletons_of_run(
         UserError: nothing of the skeletons lies where it is to be scored, or the mask lies elsewhere.
     """
     fragments, edges, written = segmentations
-    volume = _placed(fragments)
+    raw = run.open_raw(run.config.volumes.segment.source)
+    volume = _placed(fragments, raw)
     outside = volume.require_nodes(skeletons)
     chosen_on, reported_on = ("volumes.validate", "volumes.test") if run.config.volumes.test else (WHOLE, WHOLE)
-    inside = {name: _nodes_in(run, name, skeletons) for name in (chosen_on, reported_on)}
+    inside = {name: _nodes_in(run, name, raw, skeletons) for name in (chosen_on, reported_on)}
     with ExitStack() as stack:
         mask = open_mask(options, stack)
         found = NodeSegments.of(volume, skeletons, options, mask)
         at = dict(_joined(run, found, edges))
-        at |= {name: NodeSegments.of(_placed(ids), skeletons, options, mask) for name, ids in written.items()}
+        at |= {name: NodeSegments.of(_placed(ids, raw), skeletons, options, mask) for name, ids in written.items()}
     scores = {threshold: at[threshold].score(inside[chosen_on]) for threshold in sorted(at)}
     if best is None:
         _require_edges(next(iter(scores.values())), chosen_on)
@@ -89,16 +90,16 @@ def _joined(run: Run, found: NodeSegments, edges: EdgeTable) -> Iterator[tuple[f
         yield threshold, found.relabelled(connected_components(ids, edges.pairs, edges.score, limit))
 
 
-def _placed(volume: Volume) -> PlacedIds:
-    return PlacedIds(volume, volume.name, volume.shape, volume.voxel_size, volume.offset)
+def _placed(volume: Volume, raw: Volume) -> PlacedIds:
+    source = (raw.shape, raw.offset)
+    return PlacedIds(volume, volume.name, volume.shape, volume.voxel_size, volume.offset, source=source)
 
 
-def _nodes_in(run: Run, name: str, skeletons: Skeletons) -> np.ndarray | None:
+def _nodes_in(run: Run, name: str, raw: Volume, skeletons: Skeletons) -> np.ndarray | None:
     """(N,) bool whether nodes lie in a held-out region; None if all count."""
     if name == WHOLE:
         return None
     volumes = run.config.volumes
-    raw = run.open_raw(volumes.segment.source)
     require_separate_test(run, raw.shape)
     box = region_box(volumes.held_out[name.removeprefix("volumes.")], raw.shape, name)
     box = box.intersect(region_box(volumes.segment, raw.shape, WHOLE))
