@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config import load_config
 from .run import Run
+
+if TYPE_CHECKING:
+    from .evaluation import SkeletonOptions
 
 
 def open_run(config: str | Path | Mapping[str, Any], *, set: Mapping[str, Any] | Iterable[str] = ()) -> Run:
@@ -191,29 +194,18 @@ def segmentations(run: Run) -> dict[float, Path | str]:
     return {threshold: array.file if array.is_local else array.name for threshold, array in arrays.items()}
 
 
-def evaluate(
-    run: Run,
-    *,
-    skeletons: str | Path | None = None,
-    skeleton_scale: tuple[float, float, float] | None = None,
-    merge_threshold: int = 1,
-    no_merge_mask: str | Path | None = None,
-) -> dict[str, Any]:
-    """Score the segmentation at many thresholds against the labels of the volume, or run lengths on skeletons, or both;
-    `summary.json` keeps the scores.
+def evaluate(run: Run, skeletons: str | Path | SkeletonOptions | None = None) -> dict[str, Any]:
+    """Score the segmentation at many thresholds against the labels of the volume, and run lengths on skeletons if they
+    are given; `summary.json` keeps the scores.
 
     Args:
         run: the run.
-        skeletons: SWC (file or folder), NML, npz, or precomputed skeletons, in nanometres.
-        skeleton_scale: nanometres of a unit of their positions, z, y, x; None for what the file says.
-        merge_threshold: nodes of each of two skeletons, or voxels of the mask, with which a segment is merged.
-        no_merge_mask: a volume that is above 0 where no skeleton is, and no segment of theirs must reach.
+        skeletons: SWC (file or folder), NML, npz, or precomputed skeletons, or these with merge threshold and mask.
 
     Returns:
         `scores`: for each threshold, as text with two decimals, VOI, adapted Rand error and CREMI score; `best`: the
         best one, with its `threshold`, scored on `volumes.test` if there is one; `regions`: which is which. Of separate
-        images, also scores of objects. `run_length`: expected run lengths in nanometres at each threshold and at the
-        best one. What was not scored is None.
+        images, also scores of objects. `run_length`: expected run lengths in nanometres. What was not scored is None.
 
     Raises:
         UserError: there are no labels where the volume was segmented, an earlier step has not run, labels that are
@@ -226,10 +218,9 @@ def evaluate(
     require_chunks(run)
     require_graph(run)
     require_unchanged(run, run.config.volumes.segment.source)
-    options = None
-    if skeletons is not None:
-        options = evaluation.SkeletonOptions(skeletons, skeleton_scale, merge_threshold, no_merge_mask)
-    return evaluation.evaluate(run, options)
+    if isinstance(skeletons, str | Path):
+        skeletons = evaluation.SkeletonOptions(skeletons)
+    return evaluation.evaluate(run, skeletons)
 
 
 def write_report(run: Run) -> Path:

@@ -81,13 +81,7 @@ def score_run(run: Run, options: argparse.Namespace) -> None:
     if options.dry_run:
         print(f"would score {check_run(run, chosen)}")
         return
-    results = evaluate(
-        run,
-        skeletons=options.skeletons,
-        skeleton_scale=chosen.scale if chosen else None,
-        merge_threshold=options.merge_threshold,
-        no_merge_mask=options.no_merge_mask,
-    )
+    results = evaluate(run, chosen)
     if results["best"] is not None:
         print_scores(run, results)
     if results["run_length"] is not None:
