@@ -185,7 +185,7 @@ def write_table(path: Path, lengths: RunLengths, options: SkeletonOptions) -> No
 
 def rows_of(lengths: RunLengths, options: SkeletonOptions) -> Iterator[list[str | int]]:
     """A row per skeleton, those that lost most first: what each takes from the expected run length of all."""
-    lost = lengths.length * (lengths.length - lengths.erl)
+    lost = np.round(lengths.length * (lengths.length - lengths.erl), 3)
     rules = [options.described()[name] for name in RULES]
     for index in np.lexsort((np.arange(len(lost)), -lost)).tolist():
         length, erl = float(lengths.length[index]), float(lengths.erl[index])

@@ -17,6 +17,7 @@ import pytest
 from cells_run import CHUNKS, SEGMENTED, SHAPE, fill_run, make_run
 from stored_arrays import ngff, scale, translation, write_group, write_zarr
 
+from pipeline.commands.run_all import score
 from pipeline.errors import UserError
 from pipeline.evaluation import SkeletonOptions, Skeletons, check_run, evaluate, run_lengths, score_skeletons
 from pipeline.evaluation.overlaps import InMemory
@@ -152,7 +153,9 @@ def test_segments_that_reach_the_mask_are_merged(tmp_path: Path) -> None:
     assert all(row["merges"] == "0" for row in csv.DictReader((run.directory / "skeletons.csv").open()))
 
 
-def test_the_threshold_is_chosen_on_validate_and_reported_on_test(tmp_path: Path) -> None:
+def test_the_threshold_is_chosen_on_validate_and_reported_on_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In the test region labels are cut like fragments, so that the lowest threshold would be the best there."""
     run = make_run(tmp_path, volumes={"test": TEST})
     data = fill_run(run)
@@ -160,6 +163,11 @@ def test_the_threshold_is_chosen_on_validate_and_reported_on_test(tmp_path: Path
     labels[SEGMENTED][:3] = data["fragments"][:3]
     stored = open_volume(run.volume, "labels", "r+")
     stored.write(stored.box, labels)
+    monkeypatch.setattr("pipeline.commands.run_all.evaluate", evaluate)  # the stages before it have not run here
+    score(run)
+    assert (
+        "scores on the test region at threshold 0.30, chosen on the validation region: VOI " in capsys.readouterr().out
+    )
     options = SkeletonOptions(cell_skeletons(tmp_path / "swc", data["labels"]))
     results = evaluate(run, options)
     assert results["regions"] == {"chosen_on": "volumes.validate", "reported_on": "volumes.test"}
