@@ -56,6 +56,7 @@ class ConvertTask(VolumeTask):
     script = SCRIPTS["import"]
     checksum_by_shard = True
     leaves_out_empty = False
+    can_be_looked_at = False
 
     @property
     @override

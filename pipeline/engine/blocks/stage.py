@@ -46,6 +46,8 @@ class BlockTask(Stage):
     that what is missing is lost."""
     grid_counts: ClassVar[str] = "voxels"
     """What the grid is made of, for messages."""
+    can_be_looked_at: ClassVar[bool] = True
+    """Whether the viewer shows the place of a block that failed; what is not imported yet, it cannot."""
 
     @property
     def context(self) -> Coordinate:
