@@ -120,15 +120,16 @@ class ExportedImage:
         ome["multiscales"][0]["version"] = "0.4"
         return {".zattrs": ome, ".zgroup": {"zarr_format": 2}}
 
-    def mend_metadata(self) -> None:
-        """Write the metadata anew if they cannot be read any more, or do not speak of these levels."""
+    def metadata_are_sound(self) -> bool:
+        """Whether what `write_metadata` writes can be read, and says what it should; it may say more."""
         for name, document in self.metadata({}).items():
             try:
                 stored = json.loads(read_file(self.location, name) or b"")
             except ValueError:
-                stored = None
+                return False
             if not _says(stored, json.loads(as_json(document))):
-                write_json(self.location, name, document)
+                return False
+        return True
 
     def create_level(self, level: int) -> None:
         """Make an empty level unless it is there; of a precomputed volume, `write_metadata` has done so."""

@@ -122,6 +122,10 @@ class DescribeStep(FilesStep):
         return "", "zarr.json" if self.form == "ngff-0.5" else ".emdistill.json"
 
     @override
+    def is_intact(self) -> bool:
+        return not self.damage()  # metadata of an image may have been mended, which then say nothing of its segments
+
+    @override
     def files(self) -> Iterator[WrittenFile]:
         for content in self.contents:
             table = segments_of(self.run, self.threshold).read() if content == "segmentation" else None

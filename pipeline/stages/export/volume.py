@@ -175,6 +175,14 @@ class ExportTask(BlockTask):
         return recorded_key(self) if self.image.is_there() else None
 
     @override
+    def is_intact(self) -> bool:
+        return self.level > 0 or self.image.metadata_are_sound()
+
+    @override
+    def damage(self) -> str:
+        return "" if self.is_intact() else "metadata are damaged"
+
+    @override
     def prepare(self) -> None:
         write_record(self, complete=False)  # from now on what lies there is known to be this run's
         self.image.delete_level(self.level)
@@ -184,8 +192,8 @@ class ExportTask(BlockTask):
 
     @override
     def resume(self) -> None:
-        if self.level == 0:
-            self.image.mend_metadata()
+        if self.level == 0 and not self.image.metadata_are_sound():
+            self.image.write_metadata({})  # `DescribeStep` adds what it has to say, since its file has changed
         self.image.mend_level(self.level)  # it may have ended before it made the level, too
 
     @override
