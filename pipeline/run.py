@@ -37,6 +37,8 @@ RESULTS_DEPEND_ON = ("torch", "gunpowder", "daisy", "zarr", "numpy", "scipy", "s
 MENDED = "delete it, it is written anew"
 """What to do about a damaged file that only reports."""
 
+CERTAINTY = "certainty"
+"""Array of the volume that says how sure the segmentation is, one voxel per block."""
 SEGMENTATIONS = "segmentation"
 """Group of the volume that holds one array per threshold."""
 
@@ -61,12 +63,25 @@ class Best(TypedDict):
     threshold: Amount
 
 
+class RankedBlocks(TypedDict):
+    """How well the array `certainty` ranks blocks.
+
+    `threshold`: of the segmentation. `blocks`: how many were compared. `spearman`: rank correlation of their certainty
+    with their VOI, from -1 (the less certain, the worse, without exception) to 1; None where all are alike.
+    """
+
+    threshold: Amount
+    blocks: Count
+    spearman: Annotated[float, Field(ge=-1, le=1)] | None
+
+
 class Summary(TypedDict, total=False):
     """What `summary.json` may say, as far as anything reads it."""
 
     stages: dict[str, StageEntry]
     scores: dict[Annotated[str, Field(pattern=r"^\d+\.\d\d$")], dict[str, float]] | None
     best: Best | None
+    certainty: RankedBlocks | None
     versions: dict[str, str]
 
 

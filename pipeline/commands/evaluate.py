@@ -79,6 +79,12 @@ def score_run(run: Run, options: argparse.Namespace) -> None:
     print_table("threshold", results["scores"])
     best = results["best"]
     print(f"best: threshold {best['threshold']:.2f}, {format_score(best)}; written to {run.summary}")
+    ranked = results["certainty"]
+    if ranked is not None and ranked["spearman"] is not None:
+        print(
+            f"certainty of {ranked['blocks']} blocks against their VOI at threshold {ranked['threshold']:.2f}: rank"
+            f" correlation {ranked['spearman']:.2f} (-1: the less certain, the worse)"
+        )
     print(json.dumps(results["best"]))
 
 

@@ -15,10 +15,11 @@ from ..config import Config, EvaluateConfig
 from ..engine.tracking.driver_lock import keeps_others_out
 from ..errors import UserError
 from ..rag import EdgeTable, open_rag
-from ..run import SEGMENTATIONS, Run, region_box, update_summary
+from ..run import SEGMENTATIONS, RankedBlocks, Run, region_box, update_summary
 from ..segmentation import connected_components, relabel
 from ..volumes import Box, Nanometres, Volume, open_volume
 from ..volumes.aligned import Labels, Mask
+from .certainty import rank_blocks, stored_certainty
 from .contingency import Contingency
 from .errors import rank_errors, write_errors
 from .images import mean_image_scores, sections_of, sweep_images
@@ -152,7 +153,8 @@ def evaluate(run: Run) -> dict[str, Any]:
         `scores`: for each threshold (as text with two decimals) VOI and adapted Rand error; a written segmentation is
         scored as it was written. `best`: the one with the lowest VOI, with its `threshold`. Of separate images, every
         score is the mean over the images, those of objects on a background stand beside them (see `instance_scores`),
-        and `best` has the highest panoptic quality.
+        and `best` has the highest panoptic quality. `certainty`: how well the array of this name ranks the blocks of a
+        volume (see `RankedBlocks`); None without it.
 
     Raises:
         UserError: there are no labels where the volume was segmented, or an earlier stage has not run.
@@ -172,8 +174,9 @@ def evaluate(run: Run) -> dict[str, Any]:
     results = {
         "scores": {f"{threshold:.2f}": scores[threshold] for threshold in sorted(scores)},
         "best": {"threshold": best, **scores[best]},
+        "certainty": None if truth.images else _rank_blocks(run, truth, fragments, edges),
     }
-    update_summary(run, scores=None, best=None)  # forget thresholds of former sweeps
+    update_summary(run, scores=None, best=None, certainty=None)  # forget thresholds of former sweeps
     update_summary(run, **results)
     return results
 
@@ -184,6 +187,16 @@ def _list_errors(run: Run, truth: Truth, segmentation: Placed) -> None:
     errors = rank_errors(truth.seams_with(segmentation))
     write_errors(path, errors, truth.labels.voxel_size, truth.labels.offset)
     logger.info("%d errors, the dearest first, are in %s", len(errors), path)
+
+
+def _rank_blocks(run: Run, truth: Truth, fragments: Placed, edges: EdgeTable) -> RankedBlocks | None:
+    """How well the run's certainty ranks its blocks."""
+    certainty = stored_certainty(run)
+    if certainty is None:
+        return None
+    limit = min(certainty.threshold, run.config.agglomerate.maximum_score)
+    lut = connected_components(np.zeros(0, np.uint64), edges.pairs, edges.score, limit)
+    return rank_blocks(run, certainty, Joined(fragments, lut), truth, truth.region, truth.rules)
 
 
 def best_threshold(run: Run) -> float:
