@@ -19,6 +19,7 @@ from .config.paths import portable
 from .errors import UserError
 from .small_files import Amount, Count, as_kind
 from .small_files import read_json as read_json
+from .small_files import read_json_as as read_json_as
 from .small_files import read_json_lines as read_json_lines
 from .small_files import replaced_file as replaced_file
 from .small_files import write_json as write_json
@@ -61,6 +62,30 @@ class Best(TypedDict):
     """The threshold with the best scores, which stand beside it."""
 
     threshold: Amount
+
+
+class SegmentSummary(TypedDict):
+    """A segment: its voxels and fragments, and its bounding box in voxels of the stored arrays, z, y, x."""
+
+    id: Count
+    voxels: Count
+    fragments: Count
+    begin: tuple[Count, Count, Count]
+    end: tuple[Count, Count, Count]
+
+
+class SegmentSizes(TypedDict):
+    """How large the segments of a segmentation are.
+
+    `segments`: how many there are. `voxels`: of all. `counts`, `volumes`: segments of 2^i to 2^(i+1) - 1 voxels, and
+    the voxels of these, for i = 0, 1, … `largest`: some, the largest first.
+    """
+
+    segments: Count
+    voxels: Count
+    counts: Annotated[list[Count], Field(max_length=64)]
+    volumes: Annotated[list[Count], Field(max_length=64)]
+    largest: Annotated[list[SegmentSummary], Field(max_length=100)]
 
 
 class RankedBlocks(TypedDict):
@@ -189,6 +214,10 @@ class Run:
         """Where a source is to be used; None for everywhere."""
         return self.source(source).open_mask()
 
+    def segment_sizes(self, threshold: str) -> Path:
+        """Where the sizes of the segments at a threshold lie."""
+        return self.luts / f"sizes_{threshold}.json"
+
     def segmentation_names(self) -> list[str]:
         """Names of the segmentations in the volume, sorted: their thresholds with two decimals, such as `0.50`."""
         return names_in(self.volume, SEGMENTATIONS)
@@ -199,6 +228,19 @@ class Run:
         """
         document = portable(dump_config(self.config), self.directory)
         write_json(self.directory / "config.json", {**document, "run_directory": "."})
+
+
+def read_segment_sizes(run: Run, threshold: str) -> SegmentSizes | None:
+    """How large the segments of a written segmentation are; None if that is not known.
+
+    Args:
+        run: the run.
+        threshold: with two decimals, as the segmentation is called.
+
+    Raises:
+        DamagedFile: the file says something else.
+    """
+    return read_json_as(run.segment_sizes(threshold), SegmentSizes, MENDED)
 
 
 def region_box(region: Region, shape: Coordinate, where: str) -> Box:

@@ -1,6 +1,8 @@
 """Scores of segmentations against labels: of arrays, of runs, of files."""
 
+from .certainty import StoredCertainty, stored_certainty
 from .contingency import contingency_table
+from .errors import SegmentationError, read_errors
 from .images import mean_image_scores
 from .instances import PanopticQuality, aggregated_jaccard_index, dice, f1_score, panoptic_quality
 from .metrics import VariationOfInformation, adapted_rand_error, variation_of_information
@@ -14,6 +16,8 @@ __all__ = [
     "SCORE_TITLES",
     "LabelRules",
     "PanopticQuality",
+    "SegmentationError",
+    "StoredCertainty",
     "VariationOfInformation",
     "adapted_rand_error",
     "aggregated_jaccard_index",
@@ -34,8 +38,10 @@ __all__ = [
     "open_pair",
     "panoptic_quality",
     "prepare_labels",
+    "read_errors",
     "score_text",
     "score_volumes",
+    "stored_certainty",
     "sweep_thresholds",
     "variation_of_information",
 ]

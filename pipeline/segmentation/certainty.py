@@ -1,19 +1,17 @@
-"""How sure a segmentation is, without labels: what the joins whose scores lie close to the threshold would move.
+"""How sure a segmentation is, without labels: what the doubtful joins would move.
 
 Fragments of a region are joined one pair of groups after another, in the order of their merge scores. Each join is a
 decision: below the threshold it is made, above it is not. One that is decided wrongly costs bits of VOI: with f(n) =
 n log2 n and N voxels, groups of a and b voxels cost (f(a + b) - f(a) - f(b)) / N, whether they were joined wrongly or
-kept apart wrongly (the costs that `evaluation.errors` ranks errors by). How likely that is falls with the distance of
-the score from the threshold, here as exp(-distance / SPREAD). The sum over all joins is the doubt, in bits.
+kept apart wrongly (the costs that `evaluation.errors` ranks errors by). How likely that is, the score s tells: 1 - s is
+the mean affinity between the two. What is kept apart is wrong with probability 1 - s; what was joined, at a score below
+the threshold, with s², since the nearer to 0, the surer. The sum over all joins is the doubt, in bits. Other ways to
+weigh joins, and how well they rank blocks of real data by their VOI: docs/METHODS.md.
 """
 
 from __future__ import annotations
 
 import numpy as np
-
-SPREAD = 0.1
-"""Distance from the threshold at which a join is e times less doubtful than at it."""
-
 
 def certainty_of(sizes: np.ndarray, edges: np.ndarray, scores: np.ndarray, threshold: float) -> float:
     """How sure the segmentation of a region is.
@@ -30,8 +28,8 @@ def certainty_of(sizes: np.ndarray, edges: np.ndarray, scores: np.ndarray, thres
     if not len(sizes):
         return 0.0
     joined_at, one, other = joins(sizes, edges, scores)
-    doubt = np.exp(-np.abs(joined_at - threshold) / SPREAD)
-    bits = (doubt * (_bits(one + other) - _bits(one) - _bits(other))).sum() / sizes.sum()
+    wrong = np.where(joined_at <= threshold, joined_at**2, 1 - joined_at)
+    bits = (wrong * (_bits(one + other) - _bits(one) - _bits(other))).sum() / sizes.sum()
     return float(2.0**-bits)
 
 

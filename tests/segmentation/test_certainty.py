@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.segmentation import certainty_of
-from pipeline.segmentation.certainty import SPREAD, joins
+from pipeline.segmentation.certainty import joins
 
 CHAIN = np.array([[0, 1], [1, 2]])
 
@@ -17,24 +17,25 @@ def certainty(sizes: list[int], scores: list[float], threshold: float = 0.5, edg
     return certainty_of(np.array(sizes), edges, np.array(scores), threshold)
 
 
-def test_two_halves_joined_at_the_threshold_are_in_doubt_by_one_bit() -> None:
-    assert certainty([50, 50], [0.5], edges=CHAIN[:1]) == pytest.approx(0.5)
+def test_doubt_is_what_a_wrong_decision_costs_times_how_likely_it_is() -> None:
+    assert certainty([50, 50], [0.6], edges=CHAIN[:1]) == pytest.approx(2**-0.4)  # kept apart at an affinity of 0.4
+    assert certainty([50, 50], [0.4], edges=CHAIN[:1]) == pytest.approx(2**-0.16)
     a, b = 30, 70
     bits = (100 * log2(100) - a * log2(a) - b * log2(b)) / 100
-    assert certainty([a, b], [0.5], edges=CHAIN[:1]) == pytest.approx(2**-bits)
-    assert certainty([50, 50], [0.5 + SPREAD], edges=CHAIN[:1]) == pytest.approx(2 ** -np.exp(-1))
+    assert certainty([a, b], [0.6], edges=CHAIN[:1]) == pytest.approx(2 ** (-0.4 * bits))
+    assert certainty([a, b], [0.6], 0.7, CHAIN[:1]) == pytest.approx(2 ** (-0.36 * bits)), "below that threshold"
 
 
 def test_far_from_the_threshold_nothing_is_in_doubt_on_either_side() -> None:
     for score in (0.0, 1.0):
-        assert certainty([50, 50], [score], edges=CHAIN[:1]) > 0.99
+        assert certainty([50, 50], [score], edges=CHAIN[:1]) == 1.0
     assert certainty([10, 20, 30], [np.nan, np.nan]) == 1.0
     assert certainty([10], [], edges=CHAIN[:0]) == 1.0
     assert certainty([], [], edges=CHAIN[:0]) == 0.0
 
 
 def test_doubt_about_much_costs_more_than_doubt_about_little() -> None:
-    large, small = certainty([500, 500, 5], [0.5, 0.0]), certainty([500, 500, 5], [0.0, 0.5])
+    large, small = certainty([500, 500, 5], [0.6, 0.0]), certainty([500, 500, 5], [0.0, 0.6])
     assert large < small < 1
 
 

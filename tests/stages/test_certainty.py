@@ -26,7 +26,7 @@ from pipeline.stages.certainty import SIDE, CertaintyTask, certainty_stages
 from pipeline.stages.segment import lut_path
 from pipeline.volumes import open_volume, volume_exists
 
-SMALL = {"block_size": [4, 4, 5], "tile_size": [4, 16, 16]}
+SMALL = {"block_size": [8, 4, 35], "tile_size": [8, 40, 35]}
 """More blocks along y than one file of `certainty` has voxels."""
 
 
@@ -63,12 +63,12 @@ def test_every_block_has_the_certainty_of_its_own_fragments(finished: Run) -> No
     assert found.dtype == np.float32 and found.shape == tuple(BlockGrid.of_run(finished).shape)
     assert max(found.shape) > SIDE
     np.testing.assert_array_equal(found, by_hand(finished, 0.6))
-    assert len(np.unique(found)) > 10 and found.min() >= 0 and found.max() <= 1
+    assert len(np.unique(found)) > 5 and found.min() >= 0 and found.max() <= 1
 
 
 def test_it_is_an_image_whose_voxels_are_the_blocks(finished: Run) -> None:
     volume = open_volume(finished.volume, CERTAINTY)
-    assert tuple(volume.voxel_size) == (4 * 40, 4 * 8, 5 * 8)
+    assert tuple(volume.voxel_size) == (8 * 40, 4 * 8, 35 * 8)
     assert tuple(volume.offset) == (1 * 40, 2 * 8, 3 * 8)
     assert volume.array.attrs["threshold"] == 0.6
     yaozarrs.validate_zarr_store(str(finished.directory / "volume.zarr" / CERTAINTY))
