@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+
 def certainty_of(sizes: np.ndarray, edges: np.ndarray, scores: np.ndarray, threshold: float) -> float:
     """How sure the segmentation of a region is.
 

@@ -68,10 +68,12 @@ def certainty_png(certainty: np.ndarray, voxel_size: Sequence[float]) -> bytes:
         voxel_size: extent of a block in nanometres.
     """
     known = np.where(certainty > 0, certainty, np.nan)
-    low, high = (float(bound(known)) for bound in (np.nanmin, np.nanmax)) if np.isfinite(known).any() else (0.0, 1.0)
+    projections = {normal: np.fmin.reduce(known, axis=normal) for normal in (0, 1)}
+    seen = np.concatenate([projection[np.isfinite(projection)] for projection in projections.values()])
+    low, high = float(seen.min(initial=1)), float(seen.max(initial=0))
     figure = Figure(figsize=(9.2, 3.8), layout="constrained")
     for axes, (normal, name) in zip(figure.subplots(1, 2), ((0, "xy"), (1, "xz")), strict=True):
-        worst = np.fmin.reduce(known, axis=normal)
+        worst = projections[normal]
         rows, columns = (axis for axis in range(3) if axis != normal)
         extent = [certainty.shape[axis] * voxel_size[axis] / 1000 for axis in (rows, columns)]
         shown = axes.imshow(worst, cmap="cividis", vmin=low, vmax=high, extent=(0, extent[1], extent[0], 0))
@@ -98,6 +100,8 @@ def sizes_png(counts: Sequence[int], volumes: Sequence[int]) -> bytes:
     for axes, (values, label, hue) in zip(figure.subplots(1, 2), panels, strict=True):
         axes.bar(edges, values, width=edges, align="edge", color=hue, alpha=0.85, edgecolor="none")
         axes.set_xscale("log")
+        if values is counts:
+            axes.set_yscale("log")
         _dress(axes, "size of a segment, voxels", label)
         axes.set_axisbelow(True)
     return _png(figure)

@@ -105,7 +105,7 @@ def test_damage_is_found_and_mended(tmp_path: Path) -> None:
     assert run_chain(run) and segment(run)
     expected = stored(run, CERTAINTY)
     assert all(found.sound for found in audit(run))
-    shard_of(run, CERTAINTY, (0, 0, 0)).unlink()
+    shard_of(run, CERTAINTY, 0, 0, 0).unlink()
     findings = audit(run)
     (found,) = [found for found in findings if found.stage.name == "certainty"]
     assert found.count(Damage.MISSING) == 1
@@ -121,7 +121,10 @@ def test_rows_that_were_changed_are_refused(tmp_path: Path) -> None:
         store.write_scores(3, EdgeTable.empty())
     (task,) = certainty_stages(run, 0.6)
     begin(task)
-    with task.process() as process_block, pytest.raises(UserError, match=r"lost or changed rows of block 3 .*--requeue"):
+    with (
+        task.process() as process_block,
+        pytest.raises(UserError, match=r"lost or changed rows of block 3 .*--requeue"),
+    ):
         process_block(task.grid.block(0))
 
 
