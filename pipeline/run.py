@@ -7,7 +7,7 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 from funlib.geometry import Coordinate
 from pydantic import Field
@@ -19,7 +19,6 @@ from .config.paths import portable
 from .errors import UserError
 from .small_files import Amount, Count, as_kind
 from .small_files import read_json as read_json
-from .small_files import read_json_as as read_json_as
 from .small_files import read_json_lines as read_json_lines
 from .small_files import replaced_file as replaced_file
 from .small_files import write_json as write_json
@@ -62,30 +61,17 @@ class Best(TypedDict):
     """The threshold with the best scores, which stand beside it."""
 
     threshold: Amount
+    voi_split: NotRequired[Amount]
+    voi_merge: NotRequired[Amount]
+    voi_sum: NotRequired[Amount]
+    adapted_rand_error: NotRequired[float]
 
 
-class SegmentSummary(TypedDict):
-    """A segment: its voxels and fragments, and its bounding box in voxels of the stored arrays, z, y, x."""
+class Regions(TypedDict, total=False):
+    """Config paths of the regions that the threshold was chosen on, and that the best scores were reported on."""
 
-    id: Count
-    voxels: Count
-    fragments: Count
-    begin: tuple[Count, Count, Count]
-    end: tuple[Count, Count, Count]
-
-
-class SegmentSizes(TypedDict):
-    """How large the segments of a segmentation are.
-
-    `segments`: how many there are. `voxels`: of all. `counts`, `volumes`: segments of 2^i to 2^(i+1) - 1 voxels, and
-    the voxels of these, for i = 0, 1, … `largest`: some, the largest first.
-    """
-
-    segments: Count
-    voxels: Count
-    counts: Annotated[list[Count], Field(max_length=64)]
-    volumes: Annotated[list[Count], Field(max_length=64)]
-    largest: Annotated[list[SegmentSummary], Field(max_length=100)]
+    chosen_on: str
+    reported_on: str
 
 
 class RankedBlocks(TypedDict):
@@ -106,6 +92,7 @@ class Summary(TypedDict, total=False):
     stages: dict[str, StageEntry]
     scores: dict[Annotated[str, Field(pattern=r"^\d+\.\d\d$")], dict[str, float]] | None
     best: Best | None
+    regions: Regions | None
     certainty: RankedBlocks | None
     versions: dict[str, str]
 
@@ -228,19 +215,6 @@ class Run:
         """
         document = portable(dump_config(self.config), self.directory)
         write_json(self.directory / "config.json", {**document, "run_directory": "."})
-
-
-def read_segment_sizes(run: Run, threshold: str) -> SegmentSizes | None:
-    """How large the segments of a written segmentation are; None if that is not known.
-
-    Args:
-        run: the run.
-        threshold: with two decimals, as the segmentation is called.
-
-    Raises:
-        DamagedFile: the file says something else.
-    """
-    return read_json_as(run.segment_sizes(threshold), SegmentSizes, MENDED)
 
 
 def region_box(region: Region, shape: Coordinate, where: str) -> Box:

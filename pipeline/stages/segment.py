@@ -26,7 +26,6 @@ from .agglomerate import agglomeration
 from .fragments import FragmentsTask
 from .graph_rows import read_graph
 from .region_graph import RagTask, open_graph
-from .segment_sizes import segment_sizes
 
 
 def lookup_table(
@@ -188,6 +187,8 @@ class SegmentTask(VolumeTask):
         self.discard_whole()
 
     def _make_lut(self) -> None:
+        from ..evaluation.segment_sizes import segment_sizes  # not needed by workers
+
         config = self.run.config
         with open_graph(self.run) as store:
             nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))

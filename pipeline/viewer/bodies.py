@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from funlib.geometry import Coordinate
 
-from ..run import SEGMENTATIONS, Run, SegmentSizes, SegmentSummary
+from ..evaluation import SegmentSizes, SegmentSummary
+from ..run import SEGMENTATIONS, Run
 from ..volumes import Box, open_volume, volume_exists
 from ..volumes.readable import Readable
 from .rendering import render

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..evaluation import SegmentationError, stored_certainty
-from ..run import Run, SegmentSizes, read_segment_sizes, read_summary
+from ..evaluation import SegmentationError, SegmentSizes, read_segment_sizes, stored_certainty
+from ..run import Run, read_summary
 from ..volumes import open_volume
 from .bodies import body_pictures, swatches
 from .error_pictures import pictured_errors

@@ -6,17 +6,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import OFFSET, SEGMENTED, VOXEL_SIZE
-from test_report import Page, page_of
+from report_page import ReportPage
 
 from pipeline.errors import UserError
 from pipeline.evaluation.errors import SegmentationError, write_errors
+from pipeline.evaluation.segment_sizes import read_segment_sizes, segment_sizes
 from pipeline.rag import NodeTable
-from pipeline.run import CERTAINTY, Run, read_segment_sizes, update_summary, write_json
+from pipeline.run import CERTAINTY, Run, update_summary, write_json
 from pipeline.segmentation import fragment_statistics
-from pipeline.stages.segment_sizes import segment_sizes
+from pipeline.viewer import write_report
 from pipeline.volumes import create_volume, open_volume
 from pipeline.volumes.pyramids import downsample
+
+OFFSET, VOXEL_SIZE = (400, 80, 16), (40, 8, 8)
+"""Of raw; the segmented region begins at voxel (6, 16, 16)."""
+SEGMENTED = (6, 16, 16)
+
+
+def page_of(run: Run) -> ReportPage:
+    write_report(run)
+    return ReportPage((run.directory / "report.html").read_text(encoding="utf-8"))
 
 
 def segmentation(run: Run) -> np.ndarray:
@@ -40,7 +49,7 @@ def write_certainty(run: Run, values: np.ndarray) -> None:
     volume.write(volume.box, values.astype(np.float32))
 
 
-def text_of(page: Page) -> str:
+def text_of(page: ReportPage) -> str:
     return " ".join(page.text)
 
 
@@ -65,7 +74,7 @@ def test_the_largest_segments_are_pictured_and_listed_with_their_sizes(finished_
 def test_bodies_are_read_from_a_level_that_is_small_enough(finished_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     describe_segments(finished_run)
     coarse = downsample(segmentation(finished_run), (1, 4, 4), "majority")
-    place = [o + b * s for o, b, s in zip(OFFSET, SEGMENTED[0], VOXEL_SIZE, strict=True)]
+    place = [o + b * s for o, b, s in zip(OFFSET, SEGMENTED, VOXEL_SIZE, strict=True)]
     level = create_volume(
         finished_run.volume, "segmentation/0.50/s1", coarse.shape, "uint64", voxel_size=(40, 32, 32), offset=place,
         chunks=(12, 64, 64), downsampling=(1, 4, 4),

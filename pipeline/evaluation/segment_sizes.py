@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from ..rag import NodeTable
-from ..run import SegmentSizes, SegmentSummary
+from ..run import MENDED, Run
+from ..small_files import Count, read_json_as
+
+
+class SegmentSummary(TypedDict):
+    """A segment: its voxels and fragments, and its bounding box in voxels of the stored arrays, z, y, x."""
+
+    id: Count
+    voxels: Count
+    fragments: Count
+    begin: tuple[Count, Count, Count]
+    end: tuple[Count, Count, Count]
+
+
+class SegmentSizes(TypedDict):
+    """How large the segments of a segmentation are.
+
+    `segments`: how many there are. `voxels`: of all. `counts`, `volumes`: segments of 2^i to 2^(i+1) - 1 voxels, and
+    the voxels of these, for i = 0, 1, … `largest`: some, the largest first.
+    """
+
+    segments: Count
+    voxels: Count
+    counts: Annotated[list[Count], Field(max_length=64)]
+    volumes: Annotated[list[Count], Field(max_length=64)]
+    largest: Annotated[list[SegmentSummary], Field(max_length=100)]
+
 
 LARGEST = 20
 """Segments that are listed."""
@@ -43,3 +73,16 @@ def _summary(nodes: NodeTable, rows: np.ndarray, segment: int, voxels: int, frag
         "begin": (begin[0], begin[1], begin[2]),
         "end": (end[0], end[1], end[2]),
     }
+
+
+def read_segment_sizes(run: Run, threshold: str) -> SegmentSizes | None:
+    """How large the segments of a written segmentation are; None if that is not known.
+
+    Args:
+        run: the run.
+        threshold: with two decimals, as the segmentation is called.
+
+    Raises:
+        DamagedFile: the file says something else.
+    """
+    return read_json_as(run.segment_sizes(threshold), SegmentSizes, MENDED)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from voronoi_run import make_run, store_affinities, stored
 
-from pipeline.run import read_segment_sizes
+from pipeline.evaluation import read_segment_sizes
 from pipeline.stages.by_script import run_chain, segment
 from pipeline.stages.segment import SegmentTask
 
