@@ -46,8 +46,8 @@ def stored_certainty(run: Run) -> StoredCertainty | None:
 
 def rank_blocks(
     run: Run, certainty: StoredCertainty, segmentation: Readable, labels: Readable, region: Box, rules: LabelRules
-) -> RankedBlocks:
-    """Compare the certainty of blocks with their VOI.
+) -> RankedBlocks | None:
+    """Compare the certainty of blocks with their VOI; None if it is of other blocks than the run has now.
 
     Args:
         run: whose blocks.
@@ -58,6 +58,8 @@ def rank_blocks(
         rules: which labels count.
     """
     grid = BlockGrid.of_run(run)
+    if certainty.values.shape != tuple(grid.shape):
+        return None
     begin = grid.region.begin
     inside = region.relative_to(grid.region)
     blocks = list(grid.blocks_in(inside))

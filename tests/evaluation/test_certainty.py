@@ -42,9 +42,12 @@ def test_blocks_are_ranked_by_the_voi_of_their_own_voxels(tmp_path: Path) -> Non
         if np.count_nonzero(truth) >= 0.25 * block.box.size and values.ravel()[block.index] > 0:
             voi = variation_of_information(segments[block.box.slices], truth)
             expected.append((values.ravel()[block.index], sum(voi)))
+    assert found is not None
     assert found["blocks"] == len(expected) > 8
     assert found["spearman"] == pytest.approx(spearmanr(*np.transpose(expected))[0], abs=1e-4)
     assert found["threshold"] == 0.5
+    others = StoredCertainty(0.5, values[:1])
+    assert rank_blocks(run, others, InMemory(segments), InMemory(labels), REGION, RULES) is None
 
 
 def test_rank_correlation_knows_ties_and_says_when_there_is_none() -> None:
