@@ -143,6 +143,9 @@ class SegmentConfig(Section):
     are no labels."""
     minimum_size: NonNegative = 0
     """Segments with fewer voxels are set to 0."""
+    certainty: bool = True
+    """Write `certainty`, how sure the segmentation at the first threshold is: a number from 0 to 1 per block, from the
+    graph alone. docs/METHODS.md says how."""
 
 
 class EvaluateConfig(Section):

@@ -1,5 +1,6 @@
 """Segmentation algorithms, numpy in and numpy out: no files, no blocks, no databases."""
 
+from .certainty import certainty_of
 from .components import connected_components, relabel
 from .fragmentation import make_fragments
 from .graph import RegionGraph, merge_graphs, region_graph, region_graph_statistics
@@ -15,6 +16,7 @@ __all__ = [
     "RegionGraph",
     "agglomerate_global",
     "agglomerate_waterz",
+    "certainty_of",
     "connected_components",
     "fragment_statistics",
     "make_fragments",

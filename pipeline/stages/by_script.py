@@ -12,6 +12,7 @@ from ..engine.chain import run_stages
 from ..errors import UserError
 from ..run import Run
 from .agglomerate import agglomeration
+from .certainty import certainty_stages, written_certainty
 from .convert import all_conversions
 from .fragments import FragmentsTask
 from .predict import PredictTask
@@ -65,7 +66,8 @@ def agglomeration_stages(run: Run) -> list[Stage]:
 
 
 def segmentation_stages(run: Run) -> list[Stage]:
-    """What stage 05 consists of: one task per threshold, and the levels of its pyramid.
+    """What stage 05 consists of: one task per threshold, and the levels of its pyramid; and how sure the segmentation
+    at the first threshold is.
 
     Raises:
         UserError: two thresholds are the same to two decimals.
@@ -73,7 +75,8 @@ def segmentation_stages(run: Run) -> list[Stage]:
     tasks = [SegmentTask(run, threshold) for threshold in chosen_thresholds(run)]
     if len({task.dataset for task in tasks}) < len(tasks):
         raise UserError("two thresholds are the same to two decimals, which name the datasets", "segment.thresholds")
-    return [*tasks, *(level for task in tasks for level in segmentation_pyramid(run, task.threshold))]
+    levels = [level for task in tasks for level in segmentation_pyramid(run, task.threshold)]
+    return [*tasks, *levels, *certainty_stages(run, tasks[0].threshold)]
 
 
 def chosen_thresholds(run: Run) -> tuple[float, ...]:
@@ -117,6 +120,7 @@ def known_stages(run: Run) -> list[Stage]:
         return [*stages, *segmentation_stages(run)]
     try:
         written = written_segmentations(run)
-        return [*stages, *written, *(level for task in written for level in segmentation_pyramid(run, task.threshold))]
+        levels = [level for task in written for level in segmentation_pyramid(run, task.threshold)]
+        return [*stages, *written, *levels, *written_certainty(run)]
     except UserError:  # what their keys depend on is missing, and the stages before say so
         return stages

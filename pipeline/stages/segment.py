@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..rag import EdgeTable, NodeTable
 from ..run import Run
 from ..segmentation import connected_components, relabel
-from ..small_files import read_npy, write_npy
+from ..small_files import read_npy, write_json, write_npy
 from .agglomerate import agglomeration
 from .fragments import FragmentsTask
 from .graph_rows import read_graph
@@ -155,6 +155,12 @@ class SegmentTask(VolumeTask):
     @override
     def discard_whole(self) -> None:
         lut_path(self.run, self.threshold).unlink(missing_ok=True)
+        self.sizes_path.unlink(missing_ok=True)
+
+    @property
+    def sizes_path(self) -> Path:
+        """Where the sizes of the segments lie; a file that only reports."""
+        return self.run.segment_sizes(f"{self.threshold:.2f}")
 
     def lut_is_sound(self) -> bool:
         """Whether the lookup table is the one that the segmentation was begun with."""
@@ -181,10 +187,13 @@ class SegmentTask(VolumeTask):
         self.discard_whole()
 
     def _make_lut(self) -> None:
+        from ..evaluation.segment_sizes import segment_sizes  # not needed by workers
+
         config = self.run.config
         with open_graph(self.run) as store:
             nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))
         lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
+        write_json(self.sizes_path, {**segment_sizes(nodes, lut)})
         write_lut(lut_path(self.run, self.threshold), lut)
 
     @contextmanager

@@ -13,7 +13,7 @@ from pipeline.config import SectionUnetConfig, dump_config, parse_config
 from pipeline.engine.tracking.progress import begin, write_record
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.rag import open_rag
-from pipeline.run import Run
+from pipeline.run import CERTAINTY, Run
 from pipeline.stages.by_script import chosen_thresholds
 from pipeline.stages.predict import PredictTask
 from pipeline.volumes import create_volume, open_volume, volume_exists
@@ -82,6 +82,7 @@ def everything(run: Run) -> dict[str, np.ndarray]:
     """All that the stages wrote, by name."""
     segmentations = [f"segmentation/{threshold:.2f}" for threshold in chosen_thresholds(run)]
     arrays = {name: stored(run, name) for name in ("affinities", "fragments", *segmentations)}
+    arrays |= {CERTAINTY: stored(run, CERTAINTY)} if volume_exists(run.volume, CERTAINTY) else {}
     arrays |= {path.name: np.load(path) for path in sorted(run.luts.glob("*.npy"))}
     with open_rag(run.config.rag, run.directory) as store:
         nodes, edges = store.read_nodes(), store.read_edges()
