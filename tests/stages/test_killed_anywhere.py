@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCENARIOS = ("fresh", "overwritten", "segmented", "predicted")
+SCENARIOS = ("fresh", "overwritten", "segmented", "predicted", "dropped")
 
 
 def kill(scenario: str, folder: Path, points: int) -> None:

@@ -235,7 +235,8 @@ class VolumeTask(BlockTask):
         config = self.run.directory / "config.json"
         cure = f"{command_line('audit.py', config, '--requeue')} has it made again"
         if self.drops.exists():
-            cure = f"it was dropped after use, or is lost; {command_line(self.script, config)} makes it again"
+            again = command_line(self.script, config)
+            cure = f"it was dropped after use or is lost; with predict.keep_affinities all, {again} makes it again"
         volume = self.open()
         compared = volume.array.format == 2 and self.grid.block_size == self.chunk_grid.block_size
         records = self.records.read() if compared else None

@@ -16,7 +16,7 @@ from ..blocks.readers import overlapping, read_by, readers
 from ..blocks.stage import BlockTask, VolumeTask
 from ..tracking.markers import proven_blocks
 
-PORTIONS = 16
+PORTIONS = 8
 """Of the blocks of a temporary array, so many at most: each costs the start of the workers."""
 
 Held = Mapping[str, np.ndarray]

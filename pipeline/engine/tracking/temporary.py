@@ -54,6 +54,26 @@ def _to_be_done(reader: BlockTask, progress: Progress) -> np.ndarray:
     return ~reader.empty  # what markers there may be are of another output
 
 
+def may_be_gone(task: VolumeTask, progress: ProgressOf = progress_of) -> np.ndarray:
+    """The shards that are no loss if they are gone: they were dropped, and are made again when they are needed.
+
+    Args:
+        task: that writes the array.
+        progress: tells how far a stage is.
+
+    Returns:
+        (z, y, x) bool over the shards.
+    """
+    if task.temporary_for:
+        return ~needed_shards(task, progress)
+    return np.full(tuple(task.chunk_grid.shape), task.drops.exists())
+
+
+def used_shards(task: VolumeTask, progress: ProgressOf = progress_of) -> np.ndarray:
+    """The shards that were written and that no block needs any more, (z, y, x) bool."""
+    return _done_shards(task) & ~needed_shards(task, progress)
+
+
 def lacking_blocks(task: VolumeTask, progress: ProgressOf = progress_of) -> np.ndarray:
     """The blocks that are done, but of which a shard is gone that is needed.
 
@@ -92,7 +112,7 @@ def drop_used(task: VolumeTask) -> int:
     """
     if not task.temporary_for or progress_of(task) not in (Progress.STARTED, Progress.DONE):
         return 0
-    used = _done_shards(task) & ~needed_shards(task)
+    used = used_shards(task)
     if not used.any():
         return 0
     array = task.open().array
