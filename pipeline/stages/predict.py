@@ -97,7 +97,7 @@ class PredictTask(VolumeTask):
         """The region in tiles, in which markers count too."""
         return self.chunk_grid.merged(self.plan.tile)
 
-    @property
+    @cached_property
     @override
     def temporary_for(self) -> tuple[BlockTask, ...]:
         if self.run.config.predict.keep_affinities == "all":

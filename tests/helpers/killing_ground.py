@@ -197,7 +197,7 @@ class Dropped:
         )
 
     def _chain(self, run: Run, overwrite: bool) -> None:
-        assert by_script.agglomerate(run, overwrite) and by_script.segment(run, overwrite)
+        assert by_script.run_chain(run, overwrite) and by_script.segment(run, overwrite)
 
     def work(self, folder: Path) -> None:
         self._chain(self._run(folder, seed_distance=2), True)

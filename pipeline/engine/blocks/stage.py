@@ -117,7 +117,7 @@ class VolumeTask(BlockTask):
     checksum_by_shard: ClassVar[bool] = False
     """Whether the checksum of a block goes over its shards, one after another, and not over the block as one array."""
 
-    @property
+    @cached_property
     def temporary_for(self) -> tuple[BlockTask, ...]:
         """The tasks that read the array, if a shard is dropped when all of these have read it; none: it is kept."""
         return ()

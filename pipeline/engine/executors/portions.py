@@ -70,25 +70,24 @@ def held_back(tasks: Sequence[BlockTask], task: VolumeTask, blocks: np.ndarray) 
 
 
 def peak_voxels(tasks: Sequence[BlockTask], task: VolumeTask) -> int:
-    """The most voxels of a temporary array that are there at a time, if all tasks begin with nothing.
+    """The most voxels of a temporary array that are there at a time, if all begin with nothing and no block is empty.
 
     Args:
         tasks: that run together, upstream tasks first.
         task: the one that `temporary_one` gives.
     """
-    size, blocks = portion_size(task), np.flatnonzero(~task.empty)
-    grid = task.chunk_grid
-    sizes = [
-        np.minimum(np.arange(count) * block + block, extent) - np.arange(count) * block
+    size, blocks, grid = portion_size(task), np.arange(len(task.grid)), task.chunk_grid
+    extents = [
+        np.diff(np.minimum(np.arange(count + 1) * block, extent))
         for count, block, extent in zip(grid.shape, grid.block_size, grid.region.shape, strict=True)
     ]
-    voxels = np.einsum("z,y,x->zyx", *sizes)
-    needed, most = ~task.empty_chunks, 0
+    voxels = np.einsum("z,y,x->zyx", *extents)
+    needed, most = np.ones(voxels.shape, dtype=bool), 0
     for first in range(0, len(blocks), size):
         held = held_back(tasks, task, blocks[first + size :])
-        written = overlapping(~held[task.name] & ~task.empty, task.grid, grid)
+        written = overlapping(~held[task.name], task.grid, grid)
         most = max(most, int(voxels[written & needed].sum()))
         needed = np.zeros_like(needed)
         for reader in task.temporary_for:
-            needed |= read_by(held[reader.name] & ~reader.empty, reader, grid)
+            needed |= read_by(held[reader.name], reader, grid)
     return most
