@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from bucket_server import bucket_server
 from funlib.geometry import Coordinate
 from run_files import shard_of
 from slurm_cluster import SlurmCluster
+from storage_counts import WRITES, count_chunks, counted
 from voronoi_run import assert_same, everything, make_run
 
 from pipeline.engine.audit.arrays import Damage
@@ -35,7 +39,8 @@ from pipeline.stages.by_script import (
 from pipeline.stages.predict import PredictTask
 from pipeline.stages.run_status import read_status
 from pipeline.viewer.layers import existing_layers
-from pipeline.volumes import Box
+from pipeline.volumes import Box, run_arrays
+from pipeline.volumes.locations import Location
 
 LAYERS, BLOCKS = 8, 8 * 2 * 2
 
@@ -282,3 +287,41 @@ def test_objects_of_a_bucket_are_dropped(tmp_path: Path, kept: Run, most_stored:
         assert stored_affinities(run) == 0
         assert max(most_stored) <= BLOCKS * 5 / LAYERS
         assert_same(results(run), results(kept))
+
+
+def test_dropping_decodes_writes_and_commits_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks, deleted = count_chunks(monkeypatch), list[str]()
+    statements = count_transactions(monkeypatch)
+    remove = run_arrays.remove_files
+
+    def counted_removal(location: Location, names: Sequence[str]) -> None:
+        deleted.extend(names)
+        remove(location, names)
+
+    monkeypatch.setattr(run_arrays, "remove_files", counted_removal)
+    found = {}
+    for keep in ("all", "until_used"):
+        before = counted(WRITES)
+        for counts in (chunks, statements):
+            counts.clear()
+        assert run_chain(temporary_run(tmp_path / keep, keep))
+        decoded = {name: count for name, count in chunks.items() if name != "raw"}
+        found[keep] = (decoded, counted(WRITES) - before, statements["BEGIN"])
+    assert found["all"] == found["until_used"]
+    assert found["all"][0]["affinities"] / BLOCKS < 13, "its own and what touches it, of 1 voxel and 6"
+    assert sorted(deleted) == sorted(set(deleted))
+    assert len(deleted) == BLOCKS
+
+
+def count_transactions(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Transactions of SQLite that are begun."""
+    counts: Counter[str] = Counter()
+    connect = sqlite3.connect
+
+    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*args, **options)
+        connection.set_trace_callback(lambda statement: counts.update(statement.split()[:1]))
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    return counts
