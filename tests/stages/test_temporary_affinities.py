@@ -308,7 +308,8 @@ def test_dropping_decodes_writes_and_commits_nothing_more(tmp_path: Path, monkey
         decoded = {name: count for name, count in chunks.items() if name != "raw"}
         found[keep] = (decoded, counted(WRITES) - before, statements["BEGIN"])
     assert found["all"] == found["until_used"]
-    assert found["all"][0]["affinities"] / BLOCKS < 13, "its own and what touches it, of 1 voxel and 6"
+    in_sight = 4 * 4 * (LAYERS * 3 - 2)  # of each of four blocks of a layer, all four of its layer and of the next
+    assert found["all"][0]["affinities"] == BLOCKS + in_sight + BLOCKS, "written and compared, fragments, graph"
     assert sorted(deleted) == sorted(set(deleted))
     assert len(deleted) == BLOCKS
 
