@@ -7,6 +7,7 @@ not needed was dropped; one that is gone and needed, for whatever reason, is com
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -16,6 +17,8 @@ from ..blocks.readers import overlapping, read_by
 from ..blocks.stage import BlockTask, Stage, VolumeTask
 from .markers import proven_blocks, unmark_blocks
 from .progress import Progress, progress_of, write_record
+
+logger = logging.getLogger(__name__)
 
 ProgressOf = Callable[[Stage], Progress]
 
@@ -121,6 +124,7 @@ def drop_used(task: VolumeTask) -> int:
         with writing(task.drops):
             task.drops.touch()  # before the first is gone: who keeps everything from now on must know
         array.delete(unwanted)
+        logger.info("%s: dropped %d files that no block needs any more", task.dataset, len(unwanted))
     return len(unwanted)
 
 
