@@ -43,6 +43,8 @@ from pipeline.volumes import Box, run_arrays
 from pipeline.volumes.locations import Location
 
 LAYERS, BLOCKS = 8, 8 * 2 * 2
+ENDS = (0.0, 0.5, 1.0)
+"""Shares of the files to be dropped after which the driver ends."""
 
 
 def temporary_run(
@@ -287,6 +289,47 @@ def test_objects_of_a_bucket_are_dropped(tmp_path: Path, kept: Run, most_stored:
         assert stored_affinities(run) == 0
         assert max(most_stored) <= BLOCKS * 5 / LAYERS
         assert_same(results(run), results(kept))
+
+
+def test_an_end_in_the_middle_of_dropping_loses_nothing(
+    tmp_path: Path, kept: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first, in the middle, and after the last of the files, each time that some are dropped."""
+    remove, times = run_arrays.remove_files, Counter[str]()
+
+    def broken_off(location: Location, names: Sequence[str]) -> None:
+        times.update(["ends"])
+        if times["ends"] <= len(ENDS):
+            remove(location, names[: round(len(names) * ENDS[times["ends"] - 1])])
+            raise KeyboardInterrupt
+        remove(location, names)
+
+    monkeypatch.setattr(run_arrays, "remove_files", broken_off)
+    for _ in ENDS:
+        with pytest.raises(KeyboardInterrupt):
+            agglomerate(temporary_run(tmp_path))
+    run = temporary_run(tmp_path)
+    assert agglomerate(run) and segment(run)
+    assert stored_affinities(run) == 0
+    assert_same(results(run), results(kept))
+
+
+def test_an_end_while_markers_are_taken_back_loses_nothing(
+    tmp_path: Path, used: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(task: BlockTask, blocks: np.ndarray) -> None:
+        task.records.take_back(blocks)
+        raise KeyboardInterrupt
+
+    changed = temporary_run(used.directory, seed_distance=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(temporary, "unmark_blocks", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            agglomerate(changed, overwrite=True)
+    assert agglomerate(changed, overwrite=True) and segment(changed, overwrite=True)
+    fresh = temporary_run(tmp_path / "fresh", "all", seed_distance=2)
+    assert run_chain(fresh) and segment(fresh)
+    assert_same(results(changed), results(fresh))
 
 
 def test_dropping_decodes_writes_and_commits_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
