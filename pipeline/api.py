@@ -279,7 +279,8 @@ def export(run: Run, target: str, to: str | Path, *, overwrite: bool = False, **
     Raises:
         UserError: an earlier step has not run, an option does not fit the target, or the place holds something else.
     """
-    from .stages.export.targets import ExportOptions, export_run, place_of_export
+    from .stages.export.place import place_of_export
+    from .stages.export.targets import ExportOptions, export_run
 
     chosen = ExportOptions(target=target, to=place_of_export(to), **options)  # type: ignore[arg-type]
     return export_run(run, chosen, overwrite)

@@ -57,6 +57,11 @@ def plan_lines(stage: Stage, state: Progress) -> list[str]:
     """A few lines on a stage; the first says how far its output is."""
     lines = [f"{stage.name}: {state.value}" + ("; --overwrite would redo it" if state is Progress.STALE else "")]
     if isinstance(stage, BlockTask):
+        if stage.grid_counts == "files":
+            return [
+                f"{lines[0]}; {len(stage.grid)} files",
+                *(f"  {name}: {text}" for name, text in stage.plan_details()),
+            ]
         lines[0] += f"; {len(stage.grid)} blocks of {times(stage.grid.block_size)} voxels in " + times(
             stage.grid.region.shape
         )

@@ -17,7 +17,7 @@ from ...volumes.storage_errors import StorageUnavailable
 from ..blocks.checksums import RecordTable, array_checksum
 from ..blocks.grid import Block
 from ..blocks.parallel import in_threads
-from ..blocks.stage import Stage, VolumeTask
+from ..blocks.stage import BlockTask, Stage, VolumeTask
 from ..tracking.markers import done_blocks
 from ..tracking.temporary import may_be_gone, temporary_tasks
 
@@ -84,7 +84,9 @@ def audit_stages(stages: Sequence[Stage]) -> dict[str, StageFindings]:
         found = findings[stage.name] = StageFindings(stage)
         if isinstance(stage, VolumeTask):
             _check_array(stage, found)
-        found.unsound = stage.damage()
+        elif isinstance(stage, BlockTask):
+            _check_files(stage, found)
+        found.unsound = found.unsound or stage.damage()
     return findings
 
 
@@ -130,6 +132,44 @@ def _check_array(task: VolumeTask, found: StageFindings) -> None:
     found.damaged = {kind: flag.reshape(task.grid.shape) for kind, flag in flags.items()}
     found.ids = ids
     found.dropped = int(dropped.sum())
+
+
+def _check_files(task: BlockTask, found: StageFindings) -> None:
+    """Read what every block has stored, if the stage can say how."""
+    done = done_blocks(task)
+    try:
+        checksum_of = task.stored_checksums() if done.any() else None
+    except StorageUnavailable:
+        raise
+    except UserError as error:
+        found.unsound = f"cannot be checked ({error})"
+        return
+    if checksum_of is None:
+        return
+    found.done = int(done.sum())
+    records = task.records.read()
+
+    def check(block: Block) -> tuple[int, Damage | None]:
+        try:
+            checksum = checksum_of(block)
+        except FileNotFoundError:
+            return block.index, Damage.MISSING
+        except StorageUnavailable:
+            raise
+        except UserError:
+            return block.index, Damage.UNREADABLE
+        if not records.present[block.index]:
+            return block.index, Damage.UNRECORDED
+        return block.index, Damage.CHANGED if checksum != records.checksum[block.index] else None
+
+    kinds = (Damage.MISSING, Damage.UNREADABLE, Damage.UNRECORDED, Damage.CHANGED)
+    flags = {kind: np.zeros(len(task.grid), dtype=bool) for kind in kinds}
+    blocks = (task.grid.block(index) for index in np.flatnonzero(done).tolist())
+    threads = task.run.config.cluster.workers
+    for index, damage in in_threads(check, blocks, threads, found.done, f"audit {task.name}"):
+        if damage is not None:
+            flags[damage][index] = True
+    found.damaged = {kind: flag.reshape(task.grid.shape) for kind, flag in flags.items()}
 
 
 def _examined(task: VolumeTask, volume: Volume, block: Block, stored: Box) -> tuple[int, int]:

@@ -42,6 +42,9 @@ class BlockTask(Stage):
     keeps_records: ClassVar[bool] = True
     """Whether `process` notes a checksum of each block in `records`, as `BlockOutput.write` does. A block counts as
     done when its record is there; of a stage that keeps none, daisy's markers have to be believed."""
+    leaves_out_empty: ClassVar[bool] = True
+    """Whether blocks that hold nothing in raw are not computed, and read as 0. Copies of arrays have them all, so
+    that what is missing is lost."""
     grid_counts: ClassVar[str] = "voxels"
     """What the grid is made of, for messages."""
     can_be_looked_at: ClassVar[bool] = True
@@ -65,11 +68,11 @@ class BlockTask(Stage):
     @cached_property
     def empty(self) -> np.ndarray:
         """(z, y, x) bool over the block grid: blocks that are not computed, since there is nothing to see."""
-        return empty_blocks(self.run, self.grid)
+        return empty_blocks(self.run, self.grid) if self.leaves_out_empty else np.zeros(self.grid.shape, dtype=bool)
 
     def known_empty(self) -> tuple[np.ndarray, bool]:
         """What is known of `empty` so far, and whether that is all; raw is not read."""
-        return known_empty_blocks(self.run, self.grid)
+        return known_empty_blocks(self.run, self.grid) if self.leaves_out_empty else (self.empty, True)
 
     @property
     def workers(self) -> int:
@@ -102,6 +105,13 @@ class BlockTask(Stage):
     def bytes_read_per_voxel(self) -> int:
         """Bytes per voxel of all arrays that a block reads."""
         return sum(stage.bytes_per_voxel for stage in self.reads if isinstance(stage, VolumeTask))
+
+    def stored_checksums(self) -> Callable[[Block], int] | None:
+        """For the audit: a function that reads what a block has stored, and gives the checksum that `records` should
+        have of it; it raises a `FileNotFoundError` if that is gone, a `UserError` if it cannot be read. None if the
+        audit has another way.
+        """
+        return None
 
     def plan_details(self) -> list[tuple[str, str]]:
         """What a plan says of this stage besides what it says of all: names and texts."""
