@@ -270,7 +270,7 @@ class PredictTask(VolumeTask):
         keep_freed_memory()
         predict = self.run.config.predict
         raw, output, empty = open_raw(self.run), self.open_output(), self.empty_chunks
-        network = compact(self.load_network())
+        network = compact(self.load_network(), predict.offsets)
         autocast = choose_autocast(predict.autocast, next(network.parameters()).device)
         engine = build_engine(self.engine, network, autocast, self.run.config.cluster.threads_per_worker)
         intensity = self.run.intensity(self.run.config.volumes.segment.source)
