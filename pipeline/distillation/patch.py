@@ -74,7 +74,9 @@ class EmbeddedPatch:
             ValueError: an offset has another number of axes than the embedding.
         """
         key = tuple(tuple(offset) for offset in offsets)
-        if key and not self._dimensions:
+        if not key:
+            return []
+        if not self._dimensions:
             raise ValueError(f"there is no embedding to tell affinities at {list(key[0])} by, and no plain ones either")
         if key not in self._cosines:
             pairs = [pair_slices(offset, self.shape[2:]) for offset in key]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +13,6 @@ from .balance import balanced_weights, class_weights, together_share
 from .maps import crop
 from .patch import EmbeddedPatch, Offsets
 
-Miss = Callable[[torch.Tensor], torch.Tensor]
-"""What it costs, pair by pair, that the target of some pairs is what it is."""
 LEAST_OBJECTS = 0.05
 """The pairs that are not background count as no smaller a share of the weight of all pairs than this."""
 
@@ -72,40 +69,41 @@ class SupervisedAffinityLoss(nn.Module):
         if affinities.shape != expected or mask.shape != expected:
             raise ValueError(f"targets of shape {expected} expected, got {affinities.shape} with mask {mask.shape}")
         patch = EmbeddedPatch.of(embedding, self.least_length)
-        learnt = [(channel, patch.logits(offset)) for channel, offset in enumerate(self.offsets)]
-        plain = [(channel, logits) for channel, logits in learnt if logits is not None]
-        means = []
-        if patch.shape[1]:
-            misses: list[tuple[int, Index, Miss]] = [
-                (channel, here, partial(_miss, cosines))
-                for channel, (here, cosines) in enumerate(patch.cosines(self.offsets))
-            ]
-            means.append(self._mean(misses, affinities, mask, labels))
-        if plain:
-            misses = [(channel, *self._cross_entropy(channel, logits)) for channel, logits in plain]
-            means.append(self._mean(misses, affinities, mask, labels))
+        cosines = enumerate(patch.cosines(self.offsets) if patch.shape[1] else [])
+        compared = [(channel, here, values) for channel, (here, values) in cosines]
+        plain = [
+            (channel, here, crop(logits, here))
+            for channel, offset in enumerate(self.offsets)
+            if (logits := patch.logits(offset)) is not None
+            for here, _ in [pair_slices(offset, patch.shape[2:])]
+        ]
+        means = [
+            self._mean(learnt, miss, (affinities, mask), labels)
+            for learnt, miss in ((compared, _miss), (plain, _cross_entropy))
+            if learnt
+        ]
         return torch.stack(means).sum()
-
-    def _cross_entropy(self, channel: int, logits: torch.Tensor) -> tuple[Index, Miss]:
-        here, _ = pair_slices(self.offsets[channel], logits.shape[1:])
-        inside = crop(logits, here)
-        return here, lambda target: F.binary_cross_entropy_with_logits(inside, target, reduction="none")
 
     def _mean(
         self,
-        misses: Sequence[tuple[int, Index, Miss]],
-        affinities: torch.Tensor,
-        mask: torch.Tensor,
+        learnt: Sequence[tuple[int, Index, torch.Tensor]],
+        miss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        targets: tuple[torch.Tensor, torch.Tensor],
         labels: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Weighted mean over pairs, then over offsets: of each its channel, the voxels whose partner lies inside, and
-        what a target of these costs.
+        """Weighted mean over pairs, then over offsets.
+
+        Args:
+            learnt: of each offset its channel, the voxels whose partner lies inside, and what the network says of them.
+            miss: what it costs to say that where a target is true.
+            targets: affinities and mask.
+            labels: see `forward`.
         """
         losses, known = [], []
-        for channel, here, miss in misses:
-            target, pairs = (crop(one[:, channel], here).to(torch.float32) for one in (affinities, mask))
+        for channel, here, values in learnt:
+            target, pairs = (crop(one[:, channel], here).to(values.dtype) for one in targets)
             weight, total = self._weights(channel, target, pairs, labels)
-            losses.append((weight * miss(target)).sum() / total.clamp(min=1e-6))
+            losses.append((weight * miss(values, target)).sum() / total.clamp(min=1e-6))
             known.append(total > 0)
         return torch.stack(losses).sum() / torch.stack(known).sum().clamp(min=1)
 
@@ -144,3 +142,7 @@ def _weights_with_background(
 
 def _miss(cosines: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return target * (1 - cosines).square() + (1 - target) * F.relu(cosines).square()
+
+
+def _cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none")

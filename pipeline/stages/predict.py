@@ -19,6 +19,7 @@ from typing_extensions import override
 from ..checkpoints import latest_checkpoint
 from ..command_names import SCRIPTS, name_of
 from ..config import Config
+from ..config.pretrained import pretrained_name, pretrained_weights
 from ..engine.blocks.empty_blocks import all_empty, empty_blocks
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.process import keep_freed_memory, worker_number
@@ -136,6 +137,8 @@ class PredictTask(VolumeTask):
         configured = self.run.config.predict.checkpoint
         if configured is None:
             return latest_checkpoint(self.run.network_directory(self.run.config.predict.network))
+        if (name := pretrained_name(configured)) is not None:
+            return pretrained_weights(name)
         given = Path(configured).expanduser()
         candidates = [given, self.run.directory / given]
         for candidate in candidates:
@@ -232,6 +235,7 @@ class PredictTask(VolumeTask):
     @override
     def check(self) -> None:
         from ..networks.intensity import tell_other_intensities
+        from ..networks.pretrained import tell_other_nanometres
 
         logger.debug("predicting with %s", self.checkpoint)
         network, training = self._load()
@@ -239,6 +243,7 @@ class PredictTask(VolumeTask):
         if self.run.config.predict.checkpoint is not None:
             source = self.run.config.volumes.segment.source
             tell_other_intensities(training, self.checkpoint, self.run.intensity(source), source)
+            tell_other_nanometres(self.run.config.predict.checkpoint, self.run.source(source))
 
     @property
     @override
