@@ -97,6 +97,11 @@ class EmbeddingNetwork(nn.Module, ABC):
         """Offsets of the plain affinities, whose logits are the last channels of what the network gives."""
         return self.config.affinity_offsets
 
+    def is_plain(self, offset: Sequence[int]) -> bool:
+        """Whether the affinity of a pair of voxels at an offset is a plain one, counted from one voxel or the other."""
+        there, back = tuple(offset), tuple(-step for step in offset)
+        return there in self.affinity_offsets or back in self.affinity_offsets
+
     @property
     def head_channels(self) -> int:
         """Channels that the head gives for a voxel; fewer than the config's in a network made compact."""

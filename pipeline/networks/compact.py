@@ -25,7 +25,7 @@ def compact(network: EmbeddingNetwork, offsets: Sequence[Sequence[int]] | None =
         offsets: of the affinities that are wanted; if all of them are plain ones, the embedding is left out.
     """
     head, voxels = network.head, math.prod(network.stem)
-    unused = offsets is not None and all(tuple(offset) in network.affinity_offsets for offset in offsets)
+    unused = offsets is not None and all(network.is_plain(offset) for offset in offsets)
     wanted = 0 if unused else min(network.embedding_channels, voxels * (head.in_channels + 1))
     if wanted == network.embedding_channels:
         return network

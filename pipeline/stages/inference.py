@@ -29,8 +29,8 @@ class NoNumbersError(ValueError):
 
 
 class Predictor:
-    """Predicts the affinities of boxes: the plain ones that the network gives itself, and at other offsets the cosine
-    between the embeddings at p and at p + offset, negative ones as 0.
+    """Predicts the affinities of boxes: the plain ones that the network gives itself, from whichever voxel of a pair,
+    and at other offsets the cosine between the embeddings at p and at p + offset, negative ones as 0.
 
     Args:
         network: in evaluation mode, on the device that computes.
@@ -53,6 +53,9 @@ class Predictor:
         self._device = next(network.parameters()).device
         self._dimensions = network.embedding_channels
         self._plain = {offset: self._dimensions + k for k, offset in enumerate(network.affinity_offsets)}
+        unknown = [offset for offset in self.offsets if not self._dimensions and not network.is_plain(offset)]
+        if unknown:
+            raise ValueError(f"the network has neither plain affinities at {list(unknown[0])} nor an embedding")
 
     def read_box(self, box: Box) -> Box:
         """The raw voxels that exact affinities of a box need, see `read_box`."""
@@ -166,10 +169,13 @@ class Predictor:
         _, y, x = wanted.slices
         affinities = []
         for dz, dy, dx in self.offsets:
+            there = (slice(y.start + dy, y.stop + dy), slice(x.start + dx, x.stop + dx))
             if (dz, dy, dx) in self._plain:
                 affinities.append(around[section][self._plain[dz, dy, dx], y, x])
                 continue
-            there = (slice(y.start + dy, y.stop + dy), slice(x.start + dx, x.stop + dx))
+            if (-dz, -dy, -dx) in self._plain:  # the same pair, as the partner has it
+                affinities.append(around[section + dz][self._plain[-dz, -dy, -dx], *there])
+                continue
             here, partners = around[section][: self._dimensions], around[section + dz][: self._dimensions]
             affinities.append(cosine_to_affinity(_inner_product(here[:, y, x], partners[:, *there])))
         return torch.stack(affinities)

@@ -79,6 +79,23 @@ def test_nothing_is_read_for_partners_that_are_not_looked_at() -> None:
     assert read_box(beside, box, NEAR).shape[0] == plain.input_box(box).shape[0] + 1  # cosines along z
 
 
+def test_a_pair_has_the_same_affinity_from_either_voxel(network: EmbeddingNetwork) -> None:
+    """So that mirrored views of a volume can be compared."""
+    opposite = [tuple(-step for step in offset) for offset in NEAR]
+    box = Box(Coordinate(1, 3, 5), Coordinate(6, 13, 12))
+    found = affinities(Predictor(network, opposite), box)
+    for channel, offset in enumerate(opposite):
+        shifted = Box(box.begin + Coordinate(offset), box.end + Coordinate(offset))
+        expected = affinities(Predictor(network, NEAR), shifted)[channel]
+        np.testing.assert_allclose(found[channel], expected, atol=1e-5)
+
+
+def test_an_affinity_that_nothing_tells_is_refused() -> None:
+    network = build_network(NETWORKS["in its place"]).eval()
+    with pytest.raises(ValueError, match=r"neither plain affinities at \[0, 0, -2\] nor an embedding"):
+        Predictor(network, [(0, 0, -2)])
+
+
 def test_a_shortened_head_gives_the_same_affinities(network: EmbeddingNetwork) -> None:
     """With the offsets that are wanted, an embedding that none of them compares is left out."""
     box = Box(Coordinate(1, 3, 5), Coordinate(6, 13, 12))
