@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from pipeline.checkpoints import latest_checkpoint
 from pipeline.networks import build_network
 from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.run import Run
-from pipeline.training import train_student
+from pipeline.training import train_student, train_teacher
 from pipeline.training.steps.average import WeightAverage
 
 MakeRun = Callable[..., Run]
@@ -77,10 +78,11 @@ def test_plain_affinities_are_trained_distilled_and_resumed(make_run: MakeRun, k
     ]
     for role in ("teacher", "student"):
         common += [f"{role}.network.affinity_offsets={near}", f"{role}.network.embedding_channels={channels}"]
+    teacher = train_teacher(make_run(*common, name="teacher"))
+    common.append(f"teacher.checkpoint={json.dumps(str(teacher))}")
     whole = make_run(*common, "student.training.iterations=4", name="whole")
     train_student(whole)
-    parts = make_run(*common, "student.training.iterations=2", name="parts")
-    train_student(parts)
+    train_student(make_run(*common, "student.training.iterations=2", name="parts"))
     resumed = make_run(*common, "student.training.iterations=4", name="parts")
     train_student(resumed)
     assert_same_state(*(latest_checkpoint(run.network_directory("student")) for run in (whole, resumed)))
