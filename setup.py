@@ -30,7 +30,9 @@ setup(
     license="MIT",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["pipeline", "pipeline.*"]),
-    package_data={"pipeline": ["py.typed", "viewer/templates/*.html", "engine/status/templates/*.html"]},
+    package_data={
+        "pipeline": ["py.typed", "pretrained/*", "viewer/templates/*.html", "engine/status/templates/*.html"]
+    },
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["emdistill = pipeline.commands.console:main"]},
     install_requires=[

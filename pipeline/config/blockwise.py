@@ -30,7 +30,9 @@ class PredictConfig(Section):
     network: Literal["student", "teacher"] = "student"
     """Whose checkpoint predicts."""
     checkpoint: str | None = None
-    """Checkpoint file. Default: the newest of the run's student or teacher."""
+    """Checkpoint file, or `pretrained:<name>` for a ready-made student (`python -m pipeline.networks pretrained` lists
+    them), whose card completes what the config leaves out: `student`, `fragments`, and without `volumes.validate` the
+    merge threshold. Default: the newest of the run's student or teacher."""
     block_size: VoxelShape | Literal["auto"] = DEFAULT_BLOCK
     """Voxels that one block writes, which are one file of each block-wise array. `auto`: the default."""
     tile_size: VoxelShape | Literal["auto"] = "auto"

@@ -19,6 +19,7 @@ from typing_extensions import override
 from ..checkpoints import latest_checkpoint
 from ..command_names import SCRIPTS, name_of
 from ..config import Config
+from ..config.pretrained import pretrained_name, pretrained_weights
 from ..engine.blocks.empty_blocks import all_empty, empty_blocks
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.process import keep_freed_memory, worker_number
@@ -149,6 +150,8 @@ class PredictTask(VolumeTask):
         configured = self.run.config.predict.checkpoint
         if configured is None:
             return latest_checkpoint(self.run.network_directory(self.run.config.predict.network))
+        if (name := pretrained_name(configured)) is not None:
+            return pretrained_weights(name)
         given = Path(configured).expanduser()
         candidates = [given, self.run.directory / given]
         for candidate in candidates:
@@ -245,6 +248,7 @@ class PredictTask(VolumeTask):
     @override
     def check(self) -> None:
         from ..networks.intensity import tell_other_intensities
+        from ..networks.pretrained import tell_other_nanometres
 
         logger.debug("predicting with %s", self.checkpoint)
         network, training = self._load()
@@ -252,6 +256,7 @@ class PredictTask(VolumeTask):
         if self.run.config.predict.checkpoint is not None:
             source = self.run.config.volumes.segment.source
             tell_other_intensities(training, self.checkpoint, self.run.intensity(source), source)
+            tell_other_nanometres(self.run.config.predict.checkpoint, self.run.source(source))
 
     @property
     @override
@@ -283,7 +288,7 @@ class PredictTask(VolumeTask):
         keep_freed_memory()
         predict = self.run.config.predict
         raw, output, empty = open_raw(self.run), self.open_output(), self.empty_chunks
-        network = compact(self.load_network())
+        network = compact(self.load_network(), predict.offsets)
         autocast = choose_autocast(predict.autocast, next(network.parameters()).device)
         engine = build_engine(self.engine, network, autocast, self.run.config.cluster.threads_per_worker)
         intensity = self.run.intensity(self.run.config.volumes.segment.source)
