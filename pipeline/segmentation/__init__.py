@@ -1,6 +1,6 @@
 """Segmentation algorithms, numpy in and numpy out: no files, no blocks, no databases."""
 
-from .components import connected_components, relabel
+from .components import connected_components, drop_small, relabel
 from .fragmentation import make_fragments
 from .graph import RegionGraph, merge_graphs, region_graph, region_graph_statistics
 from .linkage import agglomerate_global, merge_scores
@@ -16,6 +16,7 @@ __all__ = [
     "agglomerate_global",
     "agglomerate_waterz",
     "connected_components",
+    "drop_small",
     "fragment_statistics",
     "make_fragments",
     "merge_graphs",

@@ -34,6 +34,22 @@ def connected_components(nodes: np.ndarray, edges: np.ndarray, scores: np.ndarra
     return np.stack([ids, ids[smallest[component]]], axis=1)
 
 
+def drop_small(lut: np.ndarray, ids: np.ndarray, sizes: np.ndarray, minimum_size: int) -> np.ndarray:
+    """A LUT in which segments with fewer voxels are 0.
+
+    Args:
+        lut: (N, 2) uint64, fragment and segment.
+        ids: (M,) ids of all fragments of the LUT, sorted.
+        sizes: (M,) their voxels.
+        minimum_size: voxels that a segment has at least.
+    """
+    _, segment = np.unique(lut[:, 1], return_inverse=True)
+    voxels = np.bincount(segment, weights=sizes[np.searchsorted(ids, lut[:, 0])])
+    kept = lut.copy()
+    kept[voxels[segment] < minimum_size, 1] = 0
+    return kept
+
+
 def unique_ids(nodes: np.ndarray | None, edges: np.ndarray) -> np.ndarray:
     """All fragment ids of a graph, sorted, uint64."""
     given = np.asarray([] if nodes is None else nodes, np.uint64)
