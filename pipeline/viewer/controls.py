@@ -67,6 +67,7 @@ class Controls:
     at_error: int | None = None
     _table: np.ndarray | None = None
     _told: bytes = b""
+    _waiting: int = 0
     _keys: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "keys"))
 
     def bind(self) -> None:
@@ -79,13 +80,13 @@ class Controls:
             actions["keyj"] = ("next error", lambda: self.go_to_error(1))
             actions["keyk"] = ("previous error", lambda: self.go_to_error(-1))
         for called, action in actions.values():
-            self.viewer.actions.add(called, lambda _, action=action: self._keys.submit(self._do, action))
+            self.viewer.actions.add(called, lambda _, action=action: self._submit(action))
         with self.viewer.config_state.txn() as config:
             for key, (called, _) in actions.items():
                 config.input_event_bindings.viewer[key] = called
         self.say(self.help)
         if self.joins is not None:
-            self.viewer.shared_state.add_changed_callback(lambda: self._keys.submit(self._do, self.follow))
+            self.viewer.shared_state.add_changed_callback(lambda: self._submit(self.follow))
 
     @property
     def help(self) -> str:
@@ -180,6 +181,11 @@ class Controls:
         elif self.joins is not None and (self.shown != SEGMENTS or self.threshold != self.errors_at):
             self.join_at(self.errors_at)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a key that was pressed is still at work."""
+        return self._waiting > 0
+
     def change(self, change: Callable[[State], None]) -> None:
         """Change the state that this process and the client share."""
         shared = self.viewer.shared_state
@@ -194,12 +200,18 @@ class Controls:
             return
         logger.warning("neuroglancer is changing its state all the time: press the key again")
 
+    def _submit(self, action: Callable[[], None]) -> None:
+        """Do something in the thread of keys, in the order in which they are pressed."""
+        self._waiting += 1
+        self._keys.submit(self._do, action)
+
     def _do(self, action: Callable[[], None]) -> None:
-        """Do something in the thread of keys, which nobody waits for."""
         try:
             action()
         except Exception:
             logger.exception("a key of the viewer failed")
+        finally:
+            self._waiting -= 1
 
 
 def named(state: State, name: str | None) -> list[State]:

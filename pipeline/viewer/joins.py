@@ -14,7 +14,7 @@ from ..engine.blocks.grid import BlockGrid
 from ..evaluation.runs import scored_edges
 from ..rag import open_rag
 from ..run import Run
-from ..segmentation import connected_components, drop_small
+from ..segmentation import drop_small, join_pairs, unique_ids
 from ..volumes import Box
 
 MOST_EDGES = 50_000_000
@@ -37,13 +37,15 @@ class Joins:
         config = run.config
         self.grid = BlockGrid.of_run(run)
         edges = scored_edges(run)
-        self._pairs, self._scores = edges.pairs, edges.score
         self._highest, self._smallest = config.agglomerate.maximum_score, config.segment.minimum_size
-        self._ids, self._sizes = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        nodes = None
         if self._smallest > 0:
             with open_rag(config.rag, run.directory) as store:
                 nodes = store.read_nodes()
-            self._ids, self._sizes = nodes.id, nodes.size
+        self._ids = unique_ids(None if nodes is None else nodes.id, edges.pairs)
+        self._pairs = np.searchsorted(self._ids, edges.pairs).astype(np.int32)
+        self._scores = edges.score
+        self._sizes = None if nodes is None else nodes.size
 
     def table(self, threshold: float) -> np.ndarray:
         """(N, 2) uint64, fragments and their segments, sorted: those alone that are called otherwise as segments.
@@ -51,8 +53,8 @@ class Joins:
         Args:
             threshold: edges up to this score are merged.
         """
-        lut = connected_components(self._ids, self._pairs, self._scores, min(threshold, self._highest))
-        if self._smallest > 0:
+        lut = join_pairs(self._ids, self._pairs[self._scores <= min(threshold, self._highest)])
+        if self._sizes is not None:
             lut = drop_small(lut, self._ids, self._sizes, self._smallest)
         changed: np.ndarray = lut[lut[:, 0] != lut[:, 1]]
         return changed

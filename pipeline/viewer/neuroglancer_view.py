@@ -122,11 +122,11 @@ def open_viewer(
         state.dimensions = _dimensions(raw)
         state.display_dimensions = ["x", "y", "z"]
         for layer in sorted(layers, key=lambda layer: FIRST_LAYERS.get(layer.name, len(FIRST_LAYERS))):
-            added = _neuroglancer_layer(viewer, layer, raw, images)
+            added = neuroglancer_layer(viewer, layer, raw, images)
             state.layers.append(name=layer.name, layer=added, visible=layer.name in ("raw", shown))
         if joins is not None:
             fragments = next(layer for layer in layers if layer.name == "fragments")
-            joined = _neuroglancer_layer(viewer, fragments, raw, images)
+            joined = neuroglancer_layer(viewer, fragments, raw, images)
             state.layers.append(name=SEGMENTS, layer=joined, visible=False)
         for name, url in ((e.name, e.url(viewer)) for e in exported):
             layer = neuroglancer.SegmentationLayer(source=url, selected_alpha=ALPHA)
@@ -208,7 +208,7 @@ def _add_certainty(viewer: RunViewer, run: Run, state: Any) -> None:
         return
     volume = open_volume(run.volume, CERTAINTY)
     layer = Layer(CERTAINTY, "intensity", volume)
-    added = _neuroglancer_layer(viewer, layer, volume, images=False)
+    added = neuroglancer_layer(viewer, layer, volume, images=False)
     added.opacity = 0.5
     state.layers.append(name=CERTAINTY, layer=added, visible=False)
 
@@ -241,7 +241,8 @@ def serving_until_interrupted() -> Iterator[None]:
         return
 
 
-def _neuroglancer_layer(viewer: RunViewer, layer: Layer, raw: Readable, images: bool) -> neuroglancer.Layer:
+def neuroglancer_layer(viewer: RunViewer, layer: Layer, raw: Readable, images: bool) -> neuroglancer.Layer:
+    """A volume as a layer, its place counted in voxels of raw; `images`: affinities have no z."""
     source = _source(viewer, layer, raw)
     if layer.kind == "objects":
         return neuroglancer.SegmentationLayer(source=source, selected_alpha=ALPHA)

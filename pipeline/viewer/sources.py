@@ -95,10 +95,7 @@ def source_at(
     if files.format == PRECOMPUTED:
         return _unmoved(url, files, voxel_size, first)
     shift = [float(f) for f in first]
-    input_dimensions = None
-    if files.stated is None:
-        input_dimensions = _dimensions([f"d{n}" for n in range(len(files.axes))], files.axes, voxel_size)
-    else:
+    if files.stated is not None:
         stated = files.stated.offset
         shift = [f - o / s + files.centred / 2 for f, o, s in zip(first, stated, voxel_size, strict=True)]
     letters = ("c" if channels else "") + SPACE
@@ -109,7 +106,6 @@ def source_at(
     ]
     transform = neuroglancer.CoordinateSpaceTransform(
         output_dimensions=_dimensions([letter if letter != "c" else "c^" for letter in letters], letters, voxel_size),
-        input_dimensions=input_dimensions,
         matrix=moved,
     )
     return neuroglancer.LayerDataSource(url=url, transform=transform)
