@@ -182,6 +182,11 @@ def some_voxels(section: int, count: int = 5) -> Iterator[tuple[int, int, int]]:
         yield section, y, x
 
 
+def segment_of(value: Any) -> int:
+    """The segment that a fragment under the mouse is shown as; hidden ones are 0."""
+    return int((value["value"] or 0) if isinstance(value, dict) else value)
+
+
 def in_region(voxel: Sequence[int]) -> tuple[int, ...]:
     """A voxel of raw as the arrays of the run count it."""
     return tuple(v - b for v, b in zip(voxel, BEGIN, strict=True))
@@ -244,9 +249,7 @@ def test_keys_change_the_threshold_and_its_ids_are_those_of_the_written_volume(w
         hidden = [(8, y + BEGIN[1], x + BEGIN[2]) for y, x in np.argwhere(ids[8 - BEGIN[0]] == 0)[:2].tolist()]
         assert hidden or threshold > 0.3, "there are small segments"
         for voxel in (*some_voxels(8, 8), *hidden):
-            value = window.under_mouse(voxel)["segments"]["value"]
-            segment = value["value"] if isinstance(value, dict) else value
-            assert int(segment) == ids[in_region(voxel)]
+            assert segment_of(window.under_mouse(voxel)["segments"]["value"]) == ids[in_region(voxel)]
         window.page.mouse.move(1, 1)
         pictures[threshold] = window.picture()
     assert (pictures[0.3] != pictures[0.6]).any(axis=-1).mean() > 0.05
@@ -282,8 +285,7 @@ def test_keys_walk_through_the_errors(window: Window, run: Run) -> None:
         voxel = np.floor(expected).astype(int)
         shown = window.viewer.state.layers[controls.shown]
         assert sorted(map(int, shown.segments)) == sorted(error.segments)
-        value = window.under_mouse(voxel.tolist())[controls.shown]["value"]
-        assert int(value["value"] if isinstance(value, dict) else value) in error.segments
+        assert segment_of(window.under_mouse(voxel.tolist())[controls.shown]["value"]) in error.segments
         window.page.mouse.move(1, 1)
         seen.append(window.picture())
     assert (seen[0] != seen[1]).any()
