@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from neuroglancer.trackable_state import ConcurrentModificationError
 
+from ..errors import UserError
 from .error_list import ListedError
 from .joins import MOST_JOINS, Joins, equivalences
 from .serving import RunViewer
@@ -46,7 +47,7 @@ class Controls:
         region: first voxel of the segmented region, counted as positions of the viewer.
         shown: the layer of the segmentation that is looked at; None if there is none.
         written: layers of segmentations, by threshold with two decimals.
-        joins: the graph; None if there is none, or it is too large.
+        joins: which fragments are one; None if there is no graph, or it is too large.
         threshold: of `SEGMENTS`.
         errors: to walk through, the dearest first.
         errors_at: the threshold that they were found at.
@@ -109,6 +110,7 @@ class Controls:
         """Show the fragments joined at a threshold."""
         assert self.joins is not None, "keys are bound with a graph alone"
         if self._table is None or threshold != self.threshold:
+            self.say(f"joining fragments at {threshold:.2f} …")
             self._table = self.joins.table(threshold)
         self.threshold = threshold
         self.look_at(SEGMENTS)
@@ -208,6 +210,9 @@ class Controls:
     def _do(self, action: Callable[[], None]) -> None:
         try:
             action()
+        except UserError as error:
+            logger.warning("%s", error)
+            self.say(str(error))
         except Exception:
             logger.exception("a key of the viewer failed")
         finally:

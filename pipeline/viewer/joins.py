@@ -7,6 +7,8 @@ about all fragments if they are few; else about those of the blocks in view: the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -23,39 +25,63 @@ MOST_JOINS = 20_000
 """Fragments that are told to the browser at once; it sends all of them back at every movement."""
 
 
+@dataclass(frozen=True)
+class Graph:
+    """The scored graph of a run.
+
+    Attributes:
+        ids: (N,) fragments, sorted.
+        pairs: (E, 2) int32, edges as places in `ids`.
+        scores: (E,) merge scores.
+        sizes: (N,) voxels of the fragments; None if segments of any size count.
+    """
+
+    ids: np.ndarray
+    pairs: np.ndarray
+    scores: np.ndarray
+    sizes: np.ndarray | None
+
+
 class Joins:
-    """The graph of a run in memory.
+    """Which fragments are one, at any threshold; the graph is read when it is first asked.
 
     Args:
         run: agglomerated.
-
-    Raises:
-        UserError: there is no graph, or it has no merge scores.
     """
 
     def __init__(self, run: Run) -> None:
-        config = run.config
+        self._run = run
         self.grid = BlockGrid.of_run(run)
-        edges = scored_edges(run)
-        self._highest, self._smallest = config.agglomerate.maximum_score, config.segment.minimum_size
-        nodes = None
-        if self._smallest > 0:
-            with open_rag(config.rag, run.directory) as store:
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph in memory.
+
+        Raises:
+            UserError: it cannot be read, or has no merge scores.
+        """
+        edges, nodes = scored_edges(self._run), None
+        if self._run.config.segment.minimum_size > 0:
+            with open_rag(self._run.config.rag, self._run.directory) as store:
                 nodes = store.read_nodes()
-        self._ids = unique_ids(None if nodes is None else nodes.id, edges.pairs)
-        self._pairs = np.searchsorted(self._ids, edges.pairs).astype(np.int32)
-        self._scores = edges.score
-        self._sizes = None if nodes is None else nodes.size
+        ids = unique_ids(None if nodes is None else nodes.id, edges.pairs)
+        pairs = np.searchsorted(ids, edges.pairs).astype(np.int32)
+        return Graph(ids, pairs, edges.score, None if nodes is None else nodes.size)
 
     def table(self, threshold: float) -> np.ndarray:
         """(N, 2) uint64, fragments and their segments, sorted: those alone that are called otherwise as segments.
 
         Args:
             threshold: edges up to this score are merged.
+
+        Raises:
+            UserError: the graph cannot be read.
         """
-        lut = join_pairs(self._ids, self._pairs[self._scores <= min(threshold, self._highest)])
-        if self._sizes is not None:
-            lut = drop_small(lut, self._ids, self._sizes, self._smallest)
+        config, graph = self._run.config, self.graph
+        limit = min(threshold, config.agglomerate.maximum_score)
+        lut = join_pairs(graph.ids, graph.pairs[graph.scores <= limit])
+        if graph.sizes is not None:
+            lut = drop_small(lut, graph.ids, graph.sizes, config.segment.minimum_size)
         changed: np.ndarray = lut[lut[:, 0] != lut[:, 1]]
         return changed
 

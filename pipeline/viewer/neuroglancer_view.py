@@ -15,7 +15,9 @@ import numpy as np
 from funlib.geometry import Coordinate
 from neuroglancer.local_volume import MeshesNotSupportedForVolume
 
+from ..errors import UserError
 from ..rag import open_rag, rag_is_missing
+from ..rag.connection_errors import is_connection_error
 from ..run import Run, region_box
 from ..volumes import Box, open_volume, position_of, volume_exists
 from ..volumes.locations import Location, located
@@ -167,7 +169,7 @@ def exported_segmentations(run: Run, places: Sequence[str]) -> list[ExportedSegm
     """
     named = [Location.of(place) for place in places]
     inside = [located(path.parent) for path in sorted(run.directory.glob("*/.emdistill.json"))]
-    found = [ExportedSegmentation.of(place, place.name) for place in named]
+    found = [ExportedSegmentation.of(place, place.path.rpartition("/")[2] or place.root) for place in named]
     for place in inside:
         if place not in named and (place.file / "segmentation" / "info").is_file():
             found.append(ExportedSegmentation.of(place, place.file.name))
@@ -185,21 +187,20 @@ def written_layers(layers: Sequence[Layer], exported: Sequence[ExportedSegmentat
 
 
 def open_joins(run: Run, layers: Sequence[Layer]) -> Joins | None:
-    """The graph for thresholds by keys, if the run is agglomerated and the graph is not too large."""
-    if not any(layer.name == "fragments" for layer in layers):
+    """What keys change the threshold with, if the run is agglomerated and the graph is neither too large nor away."""
+    if not any(layer.name == "fragments" for layer in layers) or rag_is_missing(run.config.rag, run.directory):
         return None
-    if rag_is_missing(run.config.rag, run.directory):
-        return None
-    with open_rag(run.config.rag, run.directory) as store:
-        counts = store.counts()
-    if not counts.scored_edges:
+    try:
+        with open_rag(run.config.rag, run.directory) as store:
+            counts = store.counts()
+    except Exception as error:
+        if not isinstance(error, UserError) and not is_connection_error(error):
+            raise
+        logger.warning("no key changes the threshold, for the graph cannot be read: %s", str(error).partition("\n")[0])
         return None
     if counts.edges > MOST_EDGES:
-        logger.info(
-            "thresholds are not changed by keys: the graph has %d edges, more than %d", counts.edges, MOST_EDGES
-        )
-        return None
-    return Joins(run)
+        logger.info("no key changes the threshold: the graph has %d edges, more than %d", counts.edges, MOST_EDGES)
+    return Joins(run) if counts.scored_edges > 0 and counts.edges <= MOST_EDGES else None
 
 
 def _add_certainty(viewer: RunViewer, run: Run, state: Any) -> None:

@@ -47,7 +47,10 @@ from pipeline.volumes import create_volume
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = pytest.mark.skipif(why_no_browser() is not None, reason=str(why_no_browser()))
+pytestmark = [
+    pytest.mark.skipif(why_no_browser() is not None, reason=str(why_no_browser())),
+    pytest.mark.xdist_group("browser"),
+]
 
 SHAPE = (16, 64, 80)
 BEGIN = (1, 2, 3)

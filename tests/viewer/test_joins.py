@@ -7,9 +7,12 @@ import pytest
 from voronoi_run import make_run, store_affinities, stored
 
 from pipeline.api import agglomerate, extract_fragments, segment
+from pipeline.config import dump_config, parse_config
 from pipeline.run import Run
 from pipeline.viewer import joins as module
 from pipeline.viewer.joins import Joins, equivalences
+from pipeline.viewer.layers import existing_layers
+from pipeline.viewer.neuroglancer_view import open_joins
 
 
 @pytest.fixture(scope="module", params=[0, 40])
@@ -51,10 +54,13 @@ def test_of_many_fragments_those_near_the_view_are_told(run: Run, monkeypatch: p
 
 
 def test_no_graph_in_a_huge_run_is_held(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.viewer.layers import existing_layers
-    from pipeline.viewer.neuroglancer_view import open_joins
-
     layers = existing_layers(run)
     assert open_joins(run, layers) is not None
     monkeypatch.setattr("pipeline.viewer.neuroglancer_view.MOST_EDGES", 3)
     assert open_joins(run, layers) is None
+
+
+def test_a_database_that_is_away_keeps_nobody_from_looking(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    document = dump_config(run.config) | {"rag": {"url": "postgresql://nobody@127.0.0.1:1/graphs"}}
+    assert open_joins(Run(parse_config(document)), existing_layers(run)) is None
+    assert "no key changes the threshold" in caplog.text
