@@ -53,6 +53,7 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("name", "offset"), [("ome.zarr", (1500.0, 250.0, 100.0)), ("precomputed", (1497.0, 249.5, 99.8))]
 )
