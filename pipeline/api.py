@@ -141,9 +141,12 @@ def extract_fragments(run: Run, *, overwrite: bool = False) -> bool:
     Raises:
         UserError: an earlier step has not run, or stale output.
     """
+    from .engine.tracking.driver_lock import only_driver
     from .stages import by_script
 
-    return by_script.extract_fragments(run, overwrite)
+    with only_driver(run):
+        by_script.import_for(run, "fragments")
+        return by_script.extract_fragments(run, overwrite)
 
 
 def agglomerate(run: Run, *, overwrite: bool = False) -> bool:
@@ -159,9 +162,12 @@ def agglomerate(run: Run, *, overwrite: bool = False) -> bool:
     Raises:
         UserError: an earlier step has not run, the graph's database cannot be reached, or stale output.
     """
+    from .engine.tracking.driver_lock import only_driver
     from .stages import by_script
 
-    return by_script.agglomerate(run, overwrite)
+    with only_driver(run):
+        by_script.import_for(run, "agglomerate")
+        return by_script.agglomerate(run, overwrite)
 
 
 def segment(run: Run, *, overwrite: bool = False) -> bool:

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..run import Run
 from .agglomerate import agglomeration
 from .by_script import chained_stages
+from .certainty import written_certainty
 from .convert import all_conversions, conversions
 from .export.targets import written_stages
 from .fragments import FragmentsTask
@@ -111,7 +112,8 @@ def audited_stages(run: Run) -> list[Stage]:
         return [*imported, *found]
     written = written_segmentations(run)
     levels = [level for task in written for level in segmentation_pyramid(run, task.threshold)]
-    return [*imported, *found, *written, *(level for level in levels if level.stored_key() == level.key)]
+    levels = [level for level in levels if level.stored_key() == level.key]
+    return [*imported, *found, *written, *levels, *written_certainty(run)]
 
 
 def _check_graph(run: Run, stages: Sequence[Stage], findings: dict[str, StageFindings]) -> None:

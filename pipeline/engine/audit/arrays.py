@@ -19,6 +19,7 @@ from ..blocks.grid import Block
 from ..blocks.parallel import in_threads
 from ..blocks.stage import BlockTask, Stage, VolumeTask
 from ..tracking.markers import done_blocks
+from ..tracking.temporary import may_be_gone, temporary_tasks
 
 
 class Damage(Enum):
@@ -43,6 +44,7 @@ class StageFindings:
         done: blocks marked as done.
         damaged: (z, y, x) bool over the block grid, per kind of damage.
         ids: (N,) int64, of an array of ids: how many each block has, -1 where that is not known.
+        dropped: blocks of which files were deleted after use, as the config has it; what is left of them is not read.
         unsound: what is wrong with the stage as a whole, for example a lookup table; empty if nothing is.
     """
 
@@ -50,6 +52,7 @@ class StageFindings:
     done: int = 0
     damaged: dict[Damage, np.ndarray] = field(default_factory=dict)
     ids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    dropped: int = 0
     unsound: str = ""
 
     def blocks(self) -> np.ndarray:
@@ -96,11 +99,16 @@ def _check_array(task: VolumeTask, found: StageFindings) -> None:
     ids = np.where(done.ravel(), -1, 0)
     records, volume = task.records.read(), task.open()
     input_holds = task.input_holds()
+    may_go = may_be_gone(task) if temporary_tasks([task]) else None
+    dropped = np.zeros(len(task.grid), dtype=bool)
 
     def check(block: Block) -> tuple[int, Damage | None, int]:
         stored = task.stored_box(block.box)
-        if not all(volume.array.exist(position for position, _ in volume.array.shards_in(stored))):
-            return block.index, Damage.MISSING, -1
+        positions = [position for position, _ in volume.array.shards_in(stored)]
+        gone = [position for position, there in zip(positions, volume.array.exist(positions), strict=True) if not there]
+        if gone:
+            dropped[block.index] = may_go is not None and all(may_go[position] for position in gone)
+            return block.index, None if dropped[block.index] else Damage.MISSING, -1
         try:
             checksum, ids = _examined(task, volume, block, stored)
         except StorageUnavailable:
@@ -123,6 +131,7 @@ def _check_array(task: VolumeTask, found: StageFindings) -> None:
             flags[damage][index] = True
     found.damaged = {kind: flag.reshape(task.grid.shape) for kind, flag in flags.items()}
     found.ids = ids
+    found.dropped = int(dropped.sum())
 
 
 def _check_files(task: BlockTask, found: StageFindings) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -128,6 +129,16 @@ class VolumeTask(BlockTask):
     checksum_by_shard: ClassVar[bool] = False
     """Whether the checksum of a block goes over its shards, one after another, and not over the block as one array."""
 
+    @cached_property
+    def temporary_for(self) -> tuple[BlockTask, ...]:
+        """The tasks that read the array, if a shard is dropped when all of these have read it; none: it is kept."""
+        return ()
+
+    @property
+    def drops(self) -> Path:
+        """A file that is there if shards may have been dropped."""
+        return self.folder / "drops"
+
     @property
     def container(self) -> Location:
         """The container that the array lies in."""
@@ -233,11 +244,15 @@ class VolumeTask(BlockTask):
 
     def open_complete(self) -> UpstreamVolume:
         """The array for later stages: every shard must be there and as written, except those of empty blocks."""
-        audit = command_line("audit.py", self.run.directory / "config.json", "--requeue")
+        config = self.run.directory / "config.json"
+        cure = f"{command_line('audit.py', config, '--requeue')} has it made again"
+        if self.drops.exists():
+            again = command_line(self.script, config)
+            cure = f"it was dropped after use or is lost; with predict.keep_affinities all, {again} makes it again"
         volume = self.open()
         compared = volume.array.format == 2 and self.grid.block_size == self.chunk_grid.block_size
         records = self.records.read() if compared else None
-        return require_whole(volume, self.empty_chunks, f"{audit} has it made again", records)
+        return require_whole(volume, self.empty_chunks, cure, records)
 
     def open_output(self) -> BlockOutput:
         """The array for writing blocks."""

@@ -181,7 +181,8 @@ def _contents(run: Run, options: ExportOptions) -> tuple[str, ...]:
     """The volumes to export, in the order of the pipeline."""
     labelled = run.has_labels(run.config.volumes.segment.source)
     if options.arrays is None:
-        affinities = options.target == "ngff" and PredictTask(run).stored_key() is not None
+        predicted = PredictTask(run)
+        affinities = options.target == "ngff" and predicted.stored_key() is not None and not predicted.drops.exists()
         wanted: Sequence[str] = ["raw", *["affinities"] * affinities, "segmentation", *["labels"] * labelled]
     else:
         wanted = options.arrays
