@@ -30,7 +30,9 @@ class PredictConfig(Section):
     network: Literal["student", "teacher"] = "student"
     """Whose checkpoint predicts."""
     checkpoint: str | None = None
-    """Checkpoint file. Default: the newest of the run's student or teacher."""
+    """Checkpoint file, or `pretrained:<name>` for a ready-made student (`python -m pipeline.networks pretrained` lists
+    them), whose card completes what the config leaves out: `student`, `fragments`, and without `volumes.validate` the
+    merge threshold. Default: the newest of the run's student or teacher."""
     block_size: VoxelShape | Literal["auto"] = DEFAULT_BLOCK
     """Voxels that one block writes, which are one file of each block-wise array. `auto`: the default."""
     tile_size: VoxelShape | Literal["auto"] = "auto"
@@ -56,6 +58,10 @@ class PredictConfig(Section):
     More may help where reading and writing keep a GPU waiting; each has its part of the memory, for smaller tiles."""
     autocast: Literal["auto", "off", "bfloat16", "float16"] = "off"
     """Reduced precision during inference."""
+    keep_affinities: Literal["all", "until_used"] = "all"
+    """`until_used`: a file of affinities is deleted when every block that reads it (fragments, graph; with context) is
+    recorded as done, and made again if a later stage needs it once more. Affinities then need a fraction of the disk,
+    where `04_agglomerate.py` or `run_all.py` runs prediction, fragments and graph together, portion by portion."""
     skip_empty: bool = True
     """Leave out blocks that hold nothing: no voxel of the source's mask, or raw voxels that are all the same. No stage
     computes them, and their outputs are 0."""

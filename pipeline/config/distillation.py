@@ -142,3 +142,13 @@ class DistillationConfig(Section):
     def has_instance_terms(self) -> bool:
         """Whether any term looks at instances."""
         return any((self.node_weight, self.edge_weight, self.inter_edge_weight))
+
+    @property
+    def compares_embeddings(self) -> bool:
+        """Whether any term compares embeddings, and not affinities alone."""
+        return self.has_instance_terms or bool(self.inter_affinity_weight)
+
+    @property
+    def compares_affinities(self) -> bool:
+        """Whether any term compares affinities."""
+        return bool(self.affinity_weight) or self.logits is not None or self.adversarial is not None

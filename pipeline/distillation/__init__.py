@@ -3,7 +3,7 @@ graph flow, predictions, and a critic.
 """
 
 from .adversarial import AdversarialLoss, gradient_penalty
-from .affinities import AffinityGraphLoss, cosine_to_affinity, embedding_affinities, padded_cosines
+from .affinities import AffinityGraphLoss, cosine_to_affinity, embedding_affinities, padded_affinities
 from .critic import Critic
 from .graph_flow import GraphFlowLoss
 from .graph_relation import GraphRelationDistillation
@@ -40,5 +40,5 @@ __all__ = [
     "erode_boundaries",
     "gradient_penalty",
     "instance_nodes",
-    "padded_cosines",
+    "padded_affinities",
 ]

@@ -5,7 +5,7 @@ Scripts, `run_all`, status, audit and plan ask here; what the scripts are called
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..engine.blocks.stage import Stage
 from ..engine.chain import run_stages
@@ -15,6 +15,7 @@ from .agglomerate import agglomeration
 from .certainty import certainty_stages, written_certainty
 from .convert import all_conversions
 from .fragments import FragmentsTask
+from .importing import ensure_imported
 from .predict import PredictTask
 from .pyramid import PyramidTask, fragments_pyramid, raw_pyramid, segmentation_pyramid
 from .region_graph import RagTask
@@ -32,12 +33,12 @@ def predict(run: Run, overwrite: bool = False) -> bool:
 
 def extract_fragments(run: Run, overwrite: bool = False) -> bool:
     """Stage 03: `affinities` to `fragments`."""
-    return run_stages(run, fragment_stages(run), overwrite)
+    return run_stages(run, stages_to_run(run, "fragments"), overwrite)
 
 
 def agglomerate(run: Run, overwrite: bool = False) -> bool:
     """Stage 04: `fragments` to the region adjacency graph, and a merge score for each of its edges."""
-    return run_stages(run, agglomeration_stages(run), overwrite)
+    return run_stages(run, stages_to_run(run, "agglomerate"), overwrite)
 
 
 def segment(run: Run, overwrite: bool = False) -> bool:
@@ -104,8 +105,37 @@ CHAINED = ("predict", "fragments", "agglomerate")
 
 def chained_stages(run: Run) -> list[Stage]:
     """The stages of those steps, upstream ones first: those that run together, then the pyramids."""
-    stages = [stage for step in CHAINED for stage in STAGES_OF[step](run)]
+    return _in_order(run, CHAINED)
+
+
+def _in_order(run: Run, steps: Sequence[str]) -> list[Stage]:
+    """The stages of some steps, their pyramids last."""
+    stages = [stage for step in steps for stage in STAGES_OF[step](run)]
     return sorted(stages, key=lambda stage: isinstance(stage, PyramidTask))
+
+
+def stages_to_run(run: Run, step: str) -> list[Stage]:
+    """What the script of a step runs: its own stages; where affinities are temporary and it reads them, also those
+    before it, since blocks of affinities may have to be made again, or were not made on purpose.
+    """
+    if not begins_with_prediction(run, step):
+        return STAGES_OF[step](run)
+    return _in_order(run, CHAINED[: CHAINED.index(step) + 1])
+
+
+def begins_with_prediction(run: Run, step: str) -> bool:
+    """Whether the script of a step predicts what is missing."""
+    return step == "predict" or (step in CHAINED and run.config.predict.keep_affinities == "until_used")
+
+
+def import_for(run: Run, step: str) -> None:
+    """Import the segmented volume, if the script of a step predicts and it is not imported.
+
+    Raises:
+        UserError: it cannot be read, or does not fit the config.
+    """
+    if begins_with_prediction(run, step):
+        ensure_imported(run, [run.config.volumes.segment.source])
 
 
 def known_stages(run: Run) -> list[Stage]:

@@ -20,7 +20,7 @@ from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
 from ..errors import UserError
 from ..rag import EdgeTable, NodeTable
 from ..run import Run
-from ..segmentation import connected_components, relabel
+from ..segmentation import connected_components, drop_small, relabel
 from ..small_files import read_npy, write_json, write_npy
 from .agglomerate import agglomeration
 from .fragments import FragmentsTask
@@ -44,11 +44,7 @@ def lookup_table(
         (N, 2) uint64, fragment id and segment id, sorted by fragment id. A segment has the id of its first fragment.
     """
     lut = connected_components(nodes.id, edges.pairs, edges.score, min(threshold, maximum_score))
-    if minimum_size > 0:
-        _, segment = np.unique(lut[:, 1], return_inverse=True)
-        sizes = np.bincount(segment, weights=nodes.size[np.searchsorted(nodes.id, lut[:, 0])])
-        lut[sizes[segment] < minimum_size, 1] = 0
-    return lut
+    return drop_small(lut, nodes.id, nodes.size, minimum_size) if minimum_size > 0 else lut
 
 
 def lut_path(run: Run, threshold: float) -> Path:

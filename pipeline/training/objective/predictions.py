@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ...config import DistillationConfig
-from ...distillation import AdversarialLoss, Critic, EmbeddedPatch, LogitsLoss, cosine_to_affinity, padded_cosines
+from ...distillation import AdversarialLoss, Critic, EmbeddedPatch, LogitsLoss, cosine_to_affinity, padded_affinities
 from ...distillation.patch import Offsets
 
 LEAST_AFFINITY = 0.05
@@ -49,8 +49,8 @@ class PredictionTerms(nn.Module):
 
     def forward(self, student: EmbeddedPatch, teacher: EmbeddedPatch) -> dict[str, torch.Tensor]:
         """The terms by name, of two embeddings of the same voxels."""
-        learnt, valid = padded_cosines(student, self.offsets)
-        taught, _ = padded_cosines(teacher, self.offsets)
+        learnt, valid = padded_affinities(student, self.offsets)
+        taught, _ = padded_affinities(teacher, self.offsets)
         terms = {}
         if self.logits is not None:
             terms["logits"] = self.logits(learnt, taught, valid)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from funlib.geometry import Coordinate
 
-from ...config import DistillationConfig, Offset, StudentConfig, TeacherConfig
+from ...config import DistillationConfig, Offset, StudentConfig, TeacherConfig, compared_offsets
 from ...errors import UserError
 from ...networks import EmbeddingNetwork, build_network, choose_autocast, choose_device, load_network
 from ...run import Run
@@ -97,9 +97,7 @@ class Training:
     @property
     def graph_offsets(self) -> tuple[Offset, ...]:
         """Offsets of the affinities in which a student is compared with its teacher."""
-        run = self.run.config
-        chosen = None if self.distillation is None else self.distillation.offsets
-        return chosen or run.student.offsets or run.targets.offsets
+        return compared_offsets(self.run.config)
 
     def sampling(self, network: EmbeddingNetwork) -> Sampling:
         """How batches for a network are made.
@@ -127,7 +125,7 @@ class Training:
         """
         distiller = None if self.distillation is None else self._distiller(network, self.distillation)
         offsets = self.run.config.student.offsets if self.role == "student" else None
-        return Objective(self.run.config.targets, network.least_length, distiller, offsets).to(self.device)
+        return Objective(self.run.config.targets, network, distiller, offsets).to(self.device)
 
     def views(self, network: EmbeddingNetwork) -> tuple[View, View]:
         """The student and its trained teacher, which is moved to the training's device.
@@ -169,8 +167,7 @@ class Training:
                 paraphrasers.to(self.device)
         if self.unlabelled_samples and config.unlabelled.instances != "off":
             voxel_size = training_regions(self.run)[0].raw.voxel_size
-            least_length = views[1].network.least_length
-            instances = TeacherInstances(run, self.unlabelled_samples, least_length, voxel_size)
+            instances = TeacherInstances(run, self.unlabelled_samples, voxel_size)
         return Distiller(
             config,
             self.graph_offsets,
