@@ -58,6 +58,10 @@ class PredictConfig(Section):
     More may help where reading and writing keep a GPU waiting; each has its part of the memory, for smaller tiles."""
     autocast: Literal["auto", "off", "bfloat16", "float16"] = "off"
     """Reduced precision during inference."""
+    keep_affinities: Literal["all", "until_used"] = "all"
+    """`until_used`: a file of affinities is deleted when every block that reads it (fragments, graph; with context) is
+    recorded as done, and made again if a later stage needs it once more. Affinities then need a fraction of the disk,
+    where `04_agglomerate.py` or `run_all.py` runs prediction, fragments and graph together, portion by portion."""
     skip_empty: bool = True
     """Leave out blocks that hold nothing: no voxel of the source's mask, or raw voxels that are all the same. No stage
     computes them, and their outputs are 0."""
@@ -145,6 +149,9 @@ class SegmentConfig(Section):
     are no labels."""
     minimum_size: NonNegative = 0
     """Segments with fewer voxels are set to 0."""
+    certainty: bool = True
+    """Write `certainty`, how sure the segmentation at the first threshold is: a number from 0 to 1 per block, from the
+    graph alone. docs/METHODS.md says how."""
 
 
 class EvaluateConfig(Section):

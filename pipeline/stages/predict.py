@@ -23,7 +23,7 @@ from ..config.pretrained import pretrained_name, pretrained_weights
 from ..engine.blocks.empty_blocks import all_empty, empty_blocks
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.process import keep_freed_memory, worker_number
-from ..engine.blocks.stage import BlockFunction, BlockReader, VolumeTask
+from ..engine.blocks.stage import BlockFunction, BlockReader, BlockTask, VolumeTask
 from ..engine.blocks.storage import open_raw, raw_identity
 from ..engine.plan import decoded_voxels, read_voxels
 from ..engine.tracking.progress import read_record
@@ -97,6 +97,19 @@ class PredictTask(VolumeTask):
     def grid(self) -> BlockGrid:
         """The region in tiles, in which markers count too."""
         return self.chunk_grid.merged(self.plan.tile)
+
+    @cached_property
+    @override
+    def temporary_for(self) -> tuple[BlockTask, ...]:
+        if self.run.config.predict.keep_affinities == "all":
+            return ()
+        from .agglomerate import agglomeration
+        from .fragments import FragmentsTask
+        from .region_graph import RagTask
+
+        tasks = (FragmentsTask(self.run), RagTask(self.run), agglomeration(self.run))
+        reading = [task for task in tasks if any(stage.name == self.name for stage in task.reads)]
+        return tuple(task for task in reading if isinstance(task, BlockTask))
 
     @cached_property
     def empty_chunks(self) -> np.ndarray:
