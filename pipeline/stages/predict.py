@@ -28,7 +28,7 @@ from ..engine.blocks.storage import open_raw, raw_identity
 from ..engine.plan import decoded_voxels, read_voxels
 from ..engine.tracking.progress import read_record
 from ..errors import UserError
-from ..run import Run, file_digest
+from ..run import file_digest
 from ..small_files import as_kind, understanding
 from ..units import times
 from ..volumes import crop
@@ -247,8 +247,8 @@ class PredictTask(VolumeTask):
 
     @override
     def check(self) -> None:
+        from ..networks.fitting import check_context, tell_other_nanometres
         from ..networks.intensity import tell_other_intensities
-        from ..networks.pretrained import tell_other_nanometres
 
         logger.debug("predicting with %s", self.checkpoint)
         network, training = self._load()
@@ -319,20 +319,3 @@ class PredictTask(VolumeTask):
         autocast = self.run.config.predict.autocast
         cure = "" if autocast == "off" else f", or set predict.autocast to off (it is {autocast})"
         return UserError(f"{place}, its {what}; predict with another checkpoint{cure}", str(self.checkpoint))
-
-
-def check_context(run: Run, network: EmbeddingNetwork) -> None:
-    """Make sure that the raw volume is larger than what the network needs to see for one voxel.
-
-    Raises:
-        UserError: it is not.
-    """
-    source = run.config.volumes.segment.source
-    shape = run.open_raw(source).shape
-    context = network.context if network.dimensions == 3 else (0, *network.context)
-    if any(extent <= needed for extent, needed in zip(shape, context, strict=True)):
-        raise UserError(
-            f"the volume has {tuple(shape)} voxels, but the network needs more than {tuple(context)} "
-            "on each side of a single one; take a larger volume or a network with less context",
-            f"volumes.sources.{source}",
-        )

@@ -21,7 +21,8 @@ def output(channels: int, seed: int = 0) -> torch.Tensor:
 
 def targets(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randint(2, (2, 2, *SHAPE), generator=generator, dtype=torch.uint8) for _ in range(2))
+    affinities, mask = (torch.randint(2, (2, 2, *SHAPE), generator=generator, dtype=torch.uint8) for _ in range(2))
+    return affinities, mask
 
 
 def cross_entropy(logit: float, target: float) -> float:

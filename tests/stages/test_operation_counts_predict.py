@@ -53,7 +53,7 @@ def test_a_section_is_embedded_once_however_deep_the_tile(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("config", "block", "least", "most"),
     [
-        ("fib25.json", (50, 125, 125), 6.0, 1.9),
+        ("fib25.json", (50, 125, 125), 3.0, 1.9),
         pytest.param("mala_ac4.json", (56, 56, 56), 34.0, 7.0, marks=pytest.mark.slow),
     ],
     ids=["sections", "published"],

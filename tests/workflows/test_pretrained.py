@@ -15,7 +15,7 @@ import zarr
 
 from pipeline.config import load_config
 from pipeline.config.pretrained import read_card
-from pipeline.networks.pretrained import other_nanometres
+from pipeline.networks.fitting import other_nanometres
 from pipeline.run import Run
 from pipeline.stages.predict import PredictTask
 from pipeline.volumes import open_volume

@@ -1,4 +1,6 @@
-"""Whether a ready-made student fits a volume: a network knows its tissue at one size of voxels."""
+"""Whether a network fits a volume: what it sees around a voxel is there, and a ready-made student knows its tissue at
+one size of voxels.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,32 @@ from collections.abc import Sequence
 
 from ..config.pretrained import pretrained_name, read_card
 from ..errors import UserError
+from ..run import Run
 from ..volumes.run_sources import RunSource
 from ..volumes.sources import SourceFiles
+from .base import EmbeddingNetwork
 
 logger = logging.getLogger(__name__)
 
 FARTHEST = 1.2
 """Voxels that are longer or shorter by more than this factor along an axis are others than a student knows."""
+
+
+def check_context(run: Run, network: EmbeddingNetwork) -> None:
+    """Make sure that the raw volume is larger than what the network needs to see for one voxel.
+
+    Raises:
+        UserError: it is not.
+    """
+    source = run.config.volumes.segment.source
+    shape = run.open_raw(source).shape
+    context = network.context if network.dimensions == 3 else (0, *network.context)
+    if any(extent <= needed for extent, needed in zip(shape, context, strict=True)):
+        raise UserError(
+            f"the volume has {tuple(shape)} voxels, but the network needs more than {tuple(context)} "
+            "on each side of a single one; take a larger volume or a network with less context",
+            f"volumes.sources.{source}",
+        )
 
 
 def tell_other_nanometres(checkpoint: str, source: RunSource) -> None:
