@@ -248,9 +248,9 @@ def engine_table(scale: Scale, device: torch.device) -> dict[str, dict[str, dict
     """
     engines = sorted({"torch", best_engine(device)}, reverse=True)
     config = load_config(ROOT / "configs" / "fib25.json", [])
-    assert config.teacher is not None
+    assert config.network_teacher is not None
     table: dict[str, dict[str, dict[str, float]]] = {}
-    for name, settings in {"teacher": config.teacher.network, "student": config.student.network}.items():
+    for name, settings in {"teacher": config.network_teacher.network, "student": config.student.network}.items():
         torch.manual_seed(0)
         network = compact(build_network(settings).to(device).eval())
         box = Box.of_shape(scale.engine)
@@ -267,13 +267,13 @@ def engine_table(scale: Scale, device: torch.device) -> dict[str, dict[str, dict
 def student_table(scale: Scale, engines: Sequence[str], settings: str | None) -> dict[str, dict[str, float]]:
     """Seconds per million voxels of teacher and student, in alternation."""
     config = load_config(ROOT / "configs" / "fib25.json", [])
-    assert config.teacher is not None
+    assert config.network_teacher is not None
     student = config.student.network if settings is None else build_network(json.loads(settings)).config
     box = Box.of_shape(scale.pair)
     table: dict[str, dict[str, float]] = {}
     for engine in engines:
         predictors = {}
-        for name, network in (("teacher", config.teacher.network), ("student", student)):
+        for name, network in (("teacher", config.network_teacher.network), ("student", student)):
             torch.manual_seed(0)
             built = compact(build_network(network).eval())
             predictors[name] = Predictor(built, NEAREST_NEIGHBOURS, build_engine(engine, built, None, 1))

@@ -303,7 +303,8 @@ def networks_to_train(run: Run) -> list[str]:
         return []
     if config.predict.network == "teacher":
         return ["teacher"]
-    return ["student"] if config.student.distillation is None else ["teacher", "student"]
+    alone = config.student.distillation is None or config.network_teacher is None
+    return ["student"] if alone else ["teacher", "student"]
 
 
 def train_networks(run: Run) -> None:

@@ -142,3 +142,13 @@ class DistillationConfig(Section):
     def has_instance_terms(self) -> bool:
         """Whether any term looks at instances."""
         return any((self.node_weight, self.edge_weight, self.inter_edge_weight))
+
+    @property
+    def needs_embeddings(self) -> tuple[str, str] | None:
+        """The first setting that compares embeddings or inner layers, and what it is without; None if none does."""
+        for name in ("node_weight", "edge_weight", "inter_edge_weight", "inter_affinity_weight"):
+            if getattr(self, name):
+                return name, "0"
+        if self.layers:
+            return "layers", "[]"
+        return ("graph_flow", "null") if self.graph_flow is not None else None
