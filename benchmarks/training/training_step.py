@@ -97,7 +97,7 @@ def make_trainee(directory: Path, name: str, autocast: str, options: argparse.Na
     training = Training(run, role, checkpoint if name == "student distilled" else None)
     network, schedule = training.build_network(), training.section.training
     sampling, objective = training.sampling(network), training.objective(network)
-    step = TrainStep(network.to(training.device), objective, schedule, training.autocast)
+    step = TrainStep(network.to(training.device), objective, schedule, training.autocast, sampling.keys)
     precision = str(training.autocast or torch.float32).removeprefix("torch.")
     return Trainee(name, precision, sampling, step)
 

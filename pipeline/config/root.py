@@ -111,7 +111,9 @@ class Config(BlockwiseSections):
             sources = {region.source for region in (*self.volumes.train, *self.volumes.unlabelled)}
             lacking = sorted(sources - self.teacher.affinities.keys())
             if lacking:
-                raise ValueError(f"teacher.affinities has no entry for the source {lacking[0]!r}, which trains the student")
+                raise ValueError(
+                    f"teacher.affinities has no entry for the source {lacking[0]!r}, which trains the student"
+                )
         return self
 
     @model_validator(mode="after")

@@ -75,7 +75,8 @@ class AffinitiesTeacherConfig(Section):
 
 class TorchscriptTeacherConfig(Section):
     """A module that another program exported with `torch.jit` teaches. It runs in each step, on the raw that the
-    student sees. Such a file is a program: name only those that you trust. Terms that compare embeddings need `network`.
+    student sees. Such a file is a program: name only those that you trust. Terms that compare embeddings need
+    `network`.
     """
 
     kind: Literal["torchscript"] = "torchscript"

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .balance import balanced_weights
+from .given import GivenAffinities
 from .patch import EmbeddedPatch, Offsets
 
 
@@ -31,8 +32,8 @@ def embedding_affinities(
     return padded_cosines(EmbeddedPatch(embedding, least_length), offsets)
 
 
-def padded_cosines(patch: EmbeddedPatch, offsets: Offsets) -> tuple[torch.Tensor, torch.Tensor]:
-    """`embedding_affinities` of a patch that other losses look at, too."""
+def padded_cosines(patch: EmbeddedPatch | GivenAffinities, offsets: Offsets) -> tuple[torch.Tensor, torch.Tensor]:
+    """`embedding_affinities` of a patch that other losses look at, too; of given ones, the unknown are below 0."""
     spatial = patch.shape[2:]
     affinities, valid = [], []
     for here, cosines in patch.cosines(offsets):
@@ -84,11 +85,16 @@ class AffinityGraphLoss(nn.Module):
         of_student, of_teacher = self.least_lengths
         return self.compare(EmbeddedPatch(student, of_student), EmbeddedPatch(teacher.detach(), of_teacher))
 
-    def compare(self, student: EmbeddedPatch, teacher: EmbeddedPatch) -> torch.Tensor:
-        """The loss of patches of the same extent; the teacher's carries no gradient."""
+    def compare(self, student: EmbeddedPatch, teacher: EmbeddedPatch | GivenAffinities) -> torch.Tensor:
+        """The loss of patches of the same extent; the teacher's carries no gradient. Given affinities that are unknown
+        do not count.
+        """
         both = zip(student.cosines(self.offsets), teacher.cosines(self.offsets), strict=True)
         sums, pairs = [], []
         for (_, learnt), (_, taught) in both:
+            if isinstance(teacher, GivenAffinities):
+                known = taught >= 0
+                learnt, taught = learnt[known], taught[known]
             sums.append(self._squares(learnt, taught))
             pairs.append(taught.numel())
         if self.balanced:
@@ -97,7 +103,7 @@ class AffinityGraphLoss(nn.Module):
         return torch.stack(sums).sum() / max(1, sum(pairs))
 
     def _squares(self, learnt: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
-        """Sum of the weighted squared differences of the cosines of one offset, (B, *overlap)."""
+        """Sum of the weighted squared differences of the cosines of one offset, of any shape."""
         if not self.balanced:
             return F.mse_loss(learnt, taught, reduction="sum")
         affinity = cosine_to_affinity(taught)
