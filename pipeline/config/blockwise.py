@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import BeforeValidator, Field, field_serializer, model_validator
 
 from .base import (
     NEAREST_NEIGHBOURS,
@@ -22,6 +22,14 @@ from .graph_url import shown_url
 
 DEFAULT_BLOCK = (32, 256, 256)
 Bias = Annotated[float, Field(ge=-1.0, le=0.0)]
+
+
+def _by_number(augment: Any) -> Any:
+    return {8: "flips", 16: "flips_transpose"}.get(augment, augment) if type(augment) is int else augment
+
+
+Augmentation = Annotated[Literal["none", "flips", "flips_transpose"], BeforeValidator(_by_number)]
+"""How often, and how turned, a volume is looked at."""
 
 
 class PredictConfig(Section):
@@ -56,6 +64,10 @@ class PredictConfig(Section):
     More may help where reading and writing keep a GPU waiting; each has its part of the memory, for smaller tiles."""
     autocast: Literal["auto", "off", "bfloat16", "float16"] = "off"
     """Reduced precision during inference."""
+    augment: Augmentation = "none"
+    """Mean over mirrored (`flips`, 8 passes of the network) or mirrored and transposed raw (`flips_transpose`, 16), in
+    as many times the time; the numbers 8 and 16 mean them, too. Mostly for a teacher whose affinities a student learns
+    from. Of networks that see single sections, half as many are told apart."""
     skip_empty: bool = True
     """Leave out blocks that hold nothing: no voxel of the source's mask, or raw voxels that are all the same. No stage
     computes them, and their outputs are 0."""

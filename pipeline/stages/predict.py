@@ -36,7 +36,10 @@ from .halving_predictor import HalvingPredictor
 from .prediction_plan import PredictionPlan, StoredTile, plan_with_tile, read_plan
 
 if TYPE_CHECKING:
-    from ..networks import EmbeddingNetwork
+    from ..networks import EmbeddingNetwork, Engine
+    from ..volumes.intensity import IntensityRange
+    from .inference import Predictor
+    from .turned_prediction import TurnedPredictor
 
 logger = logging.getLogger(__name__)
 
@@ -161,10 +164,11 @@ class PredictTask(VolumeTask):
 
     @override
     def reader(self) -> BlockReader:
-        from .inference import read_box
+        from .turned_prediction import turned_read_box, views_of
 
-        network, offsets = self.load_network(), self.run.config.predict.offsets
-        return lambda block: read_box(network, self.grid.to_source(block.box), offsets)
+        network, predict = self.load_network(), self.run.config.predict
+        views = views_of(predict.augment, network)
+        return lambda block: turned_read_box(network, self.grid.to_source(block.box), predict.offsets, views)
 
     @property
     @override
@@ -175,7 +179,15 @@ class PredictTask(VolumeTask):
     def plan_details(self) -> list[tuple[str, str]]:
         raw, read = self._raw, self.reader()
         decoded = decoded_voxels(self.grid, read, raw.shape, raw.chunks) / read_voxels(self, read)
-        return [("chunks", f"{decoded:.2f} voxels of raw decoded per voxel read: its chunks are {times(raw.chunks)}")]
+        details = [
+            ("chunks", f"{decoded:.2f} voxels of raw decoded per voxel read: its chunks are {times(raw.chunks)}")
+        ]
+        if self.run.config.predict.augment != "none":
+            from .turned_prediction import views_of
+
+            passes = len(views_of(self.run.config.predict.augment, self.load_network()))
+            details.append(("passes", f"{passes} of the network over each block, in {passes} times the time"))
+        return details
 
     @cached_property
     def _raw(self) -> Volume:
@@ -195,7 +207,9 @@ class PredictTask(VolumeTask):
     @override
     def settings(self) -> dict[str, Any]:
         predict, region = self.run.config.predict, self.chunk_grid.region
+        augmented = {} if predict.augment == "none" else {"predict.augment": predict.augment}
         return {
+            **augmented,
             "predict.checkpoint": self.checkpoint_hash(),
             "predict.offsets": [list(offset) for offset in predict.offsets],
             "predict.block_size": list(predict.write_block),
@@ -265,7 +279,7 @@ class PredictTask(VolumeTask):
     @override
     def process(self) -> Iterator[BlockFunction]:
         from ..networks import build_engine, choose_autocast, compact
-        from .inference import NoNumbersError, Predictor
+        from .inference import NoNumbersError
 
         keep_freed_memory()
         predict = self.run.config.predict
@@ -274,7 +288,7 @@ class PredictTask(VolumeTask):
         autocast = choose_autocast(predict.autocast, next(network.parameters()).device)
         engine = build_engine(self.engine, network, autocast, self.run.config.cluster.threads_per_worker)
         intensity = self.run.intensity(self.run.config.volumes.segment.source)
-        predictor = Predictor(network, predict.offsets, engine, intensity)
+        predictor = self._predictor(network, engine, intensity)
 
         predict_box = HalvingPredictor(lambda box: raw.read_mirrored(predictor.read_box(box)), predictor.quantised)
 
@@ -291,6 +305,17 @@ class PredictTask(VolumeTask):
             output.write(block, affinities)
 
         yield process_block
+
+    def _predictor(
+        self, network: EmbeddingNetwork, engine: Engine, intensity: IntensityRange
+    ) -> Predictor | TurnedPredictor:
+        from .inference import Predictor
+        from .turned_prediction import TurnedPredictor, views_of
+
+        predict = self.run.config.predict
+        if predict.augment == "none":
+            return Predictor(network, predict.offsets, engine, intensity)
+        return TurnedPredictor(network, predict.offsets, views_of(predict.augment, network), engine, intensity)
 
     def _no_numbers(self, block: Block, raw_is_finite: bool, what: str) -> UserError:
         """What is wrong where the network gives no numbers."""
