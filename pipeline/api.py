@@ -119,9 +119,10 @@ def predict(run: Run, *, overwrite: bool = False) -> bool:
     """
     from .engine.tracking.driver_lock import only_driver
     from .stages import by_script
+    from .stages.quantise import sources_to_predict
 
     with only_driver(run):
-        import_data(run, [run.config.volumes.segment.source])
+        import_data(run, sources_to_predict(run))
         return by_script.predict(run, overwrite)
 
 

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from ..stages.by_script import STAGES_OF
 from ..stages.importing import ensure_imported
+from ..stages.quantise import sources_to_predict
 from .blockwise import run_blockwise
 
 
@@ -14,5 +15,5 @@ def main() -> NoReturn:
     run_blockwise(
         str(__doc__),
         STAGES_OF["predict"],
-        prepare=lambda run: ensure_imported(run, [run.config.volumes.segment.source]),
+        prepare=lambda run: ensure_imported(run, sources_to_predict(run)),
     )

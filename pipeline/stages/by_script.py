@@ -51,7 +51,9 @@ def run_chain(run: Run, overwrite: bool = False) -> bool:
 
 def prediction_stages(run: Run) -> list[Stage]:
     """What stage 02 consists of."""
-    return [PredictTask(run), *raw_pyramid(run)]
+    task = PredictTask(run)
+    first: list[Stage] = [] if run.config.predict.precision == "float32" else list(task.upstream)
+    return [*first, task, *raw_pyramid(run)]
 
 
 def fragment_stages(run: Run) -> list[Stage]:

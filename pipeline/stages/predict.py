@@ -22,7 +22,7 @@ from ..config import Config
 from ..engine.blocks.empty_blocks import all_empty, empty_blocks
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.process import keep_freed_memory, worker_number
-from ..engine.blocks.stage import BlockFunction, BlockReader, VolumeTask
+from ..engine.blocks.stage import BlockFunction, BlockReader, Stage, VolumeTask
 from ..engine.blocks.storage import open_raw, raw_identity
 from ..engine.plan import decoded_voxels, read_voxels
 from ..engine.tracking.progress import read_record
@@ -34,6 +34,7 @@ from ..volumes import crop
 from ..volumes.volume import Volume
 from .halving_predictor import HalvingPredictor
 from .prediction_plan import PredictionPlan, StoredTile, plan_with_tile, read_plan
+from .quantise import QuantiseStep
 
 if TYPE_CHECKING:
     from ..networks import EmbeddingNetwork, Engine
@@ -130,6 +131,23 @@ class PredictTask(VolumeTask):
         vars(self)["plan"] = plan  # in place of the one that was read
 
     @cached_property
+    def eight_bits(self) -> QuantiseStep | None:
+        """What rounds the network to eight bits, if it predicts so."""
+        if self.run.config.predict.precision == "float32":
+            return None
+        return QuantiseStep(self.run, self.checkpoint)
+
+    @cached_property
+    @override
+    def upstream(self) -> tuple[Stage, ...]:
+        return () if self.eight_bits is None else (self.eight_bits,)
+
+    @property
+    @override
+    def reads(self) -> tuple[Stage, ...]:
+        return ()
+
+    @cached_property
     def checkpoint(self) -> Path:
         """The checkpoint that predicts: as configured, or the newest of the network's folder.
 
@@ -224,6 +242,8 @@ class PredictTask(VolumeTask):
     def engine(self) -> str:
         """What runs the network, a part of the key. With `auto`, what was used before in this run."""
         chosen = self.run.config.predict.engine
+        if self.run.config.predict.precision == "int8":
+            return "openvino"
         if chosen != "auto":
             return chosen
         used = read_record(self).get("settings", {}).get("predict.engine")
@@ -279,6 +299,7 @@ class PredictTask(VolumeTask):
     @override
     def process(self) -> Iterator[BlockFunction]:
         from ..networks import build_engine, choose_autocast, compact
+        from ..networks.eight_bits import require_unchanged
         from .inference import NoNumbersError
 
         keep_freed_memory()
@@ -286,7 +307,10 @@ class PredictTask(VolumeTask):
         raw, output, empty = open_raw(self.run), self.open_output(), self.empty_chunks
         network = compact(self.load_network())
         autocast = choose_autocast(predict.autocast, next(network.parameters()).device)
-        engine = build_engine(self.engine, network, autocast, self.run.config.cluster.threads_per_worker)
+        rounded = None if self.eight_bits is None else self.eight_bits.graph
+        if rounded is not None:
+            require_unchanged(rounded)
+        engine = build_engine(self.engine, network, autocast, self.run.config.cluster.threads_per_worker, rounded)
         intensity = self.run.intensity(self.run.config.volumes.segment.source)
         predictor = self._predictor(network, engine, intensity)
 
