@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from pipeline.config import ResidualUnetConfig, SectionUnetConfig, dump_config, 
 from pipeline.errors import UserError
 from pipeline.networks import build_network, eight_bits, save_checkpoint
 from pipeline.run import Run
+from pipeline.stages import quantise
 from pipeline.stages.by_script import predict, prediction_stages
 from pipeline.stages.predict import PredictTask
 from pipeline.volumes import create_volume, open_volume
@@ -49,6 +51,22 @@ def make_run(
     return run
 
 
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring takes most of the time, and four places say enough of so small a volume."""
+    monkeypatch.setattr(quantise, "SAMPLES", 4)
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is predicted in eight bits; to be copied."""
+    run = make_run(tmp_path_factory.mktemp("predicted") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantise, "SAMPLES", 4)
+        assert predict(run)
+    return run.directory
+
+
 def save(run: Run, iteration: int, name: str = "sections") -> None:
     torch.manual_seed(iteration)
     network = build_network(NETWORKS[name])
@@ -60,7 +78,7 @@ def affinities(run: Run) -> np.ndarray:
     return stored.read(stored.box)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["folded", pytest.param("volume", marks=pytest.mark.slow)])
 def test_affinities_in_eight_bits_are_near_those_in_float(tmp_path: Path, name: str) -> None:
     rounded, exact = make_run(tmp_path / "int8", name), make_run(tmp_path / "float", name, precision="float32")
     assert predict(rounded) and predict(exact)
@@ -69,10 +87,9 @@ def test_affinities_in_eight_bits_are_near_those_in_float(tmp_path: Path, name: 
     assert np.corrcoef(affinities(rounded).ravel(), affinities(exact).ravel())[0, 1] > 0.99
 
 
-def test_workers_and_tiles_change_no_voxel(tmp_path: Path) -> None:
-    alone = make_run(tmp_path / "alone")
-    assert predict(alone)
-    local = make_run(tmp_path / "local", cluster={"executor": "local", "workers": 2})
+def test_workers_and_tiles_change_no_voxel(tmp_path: Path, predicted: Path) -> None:
+    alone = make_run(predicted)
+    local = make_run(tmp_path / "local", cluster={"executor": "local", "workers": 2}, tile_size=[12, 64, 64])
     for suffix in (".xml", ".bin", ".json"):  # the same rounding, since measuring it again may round otherwise
         file = local.network_directory("student") / f"int8{suffix}"
         file.write_bytes((alone.network_directory("student") / f"int8{suffix}").read_bytes())
@@ -80,9 +97,9 @@ def test_workers_and_tiles_change_no_voxel(tmp_path: Path) -> None:
     np.testing.assert_array_equal(affinities(alone), affinities(local))
 
 
-def test_it_is_made_once_for_a_checkpoint(tmp_path: Path) -> None:
+def test_it_is_made_once_for_a_checkpoint(tmp_path: Path, predicted: Path) -> None:
+    shutil.copytree(predicted, tmp_path, dirs_exist_ok=True)
     run = make_run(tmp_path)
-    assert predict(run)
     graph = run.network_directory("student") / "int8.xml"
     before = graph.stat().st_mtime_ns
     assert predict(make_run(tmp_path)) and graph.stat().st_mtime_ns == before
@@ -95,9 +112,9 @@ def test_it_is_made_once_for_a_checkpoint(tmp_path: Path) -> None:
     assert PredictTask(plain).key != PredictTask(make_run(tmp_path)).key
 
 
-def test_a_graph_of_which_a_bit_has_changed_is_found_and_not_used(tmp_path: Path) -> None:
+def test_a_graph_of_which_a_bit_has_changed_is_found_and_not_used(tmp_path: Path, predicted: Path) -> None:
+    shutil.copytree(predicted, tmp_path, dirs_exist_ok=True)
     run = make_run(tmp_path)
-    assert predict(run)
     weights = run.network_directory("student") / "int8.bin"
     damaged = bytearray(weights.read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -146,5 +163,5 @@ def test_ranges_are_measured_on_raw_of_the_training_regions(tmp_path: Path) -> N
     values[9:] = 255  # 0.6 of 12 sections are trained on, and an embedding sees one more
     raw.write(raw.box, values)
     again = list(task.eight_bits._windows(task.load_network()))
-    assert len(again) == 32 and all(torch.equal(one, other) for one, other in zip(before, again, strict=True))
+    assert len(again) == 4 and all(torch.equal(one, other) for one, other in zip(before, again, strict=True))
     assert json.loads(json.dumps(task.eight_bits.settings()))["regions"][0]["source"] == "a"
