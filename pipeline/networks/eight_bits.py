@@ -7,8 +7,10 @@ The ranges that eight bits have to span are measured on windows of raw. The resu
 from __future__ import annotations
 
 import importlib.util
+import io
 import logging
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 
@@ -65,12 +67,13 @@ def quantise(network: EmbeddingNetwork, windows: Sequence[torch.Tensor], graph: 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     with torch.no_grad():
         model = openvino.convert_model(EmbeddingOnly(network).eval(), example_input=windows[0])
-    rounded = nncf.quantize(
-        model,
-        nncf.Dataset([window.numpy() for window in windows]),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(windows),
-    )
+    with redirect_stdout(io.StringIO()):  # it draws progress bars
+        rounded = nncf.quantize(
+            model,
+            nncf.Dataset([window.numpy() for window in windows]),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(windows),
+        )
     graph.parent.mkdir(parents=True, exist_ok=True)
     for path in _files(graph):
         path.unlink(missing_ok=True)
