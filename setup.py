@@ -30,7 +30,9 @@ setup(
     license="MIT",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["pipeline", "pipeline.*"]),
-    package_data={"pipeline": ["py.typed", "viewer/templates/*.html", "engine/status/templates/*.html"]},
+    package_data={
+        "pipeline": ["py.typed", "pretrained/*", "viewer/templates/*.html", "engine/status/templates/*.html"]
+    },
     cmdclass={"build_py": BuildWithConfigs},
     entry_points={"console_scripts": ["emdistill = pipeline.commands.console:main"]},
     install_requires=[
@@ -67,6 +69,7 @@ setup(
         "matplotlib>=3.11,<3.12",
         "jinja2>=3.1.6,<3.2",
         "neuroglancer>=2.41,<2.42",
+        "tornado>=6.6,<6.7",  # its web server, which hands out the files of a run, too
         "psutil>=7.2,<7.3",
         "threadpoolctl>=3.8,<3.9",
         "pymongo==4.20.0",  # graphs in MongoDB
@@ -84,6 +87,7 @@ setup(
             "bioimage-cpp>=0.10,<0.11",
             "moto[s3]>=5.2,<5.3",  # buckets on this machine
             "yaozarrs>=0.3.4,<0.4",  # whether OME-NGFF metadata are valid
+            "playwright>=1.65,<1.66",  # drives the browser of the distribution
             "flask>=3.1,<3.2",
             "flask-cors>=6.0,<6.1",
             "pytest>=9.2,<9.3",

@@ -204,7 +204,7 @@ def pipeline_table(folder: Path, scale: Scale, engines: Sequence[str], workers: 
 def tiling_table(scale: Scale, engine_name: str) -> dict[str, Any]:
     """The published tiling against a tile of a large region: voxels per second, and how far the results lie apart."""
     torch.manual_seed(0)
-    network = compact(build_network("mala_tiny").eval())
+    network = compact(build_network("mala_tiny").eval(), NEAREST_NEIGHBOURS)
     predictor = Predictor(network, NEAREST_NEIGHBOURS, build_engine(engine_name, network, None, 1))
     region = Box(Coordinate(0, 0, 0), Coordinate(scale.tiled))
     blocks = BlockGrid(region, PUBLISHED, Coordinate(8, 8, 8), Coordinate(0, 0, 0))
@@ -258,7 +258,7 @@ def engine_table(scale: Scale, device: torch.device) -> dict[str, dict[str, dict
     table: dict[str, dict[str, dict[str, float]]] = {}
     for name, settings in {"teacher": config.network_teacher.network, "student": config.student.network}.items():
         torch.manual_seed(0)
-        network = compact(build_network(settings).to(device).eval())
+        network = compact(build_network(settings).to(device).eval(), NEAREST_NEIGHBOURS)
         box = Box.of_shape(scale.engine)
         raw = texture(read_box(network, box, NEAREST_NEIGHBOURS).shape)
         predictors = {
@@ -281,7 +281,7 @@ def student_table(scale: Scale, engines: Sequence[str], settings: str | None) ->
         predictors = {}
         for name, network in (("teacher", config.network_teacher.network), ("student", student)):
             torch.manual_seed(0)
-            built = compact(build_network(network).eval())
+            built = compact(build_network(network).eval(), NEAREST_NEIGHBOURS)
             predictors[name] = Predictor(built, NEAREST_NEIGHBOURS, build_engine(engine, built, None, 1))
         raws = {name: texture(predictor.read_box(box).shape) for name, predictor in predictors.items()}
         seconds: dict[str, list[float]] = {name: [] for name in predictors}

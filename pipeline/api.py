@@ -142,9 +142,12 @@ def extract_fragments(run: Run, *, overwrite: bool = False) -> bool:
     Raises:
         UserError: an earlier step has not run, or stale output.
     """
+    from .engine.tracking.driver_lock import only_driver
     from .stages import by_script
 
-    return by_script.extract_fragments(run, overwrite)
+    with only_driver(run):
+        by_script.import_for(run, "fragments")
+        return by_script.extract_fragments(run, overwrite)
 
 
 def agglomerate(run: Run, *, overwrite: bool = False) -> bool:
@@ -160,9 +163,12 @@ def agglomerate(run: Run, *, overwrite: bool = False) -> bool:
     Raises:
         UserError: an earlier step has not run, the graph's database cannot be reached, or stale output.
     """
+    from .engine.tracking.driver_lock import only_driver
     from .stages import by_script
 
-    return by_script.agglomerate(run, overwrite)
+    with only_driver(run):
+        by_script.import_for(run, "agglomerate")
+        return by_script.agglomerate(run, overwrite)
 
 
 def segment(run: Run, *, overwrite: bool = False) -> bool:
@@ -274,7 +280,8 @@ def export(run: Run, target: str, to: str | Path, *, overwrite: bool = False, **
     Raises:
         UserError: an earlier step has not run, an option does not fit the target, or the place holds something else.
     """
-    from .stages.export.targets import ExportOptions, export_run, place_of_export
+    from .stages.export.place import place_of_export
+    from .stages.export.targets import ExportOptions, export_run
 
     chosen = ExportOptions(target=target, to=place_of_export(to), **options)  # type: ignore[arg-type]
     return export_run(run, chosen, overwrite)

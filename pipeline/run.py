@@ -37,6 +37,8 @@ RESULTS_DEPEND_ON = ("torch", "gunpowder", "daisy", "zarr", "numpy", "scipy", "s
 MENDED = "delete it, it is written anew"
 """What to do about a damaged file that only reports."""
 
+CERTAINTY = "certainty"
+"""Array of the volume that says how sure the segmentation is, one voxel per block."""
 SEGMENTATIONS = "segmentation"
 """Group of the volume that holds one array per threshold."""
 
@@ -72,6 +74,18 @@ class Regions(TypedDict, total=False):
     reported_on: str
 
 
+class RankedBlocks(TypedDict):
+    """How well the array `certainty` ranks blocks.
+
+    `threshold`: of the segmentation. `blocks`: how many were compared. `spearman`: rank correlation of their certainty
+    with their VOI, from -1 (the less certain, the worse, without exception) to 1; None where all are alike.
+    """
+
+    threshold: Amount
+    blocks: Count
+    spearman: Annotated[float, Field(ge=-1, le=1)] | None
+
+
 class Summary(TypedDict, total=False):
     """What `summary.json` may say, as far as anything reads it."""
 
@@ -79,6 +93,7 @@ class Summary(TypedDict, total=False):
     scores: dict[Annotated[str, Field(pattern=r"^\d+\.\d\d$")], dict[str, float]] | None
     best: Best | None
     regions: Regions | None
+    certainty: RankedBlocks | None
     versions: dict[str, str]
 
 
@@ -185,6 +200,10 @@ class Run:
     def open_mask(self, source: str) -> Mask | None:
         """Where a source is to be used; None for everywhere."""
         return self.source(source).open_mask()
+
+    def segment_sizes(self, threshold: str) -> Path:
+        """Where the sizes of the segments at a threshold lie."""
+        return self.luts / f"sizes_{threshold}.json"
 
     def segmentation_names(self) -> list[str]:
         """Names of the segmentations in the volume, sorted: their thresholds with two decimals, such as `0.50`."""

@@ -28,6 +28,9 @@ ABLATION_WEIGHTS = {"node": 0.0005, "edge": 0.01, "inter_edge": 0.05, "inter_aff
 """Weights of the terms that the configs leave out, where a variant has them: so small that their parts of the loss are
 a tenth of the affinity graph's or less; the affinity graph has the config's weight."""
 
+EMBEDDING_CHANNELS = 16
+"""Of a student that has plain affinities only, where a variant compares embeddings."""
+
 VARIANTS: dict[str, tuple[str, ...]] = {
     "teacher": (),
     "alone": (),
@@ -163,14 +166,18 @@ class Cell:
         return [f"{key}={json.dumps(value)}" for key, value in changes.items()] + given
 
     def term_weights(self) -> dict[str, float]:
-        """The weights of terms that the variant changes in the config."""
+        """The weights of terms that the variant changes in the config, and an embedding for them to compare."""
         if not VARIANTS[self.variant]:
             return {}
         present = VARIANTS[self.variant]
         weights = {term: weight if term in present else 0.0 for term, weight in ABLATION_WEIGHTS.items()}
         if "affinity" not in present:
             weights["affinity"] = 0.0
-        return {f"student.distillation.{term}_weight": weight for term, weight in weights.items()}
+        changes = {f"student.distillation.{term}_weight": weight for term, weight in weights.items()}
+        network = json.loads(self.config_file.read_text())["student"]["network"]
+        if network.get("embedding_channels") == 0:
+            changes["student.network.embedding_channels"] = EMBEDDING_CHANNELS
+        return changes
 
     def flow_terms(self) -> dict[str, Any]:
         """What the variant changes in the config to have graph flow in the place of graph relations."""

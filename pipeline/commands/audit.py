@@ -35,6 +35,9 @@ def print_table(findings: Sequence[StageFindings]) -> None:
         for found in findings
     ]
     print("\n".join(table_lines(["stage", *counts, ""], rows, numbers=counts)))
+    for found in findings:
+        if found.dropped:
+            print(f"{found.stage.name}: {found.dropped} blocks were dropped after use, in whole or in part")
 
 
 def work(run: Run, options: argparse.Namespace) -> int:

@@ -44,6 +44,11 @@ def run_blockwise(
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="redo what was made with other settings or inputs")
+    add_pilot(parser)
+
+
+def add_pilot(parser: argparse.ArgumentParser) -> None:
+    """The option that asks for a pilot."""
     parser.add_argument(
         "--pilot",
         type=_positive,

@@ -102,6 +102,12 @@ def print_scores(run: Run, results: Mapping[str, Any]) -> None:
         print(f"best on {chosen_on}: threshold {best['threshold']:.2f}, {format_score(best)} on {reported_on}")
     else:
         print(f"best: threshold {best['threshold']:.2f}, {format_score(best)}; chosen and scored on {chosen_on}")
+    ranked = results["certainty"]
+    if ranked is not None and ranked["spearman"] is not None:
+        print(
+            f"certainty of {ranked['blocks']} blocks against their VOI at threshold {ranked['threshold']:.2f}: rank"
+            f" correlation {ranked['spearman']:.2f} (-1: the less certain, the worse)"
+        )
     print(f"written to {run.summary}")
 
 

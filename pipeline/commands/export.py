@@ -6,10 +6,16 @@ import argparse
 from typing import NoReturn
 
 from ..cli import run_script
+from ..engine.chain import run_stages
+from ..engine.pilot import log_pilots
 from ..engine.plan import log_plan
+from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
-from ..stages.export.targets import TARGETS, ExportOptions, export_run, export_stages, place_of_export
+from ..stages.export.place import place_of_export
+from ..stages.export.segments import SegmentsStep
+from ..stages.export.targets import TARGETS, ExportOptions, export_run, export_stages
 from ..stages.export.volume import CONTENTS
+from .blockwise import add_pilot
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="smaller segments get no mesh and no skeleton (default: 1000)",
     )
     parser.add_argument("--overwrite", action="store_true", help="redo what was made with other settings or inputs")
+    add_pilot(parser)
 
 
 def work(run: Run, options: argparse.Namespace) -> int:
@@ -50,6 +57,12 @@ def work(run: Run, options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         log_plan(run, export_stages(run, chosen))
+        return 0
+    if options.pilot:
+        stages = export_stages(run, chosen)
+        with only_driver(run):
+            run_stages(run, [stage for stage in stages if isinstance(stage, SegmentsStep)], options.overwrite)
+            log_pilots(run, stages, options.pilot, options.overwrite)
         return 0
     return 0 if export_run(run, chosen, options.overwrite) else 1
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NoReturn
 
-from ..stages.by_script import STAGES_OF
-from ..stages.importing import ensure_imported
-from ..stages.quantise import sources_to_predict
+from ..stages.by_script import import_for, stages_to_run
 from .blockwise import run_blockwise
 
 
 def main() -> NoReturn:
     """Read the command line, do the step, and exit."""
-    run_blockwise(
-        str(__doc__),
-        STAGES_OF["predict"],
-        prepare=lambda run: ensure_imported(run, sources_to_predict(run)),
-    )
+    run_blockwise(str(__doc__), partial(stages_to_run, step="predict"), partial(import_for, step="predict"))

@@ -9,10 +9,12 @@ from typing import NoReturn
 from ..cli import run_script
 from ..run import Run
 from ..viewer import (
+    STEP,
     existing_layers,
     open_viewer,
     overview_picture,
     serving_until_interrupted,
+    tunnel_command,
     write_report,
     write_report_to,
 )
@@ -27,6 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--position", type=position, metavar="Z,Y,X", help="look here first (nanometres, as error messages give it)"
     )
+    parser.add_argument("--link", action="store_true", help="print the link alone, and how to open it from elsewhere")
+    parser.add_argument(
+        "--export",
+        action="append",
+        default=[],
+        metavar="PLACE",
+        help="show this precomputed export, too (path or URL; repeatable); those in the run directory are shown anyway",
+    )
+    parser.add_argument(
+        "--step", type=step, default=STEP, help="by which the keys d and u change the threshold (default: %(default)s)"
+    )
     parser.add_argument("--picture", type=Path, metavar="PNG", help="write raw | affinities | segmentation and stop")
 
 
@@ -36,6 +49,14 @@ def position(text: str) -> list[float]:
     if len(values) != 3:
         raise argparse.ArgumentTypeError("expected three numbers: z,y,x")
     return values
+
+
+def step(text: str) -> float:
+    """A number above 0, up to 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError("expected a number above 0, up to 1")
+    return value
 
 
 def work(run: Run, options: argparse.Namespace) -> int:
@@ -51,9 +72,12 @@ def work(run: Run, options: argparse.Namespace) -> int:
         if options.picture:
             print(overview_picture(run, options.picture))
     else:
-        viewer = open_viewer(run, options.position)
+        viewer = open_viewer(run, options.position, options.export, options.step)
         with serving_until_interrupted():
-            print(f"{', '.join(layers)}: open {viewer} in a browser; Ctrl-C ends", flush=True)
+            if options.link:
+                print(f"{viewer}\non another machine, first: {tunnel_command()}", flush=True)
+            else:
+                print(f"{', '.join(layers)}: open {viewer} in a browser; Ctrl-C ends", flush=True)
     return 0
 
 

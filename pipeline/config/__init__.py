@@ -23,6 +23,7 @@ from .distillation import (
 )
 from .load import apply_override, config_hash, dump_config, load_config, parse_config
 from .networks import MalaConfig, MalaTinyConfig, NetworkConfig, ResidualUnetConfig, SectionUnetConfig
+from .plain_affinities import compared_offsets, taught_offsets
 from .root import Config
 from .teachers import (
     AffinitiesTeacherConfig,
@@ -82,10 +83,12 @@ __all__ = [
     "VoxelShape",
     "VoxelVector",
     "apply_override",
+    "compared_offsets",
     "config_hash",
     "dump_config",
     "flat_voxels_warning",
     "is_anisotropic",
     "load_config",
     "parse_config",
+    "taught_offsets",
 ]

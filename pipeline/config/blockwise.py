@@ -38,7 +38,9 @@ class PredictConfig(Section):
     network: Literal["student", "teacher"] = "student"
     """Whose checkpoint predicts."""
     checkpoint: str | None = None
-    """Checkpoint file. Default: the newest of the run's student or teacher."""
+    """Checkpoint file, or `pretrained:<name>` for a ready-made student (`python -m pipeline.networks pretrained` lists
+    them), whose card completes what the config leaves out: `student`, `fragments`, and without `volumes.validate` the
+    merge threshold. Default: the newest of the run's student or teacher."""
     block_size: VoxelShape | Literal["auto"] = DEFAULT_BLOCK
     """Voxels that one block writes, which are one file of each block-wise array. `auto`: the default."""
     tile_size: VoxelShape | Literal["auto"] = "auto"
@@ -73,6 +75,10 @@ class PredictConfig(Section):
     """Mean over mirrored (`flips`, 8 passes of the network) or mirrored and transposed raw (`flips_transpose`, 16), in
     as many times the time; the numbers 8 and 16 mean them, too. Mostly for a teacher whose affinities a student learns
     from. Of networks that see single sections, half as many are told apart."""
+    keep_affinities: Literal["all", "until_used"] = "all"
+    """`until_used`: a file of affinities is deleted when every block that reads it (fragments, graph; with context) is
+    recorded as done, and made again if a later stage needs it once more. Affinities then need a fraction of the disk,
+    where `04_agglomerate.py` or `run_all.py` runs prediction, fragments and graph together, portion by portion."""
     skip_empty: bool = True
     """Leave out blocks that hold nothing: no voxel of the source's mask, or raw voxels that are all the same. No stage
     computes them, and their outputs are 0."""
@@ -172,6 +178,9 @@ class SegmentConfig(Section):
     are no labels."""
     minimum_size: NonNegative = 0
     """Segments with fewer voxels are set to 0."""
+    certainty: bool = True
+    """Write `certainty`, how sure the segmentation at the first threshold is: a number from 0 to 1 per block, from the
+    graph alone. docs/METHODS.md says how."""
 
 
 class EvaluateConfig(Section):

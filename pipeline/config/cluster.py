@@ -31,6 +31,7 @@ BlockStage = Literal[
     "raw_pyramid",
     "fragments_pyramid",
     "segmentation_pyramid",
+    "certainty",
     "export",
     "mesh_pieces",
     "mesh_shards",

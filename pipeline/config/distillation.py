@@ -152,3 +152,13 @@ class DistillationConfig(Section):
         if self.layers:
             return "layers", "[]"
         return ("graph_flow", "null") if self.graph_flow is not None else None
+
+    @property
+    def compares_embeddings(self) -> bool:
+        """Whether any term compares embeddings, and not affinities alone."""
+        return self.has_instance_terms or bool(self.inter_affinity_weight)
+
+    @property
+    def compares_affinities(self) -> bool:
+        """Whether any term compares affinities."""
+        return bool(self.affinity_weight) or self.logits is not None or self.adversarial is not None

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from ..errors import UserError
 from .mistakes import first_mistake
 from .paths import absolute
+from .pretrained import with_card
 from .root import Config
 from .unfit import refuse_impossible_paths, refuse_unfit
 
@@ -33,6 +34,8 @@ def load_config(config: str | Path | Mapping[str, Any], overrides: Mapping[str, 
 
     Raises:
         UserError: the file is missing or no JSON, a key is unknown, a value has the wrong type or range.
+
+    What the card of a ready-made student says counts where the config says nothing, see `with_card`.
     """
     document, folder = _document_and_folder(config)
     if isinstance(overrides, Mapping):
@@ -40,6 +43,7 @@ def load_config(config: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     for override in overrides:
         apply_override(document, override)
     refuse_unfit(document)
+    document = with_card(document)
     parsed = parse_config(document)
     refuse_impossible_paths(document)
     base = folder if parsed.run_directory == "." else Path.cwd()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from .base import Positive, Readable, Section, VoxelShape
+from .base import NonNegative, Offset, Positive, Readable, Section, VoxelShape
 
 Widths = Annotated[tuple[Positive, ...], Field(min_length=2)]
 DecoderWidths = Annotated[tuple[Positive, ...], Field(min_length=1)]
@@ -28,7 +28,37 @@ Stem = Annotated[
 Activation = Literal["elu", "relu"]
 
 
-class ResidualSection(Section):
+class HeadSection(Section):
+    """What a network says of a voxel: an embedding, plain affinities, or both."""
+
+    embedding_channels: NonNegative = 16
+    """Dimensions of the voxel embedding; 0 for a network that has plain affinities in its place."""
+    background: bool = False
+    """Objects lie on a background, of which the network tells by embeddings shorter than 1: their affinities to any
+    voxel are the smaller, the shorter they are. Without, only the directions of embeddings count."""
+    affinity_offsets: tuple[Offset, ...] = ()
+    """Offsets whose affinities the network gives itself, one sigmoid channel each, beside the embedding or in its
+    place; affinities at other offsets are cosines of the embedding. Each must be one of `targets.offsets`."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> HeadSection:
+        if not self.embedding_channels and not self.affinity_offsets:
+            raise ValueError("embedding_channels is 0, so affinity_offsets must name the affinities that it gives")
+        if len(set(self.affinity_offsets)) < len(self.affinity_offsets):
+            raise ValueError("affinity_offsets names an offset twice")
+        return self
+
+    @property
+    def voxel_channels(self) -> int:
+        """Channels per voxel: the embedding, then the logits of the plain affinities."""
+        return self.embedding_channels + len(self.affinity_offsets)
+
+    def gives(self, offset: Offset) -> bool:
+        """Whether it has affinities at an offset."""
+        return self.embedding_channels > 0 or offset in self.affinity_offsets
+
+
+class ResidualSection(HeadSection):
     """What the networks of residual blocks have in common."""
 
     stem: Stem = NO_STEM
@@ -46,7 +76,7 @@ class ResidualSection(Section):
         return stem
 
 
-class MalaConfig(Section):
+class MalaConfig(HeadSection):
     """The published 3D U-Net MALA: valid convolutions, 84.02 M parameters at its defaults."""
 
     name: Literal["mala"] = "mala"
@@ -56,11 +86,6 @@ class MalaConfig(Section):
     """Channels of each level on the way up, finest first, one fewer than `widths`. Default: as on the way down."""
     downsampling: tuple[VoxelShape, ...] = ((1, 3, 3), (1, 3, 3), (1, 3, 3))
     """Pooling factor between levels in voxels, order z, y, x."""
-    embedding_channels: Positive = 16
-    """Dimensions of the voxel embedding."""
-    background: bool = False
-    """Objects lie on a background, of which the network tells by embeddings shorter than 1: their affinities to any
-    voxel are the smaller, the shorter they are. Without, only the directions of embeddings count."""
 
     @model_validator(mode="after")
     def _one_entry_between_levels(self) -> MalaConfig:
@@ -90,11 +115,6 @@ class ResidualUnetConfig(ResidualSection):
     downsampling: tuple[VoxelShape, ...] | None = None
     """Pooling factor between levels, order z, y, x. 1 along z for images.
     Default: 1, 2, 2."""
-    embedding_channels: Positive = 16
-    """Dimensions of the voxel embedding."""
-    background: bool = False
-    """Objects lie on a background, of which the network tells by embeddings shorter than 1: their affinities to any
-    voxel are the smaller, the shorter they are. Without, only the directions of embeddings count."""
 
     @model_validator(mode="after")
     def _one_factor_between_levels(self) -> ResidualUnetConfig:
@@ -104,6 +124,8 @@ class ResidualUnetConfig(ResidualSection):
             raise ValueError("downsampling of images is [1, y, x]")
         if self.dimensions == 2 and self.stem[0] != 1:
             raise ValueError("the stem of images is [1, y, x]")
+        if self.dimensions == 2 and any(offset[0] for offset in self.affinity_offsets):
+            raise ValueError("affinity_offsets of images are [0, y, x]")
         return self
 
 
@@ -116,11 +138,6 @@ class SectionUnetConfig(ResidualSection):
     embedded; with a stem of more than 1 along z, so many sections are embedded together."""
     widths: Widths = (16, 32, 64, 128)
     """Channels of each level, finest first; each level halves y and x."""
-    embedding_channels: Positive = 16
-    """Dimensions of the voxel embedding."""
-    background: bool = False
-    """Objects lie on a background, of which the network tells by embeddings shorter than 1: their affinities to any
-    voxel are the smaller, the shorter they are. Without, only the directions of embeddings count."""
 
     @model_validator(mode="after")
     def _odd_sections(self) -> SectionUnetConfig:

@@ -28,8 +28,8 @@ KEYS = (
 )
 """Dotted paths of all keys that hold paths; `*` stands for any name."""
 
-_ELSEWHERE = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://|~|\$)")
-"""What begins so is no relative path: URLs, home folders, variables."""
+_ELSEWHERE = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://|pretrained:|~|\$)")
+"""What begins so is no relative path: URLs, ready-made students, home folders, variables."""
 
 
 def is_relative(text: str) -> bool:

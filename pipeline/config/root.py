@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from .base import IN_PLANE_NEIGHBOURS, NEAREST_NEIGHBOURS, Offset
 from .blockwise import BlockwiseSections
 from .networks import NetworkConfig, sees_one_section
+from .plain_affinities import missing_affinities
 from .teachers import AffinitiesTeacherConfig, AnyTeacherConfig, TeacherConfig
 from .training import AugmentConfig, StudentConfig, TargetsConfig
 from .volumes import VolumesConfig
@@ -50,12 +51,6 @@ class Config(BlockwiseSections):
         return self.teacher if isinstance(self.teacher, TeacherConfig) else None
 
     @property
-    def compared_offsets(self) -> tuple[Offset, ...]:
-        """Offsets of the affinities in which the student is compared with its teacher."""
-        chosen = None if self.student.distillation is None else self.student.distillation.offsets
-        return chosen or self.student.offsets or self.targets.offsets
-
-    @property
     def predicting(self) -> TeacherConfig | StudentConfig:
         """The section of the network that predicts."""
         section = self.role(self.predict.network)
@@ -84,6 +79,12 @@ class Config(BlockwiseSections):
         unknown = [list(offset) for offset in self.student.offsets or () if offset not in self.targets.offsets]
         if unknown:
             raise ValueError(f"student.offsets names {unknown[0]}, which is not in targets.offsets")
+        return self
+
+    @model_validator(mode="after")
+    def _networks_give_what_is_asked_of_them(self) -> Config:
+        for reason in missing_affinities(self):
+            raise ValueError(reason)
         return self
 
     @model_validator(mode="after")
@@ -185,6 +186,8 @@ def _offsets(config: Config) -> Iterator[str]:
         "predict.offsets": config.predict.offsets,
         "targets.offsets": config.targets.offsets,
         "student.distillation.offsets": (distillation and distillation.offsets) or (),
+        "student.network.affinity_offsets": config.student.network.affinity_offsets,
+        "teacher.network.affinity_offsets": () if config.teacher is None else config.teacher.network.affinity_offsets,
     }
     for name, offsets in given.items():
         for offset in offsets:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import (
     NEAREST_NEIGHBOURS,
@@ -78,6 +78,9 @@ class TargetsConfig(Section):
     """Width in voxels, to each side, of the background cut between touching neurites."""
     erosion_in_plane: bool = False
     """Cut only within sections (anisotropic data)."""
+    balanced: bool = True
+    """Pairs that belong together and pairs that do not have equal weight, however rare one kind is. `false`: every
+    known pair counts alike."""
     background_weight: PositiveFloat | None = None
     """Weight of a pair of two background voxels, as a multiple of that of a pair within an object. Default: the one of
     any pair that does not belong together, all of which have as much weight as all that do. Where objects lie on a
@@ -85,6 +88,12 @@ class TargetsConfig(Section):
     unlabelled_id: LabelId | None = None
     """A label value that means "not annotated": no loss and no scores there. Label 0 is background, not unknown, unless
     named here. -1 and 18446744073709551615 are one value: with and without a sign."""
+
+    @model_validator(mode="after")
+    def _background_has_its_place_in_the_balance(self) -> TargetsConfig:
+        if self.background_weight is not None and not self.balanced:
+            raise ValueError("background_weight is a weight in the balance; set balanced to true, or leave it out")
+        return self
 
 
 class ScheduleConfig(Section):
@@ -104,6 +113,9 @@ class ScheduleConfig(Section):
     """Iterations over which the learning rate rises to its value."""
     weight_decay: Weight = 0.0
     """L2 penalty on the weights."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The network that is validated and kept is a running average over the steps: what the average keeps of itself at
+    each step, for example 0.999; less in the first steps. 0: the weights of the last step."""
     gradient_clip: PositiveFloat | None = 1.0
     """Largest norm of the gradient; `null` does not clip."""
     autocast: Literal["auto", "off", "bfloat16", "float16"] = "auto"

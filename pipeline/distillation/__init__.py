@@ -3,7 +3,7 @@ graph flow, predictions, and a critic.
 """
 
 from .adversarial import AdversarialLoss, gradient_penalty
-from .affinities import AffinityGraphLoss, cosine_to_affinity, embedding_affinities, padded_cosines
+from .affinities import AffinityGraphLoss, cosine_to_affinity, embedding_affinities, padded_affinities
 from .critic import Critic
 from .given import UNKNOWN, GivenAffinities, channel_of
 from .graph_flow import GraphFlowLoss
@@ -44,5 +44,5 @@ __all__ = [
     "erode_boundaries",
     "gradient_penalty",
     "instance_nodes",
-    "padded_cosines",
+    "padded_affinities",
 ]

@@ -8,6 +8,7 @@ from torch import nn
 
 from .balance import balanced_weights
 from .given import GivenAffinities
+from .maps import crop
 from .patch import EmbeddedPatch, Offsets
 
 
@@ -29,14 +30,16 @@ def embedding_affinities(
     Raises:
         ValueError: an offset has another number of axes than the embedding.
     """
-    return padded_cosines(EmbeddedPatch(embedding, least_length), offsets)
+    return padded_affinities(EmbeddedPatch(embedding, least_length), offsets)
 
 
-def padded_cosines(patch: EmbeddedPatch | GivenAffinities, offsets: Offsets) -> tuple[torch.Tensor, torch.Tensor]:
-    """`embedding_affinities` of a patch that other losses look at, too; of given ones, the unknown are below 0."""
+def padded_affinities(patch: EmbeddedPatch | GivenAffinities, offsets: Offsets) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `embedding_affinities` gives, of a patch that may have plain affinities, too; of given ones, the unknown are
+    below 0.
+    """
     spatial = patch.shape[2:]
     affinities, valid = [], []
-    for here, cosines in patch.cosines(offsets):
+    for here, cosines in patch.affinities(offsets):
         margins = [(axis.start, extent - axis.stop) for axis, extent in zip(here, spatial, strict=True)]
         affinities.append(F.pad(cosines, [m for margin in reversed(margins) for m in margin]))
         inside = torch.zeros(spatial, dtype=torch.bool, device=cosines.device)
@@ -89,13 +92,15 @@ class AffinityGraphLoss(nn.Module):
         """The loss of patches of the same extent; the teacher's carries no gradient. Given affinities that are unknown
         do not count.
         """
-        both = zip(student.cosines(self.offsets), teacher.cosines(self.offsets), strict=True)
+        both = zip(self.offsets, student.affinities(self.offsets), teacher.affinities(self.offsets), strict=True)
         sums, pairs = [], []
-        for (_, learnt), (_, taught) in both:
+        for offset, (here, learnt), (_, taught) in both:
+            logits = student.logits(offset) if self.balanced else None
+            said = learnt if logits is None else crop(logits, here)
             if isinstance(teacher, GivenAffinities):
                 known = taught >= 0
-                learnt, taught = learnt[known], taught[known]
-            sums.append(self._squares(learnt, taught))
+                said, taught = said[known], taught[known]
+            sums.append(self._squares(said, taught) if logits is None else _divergence(said, taught))
             pairs.append(taught.numel())
         if self.balanced:
             means = [total / count for total, count in zip(sums, pairs, strict=True) if count]
@@ -109,3 +114,11 @@ class AffinityGraphLoss(nn.Module):
         affinity = cosine_to_affinity(taught)
         unlike = torch.where(affinity > 0, learnt - affinity, F.relu(learnt))
         return (balanced_weights(affinity) * unlike.square()).sum()
+
+
+def _divergence(logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+    """Sum of the weighted divergences of plain affinities from the teacher's, of one offset, (B, *overlap)."""
+    target = cosine_to_affinity(taught)
+    least = F.binary_cross_entropy(target, target, reduction="none")  # of a student that says the same
+    missed = F.binary_cross_entropy_with_logits(logits, target, reduction="none") - least
+    return (balanced_weights(target) * missed).sum()

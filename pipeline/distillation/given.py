@@ -26,15 +26,15 @@ class GivenAffinities:
     least_length = 0.0
 
     def __init__(self, affinities: torch.Tensor, offsets: Offsets) -> None:
-        self.affinities = affinities
+        self.values = affinities
         self.offsets = [tuple(offset) for offset in offsets]
 
     @property
     def shape(self) -> torch.Size:
         """Shape of the affinities, (B, K, *spatial)."""
-        return self.affinities.shape
+        return self.values.shape
 
-    def cosines(self, offsets: Offsets) -> Cosines:
+    def affinities(self, offsets: Offsets) -> Cosines:
         """For each offset, the index of the voxels whose partner lies inside, and their affinities (B, *overlap).
 
         Raises:
@@ -44,7 +44,7 @@ class GivenAffinities:
         for offset in map(tuple, offsets):
             here, there = pair_slices(offset, self.shape[2:])
             channel, is_opposite = channel_of(offset, self.offsets)
-            pairs.append((here, self.affinities[:, channel][(slice(None), *(there if is_opposite else here))]))
+            pairs.append((here, self.values[:, channel][(slice(None), *(there if is_opposite else here))]))
         return pairs
 
 

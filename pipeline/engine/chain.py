@@ -14,6 +14,7 @@ from .executors.scheduling import Outcome
 from .summary import log_next_command, record_outcomes, record_step
 from .tracking.driver_lock import only_driver
 from .tracking.progress import Progress, StageStates, begin, refuse_or_drop_stale, write_record
+from .tracking.temporary import drop_used, forget_drops, lacking_blocks, temporary_tasks
 
 
 def run_stages(run: Run, stages: Sequence[Stage], overwrite: bool) -> bool:
@@ -59,6 +60,9 @@ def check_stages(stages: Sequence[Stage]) -> StageStates:
         UserError: something that one of them needs is missing or does not fit.
     """
     states = StageStates()
+    for task in temporary_tasks(stages):
+        if lacking_blocks(task, states.__getitem__).any():
+            states[task] = Progress.STARTED
     for stage in stages:
         if states[stage] is not Progress.DONE:
             stage.check()
@@ -80,10 +84,14 @@ def _run_tasks(run: Run, tasks: Sequence[BlockTask], states: StageStates, execut
     for task in todo:
         begin(task, states)
     computed = {outcome.task.name: outcome for outcome in run_blocks(run, todo, executor)}
+    for task in temporary_tasks(tasks):
+        drop_used(task)  # what was done before, too; while a stage is not recorded as complete, it is not forgotten
     outcomes = [computed.get(task.name) or Outcome.of_done(task) for task in tasks]
     for outcome in computed.values():
         if outcome.complete:
             write_record(outcome.task, complete=True)
+    for task in temporary_tasks(outcome.task for outcome in outcomes if outcome.complete):
+        forget_drops(task)
     if computed:
         states.clear()
     return record_outcomes(run, outcomes)

@@ -125,7 +125,7 @@ class Pilot:
 def log_pilots(run: Run, stages: Sequence[Stage], blocks: int, overwrite: bool) -> None:
     """Compute a few blocks of each block-wise stage that is not done, and say what all that are left would take.
 
-    A stage whose inputs are not there cannot be tried; the first such stage ends the pilot.
+    A stage whose inputs are not there cannot be tried.
 
     Args:
         run: the run.
@@ -151,7 +151,6 @@ def _try_stages(stages: Sequence[Stage], blocks: int, states: StageStates) -> No
             logger.info("%s: one computation in this process, no blocks to try", stage.name)
         elif any(states[upstream] is not Progress.DONE for upstream in stage.upstream):
             logger.info("%s: cannot be tried before its inputs are there", stage.name)
-            return
         else:
             begin(stage, states)
             left = np.flatnonzero(~(stage.empty | done_blocks(stage)))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from funlib.geometry import Coordinate
 
+from ..command_names import name_of
 from ..errors import UserError
 from ..run import Run
 from ..terminal import rendered, table_of
@@ -21,7 +22,9 @@ from ..volumes import Box, chunk_inside, container_format, volume_exists
 from .blocks.grid import BlockGrid
 from .blocks.stage import BlockReader, BlockTask, Stage, VolumeTask
 from .chain import check_stages
+from .executors.portions import peak_voxels, temporary_one
 from .tracking.progress import Progress
+from .tracking.temporary import temporary_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +42,9 @@ def log_plan(run: Run, stages: Sequence[Stage]) -> None:
     for stage in stages:
         for line in plan_lines(stage, states[stage]):
             logger.info(line)
-    wanted = sum(disk_bytes(stage) for stage in stages)
+    for line in dropped_lines(stages):
+        logger.info(line)
+    wanted = sum(most_bytes(stage, stages) for stage in stages)
     if not run.arrays.is_local:
         logger.info(f"bucket: at most {disk_size(wanted)} to write to {run.arrays}")
         return
@@ -52,6 +57,11 @@ def plan_lines(stage: Stage, state: Progress) -> list[str]:
     """A few lines on a stage; the first says how far its output is."""
     lines = [f"{stage.name}: {state.value}" + ("; --overwrite would redo it" if state is Progress.STALE else "")]
     if isinstance(stage, BlockTask):
+        if stage.grid_counts == "files":
+            return [
+                f"{lines[0]}; {len(stage.grid)} files",
+                *(f"  {name}: {text}" for name, text in stage.plan_details()),
+            ]
         lines[0] += f"; {len(stage.grid)} blocks of {times(stage.grid.block_size)} voxels in " + times(
             stage.grid.region.shape
         )
@@ -96,6 +106,28 @@ def disk_bytes(stage: Stage) -> int:
     if not isinstance(stage, VolumeTask):
         return 0
     return stage.stored_grid.box.size * stage.bytes_per_voxel
+
+
+def most_bytes(stage: Stage, stages: Sequence[Stage]) -> int:
+    """The most bytes of a stage's array before compression that are there at a time while stages run together."""
+    tasks = [task for task in stages if isinstance(task, BlockTask)]
+    if stage is not temporary_one(tasks) or not isinstance(stage, VolumeTask):
+        return disk_bytes(stage)
+    return peak_voxels(tasks, stage) * stage.bytes_per_voxel
+
+
+def dropped_lines(stages: Sequence[Stage]) -> list[str]:
+    """What there is to say of an array that is dropped as it is used."""
+    lines = []
+    for task in temporary_tasks(stages):
+        if task.temporary_for:
+            most = most_bytes(task, stages)
+            share = f"{most / task.grid.box.size:.2f} bytes per voxel"
+            lines.append(f"{task.dataset}: dropped after use, at most {disk_size(most)} at a time ({share})")
+            if most == disk_bytes(task):
+                last = task.temporary_for[-1].script
+                lines.append(f"  all of it, unless {name_of(last)} or run_all.py makes it portion by portion")
+    return lines
 
 
 def mean_file_bytes(task: VolumeTask) -> float | None:

@@ -1,6 +1,8 @@
 """Scores of segmentations against labels: of arrays, of runs, of files."""
 
+from .certainty import StoredCertainty, stored_certainty
 from .contingency import contingency_table
+from .errors import SegmentationError, read_errors
 from .images import mean_image_scores
 from .instances import PanopticQuality, aggregated_jaccard_index, dice, f1_score, panoptic_quality
 from .metrics import VariationOfInformation, adapted_rand_error, cremi_score, variation_of_information
@@ -8,6 +10,7 @@ from .overlaps import LabelRules, count_overlaps, prepare_labels
 from .run_skeletons import TABLE as SKELETON_TABLE
 from .runs import best_threshold, check_run, evaluate
 from .score_files import open_pair, score_volumes
+from .segment_sizes import SegmentSizes, SegmentSummary, read_segment_sizes
 from .skeleton_files import open_skeletons
 from .skeleton_scores import SkeletonOptions, rows_of, score_skeletons
 from .skeletons import RunLengths, Skeletons, expected_run_length, run_lengths
@@ -20,8 +23,12 @@ __all__ = [
     "LabelRules",
     "PanopticQuality",
     "RunLengths",
+    "SegmentSizes",
+    "SegmentSummary",
+    "SegmentationError",
     "SkeletonOptions",
     "Skeletons",
+    "StoredCertainty",
     "VariationOfInformation",
     "adapted_rand_error",
     "aggregated_jaccard_index",
@@ -45,11 +52,14 @@ __all__ = [
     "open_skeletons",
     "panoptic_quality",
     "prepare_labels",
+    "read_errors",
+    "read_segment_sizes",
     "rows_of",
     "run_lengths",
     "score_skeletons",
     "score_text",
     "score_volumes",
+    "stored_certainty",
     "sweep_thresholds",
     "variation_of_information",
 ]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import log2
@@ -20,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..small_files import replaced_file
+from ..small_files import replaced_file, understanding
 from .contingency import Contingency
 from .seams import Overlap, Seams
 
@@ -45,6 +46,10 @@ COLUMNS = (
     "x_nm",
 )
 """Of `errors.csv`: z, y, x are voxels of the labels' volume."""
+_WHOLE_NUMBERS = {
+    *(f"{what}_{end}" for what in ("segment", "label", "voxels") for end in "ab"),
+    *("contact", "z", "y", "x"),
+}
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,38 @@ def write_errors(
         writer.writerow([rank, error.kind, f"{error.cost:.6g}", *ids, error.contact, *error.voxel, *place])
     with replaced_file(path) as file:
         file.write(text.getvalue().encode())
+
+
+def read_errors(path: Path, most: int = MOST) -> list[SegmentationError]:
+    """The errors of a table that `write_errors` has written, the dearest first; none if there is no such file.
+
+    Args:
+        path: of the CSV file.
+        most: errors that are read at most.
+
+    Raises:
+        DamagedFile: the file says something else.
+    """
+    if not path.exists():
+        return []
+    cure = "delete it, and evaluate the run again"
+    with understanding(str(path), cure), path.open(newline="", encoding="utf-8") as file:
+        return [_of_line(line) for line in itertools.islice(csv.DictReader(file), most)]
+
+
+def _of_line(line: dict[str, str]) -> SegmentationError:
+    kind, numbers = line["kind"], {name: int(line[name]) for name in COLUMNS if name in _WHOLE_NUMBERS}
+    if kind not in ("split", "merge"):
+        raise ValueError(f"{kind} is neither a split nor a merge")
+    return SegmentationError(
+        "split" if kind == "split" else "merge",
+        float(line["voi"]),
+        (numbers["segment_a"], numbers["segment_b"]),
+        (numbers["label_a"], numbers["label_b"]),
+        (numbers["voxels_a"], numbers["voxels_b"]),
+        numbers["contact"],
+        (numbers["z"], numbers["y"], numbers["x"]),
+    )
 
 
 @dataclass(frozen=True)

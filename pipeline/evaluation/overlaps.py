@@ -8,7 +8,7 @@ Two voxels are connected if they share a face.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -100,6 +100,41 @@ def count_overlaps(
     if parts is not None:
         table = parts.join(table)
     return without_small(table, rules.minimum_size)
+
+
+def count_block_overlaps(
+    segmentation: Readable,
+    labels: Readable,
+    box: Box,
+    blocks: Iterable[Box],
+    *,
+    shift: Sequence[int],
+    rules: LabelRules,
+) -> list[Contingency]:
+    """The same for each block of a region by itself; objects are those of the whole region.
+
+    Args:
+        segmentation, labels, box, shift, rules: as of `count_overlaps`.
+        blocks: the region in the cells of a grid, in C order.
+
+    Returns:
+        A table per block.
+    """
+    parts = Parts(box) if rules.relabel else None
+    tables = []
+    for block in blocks:
+        objects = labels.read(block)
+        if parts is not None:
+            objects = parts.number(objects, block)
+        segments = segmentation.read(Box(block.begin - Coordinate(shift), block.end - Coordinate(shift)))
+        tables.append(contingency_table(segments, objects))
+    if parts is not None:
+        lut = parts.lut(merge_tables(tables).label)
+        tables = [merge_tables([replace(table, label=relabel(table.label, *lut))]) for table in tables]
+    whole = merge_tables(tables)
+    ids = np.unique(whole.label)
+    small = ids[whole.label_sizes() < rules.minimum_size]
+    return [table.without_labels(small) for table in tables]
 
 
 def prepare_labels(labels: np.ndarray, rules: LabelRules) -> np.ndarray:

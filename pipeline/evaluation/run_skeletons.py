@@ -13,6 +13,7 @@ from ..rag import EdgeTable
 from ..run import Run, region_box
 from ..segmentation import connected_components
 from ..volumes import Volume
+from ..volumes.volume import Volume as AnyVolume
 from .placed_ids import PlacedIds
 from .skeleton_scores import NodeSegments, SkeletonOptions, open_mask, summary_of, write_table
 from .skeletons import RunLengths, Skeletons
@@ -90,12 +91,12 @@ def _joined(run: Run, found: NodeSegments, edges: EdgeTable) -> Iterator[tuple[f
         yield threshold, found.relabelled(connected_components(ids, edges.pairs, edges.score, limit))
 
 
-def _placed(volume: Volume, raw: Volume) -> PlacedIds:
+def _placed(volume: Volume, raw: AnyVolume) -> PlacedIds:
     source = (raw.shape, raw.offset)
     return PlacedIds(volume, volume.name, volume.shape, volume.voxel_size, volume.offset, source=source)
 
 
-def _nodes_in(run: Run, name: str, raw: Volume, skeletons: Skeletons) -> np.ndarray | None:
+def _nodes_in(run: Run, name: str, raw: AnyVolume, skeletons: Skeletons) -> np.ndarray | None:
     """(N,) bool whether nodes lie in a held-out region; None if all count."""
     if name == WHOLE:
         return None

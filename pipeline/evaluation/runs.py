@@ -13,9 +13,10 @@ from ..config import Config
 from ..engine.tracking.driver_lock import keeps_others_out
 from ..errors import UserError
 from ..rag import EdgeTable, open_rag
-from ..run import SEGMENTATIONS, Run, update_summary
+from ..run import SEGMENTATIONS, RankedBlocks, Run, update_summary
 from ..segmentation import connected_components
 from ..volumes import Volume, open_volume
+from .certainty import rank_blocks, stored_certainty
 from .contingency import Contingency
 from .errors import rank_errors, write_errors
 from .images import mean_image_scores, sweep_images
@@ -48,7 +49,8 @@ def evaluate(run: Run, skeletons: SkeletonOptions | None = None) -> dict[str, An
         VOI, with its `threshold`, scored on `volumes.test` if there is one. Of separate images, every score is the mean
         over the images, those of objects on a background stand beside them (see `instance_scores`), and `best` has the
         highest panoptic quality. `regions`: which one the threshold was `chosen_on`, and which one `best` is
-        `reported_on`. `run_length`: see `score_skeletons_of_run`. What was not scored is None.
+        `reported_on`. `certainty`: how well the array of this name ranks the blocks of a volume (see `RankedBlocks`).
+        `run_length`: see `score_skeletons_of_run`. What was not scored is None.
 
     Raises:
         UserError: there are no labels where the volume was segmented, an earlier stage has not run, or skeletons or
@@ -57,7 +59,7 @@ def evaluate(run: Run, skeletons: SkeletonOptions | None = None) -> dict[str, An
     nodes = None if skeletons is None else skeletons.open()
     labelled = skeletons is None or run.has_labels(run.config.volumes.segment.source)
     truths = (find_truth(run), find_test(run)) if labelled else None
-    results: dict[str, Any] = dict.fromkeys(("scores", "best", "regions", "run_length"))
+    results: dict[str, Any] = dict.fromkeys(("scores", "best", "regions", "certainty", "run_length"))
     edges, written = scored_edges(run), written_segmentations(run)
     fragments = open_volume(run.volume, "fragments")
     segmentations = (fragments, edges, written)
@@ -97,7 +99,18 @@ def _score_labels(run: Run, truth: Truth, test: Truth | None, segmentations: Seg
         "scores": {f"{threshold:.2f}": scores[threshold] for threshold in scores},
         "best": {"threshold": best, **best_scores},
         "regions": {"chosen_on": truth.name, "reported_on": reported.name},
+        "certainty": None if truth.images else _rank_blocks(run, reported, fragments, edges),
     }
+
+
+def _rank_blocks(run: Run, truth: Truth, fragments: Placed, edges: EdgeTable) -> RankedBlocks | None:
+    """How well the run's certainty ranks its blocks."""
+    certainty = stored_certainty(run)
+    if certainty is None:
+        return None
+    limit = min(certainty.threshold, run.config.agglomerate.maximum_score)
+    lut = connected_components(np.zeros(0, np.uint64), edges.pairs, edges.score, limit)
+    return rank_blocks(run, certainty, Joined(fragments, lut), truth, truth.region, truth.rules)
 
 
 def _scores_on(truth: Truth, segmentation: Placed) -> Scores:

@@ -12,7 +12,7 @@ import torch
 from funlib.geometry import Coordinate
 from torch import nn
 
-from ..config import NetworkConfig
+from ..config import NetworkConfig, Offset
 from ..errors import UserError
 from ..volumes import Box
 from .geometry import Geometry, round_down, round_up
@@ -39,7 +39,7 @@ class Tap:
 
 
 class EmbeddingNetwork(nn.Module, ABC):
-    """A network that embeds every voxel.
+    """A network that embeds every voxel, or gives its affinities to some neighbours, or both.
 
     Boxes and shapes have as many axes as the network has dimensions: (z, y, x) or (y, x), in voxels.
 
@@ -47,7 +47,8 @@ class EmbeddingNetwork(nn.Module, ABC):
         config: the config that builds it.
         dimensions: 2 for images, 3 for volumes.
         taps: inner layers that can be distilled.
-        head: the 1x1 convolution from which the embeddings come; its channels are laid out as in `stem.unfold`.
+        head: the 1x1 convolution from which the embeddings come, and behind them the logits of the plain affinities;
+            its channels are laid out as in `stem.unfold`.
     """
 
     head: Any
@@ -92,9 +93,24 @@ class EmbeddingNetwork(nn.Module, ABC):
         return self.stem[0]
 
     @property
+    def affinity_offsets(self) -> tuple[Offset, ...]:
+        """Offsets of the plain affinities, whose logits are the last channels of what the network gives."""
+        return self.config.affinity_offsets
+
+    def is_plain(self, offset: Sequence[int]) -> bool:
+        """Whether the affinity of a pair of voxels at an offset is a plain one, counted from one voxel or the other."""
+        there, back = tuple(offset), tuple(-step for step in offset)
+        return there in self.affinity_offsets or back in self.affinity_offsets
+
+    @property
     def head_channels(self) -> int:
-        """Dimensions of the embedding that the head gives; fewer than the config's in a network made compact."""
+        """Channels that the head gives for a voxel; fewer than the config's in a network made compact."""
         return int(self.head.out_channels) // math.prod(self.stem)
+
+    @property
+    def embedding_channels(self) -> int:
+        """Dimensions of the embedding that the head gives, which are its first channels."""
+        return self.head_channels - len(self.affinity_offsets)
 
     @property
     def embedded_axes(self) -> int:
@@ -107,7 +123,7 @@ class EmbeddingNetwork(nn.Module, ABC):
         return raw
 
     def embed_windows(self, windows: torch.Tensor) -> torch.Tensor:
-        """The embedding of windows, (N, D, *output): one row per section of networks with a `section_reach`."""
+        """What `forward` gives, of windows: (N, D, *output), one row per section of networks with a `section_reach`."""
         return self.forward_with_taps(windows)[0]
 
     @abstractmethod
@@ -118,7 +134,8 @@ class EmbeddingNetwork(nn.Module, ABC):
             raw: (B, 1, *input) normalised intensities.
 
         Returns:
-            The embedding (B, D, *output), and by tap name features (B, channels, *size).
+            (B, D, *output), the embedding and behind it the logits of the plain affinities; and by tap name features
+            (B, channels, *size).
         """
 
     def forward(self, raw: torch.Tensor) -> torch.Tensor:

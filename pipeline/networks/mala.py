@@ -39,7 +39,7 @@ class MalaNetwork(EmbeddingNetwork):
         self.decoder = nn.ModuleList(
             ConvolutionPair(2 * skip, width) for skip, width in zip(widths[:-1], decoder_widths, strict=True)
         )
-        self.head = nn.Conv3d(decoder_widths[0], config.embedding_channels, 1)
+        self.head = nn.Conv3d(decoder_widths[0], config.voxel_channels, 1)
         self.apply(_initialise)
 
     @override

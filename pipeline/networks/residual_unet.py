@@ -38,7 +38,7 @@ class ResidualUnetNetwork(EmbeddingNetwork):
         super().__init__(config, geometry, [coarser_tap(tap, self._stem) for tap in taps])
         folded = math.prod(self._stem)
         self.unet = ResidualUnet(
-            config.dimensions, folded, config.widths, factors, folded * config.embedding_channels, config.activation
+            config.dimensions, folded, config.widths, factors, folded * config.voxel_channels, config.activation
         )
 
     @override

@@ -46,7 +46,7 @@ class SectionUnetNetwork(EmbeddingNetwork):
             self.sections_of_window * pixels,
             config.widths,
             factors,
-            self._together * pixels * config.embedding_channels,
+            self._together * pixels * config.voxel_channels,
             config.activation,
         )
 

@@ -27,6 +27,8 @@ UNDECODABLE = (
     *(SyntaxError, tokenize.TokenError),  # the header of a numpy array is a piece of Python
 )
 """What decoding rows raises when they are none any more."""
+FEW_BLOCKS = 16
+"""Blocks whose rows are read together where each is looked at by itself."""
 LARGEST_ID = 2**63 - 1
 """Databases have signed integers of 64 bits."""
 
@@ -182,6 +184,15 @@ class RagStore(ABC):
         return EdgeTable.concatenate(
             edges.select(np.isin(edges.u, ids) & np.isin(edges.v, ids)) for edges in found
         ).summed()
+
+    def read_blocks(self, blocks: Sequence[int]) -> Iterator[tuple[NodeTable, EdgeTable]]:
+        """Nodes, sorted by id, and edges of each of some blocks, which must have been written; a few are held at a
+        time.
+        """
+        for first in range(0, len(blocks), FEW_BLOCKS):
+            group = list(blocks[first : first + FEW_BLOCKS])
+            nodes, edges = list(self._decoded(self._read_nodes(group))), list(self._decoded(self._read_edges(group)))
+            yield from zip(nodes, edges, strict=True)
 
     def read_block_edges(self, blocks: Sequence[int]) -> EdgeTable:
         """The edges that a few blocks have written, summed, sorted by u, v."""

@@ -1,6 +1,7 @@
 """Segmentation algorithms, numpy in and numpy out: no files, no blocks, no databases."""
 
-from .components import connected_components, relabel
+from .certainty import certainty_of
+from .components import connected_components, drop_small, join_pairs, relabel, unique_ids
 from .fragmentation import make_fragments
 from .graph import RegionGraph, merge_graphs, region_graph, region_graph_statistics
 from .linkage import agglomerate_global, merge_scores
@@ -15,8 +16,11 @@ __all__ = [
     "RegionGraph",
     "agglomerate_global",
     "agglomerate_waterz",
+    "certainty_of",
     "connected_components",
+    "drop_small",
     "fragment_statistics",
+    "join_pairs",
     "make_fragments",
     "merge_graphs",
     "merge_scores",
@@ -25,5 +29,6 @@ __all__ = [
     "region_graph_statistics",
     "relabel",
     "seeded_watershed",
+    "unique_ids",
     "waterz_edge_scores",
 ]

@@ -21,17 +21,42 @@ def connected_components(nodes: np.ndarray, edges: np.ndarray, scores: np.ndarra
     Returns:
         LUT (N, 2) uint64, sorted by fragment id; a segment carries the smallest id of its fragments.
     """
+    edges = np.asarray(edges, np.uint64).reshape(-1, 2)
+    ids = unique_ids(nodes, edges)
+    return join_pairs(ids, np.searchsorted(ids, edges[np.asarray(scores) <= threshold]))
+
+
+def join_pairs(ids: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """The LUT that joins fragments which are given by their places.
+
+    Args:
+        ids: (N,) ids of all fragments, sorted.
+        pairs: (E, 2) places in `ids` of those that are one.
+    """
     from scipy.sparse import coo_matrix  # slow to import, and workers need none of it
     from scipy.sparse.csgraph import connected_components as label_components
 
-    edges = np.asarray(edges, np.uint64).reshape(-1, 2)
-    ids = unique_ids(nodes, edges)
-    joined = np.searchsorted(ids, edges[np.asarray(scores) <= threshold])
-    matrix = coo_matrix((np.ones(len(joined), np.int8), (joined[:, 0], joined[:, 1])), shape=(len(ids), len(ids)))
+    matrix = coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(len(ids), len(ids)))
     count, component = label_components(matrix, directed=False) if len(ids) else (0, np.zeros(0, np.int64))
     smallest = np.full(count, len(ids), np.int64)
     np.minimum.at(smallest, component, np.arange(len(ids)))
     return np.stack([ids, ids[smallest[component]]], axis=1)
+
+
+def drop_small(lut: np.ndarray, ids: np.ndarray, sizes: np.ndarray, minimum_size: int) -> np.ndarray:
+    """A LUT in which segments with fewer voxels are 0.
+
+    Args:
+        lut: (N, 2) uint64, fragment and segment.
+        ids: (M,) ids of all fragments of the LUT, sorted.
+        sizes: (M,) their voxels.
+        minimum_size: voxels that a segment has at least.
+    """
+    _, segment = np.unique(lut[:, 1], return_inverse=True)
+    voxels = np.bincount(segment, weights=sizes[np.searchsorted(ids, lut[:, 0])])
+    kept = lut.copy()
+    kept[voxels[segment] < minimum_size, 1] = 0
+    return kept
 
 
 def unique_ids(nodes: np.ndarray | None, edges: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from ..command_names import SCRIPTS, name_of
@@ -9,18 +10,22 @@ from ..engine.audit.arrays import Damage, StageFindings, audit_stages
 from ..engine.audit.presence import require_all_chunks
 from ..engine.blocks.stage import BlockTask, Stage
 from ..engine.tracking.markers import done_blocks
-from ..engine.tracking.progress import Progress, progress_of, read_record
+from ..engine.tracking.progress import Progress, progress_of, read_record, why_stale
 from ..errors import UserError
 from ..run import Run
 from .agglomerate import agglomeration
 from .by_script import chained_stages
+from .certainty import written_certainty
 from .convert import all_conversions, conversions
+from .export.targets import written_stages
 from .fragments import FragmentsTask
 from .graph_audit import GraphFindings, check_graph
 from .graph_rows import check_graph_rows
 from .pyramid import PyramidTask, segmentation_pyramid
 from .region_graph import RagTask, open_graph
 from .segment import written_segmentations
+
+logger = logging.getLogger(__name__)
 
 
 def audit(run: Run) -> list[StageFindings]:
@@ -32,9 +37,28 @@ def audit(run: Run) -> list[StageFindings]:
     stages = audited_stages(run)
     if not stages:
         raise UserError(f"nothing is computed yet; run {name_of(SCRIPTS['predict'])} first", str(run.volume))
+    exported, lost = audited_exports(run)
+    stages += exported
     findings = audit_stages(stages)
     _check_graph(run, stages, findings)
-    return list(findings.values())
+    return [*findings.values(), *lost]
+
+
+def audited_exports(run: Run) -> tuple[list[Stage], list[StageFindings]]:
+    """The stages of exports that have an output, and what is to say of those that have lost theirs. Exports of what the
+    run held before it was computed anew are as they should be, and left out.
+    """
+    found: list[Stage] = []
+    lost: list[StageFindings] = []
+    for stage in written_stages(run):
+        progress = progress_of(stage)
+        if progress in (Progress.STARTED, Progress.DONE):
+            found.append(stage)
+        elif progress is Progress.STALE:
+            logger.warning("%s is not checked: the run has changed since (%s)", stage.output, why_stale(stage))
+        elif read_record(stage).get("key") == stage.key:
+            lost.append(StageFindings(stage, unsound=f"{stage.output} is gone"))
+    return found, lost
 
 
 def require_chunks(run: Run) -> None:
@@ -88,7 +112,8 @@ def audited_stages(run: Run) -> list[Stage]:
         return [*imported, *found]
     written = written_segmentations(run)
     levels = [level for task in written for level in segmentation_pyramid(run, task.threshold)]
-    return [*imported, *found, *written, *(level for level in levels if level.stored_key() == level.key)]
+    levels = [level for level in levels if level.stored_key() == level.key]
+    return [*imported, *found, *written, *levels, *written_certainty(run)]
 
 
 def _check_graph(run: Run, stages: Sequence[Stage], findings: dict[str, StageFindings]) -> None:

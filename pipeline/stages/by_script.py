@@ -5,17 +5,20 @@ Scripts, `run_all`, status, audit and plan ask here; what the scripts are called
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..engine.blocks.stage import Stage
 from ..engine.chain import run_stages
 from ..errors import UserError
 from ..run import Run
 from .agglomerate import agglomeration
+from .certainty import certainty_stages, written_certainty
 from .convert import all_conversions
 from .fragments import FragmentsTask
+from .importing import ensure_imported
 from .predict import PredictTask
 from .pyramid import PyramidTask, fragments_pyramid, raw_pyramid, segmentation_pyramid
+from .quantise import sources_to_predict
 from .region_graph import RagTask
 from .segment import SegmentTask, written_segmentations
 
@@ -31,12 +34,12 @@ def predict(run: Run, overwrite: bool = False) -> bool:
 
 def extract_fragments(run: Run, overwrite: bool = False) -> bool:
     """Stage 03: `affinities` to `fragments`."""
-    return run_stages(run, fragment_stages(run), overwrite)
+    return run_stages(run, stages_to_run(run, "fragments"), overwrite)
 
 
 def agglomerate(run: Run, overwrite: bool = False) -> bool:
     """Stage 04: `fragments` to the region adjacency graph, and a merge score for each of its edges."""
-    return run_stages(run, agglomeration_stages(run), overwrite)
+    return run_stages(run, stages_to_run(run, "agglomerate"), overwrite)
 
 
 def segment(run: Run, overwrite: bool = False) -> bool:
@@ -67,7 +70,8 @@ def agglomeration_stages(run: Run) -> list[Stage]:
 
 
 def segmentation_stages(run: Run) -> list[Stage]:
-    """What stage 05 consists of: one task per threshold, and the levels of its pyramid.
+    """What stage 05 consists of: one task per threshold, and the levels of its pyramid; and how sure the segmentation
+    at the first threshold is.
 
     Raises:
         UserError: two thresholds are the same to two decimals.
@@ -75,7 +79,8 @@ def segmentation_stages(run: Run) -> list[Stage]:
     tasks = [SegmentTask(run, threshold) for threshold in chosen_thresholds(run)]
     if len({task.dataset for task in tasks}) < len(tasks):
         raise UserError("two thresholds are the same to two decimals, which name the datasets", "segment.thresholds")
-    return [*tasks, *(level for task in tasks for level in segmentation_pyramid(run, task.threshold))]
+    levels = [level for task in tasks for level in segmentation_pyramid(run, task.threshold)]
+    return [*tasks, *levels, *certainty_stages(run, tasks[0].threshold)]
 
 
 def chosen_thresholds(run: Run) -> tuple[float, ...]:
@@ -103,8 +108,37 @@ CHAINED = ("predict", "fragments", "agglomerate")
 
 def chained_stages(run: Run) -> list[Stage]:
     """The stages of those steps, upstream ones first: those that run together, then the pyramids."""
-    stages = [stage for step in CHAINED for stage in STAGES_OF[step](run)]
+    return _in_order(run, CHAINED)
+
+
+def _in_order(run: Run, steps: Sequence[str]) -> list[Stage]:
+    """The stages of some steps, their pyramids last."""
+    stages = [stage for step in steps for stage in STAGES_OF[step](run)]
     return sorted(stages, key=lambda stage: isinstance(stage, PyramidTask))
+
+
+def stages_to_run(run: Run, step: str) -> list[Stage]:
+    """What the script of a step runs: its own stages; where affinities are temporary and it reads them, also those
+    before it, since blocks of affinities may have to be made again, or were not made on purpose.
+    """
+    if not begins_with_prediction(run, step):
+        return STAGES_OF[step](run)
+    return _in_order(run, CHAINED[: CHAINED.index(step) + 1])
+
+
+def begins_with_prediction(run: Run, step: str) -> bool:
+    """Whether the script of a step predicts what is missing."""
+    return step == "predict" or (step in CHAINED and run.config.predict.keep_affinities == "until_used")
+
+
+def import_for(run: Run, step: str) -> None:
+    """Import the segmented volume, if the script of a step predicts and it is not imported.
+
+    Raises:
+        UserError: it cannot be read, or does not fit the config.
+    """
+    if begins_with_prediction(run, step):
+        ensure_imported(run, sources_to_predict(run))
 
 
 def known_stages(run: Run) -> list[Stage]:
@@ -119,6 +153,7 @@ def known_stages(run: Run) -> list[Stage]:
         return [*stages, *segmentation_stages(run)]
     try:
         written = written_segmentations(run)
-        return [*stages, *written, *(level for task in written for level in segmentation_pyramid(run, task.threshold))]
+        levels = [level for task in written for level in segmentation_pyramid(run, task.threshold)]
+        return [*stages, *written, *levels, *written_certainty(run)]
     except UserError:  # what their keys depend on is missing, and the stages before say so
         return stages

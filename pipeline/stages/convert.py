@@ -55,6 +55,7 @@ class ConvertTask(VolumeTask):
     version = 1
     script = SCRIPTS["import"]
     checksum_by_shard = True
+    leaves_out_empty = False
     can_be_looked_at = False
 
     @property
@@ -86,15 +87,6 @@ class ConvertTask(VolumeTask):
     @override
     def input_holds(self) -> Callable[[Block], bool]:
         return lambda block: True
-
-    @cached_property
-    def empty(self) -> np.ndarray:
-        """No block is left out: what is empty in the source is stored, too, so that what is missing is lost."""
-        return np.zeros(self.grid.shape, dtype=bool)
-
-    @override
-    def known_empty(self) -> tuple[np.ndarray, bool]:
-        return self.empty, True
 
     @property
     def section(self) -> Source:

@@ -45,6 +45,13 @@ def score_checksums(edges: EdgeTable) -> np.ndarray:
     return row_checksums(edges.u, edges.v, edges.score)
 
 
+def block_checksums(nodes: NodeTable, edges: EdgeTable) -> tuple[int, int]:
+    """The checksum of a block's rows, and that of its scores, as they are recorded."""
+    rows = np.concatenate([node_checksums(nodes), edge_checksums(edges)]).sum()
+    scored = edges.select(~np.isnan(edges.score))
+    return int(rows), int(score_checksums(scored).sum())
+
+
 class RowSums:
     """Checksums of the rows that were read, per block; what belongs to no block is the last entry.
 

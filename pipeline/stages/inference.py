@@ -29,7 +29,8 @@ class NoNumbersError(ValueError):
 
 
 class Predictor:
-    """Predicts the affinities of boxes: the cosine between the embeddings at p and at p + offset, negative ones as 0.
+    """Predicts the affinities of boxes: the plain ones that the network gives itself, from whichever voxel of a pair,
+    and at other offsets the cosine between the embeddings at p and at p + offset, negative ones as 0.
 
     Args:
         network: in evaluation mode, on the device that computes.
@@ -50,6 +51,11 @@ class Predictor:
         self.offsets = [tuple(offset) for offset in offsets]
         self._engine = engine if engine is not None else TorchEngine(network, None)
         self._device = next(network.parameters()).device
+        self._dimensions = network.embedding_channels
+        self._plain = {offset: self._dimensions + k for k, offset in enumerate(network.affinity_offsets)}
+        unknown = [offset for offset in self.offsets if not self._dimensions and not network.is_plain(offset)]
+        if unknown:
+            raise ValueError(f"the network has neither plain affinities at {list(unknown[0])} nor an embedding")
 
     def read_box(self, box: Box) -> Box:
         """The raw voxels that exact affinities of a box need, see `read_box`."""
@@ -84,29 +90,35 @@ class Predictor:
 
     def _sections(self, raw: np.ndarray, box: Box) -> Iterator[torch.Tensor]:
         """The affinities (k, y, x) of one section of a box after another."""
-        embedded = embedded_box(box, self.offsets)
+        embedded = embedded_box(box, compared_offsets(self.network, self.offsets))
         wanted = box.relative_to(embedded)
         low, high = wanted.begin[0], embedded.shape[0] - wanted.end[0]
         around: deque[torch.Tensor] = deque(maxlen=low + 1 + high)
-        for vectors in self._unit_vectors(raw, embedded):
+        for vectors in self._told(raw, embedded):
             around.append(vectors)
             if len(around) == around.maxlen:
                 yield self._compare(around, low, wanted)
 
-    def _unit_vectors(self, raw: np.ndarray, embedded: Box) -> Iterator[torch.Tensor]:
-        """The embeddings (D, y, x) of the sections of a box, of length 1, or shorter where they are short."""
+    def _told(self, raw: np.ndarray, embedded: Box) -> Iterator[torch.Tensor]:
+        """What the network says of the sections of a box, (D + K, y, x): embeddings of length 1, or shorter where they
+        are short, and behind them plain affinities.
+        """
         read = _on_volume(self.network, embedded, self.network.input_box)
         inner = embedded.relative_to(_on_volume(self.network, read, self.network.output_box))
         _, y, x = inner.slices
         shortest = max(SMALLEST_NORM, self.network.least_length)
         for batch in self._embedded_sections(raw, inner):
             for embedding in batch[..., y, x]:
-                vectors = torch.empty(embedding.shape, device=self._device).copy_(embedding)  # channel after channel
-                lengths = _inner_product(vectors, vectors).sqrt_()
-                if not bool(torch.isfinite(lengths).all()):
-                    raise NoNumbersError("embeddings are NaN or infinite, or too large for 32 bits")
-                # In place; the losses' own function also keeps what gradients need, which takes a fifth longer.
-                yield vectors.div_(lengths.clamp_(min=shortest))
+                told = torch.empty(embedding.shape, device=self._device).copy_(embedding)  # channel after channel
+                vectors, logits = told[: self._dimensions], told[self._dimensions :]
+                if len(vectors):
+                    lengths = _inner_product(vectors, vectors).sqrt_()
+                    _refuse_no_numbers(lengths)
+                    # In place; the losses' own function also keeps what gradients need, which takes a fifth longer.
+                    vectors.div_(lengths.clamp_(min=shortest))
+                if len(logits):
+                    _refuse_no_numbers(logits.sigmoid_())
+                yield told
 
     def _embedded_sections(self, raw: np.ndarray, inner: Box) -> Iterator[torch.Tensor]:
         """The embeddings (n, D, y, x) of the sections of `inner`, a box of what the network gives for `raw`."""
@@ -150,7 +162,7 @@ class Predictor:
         """Affinities (k, y, x) of a section.
 
         Args:
-            around: (D, y, x) unit vectors of the sections around it.
+            around: of the sections around it, (D + K, y, x) unit vectors and plain affinities.
             section: which of them it is.
             wanted: box of their plane, whatever its sections.
         """
@@ -158,9 +170,20 @@ class Predictor:
         affinities = []
         for dz, dy, dx in self.offsets:
             there = (slice(y.start + dy, y.stop + dy), slice(x.start + dx, x.stop + dx))
-            cosines = _inner_product(around[section][:, y, x], around[section + dz][:, *there])
-            affinities.append(cosine_to_affinity(cosines))
+            if (dz, dy, dx) in self._plain:
+                affinities.append(around[section][self._plain[dz, dy, dx], y, x])
+                continue
+            if (-dz, -dy, -dx) in self._plain:  # the same pair, as the partner has it
+                affinities.append(around[section + dz][self._plain[-dz, -dy, -dx], *there])
+                continue
+            here, partners = around[section][: self._dimensions], around[section + dz][: self._dimensions]
+            affinities.append(cosine_to_affinity(_inner_product(here[:, y, x], partners[:, *there])))
         return torch.stack(affinities)
+
+
+def _refuse_no_numbers(told: torch.Tensor) -> None:
+    if not bool(torch.isfinite(told).all()):
+        raise NoNumbersError("embeddings or affinities are NaN or infinite, or too large for 32 bits")
 
 
 def _whole_windows(inner: Box, together: int) -> range:
@@ -178,13 +201,18 @@ def _inner_product(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 def read_box(network: EmbeddingNetwork, box: Box, offsets: Offsets) -> Box:
     """The raw voxels that exact affinities of a box need; they may reach beyond the volume, which is mirrored there."""
-    return _on_volume(network, embedded_box(box, offsets), network.input_box)
+    return _on_volume(network, embedded_box(box, compared_offsets(network, offsets)), network.input_box)
+
+
+def compared_offsets(network: EmbeddingNetwork, offsets: Offsets) -> list[tuple[int, ...]]:
+    """Those of some offsets whose affinities compare embeddings: all but the plain ones."""
+    return [tuple(offset) for offset in offsets if tuple(offset) not in network.affinity_offsets]
 
 
 def embedded_box(box: Box, offsets: Offsets) -> Box:
     """The voxels whose embeddings the affinities of a box compare."""
-    low = Coordinate(max(0, *(-offset[axis] for offset in offsets)) for axis in range(3))
-    high = Coordinate(max(0, *(offset[axis] for offset in offsets)) for axis in range(3))
+    low = Coordinate(max([0, *(-offset[axis] for offset in offsets)]) for axis in range(3))
+    high = Coordinate(max([0, *(offset[axis] for offset in offsets)]) for axis in range(3))
     return box.grow(low, high)
 
 
@@ -217,7 +245,8 @@ def working_bytes(network: EmbeddingNetwork, read: Coordinate, box: Coordinate, 
         together = network.sections_together
         windows = min(sections_at_once(plane, torch.device(device), together), box[0] + together - 1) // together
         sections, shape = windows * together, (windows, 2 * reach + together, *plane)
-    kept = box[1] * box[2] * (sections + embedded_box(Box.of_shape(box), offsets).shape[0] - box[0])
+    compared = embedded_box(Box.of_shape(box), compared_offsets(network, offsets))
+    kept = box[1] * box[2] * (sections + compared.shape[0] - box[0])
     vectors = 2 * 4 * network.head_channels * kept
     affinities = 2 * 4 * len(offsets) * box[1] * box[2] * sections
     return int(LIBRARY_FACTOR * peak_bytes(network, shape) + vectors + affinities)

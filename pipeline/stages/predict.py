@@ -19,10 +19,11 @@ from typing_extensions import override
 from ..checkpoints import latest_checkpoint
 from ..command_names import SCRIPTS, name_of
 from ..config import Config
+from ..config.pretrained import pretrained_name, pretrained_weights
 from ..engine.blocks.empty_blocks import all_empty, empty_blocks
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.process import keep_freed_memory, worker_number
-from ..engine.blocks.stage import BlockFunction, BlockReader, Stage, VolumeTask
+from ..engine.blocks.stage import BlockFunction, BlockReader, BlockTask, Stage, VolumeTask
 from ..engine.blocks.storage import open_raw, raw_identity
 from ..engine.plan import decoded_voxels, read_voxels
 from ..engine.tracking.progress import read_record
@@ -102,6 +103,19 @@ class PredictTask(VolumeTask):
         return self.chunk_grid.merged(self.plan.tile)
 
     @cached_property
+    @override
+    def temporary_for(self) -> tuple[BlockTask, ...]:
+        if self.run.config.predict.keep_affinities == "all":
+            return ()
+        from .agglomerate import agglomeration
+        from .fragments import FragmentsTask
+        from .region_graph import RagTask
+
+        tasks = (FragmentsTask(self.run), RagTask(self.run), agglomeration(self.run))
+        reading = [task for task in tasks if any(stage.name == self.name for stage in task.reads)]
+        return tuple(task for task in reading if isinstance(task, BlockTask))
+
+    @cached_property
     def empty_chunks(self) -> np.ndarray:
         """(z, y, x) bool over the chunk grid: chunks of raw that hold nothing."""
         return empty_blocks(self.run, self.chunk_grid)
@@ -157,6 +171,8 @@ class PredictTask(VolumeTask):
         configured = self.run.config.predict.checkpoint
         if configured is None:
             return latest_checkpoint(self.run.network_directory(self.run.config.predict.network))
+        if (name := pretrained_name(configured)) is not None:
+            return pretrained_weights(name)
         given = Path(configured).expanduser()
         candidates = [given, self.run.directory / given]
         for candidate in candidates:
@@ -266,13 +282,17 @@ class PredictTask(VolumeTask):
     @override
     def check(self) -> None:
         from ..networks.intensity import tell_other_intensities
+        from ..networks.pretrained import tell_other_nanometres
+        from .turned_prediction import offsets_of
 
         logger.debug("predicting with %s", self.checkpoint)
         network, training = self._load()
         check_context(self.run, network)
+        offsets_of(self.run.config.predict.augment, network, self.run.config.predict.offsets)
         if self.run.config.predict.checkpoint is not None:
             source = self.run.config.volumes.segment.source
             tell_other_intensities(training, self.checkpoint, self.run.intensity(source), source)
+            tell_other_nanometres(self.run.config.predict.checkpoint, self.run.source(source))
 
     @property
     @override
@@ -301,11 +321,13 @@ class PredictTask(VolumeTask):
         from ..networks import build_engine, choose_autocast, compact
         from ..networks.eight_bits import require_unchanged
         from .inference import NoNumbersError
+        from .turned_prediction import offsets_of
 
         keep_freed_memory()
         predict = self.run.config.predict
         raw, output, empty = open_raw(self.run), self.open_output(), self.empty_chunks
-        network = compact(self.load_network())
+        network = self.load_network()
+        network = compact(network, offsets_of(predict.augment, network, predict.offsets))
         autocast = choose_autocast(predict.autocast, next(network.parameters()).device)
         rounded = None if self.eight_bits is None else self.eight_bits.graph
         if rounded is not None:

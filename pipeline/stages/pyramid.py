@@ -105,12 +105,14 @@ class PyramidTask(VolumeTask):
     @cached_property
     @override
     def empty(self) -> np.ndarray:
-        assert self.finest is not None, "raw has an answer of its own"
+        if self.finest is None:
+            return super().empty
         return all_empty(self.finest.empty, self.whole_grid, self.grid)
 
     @override
     def known_empty(self) -> tuple[np.ndarray, bool]:
-        assert self.finest is not None, "raw has an answer of its own"
+        if self.finest is None:
+            return super().known_empty()
         known, are_all = self.finest.known_empty()
         return all_empty(known, self.whole_grid, self.grid), are_all
 
@@ -148,6 +150,7 @@ class RawPyramid(PyramidTask):
 
     stage = "raw_pyramid"
     script = SCRIPTS["predict"]
+    leaves_out_empty = False
     image = "raw"
     finest = None
     method = "mean"
@@ -176,15 +179,6 @@ class RawPyramid(PyramidTask):
     @override
     def bytes_read_per_voxel(self) -> int:
         return int(self._raw.dtype.itemsize)
-
-    @cached_property
-    @override
-    def empty(self) -> np.ndarray:
-        return np.zeros(self.grid.shape, dtype=bool)
-
-    @override
-    def known_empty(self) -> tuple[np.ndarray, bool]:
-        return self.empty, True
 
     @override
     def settings(self) -> dict[str, Any]:

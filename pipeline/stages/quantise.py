@@ -81,6 +81,7 @@ class QuantiseStep(DriverStep):
         return {
             "predict.checkpoint": self._checkpoint_digest(),
             "predict.precision": "int8",
+            "predict.offsets": [list(offset) for offset in self.run.config.predict.offsets],
             "seed": self.run.config.seed,
             "regions": [region.model_dump(mode="json") for _, region in regions],
             "raw": {source: raw_identity(self.run, source) for source in sorted({r.source for _, r in regions})},
@@ -136,9 +137,11 @@ class QuantiseStep(DriverStep):
     def execute(self) -> None:
         from ..networks import compact, load_network
         from ..networks.eight_bits import quantise, quantiser_versions
+        from .turned_prediction import offsets_of
 
         network, _ = load_network(self.checkpoint, self.run.config.predicting.network)
-        network = compact(network.eval())
+        predict = self.run.config.predict
+        network = compact(network.eval(), offsets_of(predict.augment, network, predict.offsets))
         windows = list(self._windows(network))
         quantise(network, windows, self.graph)
         versions = ", ".join(f"{name} {number}" for name, number in quantiser_versions().items())

@@ -20,8 +20,8 @@ from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
 from ..errors import UserError
 from ..rag import EdgeTable, NodeTable
 from ..run import Run
-from ..segmentation import connected_components, relabel
-from ..small_files import read_npy, write_npy
+from ..segmentation import connected_components, drop_small, relabel
+from ..small_files import read_npy, write_json, write_npy
 from .agglomerate import agglomeration
 from .fragments import FragmentsTask
 from .graph_rows import read_graph
@@ -44,11 +44,7 @@ def lookup_table(
         (N, 2) uint64, fragment id and segment id, sorted by fragment id. A segment has the id of its first fragment.
     """
     lut = connected_components(nodes.id, edges.pairs, edges.score, min(threshold, maximum_score))
-    if minimum_size > 0:
-        _, segment = np.unique(lut[:, 1], return_inverse=True)
-        sizes = np.bincount(segment, weights=nodes.size[np.searchsorted(nodes.id, lut[:, 0])])
-        lut[sizes[segment] < minimum_size, 1] = 0
-    return lut
+    return drop_small(lut, nodes.id, nodes.size, minimum_size) if minimum_size > 0 else lut
 
 
 def lut_path(run: Run, threshold: float) -> Path:
@@ -155,6 +151,12 @@ class SegmentTask(VolumeTask):
     @override
     def discard_whole(self) -> None:
         lut_path(self.run, self.threshold).unlink(missing_ok=True)
+        self.sizes_path.unlink(missing_ok=True)
+
+    @property
+    def sizes_path(self) -> Path:
+        """Where the sizes of the segments lie; a file that only reports."""
+        return self.run.segment_sizes(f"{self.threshold:.2f}")
 
     def lut_is_sound(self) -> bool:
         """Whether the lookup table is the one that the segmentation was begun with."""
@@ -181,10 +183,13 @@ class SegmentTask(VolumeTask):
         self.discard_whole()
 
     def _make_lut(self) -> None:
+        from ..evaluation.segment_sizes import segment_sizes  # not needed by workers
+
         config = self.run.config
         with open_graph(self.run) as store:
             nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))
         lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
+        write_json(self.sizes_path, {**segment_sizes(nodes, lut)})
         write_lut(lut_path(self.run, self.threshold), lut)
 
     @contextmanager

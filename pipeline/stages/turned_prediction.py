@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from funlib.geometry import Coordinate
 
+from ..errors import UserError
 from ..networks import EmbeddingNetwork, Engine
 from ..volumes import Box, crop
 from ..volumes.intensity import IntensityRange
@@ -82,6 +83,22 @@ def views_of(augment: str, network: EmbeddingNetwork) -> list[View]:
         View((z, y, x), transpose)
         for transpose, z, y, x in itertools.product(exchanged, along_z, (False, True), (False, True))
     ]
+
+
+def offsets_of(augment: str, network: EmbeddingNetwork, offsets: Offsets) -> list[tuple[int, ...]]:
+    """The offsets that all views compare at, each once.
+
+    Raises:
+        UserError: the network has neither plain affinities at one of them nor an embedding.
+    """
+    found = list(dict.fromkeys(offset for view in views_of(augment, network) for offset in _turned(offsets, view)))
+    lacking = [offset for offset in found if not network.embedding_channels and not network.is_plain(offset)]
+    if lacking:
+        raise UserError(
+            f"a view compares at {list(lacking[0])}, where the network has no affinity; take flips, or none",
+            "predict.augment",
+        )
+    return found
 
 
 def turned_read_box(network: EmbeddingNetwork, box: Box, offsets: Offsets, views: Sequence[View]) -> Box:

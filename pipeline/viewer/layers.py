@@ -59,10 +59,15 @@ def existing_layers(run: Run) -> list[Layer]:
     computed = [
         Layer(name, kind, open_volume(run.volume, dataset), begin)
         for name, dataset, kind in candidates
-        if volume_exists(run.volume, dataset)
+        if volume_exists(run.volume, dataset) and not (kind == "affinities" and were_dropped(run))
     ]
     labels = [Layer("labels", "objects", run.open_labels(source))] if run.has_labels(source) else []
     return [Layer("raw", "intensity", raw, contrast=contrast_of(run, raw)), *computed, *labels]
+
+
+def were_dropped(run: Run) -> bool:
+    """Whether files of affinities may have been deleted after use (`predict.keep_affinities`): they would be black."""
+    return any((run.tracking / "predict").glob("*/drops"))
 
 
 def contrast_of(run: Run, raw: Volume) -> tuple[float, float] | None:

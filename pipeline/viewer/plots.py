@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ SMOOTHING = 25
 
 
 def picture_png(image: np.ndarray) -> bytes:
-    """(h, w, 3) float in [0, 1] as PNG."""
+    """(h, w, 3) or (h, w, 4) float in [0, 1] as PNG."""
     buffer = io.BytesIO()
     imsave(buffer, np.clip(image, 0, 1), format="png")
     return buffer.getvalue()
@@ -57,6 +57,53 @@ def sweep_png(scores: Mapping[str, Mapping[str, float]], best: str | None) -> by
         axes.set_ylim(bottom=0)
         if best is not None:
             axes.axvline(float(best), color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    return _png(figure)
+
+
+def certainty_png(certainty: np.ndarray, voxel_size: Sequence[float]) -> bytes:
+    """The least certain blocks seen along z and along y: a lower number is less sure.
+
+    Args:
+        certainty: (z, y, x) one per block; 0 where there is nothing, which stays empty.
+        voxel_size: extent of a block in nanometres.
+    """
+    known = np.where(certainty > 0, certainty, np.nan)
+    projections = {normal: np.fmin.reduce(known, axis=normal) for normal in (0, 1)}
+    seen = np.concatenate([projection[np.isfinite(projection)] for projection in projections.values()])
+    low, high = float(seen.min(initial=1)), float(seen.max(initial=0))
+    figure = Figure(figsize=(9.2, 3.8), layout="constrained")
+    for axes, (normal, name) in zip(figure.subplots(1, 2), ((0, "xy"), (1, "xz")), strict=True):
+        worst = projections[normal]
+        rows, columns = (axis for axis in range(3) if axis != normal)
+        extent = [certainty.shape[axis] * voxel_size[axis] / 1000 for axis in (rows, columns)]
+        shown = axes.imshow(worst, cmap="cividis", vmin=low, vmax=high, extent=(0, extent[1], extent[0], 0))
+        _dress(axes, "x, µm", f"{'zyx'[rows]}, µm")
+        axes.grid(visible=False)
+        axes.set_title(f"{name}: the least certain block along {'zyx'[normal]}", color=INK, fontsize=9)
+    bar = figure.colorbar(shown, ax=figure.axes, shrink=0.85, pad=0.02)
+    bar.ax.tick_params(colors=INK, length=0)
+    bar.set_label("certainty", color=INK)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    return _png(figure)
+
+
+def sizes_png(counts: Sequence[int], volumes: Sequence[int]) -> bytes:
+    """How many segments there are of each size, and how much of the volume they hold.
+
+    Args:
+        counts: segments of 2^i to 2^(i+1) - 1 voxels, for i = 0, 1, …
+        volumes: voxels of these.
+    """
+    edges, total = np.exp2(np.arange(len(counts))), max(1, sum(volumes))
+    figure = Figure(figsize=(9.2, 3.0), layout="constrained")
+    panels = ((counts, "segments", HUES[0]), (100 * np.array(volumes) / total, "share of the voxels, %", HUES[1]))
+    for axes, (values, label, hue) in zip(figure.subplots(1, 2), panels, strict=True):
+        axes.bar(edges, values, width=edges, align="edge", color=hue, alpha=0.85, edgecolor="none")
+        axes.set_xscale("log")
+        if values is counts:
+            axes.set_yscale("log")
+        _dress(axes, "size of a segment, voxels", label)
+        axes.set_axisbelow(True)
     return _png(figure)
 
 
@@ -109,7 +156,8 @@ def _dress(axes: Axes, x_label: str, y_label: str) -> None:
     axes.grid(visible=True, color=INK, alpha=0.22, linewidth=0.7)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.legend(frameon=False, labelcolor=INK, fontsize=8.5)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, labelcolor=INK, fontsize=8.5)
 
 
 def _png(figure: Figure) -> bytes:

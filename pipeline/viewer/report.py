@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,8 +22,10 @@ from ..run import Run, package_versions, read_summary, replaced_file
 from ..units import duration, memory_size, short_number
 from .curves import read_curves
 from .layers import best_threshold, existing_layers, open_raw, validates_segmented
+from .pictures import Picture, embedded
 from .planes import panels_of, planes_of
 from .plots import curves_png, picture_png, sweep_png
+from .report_segments import chosen_content
 
 ROLES = ("teacher", "student")
 CAPTIONS = {
@@ -36,19 +37,6 @@ CAPTIONS = {
 VOLUME_TILES = ("voi_sum", "voi_split", "voi_merge", "adapted_rand_error")
 IMAGE_TILES = ("panoptic_quality", "f1", "aggregated_jaccard", "dice")
 """Scores at the head of the page, the one that decides first."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture of the page.
-
-    Attributes:
-        caption: what it shows.
-        data: a data URL.
-    """
-
-    caption: str
-    data: str
 
 
 @dataclass(frozen=True)
@@ -102,10 +90,11 @@ def report_content(run: Run) -> dict[str, Any]:
         "scored": scores[best].get("scored") if best in scores else None,
         "columns": {name: SCORE_TITLES[name] for name in common_scores(scores.values())},
         "images": run.config.volumes.images,
-        "sweep": _picture("threshold sweep", sweep_png(scores, best)) if len(scores) > 1 else None,
+        "sweep": embedded("threshold sweep", sweep_png(scores, best)) if len(scores) > 1 else None,
         "region": "validation region" if validates_segmented(run) else "segmented region",
         "labelled": open_raw(run) is not None and run.has_labels(run.config.volumes.segment.source),
         "planes": _plane_pictures(run),
+        **chosen_content(run),
         "curves": _training_pictures(run),
         "networks": network_sizes(run),
         "stages": summary.get("stages") or {},
@@ -163,7 +152,7 @@ def _plane_pictures(run: Run) -> list[PlanePictures]:
     for plane in planes_of(run, layers[0].volume):
         axis = "zyx"[plane.normal]
         pictures = [
-            _picture(CAPTIONS.get(panel.name, panel.name), picture_png(panel.image))
+            embedded(CAPTIONS.get(panel.name, panel.name), picture_png(panel.image))
             for panel in panels_of(run, plane, layers)
         ]
         shown.append(PlanePictures(f"{plane.name} plane at {axis} = {plane.position}", pictures))
@@ -175,12 +164,8 @@ def _training_pictures(run: Run) -> dict[str, Picture]:
     for role in ROLES:
         curves = read_curves(run.network_directory(role) / "curves.jsonl")
         if curves is not None and len(curves.iterations):
-            pictures[role] = _picture(f"{role} training curves", curves_png(curves))
+            pictures[role] = embedded(f"{role} training curves", curves_png(curves))
     return pictures
-
-
-def _picture(caption: str, png: bytes) -> Picture:
-    return Picture(caption, "data:image/png;base64," + base64.b64encode(png).decode("ascii"))
 
 
 def _template() -> jinja2.Template:

@@ -22,6 +22,7 @@ from .locations import Location
 from .nanometres import Nanometres
 from .run_containers import level_of_image
 from .storage import DATA_WAIT, METADATA_WAIT, context, exists, kvstore_spec, open_store, wait
+from .storage_errors import not_unavailable
 from .tensors import chunk_inside, compressor_of, zarr3_codecs
 
 Form = Literal["ngff-0.5", "ngff-0.4", "precomputed"]
@@ -101,23 +102,52 @@ class ExportedImage:
         Raises:
             StorageUnavailable, UserError: the place cannot be written, or the offset does not fit the format.
         """
+        for name, document in self.metadata(extra).items():
+            write_json(self.location, name, document)
+
+    def metadata(self, extra: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        """What `write_metadata` writes, by name of the file.
+
+        Raises:
+            UserError: the offset does not fit the format.
+        """
         if self.form == "precomputed":
-            write_json(self.location, "info", {**self._info(), **extra})
-            return
+            return {"info": {**self._info(), **extra}}
         ome = {"multiscales": [self._multiscale()], **extra}
         if self.form == "ngff-0.5":
             attributes = {"ome": {"version": "0.5", **ome}}
-            write_json(self.location, "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": attributes})
-            return
+            return {"zarr.json": {"zarr_format": 3, "node_type": "group", "attributes": attributes}}
         ome["multiscales"][0]["version"] = "0.4"
-        write_json(self.location, ".zattrs", ome)
-        write_json(self.location, ".zgroup", {"zarr_format": 2})
+        return {".zattrs": ome, ".zgroup": {"zarr_format": 2}}
+
+    def metadata_are_sound(self) -> bool:
+        """Whether what `write_metadata` writes can be read, and says what it should; it may say more."""
+        for name, document in self.metadata({}).items():
+            try:
+                stored = json.loads(read_file(self.location, name) or b"")
+            except ValueError:
+                return False
+            if not _says(stored, json.loads(as_json(document))):
+                return False
+        return True
 
     def create_level(self, level: int) -> None:
         """Make an empty level unless it is there; of a precomputed volume, `write_metadata` has done so."""
         if self.form != "precomputed":
             spec = {**self._spec(level), "kvstore": kvstore_spec(self.location.child(f"s{level}"))}
             wait(ts.open(spec, context=context(), create=True, open=True), self.location, METADATA_WAIT, "written")
+
+    def mend_level(self, level: int) -> None:
+        """Make a level unless it is there and its metadata can be read; voxels that have been written stay."""
+        try:
+            self.create_level(level)
+        except UserError as error:
+            if not not_unavailable(error) or self.form == "precomputed":
+                raise
+            folder = self.location.child(f"s{level}")
+            name = "zarr.json" if self.form == "ngff-0.5" else ".zarray"
+            wait(open_store(folder).delete_range(ts.KvStore.KeyRange(name, name + "\0")), folder, DATA_WAIT, "deleted")
+            self.create_level(level)
 
     def delete_level(self, level: int) -> None:
         """Delete what has been written of a level."""
@@ -270,13 +300,25 @@ class ExportedLevel:
         wait(transaction.commit_async(), self.location, DATA_WAIT, "written")
 
 
+def _says(stored: Any, wanted: Any) -> bool:
+    """Whether a JSON document says what is wanted, whatever else it says."""
+    if isinstance(wanted, dict):
+        return isinstance(stored, dict) and all(_says(stored.get(key), value) for key, value in wanted.items())
+    return bool(stored == wanted)
+
+
 def write_json(location: Location, name: str, document: Mapping[str, Any]) -> None:
     """Write a small JSON file in one step, at any place.
 
     Raises:
         StorageUnavailable, UserError: the place cannot be written.
     """
-    write_file(location, name, json.dumps(document, indent=1).encode())
+    write_file(location, name, as_json(document))
+
+
+def as_json(document: Mapping[str, Any]) -> bytes:
+    """A small JSON file."""
+    return json.dumps(document, indent=1).encode()
 
 
 def write_file(location: Location, name: str, content: bytes) -> None:
@@ -306,6 +348,19 @@ def read_file(location: Location, name: str) -> bytes | None:
     """
     result = wait(open_store(location).read(name), location, DATA_WAIT, "read")
     return bytes(result.value) if result.state == "value" else None
+
+
+def require_file(location: Location, name: str) -> bytes:
+    """A file of any place.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        StorageUnavailable, UserError: the place cannot be read.
+    """
+    content = read_file(location, name)
+    if content is None:
+        raise FileNotFoundError(location.child(name).name)
+    return content
 
 
 def exists_at(location: Location, name: str) -> bool:

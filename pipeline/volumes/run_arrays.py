@@ -23,7 +23,7 @@ from funlib.geometry import Coordinate
 from ..errors import UserError
 from .boxes import Box, cells_of
 from .locations import Location
-from .storage import DATA_WAIT, METADATA_WAIT, context, exists, kvstore_spec, list_keys, result_of, wait
+from .storage import DATA_WAIT, METADATA_WAIT, context, exists, kvstore_spec, list_keys, remove_files, result_of, wait
 from .storage_errors import plain_text, raise_explained, tells_of_content
 from .tensors import compressor_of, create_tensor
 
@@ -146,6 +146,18 @@ class StoredArray:
             StorageUnavailable: the server does not answer.
         """
         return exists(self.location, [self.key(position) for position in positions])
+
+    def delete(self, positions: Iterable[Sequence[int]]) -> None:
+        """Delete shards, those that are there: their voxels are zeros from then on.
+
+        Args:
+            positions: along z, y, x.
+
+        Raises:
+            StorageUnavailable: the server does not answer.
+            UserError: the system refuses.
+        """
+        remove_files(self.location, [self.key(position) for position in positions])
 
     def shards_in(self, box: Box) -> Iterator[tuple[Coordinate, Box]]:
         """Positions of the shards that share voxels with a box, and the voxels that they share."""

@@ -106,10 +106,12 @@ def expected_scores(segmentation: np.ndarray, labels: np.ndarray, known: np.ndar
                 "voi_merge": voi.merge if with_objects else np.nan,
                 "voi_sum": sum(voi) if with_objects else np.nan,
                 "adapted_rand_error": adapted_rand_error(*pair) if with_objects else np.nan,
+                "cremi_score": (sum(voi) * adapted_rand_error(*pair)) ** 0.5 if with_objects else np.nan,
             }
         )
     means = {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
-    return {**means, "scored": int(np.count_nonzero(known))}
+    scored = int(np.count_nonzero(known))
+    return {**means, "scored": scored, "scored_share": scored / known.size}
 
 
 def test_the_sweep_gives_the_mean_over_images_of_the_scores_of_arrays(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ def of_edges(owner: list[int], edges: list[tuple[int, int, float]]) -> Skeletons
 
 
 CHAIN = [(0, 1, 10.0), (1, 2, 20.0)]
-PUBLISHED = {
+Case = tuple[list[int], list[tuple[int, int, float]], list[int], list[float]]
+PUBLISHED: dict[str, Case] = {
     "perfect": ([0, 0], [(0, 1, 100.0)], [5, 5], [100]),
     "split": ([0, 0], [(0, 1, 100.0)], [5, 6], [0]),
     "two runs": ([0] * 6, [(0, 1, 10.0), (2, 3, 20.0), (4, 5, 30.0)], [5, 5, 5, 5, 9, 9], [(30**2 + 30**2) / 60]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_npz_of_plain_arrays_and_of_em_erl(tmp_path: Path) -> None:
     own = expected()
     np.savez(tmp_path / "own.npz", positions=own.positions, skeleton=[10, 10, 20, 20, 20], edges=own.edges)
     assert_same(open_skeletons(tmp_path / "own.npz"))
-    flat = {
+    flat: dict[str, Any] = {
         "skeleton_id": np.array([10, 20]),
         "skeleton_len": np.array([10.0, 30.0]),
         "node_skeleton_index": own.owner.astype(np.uint32),

@@ -177,11 +177,48 @@ class Predicted:
         np.testing.assert_array_equal(arrays[0], arrays[1])
 
 
+class Dropped:
+    """The chain from raw to a graph, of which affinities are dropped on the way; and again with other fragments."""
+
+    def prepare(self, folder: Path) -> None:
+        self._chain(self._run(folder, keep="all"), False)
+        undisturbed = folder.with_name("undisturbed")
+        shutil.copytree(folder, undisturbed)
+        self._chain(self._run(undisturbed, seed_distance=2, keep="all"), True)
+        self._chain(self._run(folder), False)
+
+    def _run(self, folder: Path, seed_distance: int = 3, keep: str = "until_used") -> Run:
+        return voronoi_run(
+            folder,
+            predict={"block_size": [2, 40, 35], "tile_size": [4, 40, 35], "keep_affinities": keep},
+            fragments={"context": [1, 6, 6], "seed_distance": seed_distance, "boundary_threshold": 0.98},
+            cluster={"executor": "serial", "workers": 1},
+            segment={"thresholds": [0.3]},
+        )
+
+    def _chain(self, run: Run, overwrite: bool) -> None:
+        assert by_script.run_chain(run, overwrite) and by_script.segment(run, overwrite)
+
+    def work(self, folder: Path) -> None:
+        self._chain(self._run(folder, seed_distance=2), True)
+
+    def check(self, folder: Path) -> None:
+        run = self._run(folder, seed_distance=2)
+        affinities = by_script.prediction_stages(run)[0]
+        assert isinstance(affinities, stage_module.VolumeTask)
+        assert not affinities.open().array.present().any(), "affinities are left that nobody needs"
+        found = [everything(Run(made.config)) for made in (run, self._run(folder.with_name("undisturbed"), 2))]
+        for arrays in found:
+            del arrays["affinities"]
+        assert_same(found[0], found[1])
+
+
 SCENARIOS: dict[str, Any] = {
     "fresh": Fresh,
     "overwritten": Overwritten,
     "segmented": Segmented,
     "predicted": Predicted,
+    "dropped": Dropped,
 }
 
 

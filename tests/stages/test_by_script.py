@@ -60,7 +60,7 @@ def test_one_and_four_workers_give_the_same_answer_as_none(tmp_path: Path, undis
         assert run_everything(run)
         assert_same(everything(run), expected)
         stages = read_json(run.summary)["stages"]
-        assert list(stages) == ["predict", "fragments", "rag", "agglomerate", "segment"]
+        assert list(stages) == ["predict", "fragments", "rag", "agglomerate", "segment", "certainty"]
         assert all(stage["blocks_failed"] == 0 for stage in stages.values())
         assert all(stage["peak_worker_memory"] > 1_000_000 for stage in stages.values())
         assert stages["segment"]["blocks_done"] == 2 * stages["fragments"]["blocks_done"]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCENARIOS = ("fresh", "overwritten", "segmented", "predicted")
+SCENARIOS = ("fresh", "overwritten", "segmented", "predicted", "dropped")
+LONG = ("segmented", "dropped")
 
 
 def kill(scenario: str, folder: Path, points: int) -> None:
@@ -32,9 +33,7 @@ def kill(scenario: str, folder: Path, points: int) -> None:
     assert not told["wrong"], f"{told}\n{finished.stderr[-4000:]}"
 
 
-@pytest.mark.parametrize(
-    "scenario", [*(s for s in SCENARIOS if s != "segmented"), pytest.param("segmented", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("scenario", [pytest.param(s, marks=pytest.mark.slow if s in LONG else ()) for s in SCENARIOS])
 def test_killed_at_some_moments(tmp_path: Path, scenario: str) -> None:
     kill(scenario, tmp_path, 8)
 

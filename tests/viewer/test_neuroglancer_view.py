@@ -14,18 +14,24 @@ import tracemalloc
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import neuroglancer
 import numpy as np
 import pytest
+import tensorstore as ts
 from imported_sources import with_sparse_raw
+from neuroglancer import CoordinateSpace
 from neuroglancer.local_volume import MeshesNotSupportedForVolume
 
+from pipeline.config import dump_config, parse_config
 from pipeline.errors import UserError
 from pipeline.run import Run
 from pipeline.viewer import neuroglancer_link, open_viewer
-from pipeline.viewer.neuroglancer_view import LazyVolume, sampled_contrast
+from pipeline.viewer.neuroglancer_view import LazyVolume, Sliced, sampled_contrast
+from pipeline.viewer.serving import RunViewer
 from pipeline.volumes import Box, Volume, create_volume, delete_volume, open_volume
 
 ROOT = Path(__file__).parents[2]
@@ -41,10 +47,25 @@ def clean_up() -> Iterator[None]:
     neuroglancer.stop()
 
 
-def source_of(viewer: neuroglancer.Viewer, layer: str) -> LazyVolume:
-    """The volume behind a layer."""
-    key = viewer.state.layers[layer].source[0].url.rpartition("/")[2]
-    volume = neuroglancer.server.global_server.get_volume(key)
+def url_of(viewer: RunViewer, layer: str) -> str:
+    """What a layer reads."""
+    return str(viewer.state.layers[layer].source[0].url)
+
+
+def read_by_http(viewer: RunViewer, layer: str) -> Any:
+    """The finest level of a layer, opened by TensorStore where the browser would read it."""
+    url, _, scheme = url_of(viewer, layer).partition("/|")
+    driver = {"zarr3:": "zarr3", "zarr2:": "zarr"}[scheme]
+    base, path = url.split("/data/")
+    level = "/s0" if driver == "zarr3" else ""
+    return ts.open(
+        {"driver": driver, "kvstore": {"driver": "http", "base_url": base, "path": f"/data/{path}{level}/"}}
+    ).result()
+
+
+def lazy_volume(viewer: RunViewer, layer: str) -> LazyVolume:
+    """The volume behind a layer that this process reads."""
+    volume = neuroglancer.server.global_server.get_volume(url_of(viewer, layer).rpartition("/")[2])
     assert isinstance(volume, LazyVolume)
     return volume
 
@@ -58,29 +79,24 @@ def test_nothing_imported_is_a_users_error(empty_run: Run) -> None:
         open_viewer(empty_run)
 
 
-def test_the_best_segmentation_is_shown_over_raw(untouched_run: Run) -> None:
+def test_the_best_segmentation_is_shown_over_raw_and_labels_have_the_same_key_always(untouched_run: Run) -> None:
     layers = open_viewer(untouched_run).state.layers
     assert [layer.name for layer in layers] == [
         "raw",
         "affinities",
         "fragments",
+        "labels",
         "segmentation 0.25",
         "segmentation 0.50",
         "segmentation 0.75",
-        "labels",
     ]
     assert [layer.name for layer in layers if layer.visible] == ["raw", "segmentation 0.50"]
     assert layers["fragments"].type == "segmentation"
     assert layers["affinities"].type == "image"
 
 
-def test_layers_lie_where_they_belong_in_nanometres(untouched_run: Run) -> None:
+def test_the_view_counts_voxels_of_raw(untouched_run: Run) -> None:
     viewer = open_viewer(untouched_run)
-    raw, fragments, affinities = (source_of(viewer, name) for name in ("raw", "fragments", "affinities"))
-    assert raw.voxel_offset.tolist() == [10, 10, 2]
-    assert fragments.voxel_offset.tolist() == [16, 26, 18]
-    assert affinities.voxel_offset.tolist() == [0, 16, 26, 18]
-    assert list(affinities.dimensions.names) == ["c^", "z", "y", "x"]
     np.testing.assert_allclose(viewer.state.dimensions.scales, [40e-9, 8e-9, 8e-9])
     assert list(viewer.state.dimensions.units) == ["m", "m", "m"]
 
@@ -102,14 +118,24 @@ def test_a_link_leads_to_its_position_on_the_same_server(untouched_run: Run) -> 
     np.testing.assert_allclose(viewer.state.position, [20.5, 20.5, 12.5])
 
 
-def test_the_server_hands_out_the_voxels_of_the_volume(untouched_run: Run) -> None:
-    viewer = open_viewer(untouched_run)
-    key = viewer.state.layers["fragments"].source[0].url.rpartition("/")[2]
-    server = str(viewer).split("/v/")[0]
-    with urllib.request.urlopen(f"{server}/neuroglancer/npz/{key}/1,1,1/3,4,5/7,9,11") as answer:
-        data = np.load(io.BytesIO(zlib.decompress(answer.read())))
-    stored = open_volume(untouched_run.volume, "fragments")
-    np.testing.assert_array_equal(data.ravel(), stored.array[3:7, 4:9, 5:11].ravel())
+@pytest.mark.parametrize("layer", ["raw", "affinities", "fragments", "segmentation 0.50", "labels"])
+def test_the_server_hands_out_the_files_of_every_layer(untouched_run: Run, layer: str) -> None:
+    name = layer.replace(" ", "/")
+    served = read_by_http(open_viewer(untouched_run), layer)
+    stored = open_volume(untouched_run.volume, name)
+    np.testing.assert_array_equal(served.read().result(), stored.array[...])
+
+
+def test_what_a_browser_cannot_read_is_read_here(untouched_run: Run) -> None:
+    document = dump_config(untouched_run.config) | {"targets": {"unlabelled_id": 7}}
+    viewer = open_viewer(Run(parse_config(document)))
+    assert lazy_volume(viewer, "labels").voxel_offset.tolist() == [10, 10, 2]
+    data, _ = lazy_volume(viewer, "labels").get_encoded_subvolume(
+        "npz", np.array([0, 0, 0]), np.array([30, 32, 32]), "1,1,1"
+    )
+    stored = open_volume(untouched_run.volume, "labels").array[:30, :32, :32]
+    shown = np.load(io.BytesIO(zlib.decompress(data)))
+    np.testing.assert_array_equal(np.squeeze(shown).astype(np.uint64), np.where(stored == 7, 0, stored))
 
 
 def huge(container: Path, name: str, dtype: str) -> Volume:
@@ -128,19 +154,16 @@ def test_a_huge_volume_is_opened_and_shown_chunk_by_chunk(raw_run: Run, tmp_path
     tracemalloc.start()
     viewer = open_viewer(run)
     for name in ("raw", "fragments"):
-        for scale in ("1,1,1", "4,4,4"):
-            data, _ = source_of(viewer, name).get_encoded_subvolume(
-                "npz", np.array([0, 0, 0]), np.array([32, 32, 32]), scale
-            )
-            assert np.any(np.load(io.BytesIO(zlib.decompress(data))))
+        assert np.any(read_by_http(viewer, name)[:32, :32, :32].read().result())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100 * 2**20
 
 
-def test_meshes_that_would_load_the_whole_volume_are_refused(untouched_run: Run) -> None:
+def test_meshes_that_would_load_the_whole_volume_are_refused(raw_run: Run) -> None:
+    volume = LazyVolume(Sliced(open_volume(raw_run.volume, "raw")), dimensions=CoordinateSpace(names=["z", "y", "x"]))
     with pytest.raises(MeshesNotSupportedForVolume):
-        source_of(open_viewer(untouched_run), "fragments").get_object_mesh(101)
+        volume.get_object_mesh(101)
 
 
 def test_contrast_fits_the_data_not_the_type(raw_run: Run) -> None:
@@ -197,13 +220,31 @@ def _heed_ctrl_c() -> None:
 
 
 def test_the_script_serves_until_ctrl_c(raw_run: Run) -> None:
-    command = [sys.executable, *script(raw_run)]
+    with served_by_script(raw_run) as first_line, urllib.request.urlopen(address_in(first_line)) as answer:
+        assert b"neuroglancer" in answer.read().lower()
+
+
+def test_a_link_is_printed_alone_and_how_to_open_it_from_elsewhere(raw_run: Run) -> None:
+    with served_by_script(raw_run, "--link") as first_line:
+        assert first_line.strip() == address_in(first_line)
+
+
+def address_in(line: str) -> str:
+    """The address of a viewer."""
+    return next(word for word in line.split() if word.startswith("http"))
+
+
+@contextmanager
+def served_by_script(run: Run, *options: str) -> Iterator[str]:
+    """The first line of the script, which then serves until Ctrl-C."""
+    command = [sys.executable, *script(run, *options)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=_heed_ctrl_c)
     assert process.stdout is not None
     line = process.stdout.readline()
-    address = next(word for word in line.split() if word.startswith("http"))
-    with urllib.request.urlopen(address) as answer:
-        assert b"neuroglancer" in answer.read().lower()
+    yield line
     process.send_signal(signal.SIGINT)
+    rest = process.stdout.read()
+    port = address_in(line).split(":")[2].split("/")[0]
+    assert not options or f"ssh -N -L {port}:127.0.0.1:{port} " in rest
     assert process.wait(60) == 0

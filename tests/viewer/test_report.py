@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from imported_sources import with_sparse_raw
 from matplotlib.image import imread
+from report_page import ReportPage
 from run_files import shards_of
 
 from pipeline.errors import UserError
@@ -21,44 +19,15 @@ from pipeline.viewer import overview_picture, write_report
 from pipeline.volumes import create_volume, delete_volume
 
 
-class Page(HTMLParser):
-    """Text, table rows, picture captions and addresses of a page."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.text: list[str] = []
-        self.addresses: list[str] = []
-        self.pictures: dict[str, np.ndarray] = {}
-        self.open: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        if tag not in ("meta", "img", "br", "link"):
-            self.open.append(tag)
-        self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "action") and value]
-        if tag == "img":
-            kind, _, data = str(values["src"]).partition(",")
-            assert kind == "data:image/png;base64"
-            self.pictures[str(values["alt"])] = imread(io.BytesIO(base64.b64decode(data)), format="png")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"{tag} closes nothing"
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style" and data.strip():
-            self.text.append(" ".join(data.split()))
-
-
-def page_of(run: Run) -> Page:
+def page_of(run: Run) -> ReportPage:
     """The report, written and read back."""
     write_report(run)
     return read_page(run)
 
 
-def read_page(run: Run) -> Page:
+def read_page(run: Run) -> ReportPage:
     """The report that has been written."""
-    return Page((run.directory / "report.html").read_text(encoding="utf-8"))
+    return ReportPage((run.directory / "report.html").read_text(encoding="utf-8"))
 
 
 def test_the_headline_is_the_best_threshold_of_the_summary(untouched_run: Run) -> None:
@@ -99,7 +68,7 @@ def test_stages_networks_versions_and_config_are_those_of_the_run(untouched_run:
 
 def test_the_page_is_self_contained(untouched_run: Run) -> None:
     html = (untouched_run.directory / "report.html").read_text(encoding="utf-8")
-    assert all(address.startswith("data:") for address in Page(html).addresses)
+    assert all(address.startswith("data:") for address in ReportPage(html).addresses)
     assert not re.search(r"https?://|url\(|@import|<script|<link", html)
 
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
     volume.write(volume.box, labels)
     run.save_config()
     to = tmp_path_factory.mktemp("to")
-    chosen = {"threshold": THRESHOLD, "arrays": ("segmentation",), "skeletons": True, "minimum_size": 50}
+    chosen: dict[str, Any] = {
+        "threshold": THRESHOLD,
+        "arrays": ("segmentation",),
+        "skeletons": True,
+        "minimum_size": 50,
+    }
     assert api.export(run, "precomputed", to, **chosen)
     return run, to / "segmentation"
 

@@ -17,8 +17,9 @@ from ...volumes.storage_errors import StorageUnavailable
 from ..blocks.checksums import RecordTable, array_checksum
 from ..blocks.grid import Block
 from ..blocks.parallel import in_threads
-from ..blocks.stage import Stage, VolumeTask
+from ..blocks.stage import BlockTask, Stage, VolumeTask
 from ..tracking.markers import done_blocks
+from ..tracking.temporary import may_be_gone, temporary_tasks
 
 
 class Damage(Enum):
@@ -43,6 +44,7 @@ class StageFindings:
         done: blocks marked as done.
         damaged: (z, y, x) bool over the block grid, per kind of damage.
         ids: (N,) int64, of an array of ids: how many each block has, -1 where that is not known.
+        dropped: blocks of which files were deleted after use, as the config has it; what is left of them is not read.
         unsound: what is wrong with the stage as a whole, for example a lookup table; empty if nothing is.
     """
 
@@ -50,6 +52,7 @@ class StageFindings:
     done: int = 0
     damaged: dict[Damage, np.ndarray] = field(default_factory=dict)
     ids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    dropped: int = 0
     unsound: str = ""
 
     def blocks(self) -> np.ndarray:
@@ -81,7 +84,9 @@ def audit_stages(stages: Sequence[Stage]) -> dict[str, StageFindings]:
         found = findings[stage.name] = StageFindings(stage)
         if isinstance(stage, VolumeTask):
             _check_array(stage, found)
-        found.unsound = stage.damage()
+        elif isinstance(stage, BlockTask):
+            _check_files(stage, found)
+        found.unsound = found.unsound or stage.damage()
     return findings
 
 
@@ -94,11 +99,16 @@ def _check_array(task: VolumeTask, found: StageFindings) -> None:
     ids = np.where(done.ravel(), -1, 0)
     records, volume = task.records.read(), task.open()
     input_holds = task.input_holds()
+    may_go = may_be_gone(task) if temporary_tasks([task]) else None
+    dropped = np.zeros(len(task.grid), dtype=bool)
 
     def check(block: Block) -> tuple[int, Damage | None, int]:
         stored = task.stored_box(block.box)
-        if not all(volume.array.exist(position for position, _ in volume.array.shards_in(stored))):
-            return block.index, Damage.MISSING, -1
+        positions = [position for position, _ in volume.array.shards_in(stored)]
+        gone = [position for position, there in zip(positions, volume.array.exist(positions), strict=True) if not there]
+        if gone:
+            dropped[block.index] = may_go is not None and all(may_go[position] for position in gone)
+            return block.index, None if dropped[block.index] else Damage.MISSING, -1
         try:
             checksum, ids = _examined(task, volume, block, stored)
         except StorageUnavailable:
@@ -121,6 +131,45 @@ def _check_array(task: VolumeTask, found: StageFindings) -> None:
             flags[damage][index] = True
     found.damaged = {kind: flag.reshape(task.grid.shape) for kind, flag in flags.items()}
     found.ids = ids
+    found.dropped = int(dropped.sum())
+
+
+def _check_files(task: BlockTask, found: StageFindings) -> None:
+    """Read what every block has stored, if the stage can say how."""
+    done = done_blocks(task)
+    try:
+        checksum_of = task.stored_checksums() if done.any() else None
+    except StorageUnavailable:
+        raise
+    except UserError as error:
+        found.unsound = f"cannot be checked ({error})"
+        return
+    if checksum_of is None:
+        return
+    found.done = int(done.sum())
+    records = task.records.read()
+
+    def check(block: Block) -> tuple[int, Damage | None]:
+        try:
+            checksum = checksum_of(block)
+        except FileNotFoundError:
+            return block.index, Damage.MISSING
+        except StorageUnavailable:
+            raise
+        except UserError:
+            return block.index, Damage.UNREADABLE
+        if not records.present[block.index]:
+            return block.index, Damage.UNRECORDED
+        return block.index, Damage.CHANGED if checksum != records.checksum[block.index] else None
+
+    kinds = (Damage.MISSING, Damage.UNREADABLE, Damage.UNRECORDED, Damage.CHANGED)
+    flags = {kind: np.zeros(len(task.grid), dtype=bool) for kind in kinds}
+    blocks = (task.grid.block(index) for index in np.flatnonzero(done).tolist())
+    threads = task.run.config.cluster.workers
+    for index, damage in in_threads(check, blocks, threads, found.done, f"audit {task.name}"):
+        if damage is not None:
+            flags[damage][index] = True
+    found.damaged = {kind: flag.reshape(task.grid.shape) for kind, flag in flags.items()}
 
 
 def _examined(task: VolumeTask, volume: Volume, block: Block, stored: Box) -> tuple[int, int]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from .grid import BlockGrid
 from .stage import BlockTask
 
 
@@ -18,11 +21,36 @@ def readers(blocks: np.ndarray, upstream: BlockTask, task: BlockTask) -> np.ndar
     Returns:
         (z, y, x) bool over the block grid of the task.
     """
-    for axis, count in enumerate(task.grid.shape):
-        size, read = task.grid.block_size[axis], upstream.grid.block_size[axis]
-        low, high = task.context[axis], task.high_context[axis]
+    return _touching(blocks, upstream.grid, task.grid, task.context, task.high_context)
+
+
+def read_by(blocks: np.ndarray, task: BlockTask, grid: BlockGrid) -> np.ndarray:
+    """What some blocks of a task read of an array.
+
+    Args:
+        blocks: (z, y, x) bool over the block grid of the task.
+        task: the task.
+        grid: of the array.
+
+    Returns:
+        (z, y, x) bool over the grid of the array.
+    """
+    return _touching(blocks, task.grid, grid, task.high_context, task.context)
+
+
+def overlapping(blocks: np.ndarray, grid: BlockGrid, other: BlockGrid) -> np.ndarray:
+    """The blocks of another grid over the same region that share voxels with some blocks, (z, y, x) bool."""
+    return _touching(blocks, grid, other, (0, 0, 0), (0, 0, 0))
+
+
+def _touching(
+    blocks: np.ndarray, grid: BlockGrid, other: BlockGrid, low: Sequence[int], high: Sequence[int]
+) -> np.ndarray:
+    """The blocks of another grid that share voxels with some blocks, once they have grown by voxels on both sides."""
+    for axis, count in enumerate(other.shape):
+        size, touched = other.block_size[axis], grid.block_size[axis]
         spans = [
-            slice(max(0, position * size - low) // read, -(-((position + 1) * size + high) // read))
+            slice(max(0, position * size - low[axis]) // touched, -(-((position + 1) * size + high[axis]) // touched))
             for position in range(count)
         ]
         along = np.moveaxis(blocks, axis, 0)

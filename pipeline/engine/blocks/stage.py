@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,6 +42,9 @@ class BlockTask(Stage):
     keeps_records: ClassVar[bool] = True
     """Whether `process` notes a checksum of each block in `records`, as `BlockOutput.write` does. A block counts as
     done when its record is there; of a stage that keeps none, daisy's markers have to be believed."""
+    leaves_out_empty: ClassVar[bool] = True
+    """Whether blocks that hold nothing in raw are not computed, and read as 0. Copies of arrays have them all, so
+    that what is missing is lost."""
     grid_counts: ClassVar[str] = "voxels"
     """What the grid is made of, for messages."""
     can_be_looked_at: ClassVar[bool] = True
@@ -64,11 +68,11 @@ class BlockTask(Stage):
     @cached_property
     def empty(self) -> np.ndarray:
         """(z, y, x) bool over the block grid: blocks that are not computed, since there is nothing to see."""
-        return empty_blocks(self.run, self.grid)
+        return empty_blocks(self.run, self.grid) if self.leaves_out_empty else np.zeros(self.grid.shape, dtype=bool)
 
     def known_empty(self) -> tuple[np.ndarray, bool]:
         """What is known of `empty` so far, and whether that is all; raw is not read."""
-        return known_empty_blocks(self.run, self.grid)
+        return known_empty_blocks(self.run, self.grid) if self.leaves_out_empty else (self.empty, True)
 
     @property
     def workers(self) -> int:
@@ -102,6 +106,13 @@ class BlockTask(Stage):
         """Bytes per voxel of all arrays that a block reads."""
         return sum(stage.bytes_per_voxel for stage in self.reads if isinstance(stage, VolumeTask))
 
+    def stored_checksums(self) -> Callable[[Block], int] | None:
+        """For the audit: a function that reads what a block has stored, and gives the checksum that `records` should
+        have of it; it raises a `FileNotFoundError` if that is gone, a `UserError` if it cannot be read. None if the
+        audit has another way.
+        """
+        return None
+
     def plan_details(self) -> list[tuple[str, str]]:
         """What a plan says of this stage besides what it says of all: names and texts."""
         return []
@@ -117,6 +128,16 @@ class VolumeTask(BlockTask):
 
     checksum_by_shard: ClassVar[bool] = False
     """Whether the checksum of a block goes over its shards, one after another, and not over the block as one array."""
+
+    @cached_property
+    def temporary_for(self) -> tuple[BlockTask, ...]:
+        """The tasks that read the array, if a shard is dropped when all of these have read it; none: it is kept."""
+        return ()
+
+    @property
+    def drops(self) -> Path:
+        """A file that is there if shards may have been dropped."""
+        return self.folder / "drops"
 
     @property
     def container(self) -> Location:
@@ -223,11 +244,15 @@ class VolumeTask(BlockTask):
 
     def open_complete(self) -> UpstreamVolume:
         """The array for later stages: every shard must be there and as written, except those of empty blocks."""
-        audit = command_line("audit.py", self.run.directory / "config.json", "--requeue")
+        config = self.run.directory / "config.json"
+        cure = f"{command_line('audit.py', config, '--requeue')} has it made again"
+        if self.drops.exists():
+            again = command_line(self.script, config)
+            cure = f"it was dropped after use or is lost; with predict.keep_affinities all, {again} makes it again"
         volume = self.open()
         compared = volume.array.format == 2 and self.grid.block_size == self.chunk_grid.block_size
         records = self.records.read() if compared else None
-        return require_whole(volume, self.empty_chunks, f"{audit} has it made again", records)
+        return require_whole(volume, self.empty_chunks, cure, records)
 
     def open_output(self) -> BlockOutput:
         """The array for writing blocks."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ...run import Run
 from ..blocks.stage import BlockTask
 from ..tracking.driver_record import DriverRecord
+from .portions import Held
 from .scheduling import Outcome
 
 
@@ -15,11 +16,12 @@ class Executor(ABC):
     """A place where blocks are computed."""
 
     @abstractmethod
-    def run(self, run: Run, tasks: Sequence[BlockTask], record: DriverRecord) -> list[Outcome]:
-        """Compute all blocks that are not marked as done.
+    def run(self, run: Run, tasks: Sequence[BlockTask], record: DriverRecord, held: Held) -> list[Outcome]:
+        """Compute all blocks that are not marked as done and may be computed by now.
 
         Args:
             run: whose config says how.
             tasks: upstream tasks first.
             record: what others are told of this driver.
+            held: blocks that wait for a later call.
         """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from ..blocks.readers import readers
 from ..blocks.stage import BlockTask
 from ..tracking.failures import clear_failures, reason_to_end
 from ..tracking.markers import marked_blocks, proven_blocks, unmark_blocks
+from ..tracking.temporary import drop_used, make_lacking_again, temporary_tasks
+from .portions import Held, portions
 from .scheduling import Outcome
 
 logger = logging.getLogger(__name__)
@@ -30,12 +33,13 @@ class ServerDied(Exception):
     """daisy's server broke down while workers were at work; the text says how."""
 
 
-def run_until_proven(tasks: Sequence[BlockTask], run_round: Callable[[], list[Outcome]]) -> list[Outcome]:
-    """Have tasks computed, again and again, until no block is marked without a record that proves it.
+def run_until_proven(tasks: Sequence[BlockTask], run_round: Callable[[Held], list[Outcome]]) -> list[Outcome]:
+    """Have tasks computed, again and again, until no block is marked without a record that proves it; portion by
+    portion where an array is temporary, of which is dropped what nobody needs any more.
 
     Args:
         tasks: upstream tasks first.
-        run_round: computes all blocks that are not marked; may raise `ServerDied`.
+        run_round: computes all blocks that are not marked, except those that it is given; may raise `ServerDied`.
 
     Returns:
         What became of the tasks in all rounds together, counted by what is on disk.
@@ -44,15 +48,36 @@ def run_until_proven(tasks: Sequence[BlockTask], run_round: Callable[[], list[Ou
         UserError: after `ROUNDS` rounds there is still somebody who disturbs them.
     """
     take_back_unproven(tasks)
+    _have_lacking_made(tasks)
     before = {task.name: proven_blocks(task) for task in tasks}
     rounds: list[list[Outcome]] = []
+    for held in portions(tasks):
+        _run_portion(tasks, partial(run_round, held), rounds)
+        for task in temporary_tasks(tasks):
+            drop_used(task)
+        if any(reason_to_end(task) is not None for task in tasks):
+            break
+    return [_in_all(task, rounds, before[task.name]) for task in tasks]
+
+
+def _have_lacking_made(tasks: Sequence[BlockTask]) -> None:
+    """Take back blocks whose shards were dropped, or lost, and are needed by what is not done."""
+    for task in temporary_tasks(tasks):
+        make_lacking_again(task)
+
+
+def _run_portion(
+    tasks: Sequence[BlockTask], run_round: Callable[[], list[Outcome]], rounds: list[list[Outcome]]
+) -> None:
+    """Rounds until one goes undisturbed; they are added to those before."""
     for _ in range(ROUNDS):
         trouble = _round(run_round, rounds)
         taken_back = take_back_unproven(tasks)
         if taken_back:
+            _have_lacking_made(tasks)
             trouble = f"{taken_back} blocks were reported as done that nobody of this run computed"
         if trouble is None or (rounds and any(reason_to_end(task) is not None for task in tasks)):
-            return [_in_all(task, rounds, before[task.name]) for task in tasks]
+            return
         logger.warning("%s; daisy's server starts anew and does what is left", trouble)
         for task in tasks:
             clear_failures(task)

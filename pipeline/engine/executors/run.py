@@ -39,7 +39,7 @@ def run_blocks(run: Run, tasks: Sequence[BlockTask], executor: ExecutorName | No
     executor = executor or run.config.cluster.executor
     computing = EXECUTORS[executor]()
     with _recorded(run, tasks, executor) as record:
-        return run_until_proven(tasks, lambda: computing.run(run, tasks, record))
+        return run_until_proven(tasks, lambda held: computing.run(run, tasks, record, held))
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import daisy.v2 as daisy
@@ -27,6 +28,7 @@ from ..tracking.failures import BlockFailure, read_failures, reason_to_end
 from ..tracking.markers import CHUNK, accept_any_unit, are_whole, marked_blocks, replace_markers
 from ..tracking.progress import marker_folder
 from ..tracking.worker_records import worker_records
+from .portions import Held
 
 MARKER_BYTES = 5
 """Of a block in daisy's arrays."""
@@ -88,7 +90,11 @@ def cost_of(task: BlockTask) -> Cost:
 
 
 def daisy_tasks_of(
-    tasks: Sequence[BlockTask], functions: Sequence[Any], cluster: ClusterConfig, returns: int = 0
+    tasks: Sequence[BlockTask],
+    functions: Sequence[Any],
+    cluster: ClusterConfig,
+    held: Held = MappingProxyType({}),
+    returns: int = 0,
 ) -> dict[str, daisy.Task]:
     """What daisy is given, by name.
 
@@ -96,11 +102,14 @@ def daisy_tasks_of(
         tasks: upstream tasks first.
         functions: for each task, what a block is given to, or what starts a worker.
         cluster: workers, retries, times.
+        held: blocks that are not given out.
         returns: how often a block may come back untried besides its retries.
     """
     depths = _depths(tasks)
     return {
-        task.name: _daisy_task(task, function, cluster, depths[task.name], returns)
+        task.name: _daisy_task(
+            task, function, cluster, depths[task.name], returns, task.empty | held.get(task.name, np.False_)
+        )
         for task, function in zip(tasks, functions, strict=True)
     }
 

@@ -16,6 +16,7 @@ from ..tracking.driver_record import DriverRecord
 from ..tracking.worker_records import DONE, open_worker_record
 from ..workers.worker import BlockLog, OpenTask, attempt
 from .base import Executor
+from .portions import Held
 from .scheduling import Cost, Outcome, daisy_tasks_of, outcomes_of, pipeline_of
 
 
@@ -23,12 +24,12 @@ class SerialExecutor(Executor):
     """This process, one block after the other."""
 
     @override
-    def run(self, run: Run, tasks: Sequence[BlockTask], record: DriverRecord) -> list[Outcome]:
+    def run(self, run: Run, tasks: Sequence[BlockTask], record: DriverRecord, held: Held) -> list[Outcome]:
         cluster = run.config.cluster
         started = time.monotonic()
         with threads_restored(), contextlib.ExitStack() as stack:
             functions = [_InProcess(task, stack) for task in tasks]
-            daisy_tasks = daisy_tasks_of(tasks, functions, cluster)
+            daisy_tasks = daisy_tasks_of(tasks, functions, cluster, held)
             states = daisy.run_blockwise(
                 pipeline_of(tasks, daisy_tasks),
                 multiprocessing=False,

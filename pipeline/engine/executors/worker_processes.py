@@ -31,6 +31,7 @@ from ..tracking.worker_spec import WorkerSpec, worker_spec_path
 from ..workers.driver_connection import driver_server
 from ..workers.worker import STAGE_ENDS_EARLY
 from .base import Executor
+from .portions import Held
 from .proving import ServerDied
 from .scheduling import Outcome, cost_of, daisy_tasks_of, outcomes_of, pipeline_of, slots
 from .session import DriverSession
@@ -72,7 +73,7 @@ class ProcessExecutor(Executor):
         """
 
     @override
-    def run(self, run: Run, tasks: Sequence[BlockTask], record: DriverRecord) -> list[Outcome]:
+    def run(self, run: Run, tasks: Sequence[BlockTask], record: DriverRecord, held: Held) -> list[Outcome]:
         cluster, address = run.config.cluster, self.address(run)
         started = time.monotonic()
         with driver_server(address) as server:
@@ -86,7 +87,7 @@ class ProcessExecutor(Executor):
                 _death_of_daisy_passes(session),
             ):
                 functions = [_worker_function(session, task, start_worker) for task in tasks]
-                daisy_tasks = daisy_tasks_of(tasks, functions, cluster, self.returns)
+                daisy_tasks = daisy_tasks_of(tasks, functions, cluster, held, self.returns)
                 states, _ = daisy_core._run_distributed_server(
                     pipeline_of(tasks, daisy_tasks),
                     slots(tasks, cluster),

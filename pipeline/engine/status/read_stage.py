@@ -17,6 +17,7 @@ from ..tracking.driver_record import DriverRecord, TaskRecord
 from ..tracking.failures import newest_failures, reason_to_end
 from ..tracking.markers import marked_blocks
 from ..tracking.progress import Progress, progress_of, read_record, record_time, what_changed
+from ..tracking.temporary import used_shards
 from ..tracking.worker_records import worker_records
 from .model import DriverState, DriverStatus, FailureStatus, StageState, StageStatus, WorkerStatus
 from .pace import History, Session, pace_of
@@ -134,13 +135,14 @@ def _task_report(
         longest_block=max((entry.longest for entry in entries), default=0.0),
     )
     if status.state is StageState.DONE:
-        return StageReport(status, workers)
+        return StageReport(replace(status, note=_what_was_dropped(task)), workers)
     failed, newest = newest_failures(task, SHOWN_FAILURES)
     status = replace(status, failed=failed, note=reason_to_end(task) or "")
     if status.state is StageState.RUNNING:
         status = _at_work(status, task, snapshot, before)
         staffed = status.state is StageState.WAITING or any(worker.state.is_present for worker in workers)
-        status = replace(status, note=status.note or _why_nothing_runs(task, snapshot, staffed, empty_is_known))
+        note = status.note or _why_nothing_runs(task, snapshot, staffed, empty_is_known)
+        status = replace(status, note=note or _what_was_dropped(task))
     else:
         status = _at_rest(status, snapshot)
     logs = snapshot.run.logs / task.name
@@ -149,6 +151,14 @@ def _task_report(
         for failure in newest
     ]
     return StageReport(status, workers, failures)
+
+
+def _what_was_dropped(task: BlockTask) -> str:
+    """Of an array that is temporary, how much of it was used."""
+    if not isinstance(task, VolumeTask) or not task.temporary_for or not task.drops.exists():
+        return ""
+    used, shards = int(used_shards(task, progress_on_disk).sum()), int((~task.empty_chunks).sum())
+    return f"{used:,} of {shards:,} files dropped after use"
 
 
 def _why_nothing_runs(task: BlockTask, snapshot: RunSnapshot, staffed: bool, empty_is_known: bool) -> str:

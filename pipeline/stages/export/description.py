@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from ...command_names import SCRIPTS
-from ...engine.blocks.stage import DriverStep, Stage
-from ...engine.tracking.progress import read_record
+from ...engine.blocks.stage import Stage
 from ...hashing import splitmix64
-from ...volumes.exports import Form, read_json_at, write_json
+from ...volumes.exports import Form, as_json, exists_at
 from ...volumes.locations import Location
+from .place import place_key
 from .segments import segments_of
-from .volume import IDS, NO_THRESHOLD, ExportTask, place_key
+from .volume import IDS, NO_THRESHOLD, ExportTask, place_of
+from .written import FilesStep, WrittenFile
 
 PROPERTIES = "segment_properties"
 """Folder of neuroglancer's segment properties in a segmentation."""
@@ -75,17 +75,16 @@ def image_label(table: np.ndarray, version: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class DescribeStep(DriverStep):
+class DescribeStep(FilesStep):
     """What an export says of its volumes and segments.
 
     Attributes:
-        to, form: of the export.
+        form: of the export.
         contents: its volumes.
         threshold: of the segmentation; `NO_THRESHOLD` without one.
         extra: of `FOLDERS`, those that this export writes.
     """
 
-    to: str
     form: Form
     contents: tuple[str, ...]
     threshold: float
@@ -93,7 +92,6 @@ class DescribeStep(DriverStep):
 
     stage = "describe"
     version = 1
-    script = SCRIPTS["export"]
 
     @property
     @override
@@ -118,58 +116,61 @@ class DescribeStep(DriverStep):
     def settings(self) -> dict[str, Any]:
         return {"contents": list(self.contents), "extra": list(self.extra), "threshold": self.threshold}
 
+    @property
     @override
-    def stored_key(self) -> str | None:
-        key = read_record(self).get("key")
-        there = read_json_at(Location.of(self.to), "zarr.json" if self.form == "ngff-0.5" else ".emdistill.json")
-        return str(key) if key is not None and there is not None else None
+    def sign(self) -> tuple[str, str]:
+        return "", "zarr.json" if self.form == "ngff-0.5" else ".emdistill.json"
 
     @override
-    def prepare(self) -> None:
-        """Nothing: everything is replaced."""
+    def is_intact(self) -> bool:
+        return not self.damage()  # metadata of an image may have been mended, which then say nothing of its segments
 
     @override
-    def drop(self) -> None:
-        """Nothing: everything is replaced."""
-
-    @override
-    def execute(self) -> None:
+    def files(self) -> Iterator[WrittenFile]:
         for content in self.contents:
-            self._task(content).image.write_metadata(self._metadata(content))
-        root = Location.of(self.to)
+            table = segments_of(self.run, self.threshold).read() if content == "segmentation" else None
+            folder = place_of(content, self.form)
+            if table is not None and self.form == "precomputed":
+                yield WrittenFile(f"{folder}/{PROPERTIES}", "info", as_json(segment_properties(table)))
+            for name, document in self._task(content).image.metadata(self._extra(content, table)).items():
+                yield WrittenFile(folder, name, as_json(document))
         if self.form != "precomputed":
-            self._write_groups(root)
+            yield from self._groups()
         if self.form != "ngff-0.5":
-            write_json(root, ".emdistill.json", {"contents": list(self.contents), "threshold": self.threshold})
+            said = {"contents": list(self.contents), "threshold": self.threshold}
+            yield WrittenFile("", ".emdistill.json", as_json(said))
 
-    def _metadata(self, content: str) -> dict[str, Any]:
-        """What an image says besides its levels; of a precomputed segmentation, its properties are written, too."""
+    def _extra(self, content: str, table: np.ndarray | None) -> dict[str, Any]:
+        """What an image says besides its levels.
+
+        Args:
+            content: of the image.
+            table: of its segments, if it is a segmentation.
+        """
         if content not in IDS:
             return {}
-        table = segments_of(self.run, self.threshold).read() if content == "segmentation" else None
         if self.form != "precomputed":
             label = {"source": {"image": "../../"}} if table is None else image_label(table, self.form[-3:])
             return {"image-label": label}
         if table is None:
             return {}
-        location = self._task(content).image.location.child(PROPERTIES)
-        write_json(location, "info", segment_properties(table))
         image = self._task(content).image.location
-        there = [name for name in FOLDERS if read_json_at(image.child(name), "info") is not None]
+        there = [name for name in FOLDERS if exists_at(image.child(name), "info")]
         return {PROPERTIES: PROPERTIES, **{name: name for name in there}}
 
-    def _write_groups(self, root: Location) -> None:
+    def _groups(self) -> Iterator[WrittenFile]:
         """The groups around the images: a collection of images, and the labels of raw."""
         images = [content for content in self.contents if content not in IDS]
         labels = [content for content in self.contents if content in IDS]
-        self._write_group(root, {"bioformats2raw.layout": 3})
-        self._write_group(root.child("OME"), {"series": images})
+        yield from self._group("", {"bioformats2raw.layout": 3})
+        yield from self._group("OME", {"series": images})
         if labels:
-            self._write_group(root.child("raw/labels"), {"labels": labels})
+            yield from self._group("raw/labels", {"labels": labels})
 
-    def _write_group(self, location: Location, ome: Mapping[str, Any]) -> None:
+    def _group(self, folder: str, ome: Mapping[str, Any]) -> Iterator[WrittenFile]:
         if self.form == "ngff-0.5":
-            write_json(location, "zarr.json", {**GROUP, "attributes": {"ome": {"version": "0.5", **ome}}})
+            group = {**GROUP, "attributes": {"ome": {"version": "0.5", **ome}}}
+            yield WrittenFile(folder, "zarr.json", as_json(group))
             return
-        write_json(location, ".zgroup", {"zarr_format": 2})
-        write_json(location, ".zattrs", ome)
+        yield WrittenFile(folder, ".zgroup", as_json({"zarr_format": 2}))
+        yield WrittenFile(folder, ".zattrs", as_json(ome))

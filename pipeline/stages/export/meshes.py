@@ -12,9 +12,10 @@ from typing_extensions import override
 from ...engine.blocks.grid import Block
 from .multiresolution import mesh_info, packed_mesh
 from .piece_files import Piece
-from .pieces import PiecesTask, WholesTask
+from .pieces import PiecesTask
 from .segments import SegmentedVolume
 from .surfaces import Surface, cubes_of, joined, surfaces
+from .wholes import Packed, WholesTask
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class MeshPieces(PiecesTask):
     """The surfaces of segments in every block."""
 
     stage = "mesh_pieces"
-    version = 1
+    version = 2
     together = "mesh pieces"
     libraries = ("zmesh", "DracoPy")
     widths = (3, 3)
@@ -52,6 +53,6 @@ class MeshShards(WholesTask):
         return mesh_info(self.pieces.grid.voxel_size, self.pieces.grid.offset)
 
     @override
-    def packed(self, segment: int, pieces: Iterator[Piece]) -> tuple[bytes, bytes]:
+    def packed(self, segment: int, pieces: Iterator[Piece]) -> Packed:
         mesh = packed_mesh(joined(Surface(piece.points, piece.links) for piece in pieces))
-        return mesh.fragments, mesh.manifest
+        return Packed(mesh.fragments, mesh.manifest)

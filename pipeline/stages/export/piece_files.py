@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...command_names import name_of
+from ...engine.blocks.checksums import array_checksum
 from ...errors import UserError
 from ...small_files import replaced_file
 
@@ -52,14 +54,19 @@ class PieceFile:
             file.write(content)
         return np.frombuffer(content, np.uint8)
 
-    def open(self) -> OpenPieces:
+    def open(self, checksum: int | None = None) -> OpenPieces:
         """The file, mapped into memory.
+
+        Args:
+            checksum: of what was written, if it is known.
 
         Raises:
             UserError: it is gone or damaged.
         """
         try:
             content = np.memmap(self.path, np.uint8, "r")
+            if checksum is not None and array_checksum(content) != checksum:
+                raise ValueError("it is not what was written")
             count = int(content[:8].view(np.int64)[0])
             header = content[8 : 8 * (3 + 3 * count)].view(np.int64)
             ids, points, links = np.split(header, [count, 2 * count + 1])
@@ -67,7 +74,7 @@ class PieceFile:
             if len(content) != 8 * (3 + 3 * count) + 4 * words:
                 raise ValueError("its end is missing")
         except (OSError, ValueError, IndexError) as error:
-            what = f"cannot be read ({error}); delete its folder, and the same command makes it again"
+            what = f"cannot be read ({error}); {name_of('audit.py')} --requeue has it made again"
             raise UserError(what, str(self.path)) from error
         return OpenPieces(content, ids.astype(np.uint64), points, links, self.widths)
 

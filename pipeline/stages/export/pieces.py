@@ -1,46 +1,28 @@
-"""Things made of whole segments, in two stages: pieces in every block, then whole ones, file by file.
-
-What a whole one needs is found without an index: the blocks of the segment's box, and in each the pieces by id. The
-memory that a worker needs is that of a block, then that of the largest segment.
-"""
+"""The first stage of things made of whole segments: pieces in every block (`wholes.py` makes whole ones of them)."""
 
 from __future__ import annotations
 
-import errno
-import functools
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from funlib.geometry import Coordinate
 from typing_extensions import override
 
 from ...command_names import SCRIPTS
 from ...engine.blocks.checksums import array_checksum
-from ...engine.blocks.grid import Block, BlockGrid
+from ...engine.blocks.grid import Block
 from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
-from ...engine.tracking.progress import read_record
 from ...errors import UserError
-from ...volumes import Box
-from ...volumes.exports import read_file, read_json_at, write_file, write_json
-from ...volumes.locations import Location
-from ...volumes.sharded import Sharding
 from ..fragments import FragmentsTask
-from .piece_files import OpenPieces, Piece, PieceFile
+from .piece_files import Piece, PieceFile
 from .segments import SegmentedVolume, segments_of
-from .volume import place_key
-
-VOXELS_PER_FILE = 1 << 24
-"""Of the region, per file of whole things, about."""
-OPEN_PIECES = 256
-"""Files of pieces that a worker keeps open."""
+from .written import recorded_key
 
 
 def require(*modules: str) -> None:
@@ -69,6 +51,7 @@ class PiecesTask(BlockTask):
     minimum_size: int
 
     script = SCRIPTS["export"]
+    leaves_out_empty = False  # the surface of what begins in the next block may lie in this one
     libraries: ClassVar[tuple[str, ...]]
     """What it needs of the extra `export`."""
     widths: ClassVar[tuple[int, int]]
@@ -112,8 +95,8 @@ class PiecesTask(BlockTask):
 
     @override
     def stored_key(self) -> str | None:
-        key = read_record(self).get("key")
-        return str(key) if key is not None and (self.run.tracking / self.name / str(key) / "pieces").is_dir() else None
+        key = recorded_key(self)
+        return key if key is not None and (self.run.tracking / self.name / key / "pieces").is_dir() else None
 
     @override
     def prepare(self) -> None:
@@ -122,6 +105,14 @@ class PiecesTask(BlockTask):
     @override
     def drop(self) -> None:
         """Nothing: the files lie where the markers do, and go with them."""
+
+    @override
+    def plan_details(self) -> list[tuple[str, str]]:
+        return [("files", f"{len(self.grid)} in {self.output}, which the stage after it reads")]
+
+    @override
+    def stored_checksums(self) -> Callable[[Block], int]:
+        return lambda block: array_checksum(np.fromfile(self.piece_file(block.index).path, np.uint8))
 
     @contextmanager
     @override
@@ -134,131 +125,3 @@ class PiecesTask(BlockTask):
             self.records.write(block.index, array_checksum(content), len(pieces))
 
         yield process_block
-
-
-@dataclass(frozen=True)
-class WholesTask(BlockTask):
-    """What is made of all pieces of each segment, in neuroglancer's sharded format; a block of this stage is a file.
-
-    Attributes:
-        to: path or URL of the export.
-        threshold, minimum_size: as of `PiecesTask`.
-    """
-
-    to: str
-    threshold: float
-    minimum_size: int
-
-    script = SCRIPTS["export"]
-    grid_counts = "files"
-    place: ClassVar[str]
-    """Folder in the segmentation."""
-    pieces_class: ClassVar[type[PiecesTask]]
-    """The stage before."""
-
-    @abstractmethod
-    def info(self) -> dict[str, Any]:
-        """What the folder's `info` says, besides how its files are divided."""
-
-    @abstractmethod
-    def packed(self, segment: int, pieces: Iterator[Piece]) -> tuple[bytes, bytes]:
-        """What lies before the value of a segment in its file, and the value."""
-
-    @property
-    @override
-    def name(self) -> str:
-        return f"{self.stage}_{place_key(self.to)}_{self.threshold:g}_{self.minimum_size}"
-
-    @property
-    def location(self) -> Location:
-        """Folder of the files."""
-        return Location.of(self.to).child("segmentation").child(self.place)
-
-    @property
-    @override
-    def output(self) -> str:
-        return self.location.name
-
-    @cached_property
-    def pieces(self) -> PiecesTask:
-        """The stage before."""
-        return self.pieces_class(self.run, self.threshold, self.minimum_size)
-
-    @cached_property
-    @override
-    def upstream(self) -> tuple[Stage, ...]:
-        return (self.pieces,)
-
-    @cached_property
-    def sharding(self) -> Sharding:
-        """How segments are divided into files."""
-        return Sharding(math.ceil(math.log2(max(1, self.pieces.grid.box.size / VOXELS_PER_FILE))))
-
-    @cached_property
-    @override
-    def grid(self) -> BlockGrid:
-        files = Box.of_shape((1, 1, 2**self.sharding.shard_bits))
-        return replace(self.pieces.grid, region=files, block_size=Coordinate(1, 1, 1))
-
-    @cached_property
-    @override
-    def empty(self) -> np.ndarray:
-        return np.zeros(self.grid.shape, dtype=bool)
-
-    @override
-    def settings(self) -> dict[str, Any]:
-        grid = self.pieces.grid
-        return {"minimum_size": self.minimum_size, "voxel_size": list(grid.voxel_size), "offset": list(grid.offset)}
-
-    @override
-    def check(self) -> None:
-        require(*self.pieces.libraries)
-
-    @override
-    def stored_key(self) -> str | None:
-        key = read_record(self).get("key")
-        return str(key) if key is not None and read_json_at(self.location, "info") is not None else None
-
-    @override
-    def prepare(self) -> None:
-        write_json(self.location, "info", {**self.info(), "sharding": self.sharding.document})
-
-    @override
-    def drop(self) -> None:
-        """Nothing: every file is replaced."""
-
-    @contextmanager
-    @override
-    def process(self) -> Iterator[BlockFunction]:
-        table = segments_of(self.run, self.threshold).read()
-        table = table[table["size"] >= self.minimum_size]
-        files = self.sharding.shards_of(np.array(table["id"]))
-        opened = functools.lru_cache(OPEN_PIECES)(lambda index: self.pieces.piece_file(index).open())
-
-        def process_block(block: Block) -> None:
-            values = {}
-            for row in table[files == np.uint64(block.index)]:
-                segment = int(row["id"])
-                values[segment] = self.packed(segment, pieces_of_segment(row, self.pieces.grid, opened))
-            content, name = self.sharding.file_content(values), self.sharding.file_name(block.index)
-            write_file(self.location, name, content)
-            if read_file(self.location, name) != content:
-                raise OSError(errno.EIO, "what was written reads back differently", self.location.name)
-            self.records.write(block.index, array_checksum(np.frombuffer(content, np.uint8)), len(values))
-
-        yield process_block
-
-
-def pieces_of_segment(row: np.ndarray, grid: BlockGrid, opened: Callable[[int], OpenPieces]) -> Iterator[Piece]:
-    """The pieces of a segment: in the blocks of its box, and in those below, which reach into it by a voxel.
-
-    Args:
-        row: of the table of segments.
-        grid: of the blocks.
-        opened: gives the pieces of a block.
-    """
-    box = Box(Coordinate(row["begin"].tolist()), Coordinate(row["end"].tolist())).grow((1, 1, 1), (0, 0, 0))
-    for block in grid.blocks_in(box.intersect(grid.box)):
-        piece = opened(block.index).get(int(row["id"]))
-        if piece is not None:
-            yield piece

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,18 +24,19 @@ from ...command_names import SCRIPTS
 from ...engine.blocks.checksums import array_checksum
 from ...engine.blocks.grid import Block, BlockGrid
 from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
-from ...engine.tracking.progress import read_record
 from ...rag import EdgeTable
 from ...run import Run
 from ...small_files import read_npy
-from ...volumes.exports import exists_at, write_file
+from ...volumes.exports import exists_at, read_file, require_file, write_file
 from ...volumes.locations import Location
 from ..region_graph import RagTask, open_graph
 from ..segment import lut_slice
+from .place import place_key
 from .segments import segments_of
 from .supervoxels import LAYER_BITS, SPATIAL_BITS, chunk_id, supervoxel_ids
-from .volume import place_key
+from .written import recorded_key
 
+INGEST = "ingest.json"
 COMPRESSION = 17
 """Level of zstd."""
 
@@ -88,9 +89,10 @@ class ChunkedGraphTask(BlockTask):
     threshold: float
 
     stage = "chunked_graph"
-    version = 1
+    version = 2
     together = "chunked graph"
     script = SCRIPTS["export"]
+    leaves_out_empty = False  # every chunk has its files
 
     @property
     @override
@@ -127,12 +129,27 @@ class ChunkedGraphTask(BlockTask):
 
     @override
     def stored_key(self) -> str | None:
-        key = read_record(self).get("key")
-        return str(key) if key is not None and exists_at(self.location, "ingest.json") else None
+        return recorded_key(self) if exists_at(self.location, INGEST) else None
+
+    @cached_property
+    def _ingest(self) -> bytes:
+        return json.dumps(ingest_config(self.run, self.location), indent=2).encode()
+
+    @override
+    def is_intact(self) -> bool:
+        return read_file(self.location, INGEST) == self._ingest
+
+    @override
+    def damage(self) -> str:
+        return "" if self.is_intact() else f"{INGEST} is missing or damaged"
 
     @override
     def prepare(self) -> None:
-        write_file(self.location, "ingest.json", json.dumps(ingest_config(self.run, self.location), indent=2).encode())
+        write_file(self.location, INGEST, self._ingest)
+
+    @override
+    def resume(self) -> None:
+        self.prepare()
 
     @override
     def drop(self) -> None:
@@ -148,18 +165,30 @@ class ChunkedGraphTask(BlockTask):
                 chunks = [block.index, *self._next_chunks(block)]
                 edges = store.read_block_edges(chunks)
                 content, partners = self._edges_of(block, edges)
-                z, y, x = np.unravel_index(block.index, tuple(self.grid.shape))
-                write_file(self.location.child("edges"), f"edges_{x}_{y}_{z}.proto.zst", content)
                 rows = lut_slice(lut, *self.grid.fragment_ids(block))
                 ids = np.concatenate([rows[:, 0], partners])
                 segments = np.concatenate([rows[:, 1], _segments(lut, partners)])
                 inside = segments > 0
                 listed = components_message(segments[inside], supervoxel_ids(ids[inside], self.grid))
-                write_file(self.location.child("components"), f"components_{x}_{y}_{z}.proto", listed)
+                for (folder, name), part in zip(self._files(block), (content, listed), strict=True):
+                    write_file(self.location.child(folder), name, part)
                 checksum = array_checksum(np.frombuffer(content + listed, np.uint8))
                 self.records.write(block.index, checksum, len(ids))
 
             yield process_block
+
+    @override
+    def stored_checksums(self) -> Callable[[Block], int]:
+        def checksum_of(block: Block) -> int:
+            content = b"".join(require_file(self.location.child(folder), name) for folder, name in self._files(block))
+            return array_checksum(np.frombuffer(content, np.uint8))
+
+        return checksum_of
+
+    def _files(self, block: Block) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Folder and name of the two files of a chunk."""
+        z, y, x = np.unravel_index(block.index, tuple(self.grid.shape))
+        return ("edges", f"edges_{x}_{y}_{z}.proto.zst"), ("components", f"components_{x}_{y}_{z}.proto")
 
     def _next_chunks(self, block: Block) -> list[int]:
         """The chunks behind the high faces: the graph keeps an edge between two chunks with the higher one."""

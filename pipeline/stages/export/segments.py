@@ -17,24 +17,28 @@ import numpy as np
 from typing_extensions import override
 
 from ...command_names import SCRIPTS
+from ...engine.blocks.checksums import array_checksum
 from ...engine.blocks.grid import BlockGrid
 from ...engine.blocks.stage import DriverStep, Stage
-from ...engine.tracking.progress import read_record
+from ...errors import UserError
 from ...rag import NodeTable
 from ...run import Run
 from ...segmentation import relabel
-from ...small_files import read_npy, write_npy
+from ...small_files import read_json, read_npy, write_json, write_npy
 from ...volumes import Box, crop
 from ..agglomerate import agglomeration
 from ..fragments import FragmentsTask
 from ..graph_rows import read_graph
 from ..region_graph import RagTask, open_graph
 from ..segment import lookup_table, lut_slice
+from .written import recorded_key
 
 SEGMENT: np.dtype = np.dtype(
     [("id", "<u8"), ("size", "<i8"), ("fragments", "<i8"), ("centre", "<f8", 3), ("begin", "<i8", 3), ("end", "<i8", 3)]
 )
 """A segment: voxels, number of fragments, centre of mass in nanometres, and box in voxels of the region; z, y, x."""
+CHECKSUMS = "checksums.json"
+"""Of both files, in the folder of what is known of the stage."""
 
 
 def segment_table(nodes: NodeTable, lut: np.ndarray) -> np.ndarray:
@@ -114,8 +118,7 @@ class SegmentsStep(DriverStep):
 
     @override
     def stored_key(self) -> str | None:
-        key = read_record(self).get("key")
-        return str(key) if key is not None and self.is_intact() else None
+        return recorded_key(self) if self.is_intact() else None
 
     @override
     def is_intact(self) -> bool:
@@ -136,8 +139,22 @@ class SegmentsStep(DriverStep):
         with open_graph(self.run) as store:
             nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))
         lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
+        checksums = {}
         for path, table in ((self.lut_path, lut), (self.table_path, segment_table(nodes, lut))):
             write_npy(path, table)
+            checksums[path.name] = array_checksum(table)
+        write_json(self.folder / CHECKSUMS, checksums)
+
+    @override
+    def damage(self) -> str:
+        try:
+            checksums = read_json(self.folder / CHECKSUMS)
+            for path in (self.lut_path, self.table_path):
+                if array_checksum(read_npy(path)) != checksums.get(path.name):
+                    return f"{path.name} is damaged"
+        except (FileNotFoundError, UserError):
+            return "a file of it is missing or damaged"
+        return ""
 
     def read(self) -> np.ndarray:
         """(M,) `SEGMENT`, as a view of the file."""

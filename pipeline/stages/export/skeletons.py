@@ -2,7 +2,8 @@
 
 Sato, Bitter, Bender, Kaufman and Nakajima, "TEASAR: tree-structure extraction algorithm for accurate and robust
 skeletons", 2000. A block has one voxel more on its high sides, where it shares a plane with the next block. Both find
-the same points in it, one in each patch of a segment, and lead their skeletons there.
+the same points in it, one in each patch of a segment, and lead their skeletons there. `centre_lines.py` makes one of
+all.
 """
 
 from __future__ import annotations
@@ -10,38 +11,24 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from typing_extensions import override
 
 from ...engine.blocks.grid import Block
 from ...volumes import Box
-from ...volumes.exports import write_file
+from ...volumes.locations import Location
+from .centre_lines import Skeleton, whole_skeleton
 from .piece_files import Piece
-from .pieces import PiecesTask, WholesTask
+from .pieces import PiecesTask
 from .segments import SegmentedVolume
+from .wholes import Packed, WholesTask
 
-SCALE, CONSTANT = 1.5, 300.0
-"""A skeleton's branch makes others needless within SCALE times its distance from the surface and CONSTANT nanometres:
-what is common for neurites."""
-SPUR = 100.0
-"""Nanometres: shorter branches mostly lead to a point that two blocks had in common, and nowhere else."""
+SCALE = 1.0
+"""In a block, a branch makes others needless within SCALE times its distance from the surface and no farther: what is
+near a face may be a tip, which only the whole skeleton tells."""
 SWC_FOLDER = "swc"
-
-
-class Skeleton(NamedTuple):
-    """A forest.
-
-    Attributes:
-        vertices: (N, 3), order z, y, x; voxels or nanometres.
-        edges: (E, 2) indices.
-        radii: (N,) distance from the surface in nanometres.
-    """
-
-    vertices: np.ndarray
-    edges: np.ndarray
-    radii: np.ndarray
 
 
 def skeleton_pieces(
@@ -64,28 +51,9 @@ def skeleton_pieces(
     place: dict[str, Any] = {"origin": tuple(map(int, begin)), "spacing": spacing}
     targets = distributed.block_border_targets_labels(segments, open_faces, **place) if open_faces else None
     found = distributed.block_teasar_labels(
-        segments, open_faces=open_faces, required_targets=targets, scale=SCALE, constant=CONSTANT, **place
+        segments, open_faces=open_faces, required_targets=targets, scale=SCALE, constant=0.0, **place
     )
     return {int(segment): Skeleton(*parts) for segment, parts in found.items()}
-
-
-def whole_skeleton(pieces: Sequence[Skeleton], voxel_size: Sequence[float]) -> Skeleton:
-    """The forest of pieces that meet in common vertices.
-
-    Args:
-        pieces: vertices in voxels.
-        voxel_size: nanometres.
-
-    Returns:
-        Vertices in voxels; no circles, and no branches shorter than `SPUR`.
-    """
-    from bioimage_cpp.skeleton import distributed, remove_ticks
-
-    size = np.array(voxel_size, np.float64)
-    merged = distributed.merge_block_skeletons([tuple(piece) for piece in pieces])
-    vertices, edges, radii = distributed.minimum_spanning_forest(merged, spacing=tuple(size.tolist()))
-    vertices, edges, radii = remove_ticks(vertices * size, edges, SPUR, radii)
-    return Skeleton(np.rint(vertices / size).astype(np.int64), edges, radii)
 
 
 def encoded(skeleton: Skeleton) -> bytes:
@@ -139,7 +107,7 @@ class SkeletonPieces(PiecesTask):
     """The skeletons of segments in every block."""
 
     stage = "skeleton_pieces"
-    version = 1
+    version = 2
     together = "skeleton pieces"
     libraries = ("bioimage_cpp",)
     widths = (4, 2)
@@ -178,7 +146,7 @@ class SkeletonShards(WholesTask):
     """The skeletons in neuroglancer's format, and each as SWC."""
 
     stage = "skeleton_shards"
-    version = 1
+    version = 2
     together = "skeleton shards"
     place = "skeletons"
     pieces_class = SkeletonPieces
@@ -192,12 +160,13 @@ class SkeletonShards(WholesTask):
         }
 
     @override
-    def packed(self, segment: int, pieces: Iterator[Piece]) -> tuple[bytes, bytes]:
+    def packed(self, segment: int, pieces: Iterator[Piece]) -> Packed:
         grid = self.pieces.grid
         skeleton = whole_skeleton([_as_skeleton(piece) for piece in pieces], grid.voxel_size)
         centres = (skeleton.vertices + 0.5) * np.array(grid.voxel_size) + np.array(grid.offset)
-        skeleton = skeleton._replace(vertices=centres)
-        folder = self.location.parent
-        assert folder is not None, "it lies in the segmentation"
-        write_file(folder.child(SWC_FOLDER), f"{segment}.swc", swc(skeleton, f"segment {segment}").encode())
-        return b"", encoded(skeleton)
+        skeleton = skeleton._replace(vertices=centres.astype(np.float32))  # in both formats the same numbers
+        return Packed(b"", encoded(skeleton), swc(skeleton, f"segment {segment}").encode())
+
+    @override
+    def own_file(self, segment: int) -> tuple[Location, str]:
+        return Location.of(self.to).child("segmentation").child(SWC_FOLDER), f"{segment}.swc"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from ...engine.blocks.stage import Stage
+from typing_extensions import TypedDict
+
+from ...engine.blocks.stage import BlockTask, Stage
 from ...engine.chain import run_stages
 from ...engine.tracking.driver_lock import keeps_others_out
 from ...errors import UserError
 from ...run import Run
+from ...small_files import read_json_as, write_json
 from ...volumes.exports import Form
 from ..by_script import chosen_thresholds
 from ..predict import PredictTask
@@ -51,11 +54,6 @@ class ExportOptions:
     minimum_size: int = 1000
 
 
-def place_of_export(text: str | Path) -> str:
-    """A URL as it is, a path as an absolute one: workers may have another current directory."""
-    return str(text) if "://" in str(text) else str(Path(text).expanduser().absolute())
-
-
 @keeps_others_out
 def export_run(run: Run, options: ExportOptions, overwrite: bool = False) -> bool:
     """Write what a run has in the format of another program.
@@ -71,7 +69,56 @@ def export_run(run: Run, options: ExportOptions, overwrite: bool = False) -> boo
     Raises:
         UserError: see `export_stages`; or the place holds something else.
     """
-    return run_stages(run, export_stages(run, options), overwrite)
+    stages = export_stages(run, options)
+    note_export(run, _decided(run, options))
+    return run_stages(run, stages, overwrite)
+
+
+def note_export(run: Run, options: ExportOptions) -> None:
+    """Note what is exported, for the audit: it is the last one now."""
+    others = [other for other in noted_exports(run) if other != options]
+    write_json(_notes(run), {"exports": [asdict(each) for each in (*others, options)]})
+
+
+def noted_exports(run: Run) -> list[ExportOptions]:
+    """The exports of a run, the last one at the end.
+
+    Raises:
+        UserError: the file that names them is damaged.
+    """
+    noted = read_json_as(_notes(run), _Noted) or {"exports": []}
+    return [replace(each, arrays=None if each.arrays is None else tuple(each.arrays)) for each in noted["exports"]]
+
+
+def written_stages(run: Run) -> list[Stage]:
+    """The stages of all exports that have an output, upstream ones first; of those that write the same, the last."""
+    stages: dict[str, Stage] = {}
+    for options in noted_exports(run):
+        for stage in export_stages(run, options):
+            place = stage.output if isinstance(stage, BlockTask) else stage.name
+            stages.pop(place, None)
+            stages[place] = stage
+    return list(stages.values())
+
+
+def _threshold(run: Run, options: ExportOptions) -> float:
+    return options.threshold if options.threshold is not None else chosen_thresholds(run)[0]
+
+
+def _decided(run: Run, options: ExportOptions) -> ExportOptions:
+    """The same options, with what they left to the run as it is now."""
+    arrays = _contents(run, options) if options.target in ("precomputed", "ngff") else options.arrays
+    return replace(options, threshold=_threshold(run, options), arrays=arrays)
+
+
+def _notes(run: Run) -> Path:
+    return run.tracking / "exports" / "commands.json"
+
+
+class _Noted(TypedDict):
+    """What is noted of a run's exports."""
+
+    exports: list[ExportOptions]
 
 
 def export_stages(run: Run, options: ExportOptions) -> list[Stage]:
@@ -80,7 +127,7 @@ def export_stages(run: Run, options: ExportOptions) -> list[Stage]:
     Raises:
         UserError: an option does not fit the target, or the run has nothing to export.
     """
-    threshold = options.threshold if options.threshold is not None else chosen_thresholds(run)[0]
+    threshold = _threshold(run, options)
     if not 0 <= threshold <= 1:
         raise UserError(f"{threshold:g} is no merge threshold; they are from 0 to 1", "--threshold")
     if (options.meshes or options.skeletons) and options.target != "precomputed":
@@ -134,7 +181,8 @@ def _contents(run: Run, options: ExportOptions) -> tuple[str, ...]:
     """The volumes to export, in the order of the pipeline."""
     labelled = run.has_labels(run.config.volumes.segment.source)
     if options.arrays is None:
-        affinities = options.target == "ngff" and PredictTask(run).stored_key() is not None
+        predicted = PredictTask(run)
+        affinities = options.target == "ngff" and predicted.stored_key() is not None and not predicted.drops.exists()
         wanted: Sequence[str] = ["raw", *["affinities"] * affinities, "segmentation", *["labels"] * labelled]
     else:
         wanted = options.arrays

@@ -7,8 +7,8 @@ block; what it replaces was its own.
 from __future__ import annotations
 
 import errno
-import hashlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,14 +26,17 @@ from ...engine.blocks.storage import open_raw, raw_identity
 from ...engine.tracking.progress import read_record, write_record
 from ...errors import UserError
 from ...run import Run
+from ...units import disk_size
 from ...volumes import Box
 from ...volumes.exports import ExportedImage, Form
 from ...volumes.locations import Location
 from ...volumes.pyramids import Method, Reader, downsampled_box, level_factors
 from ..fragments import FragmentsTask
 from ..predict import PredictTask
+from .place import place_key
 from .segments import NumberedFragments, SegmentedVolume, segments_of
 from .supervoxels import SupervoxelVolume
+from .written import recorded_key
 
 CONTENTS = ("raw", "affinities", "segmentation", "labels")
 """What can be exported as a volume."""
@@ -48,11 +51,6 @@ def place_of(content: str, form: Form) -> str:
     if form == "precomputed" or content not in ("segmentation", "labels"):
         return content
     return f"raw/labels/{content}"
-
-
-def place_key(to: str) -> str:
-    """A short name of a place, for the files that track an export there."""
-    return hashlib.sha256(Location.of(to).name.encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,7 @@ class ExportTask(BlockTask):
     version = 1
     together = "export"
     script = SCRIPTS["export"]
+    leaves_out_empty = False
 
     @property
     @override
@@ -145,11 +144,6 @@ class ExportTask(BlockTask):
         region = self.whole_grid.region
         return replace(self.whole_grid, block_size=Coordinate(map(min, size, region.shape)))
 
-    @cached_property
-    @override
-    def empty(self) -> np.ndarray:
-        return np.zeros(self.grid.shape, dtype=bool)
-
     @override
     def settings(self) -> dict[str, Any]:
         region = self.whole_grid.region
@@ -178,8 +172,15 @@ class ExportTask(BlockTask):
 
     @override
     def stored_key(self) -> str | None:
-        key = read_record(self).get("key")
-        return str(key) if key is not None and self.image.is_there() else None
+        return recorded_key(self) if self.image.is_there() else None
+
+    @override
+    def is_intact(self) -> bool:
+        return self.level > 0 or self.image.metadata_are_sound()
+
+    @override
+    def damage(self) -> str:
+        return "" if self.is_intact() else "metadata are damaged"
 
     @override
     def prepare(self) -> None:
@@ -191,11 +192,33 @@ class ExportTask(BlockTask):
 
     @override
     def resume(self) -> None:
-        self.image.create_level(self.level)  # it may have ended before
+        if self.level == 0 and not self.image.metadata_are_sound():
+            self.image.write_metadata({})  # `DescribeStep` adds what it has to say, since its file has changed
+        self.image.mend_level(self.level)  # it may have ended before it made the level, too
 
     @override
     def drop(self) -> None:
         self.image.delete_level(self.level)
+
+    @property
+    @override
+    def reads(self) -> tuple[Stage, ...]:
+        fragments = self.level == 0 and self.content in ("segmentation", FRAGMENTS)
+        return (FragmentsTask(self.run),) if fragments else self.upstream  # of segments, the lookup table
+
+    @property
+    @override
+    def bytes_read_per_voxel(self) -> int:
+        return self._bytes_per_voxel
+
+    @property
+    def _bytes_per_voxel(self) -> int:
+        return self.image.dtype.itemsize * (self.image.channels or 1)
+
+    @override
+    def plan_details(self) -> list[tuple[str, str]]:
+        size = Box.of_shape(self.image.level_shape(self.level)).size * self._bytes_per_voxel
+        return [("write", f"{self.output}: {disk_size(size)} before compression")]
 
     @property
     def step(self) -> Coordinate:
@@ -206,11 +229,9 @@ class ExportTask(BlockTask):
     @override
     def process(self) -> Iterator[BlockFunction]:
         read, output, dtype = self._open_source(), self.image.open_level(self.level), self.image.dtype
-        whole = Box.of_shape(self.image.level_shape(self.level))
 
         def process_block(block: Block) -> None:
-            begin = block.box.begin // self.downsampling
-            box = Box(begin, begin + self.image.level_block(self.level)).intersect(whole)
+            box = self._box_of(block)
             data = np.ascontiguousarray(read(box), dtype=dtype)
             output.write(box, data)
             if not np.array_equal(output.read(box), data):
@@ -218,6 +239,24 @@ class ExportTask(BlockTask):
             self.records.write(block.index, array_checksum(data), int(np.count_nonzero(data)))
 
         yield process_block
+
+    @override
+    def stored_checksums(self) -> Callable[[Block], int]:
+        open_level, filled = functools.cache(self.image.open_level), self.records.read().filled
+
+        def checksum_of(block: Block) -> int:
+            data = open_level(self.level).read(self._box_of(block))
+            if filled[block.index] > 0 and not data.any():
+                raise FileNotFoundError(self.output)
+            return array_checksum(data)
+
+        return checksum_of
+
+    def _box_of(self, block: Block) -> Box:
+        """The voxels of the level in a block."""
+        begin = block.box.begin // self.downsampling
+        whole = Box.of_shape(self.image.level_shape(self.level))
+        return Box(begin, begin + self.image.level_block(self.level)).intersect(whole)
 
     def _open_source(self) -> Reader:
         """A function that gives the voxels of a box of this level."""

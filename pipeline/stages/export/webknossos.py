@@ -9,6 +9,7 @@ https://github.com/scalableminds/webknossos (AgglomerateService).
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,19 +18,20 @@ import h5py
 import numpy as np
 from typing_extensions import override
 
-from ...command_names import SCRIPTS
 from ...engine.blocks.grid import BlockGrid
-from ...engine.blocks.stage import DriverStep, Stage
-from ...engine.tracking.progress import read_record
+from ...engine.blocks.stage import Stage
 from ...rag import EdgeTable, NodeTable
 from ...small_files import read_npy
-from ...volumes.exports import exists_at, write_file
 from ...volumes.locations import Location
 from ..agglomerate import agglomeration
 from ..graph_rows import read_graph
 from ..region_graph import RagTask, open_graph
+from .place import place_key
 from .segments import segments_of
-from .volume import place_key
+from .written import FilesStep, WrittenFile
+
+FOLDER = "fragments/agglomerates"
+"""Where WEBKNOSSOS looks for agglomerate files of the layer."""
 
 
 def agglomerate_arrays(
@@ -75,20 +77,17 @@ def agglomerate_arrays(
 
 
 @dataclass(frozen=True)
-class AgglomerateStep(DriverStep):
+class AgglomerateStep(FilesStep):
     """The agglomerate file of a threshold.
 
     Attributes:
-        to: path or URL of the export.
         threshold: edges up to this score are merged.
     """
 
-    to: str
     threshold: float
 
     stage = "agglomerates"
     version = 1
-    script = SCRIPTS["export"]
 
     @property
     @override
@@ -96,19 +95,14 @@ class AgglomerateStep(DriverStep):
         return f"agglomerates_{place_key(self.to)}_{self.threshold:g}"
 
     @property
-    def folder_of_files(self) -> Location:
-        """Where WEBKNOSSOS looks for agglomerate files of the layer."""
-        return Location.of(self.to).child("fragments/agglomerates")
-
-    @property
-    def file_name(self) -> str:
-        """What it is called."""
-        return f"agglomerate_view_{self.threshold:g}.hdf5"
+    @override
+    def sign(self) -> tuple[str, str]:
+        return FOLDER, f"agglomerate_view_{self.threshold:g}.hdf5"
 
     @property
     @override
     def output(self) -> str:
-        return self.folder_of_files.child(self.file_name).name
+        return Location.of(self.to).child("/".join(self.sign)).name
 
     @cached_property
     @override
@@ -120,20 +114,7 @@ class AgglomerateStep(DriverStep):
         return {}
 
     @override
-    def stored_key(self) -> str | None:
-        key = read_record(self).get("key")
-        return str(key) if key is not None and exists_at(self.folder_of_files, self.file_name) else None
-
-    @override
-    def prepare(self) -> None:
-        """Nothing: the file is replaced."""
-
-    @override
-    def drop(self) -> None:
-        """Nothing: the file is replaced."""
-
-    @override
-    def execute(self) -> None:
+    def files(self) -> Iterator[WrittenFile]:
         grid = BlockGrid.of_run(self.run)
         with open_graph(self.run) as store:
             nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))
@@ -144,4 +125,4 @@ class AgglomerateStep(DriverStep):
         with h5py.File(content, "w") as file:
             for name, array in agglomerate_arrays(nodes, edges, lut, voxels[:, ::-1], largest).items():
                 file.create_dataset(name, data=array)
-        write_file(self.folder_of_files, self.file_name, content.getvalue())
+        yield WrittenFile(*self.sign, content.getvalue())

@@ -83,9 +83,9 @@ class AffinityDistiller(nn.Module):
             taught = self._common_part(teacher(batch), teacher.part)
         if self.common != self.part:
             inside = spatial(self.common.relative_to(self.part))
-            embedded = EmbeddedPatch(embedded.embedding[inside], embedded.least_length)
+            embedded = embedded.changed(lambda output: output[inside])
         if self.images:
-            embedded = EmbeddedPatch(as_sections(embedded.embedding), embedded.least_length)
+            embedded = embedded.changed(as_sections, [offset[1:] for offset in embedded.affinity_offsets])
         terms: Terms = {}
         if self.affinity_graph is not None:
             with part(RELATIONS):
@@ -97,13 +97,13 @@ class AffinityDistiller(nn.Module):
         total = (
             torch.stack([weights[name] * value for name, value in terms.items()]).sum()
             if terms
-            else embedded.embedding[:0].sum()
+            else embedded.output[:0].sum()
         )
         reported = {} if self.predictions is None else self.predictions.reported
         return total, {name: value.detach() for name, value in terms.items()} | reported
 
     def _common_part(self, given: GivenAffinities, part: Box) -> GivenAffinities:
-        affinities = given.affinities[spatial(self.common.relative_to(part))]
+        affinities = given.values[spatial(self.common.relative_to(part))]
         if not self.images:
             return GivenAffinities(affinities, given.offsets)
         within = [channel for channel, offset in enumerate(given.offsets) if offset[0] == 0]

@@ -9,7 +9,7 @@ from torch import nn
 
 from ...config import DistillationConfig, Offset
 from ...distillation import EmbeddedPatch, GraphRelationDistillation, LayerFeatures
-from .embedding import embed_with_layers, spatial
+from .embedding import embed_with_layers, patch_of, spatial
 from .flow import FlowTerms
 from .predictions import PredictionTerms
 from .schedule import warm_up_share
@@ -117,14 +117,12 @@ class Distiller(nn.Module):
             taught, taught_layers = embed_with_layers(teacher.network, raw, self.autocast, self.layers)
         in_student, in_teacher = (spatial(self.common.relative_to(view.part)) for view in (student, teacher))
         if self.common != student.part:
-            embedded = EmbeddedPatch(embedded.embedding[in_student], embedded.least_length)
-        taught, labels = taught[in_teacher], labels[in_student]
+            embedded = embedded.changed(lambda voxels: voxels[in_student])
+        of_teacher, labels = patch_of(teacher.network, taught[in_teacher]), labels[in_student]
         if self.instances is not None:
-            labels = self.instances(taught, labels)
+            labels = self.instances(of_teacher, labels)
         if self.images:
-            embedded = EmbeddedPatch(as_sections(embedded.embedding), embedded.least_length)
-            taught, labels = as_sections(taught), labels.flatten(0, 1)
-        of_teacher = EmbeddedPatch(taught, teacher.network.least_length)
+            embedded, of_teacher, labels = _sections(embedded), _sections(of_teacher), labels.flatten(0, 1)
         scale = warm_up_share(iteration, self.config.warm_up)
         with part(RELATIONS):
             total, terms = self._relations(embedded, of_teacher, labels, (layers, taught_layers), scale)
@@ -166,6 +164,11 @@ class Distiller(nn.Module):
             with part(PREDICTIONS):
                 predictions = self.predictions(embedded, taught)
             yield self.predictions, predictions
+
+
+def _sections(patch: EmbeddedPatch) -> EmbeddedPatch:
+    """A patch whose sections are images of their own; no plain affinity of such networks leaves its section."""
+    return patch.changed(as_sections, [offset[1:] for offset in patch.affinity_offsets])
 
 
 def _layer_sections(layers: dict[str, LayerFeatures]) -> dict[str, LayerFeatures]:

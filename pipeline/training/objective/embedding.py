@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from funlib.geometry import Coordinate
 
+from ...distillation import EmbeddedPatch
 from ...errors import UserError
 from ...networks import EmbeddingNetwork
 from ...volumes import Box
@@ -40,6 +41,11 @@ def embed_with_layers(
         embedding, features = network.forward_with_taps(_as_images(network, raw))
     chosen = {name: _as_volumes(network, features[name].float(), raw) for name in layers}
     return _as_volumes(network, embedding.float(), raw), chosen
+
+
+def patch_of(network: EmbeddingNetwork, output: torch.Tensor) -> EmbeddedPatch:
+    """What a network gives for patches, (b, d, *spatial), as the losses see it."""
+    return EmbeddedPatch(output, network.least_length, network.affinity_offsets)
 
 
 def _as_images(network: EmbeddingNetwork, raw: torch.Tensor) -> torch.Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ...config import Offset, TargetsConfig
-from ...distillation import EmbeddedPatch, SupervisedAffinityLoss
+from ...config import Offset, TargetsConfig, taught_offsets
+from ...networks import EmbeddingNetwork
 from .affinity_distiller import AffinityDistiller
 from .distiller import Distiller, Terms
+from .embedding import patch_of
 from .step_clock import SUPERVISED, Part, untimed
+from .validation import supervised_affinities
 from .views import Layers
 
 
@@ -17,23 +19,24 @@ class Objective(nn.Module):
     """The loss of a training step.
 
     Args:
-        targets: offsets of the affinities in a batch, and the weight of the background.
-        least_length: of the network's embeddings.
+        targets: offsets of the affinities in a batch, and how their pairs are weighted.
+        network: that learns.
         distiller: for a student that learns from a teacher.
-        offsets: those of the targets' offsets that are supervised. Default: all.
+        offsets: those of the targets' offsets that are supervised. Default: all at which the network has affinities.
     """
 
     def __init__(
         self,
         targets: TargetsConfig,
-        least_length: float,
+        network: EmbeddingNetwork,
         distiller: Distiller | AffinityDistiller | None = None,
         offsets: tuple[Offset, ...] | None = None,
     ) -> None:
         super().__init__()
-        supervised = targets.offsets if offsets is None else offsets
+        supervised = taught_offsets(network.config, targets.offsets if offsets is None else offsets)
         self.channels = [targets.offsets.index(offset) for offset in supervised]
-        self.supervised = SupervisedAffinityLoss(supervised, targets.background_weight, least_length)
+        self.supervised = supervised_affinities(targets, supervised)
+        self._network = (network,)  # in a tuple, so that torch does not take it for a part of this module
         self.distiller = distiller
 
     @property
@@ -58,7 +61,7 @@ class Objective(nn.Module):
         """The loss and its named, unweighted terms.
 
         Args:
-            embedding: (b, d, z, y, x) float32.
+            embedding: (b, d, z, y, x) float32, as the network gives it.
             layers: tapped features.
             batch: `raw` (b, 1, z, y, x), `labels` (b, z, y, x), `affinities` and `mask` (b, k, z, y, x). The mask is 0
                 in unlabelled samples, which leaves them out of the supervised loss. `taught` of affinities on disk.
@@ -67,7 +70,7 @@ class Objective(nn.Module):
         """
         with part(SUPERVISED):
             targets, known = batch["affinities"][:, self.channels], batch["mask"][:, self.channels]
-            embedded = EmbeddedPatch(embedding, self.supervised.least_length)
+            embedded = patch_of(self._network[0], embedding)
             total = self.supervised(embedded, targets, known, batch["labels"])
         terms = {"supervised": total.detach()}
         if self.distiller is not None:

@@ -13,7 +13,7 @@ from ...distillation import (
     GivenAffinities,
     LogitsLoss,
     cosine_to_affinity,
-    padded_cosines,
+    padded_affinities,
 )
 from ...distillation.patch import Offsets
 
@@ -59,8 +59,8 @@ class PredictionTerms(nn.Module):
         """The terms by name, of the same voxels by both. Of given affinities, the critic sees unknown ones as 0, of the
         student as of the teacher.
         """
-        learnt, valid = padded_cosines(student, self.offsets)
-        taught, _ = padded_cosines(teacher, self.offsets)
+        learnt, valid = padded_affinities(student, self.offsets)
+        taught, _ = padded_affinities(teacher, self.offsets)
         if isinstance(teacher, GivenAffinities):
             known = taught >= 0
             valid, learnt, taught = valid & known, learnt * known, taught * known

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ...config import Config, Offset
-from ...distillation import cosine_to_affinity, embedding_affinities
+from ...distillation import EmbeddedPatch, cosine_to_affinity, padded_affinities
 from ...offsets import pair_slices
 from .validation import merged_fragments, validation_offsets
 
@@ -24,29 +24,27 @@ class TeacherInstances:
     Attributes:
         config: the run's, for offsets and fragments.
         count: unlabelled samples, the last of a batch.
-        least_length: of the teacher's embeddings.
         voxel_size: in nanometres.
     """
 
     config: Config
     count: int
-    least_length: float
     voxel_size: Sequence[float]
 
     @torch.no_grad()
-    def __call__(self, taught: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def __call__(self, taught: EmbeddedPatch, labels: torch.Tensor) -> torch.Tensor:
         """Labels (b, z, y, x) int64 with those of the unlabelled samples filled in; the argument stays as it is.
 
         Args:
-            taught: (b, d, z, y, x) by the teacher.
+            taught: (b, d, z, y, x) as the teacher has it.
             labels: (b, z, y, x) int64 of the same voxels.
         """
         assert self.config.student.distillation is not None
         settings = self.config.student.distillation.unlabelled
         segment = self._watershed if settings.instances == "watershed" else self._components
         offsets = self.config.neighbours if settings.instances == "components" else validation_offsets(self.config)
-        cosines, _ = embedding_affinities(taught[-self.count :], offsets, self.least_length)
-        affinities = cosine_to_affinity(cosines).cpu().numpy()
+        told, _ = padded_affinities(taught.changed(lambda voxels: voxels[-self.count :]), offsets)
+        affinities = cosine_to_affinity(told).cpu().numpy()
         found = np.stack([_numbered(segment(sample, offsets, settings.instance_threshold)) for sample in affinities])
         return torch.cat([labels[: -self.count], torch.from_numpy(found).to(labels)])
 

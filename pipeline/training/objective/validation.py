@@ -8,20 +8,21 @@ import numpy as np
 import torch
 from funlib.geometry import Coordinate
 
-from ...config import Config, Offset
+from ...config import Config, Offset, TargetsConfig, taught_offsets
 from ...distillation import (
+    EmbeddedPatch,
     SupervisedAffinityLoss,
     affinity_targets,
     cosine_to_affinity,
-    embedding_affinities,
     erode_boundaries,
+    padded_affinities,
 )
 from ...errors import UserError
 from ...networks import EmbeddingNetwork
 from ...volumes import Box
 from ..sampling.nodes import erosion_margin
 from ..sampling.regions import ChunkCache, LabelledRegion
-from .embedding import embed, needed_input, spatial
+from .embedding import embed, needed_input, patch_of, spatial
 
 THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 """Merge thresholds of which the best is reported; of images also 0, the fragments as they are."""
@@ -67,10 +68,10 @@ def validate(
     try:
         with torch.no_grad():
             embedding = embed_box(network, region, box, tile, autocast, stopped)
-            loss = supervised_loss(embedding, region, box, config, network.least_length)
+            patch = patch_of(network, embedding[None])
+            loss = supervised_loss(patch, region, box, config, taught_offsets(network.config, config.targets.offsets))
             offsets = validation_offsets(config)
-            cosines, _ = embedding_affinities(embedding[None], offsets, network.least_length)
-            affinities = cosine_to_affinity(cosines)[0].numpy()
+            affinities = cosine_to_affinity(padded_affinities(patch, offsets)[0])[0].numpy()
     finally:
         network.train()
     labels = region.read_labels(box, ChunkCache(limit=0))
@@ -132,10 +133,15 @@ def embed_box(
     return embedding
 
 
+def supervised_affinities(targets: TargetsConfig, offsets: Sequence[Offset]) -> SupervisedAffinityLoss:
+    """The loss of the labels that a config describes, at some of its offsets."""
+    return SupervisedAffinityLoss(offsets, targets.background_weight, balanced=targets.balanced)
+
+
 def supervised_loss(
-    embedding: torch.Tensor, region: LabelledRegion, box: Box, config: Config, least_length: float
+    patch: EmbeddedPatch, region: LabelledRegion, box: Box, config: Config, offsets: Sequence[Offset]
 ) -> float:
-    """The supervised loss of an embedding (d, z, y, x) of a box."""
+    """The supervised loss, at some offsets, of what a network says of a box, (1, d, z, y, x)."""
     margin = erosion_margin(config.targets)
     grown = box.grow(margin, margin).intersect(region.box)
     cache = ChunkCache()
@@ -143,10 +149,10 @@ def supervised_loss(
         region.read_labels(grown, cache), config.targets.erosion, in_plane=config.targets.erosion_in_plane
     )
     labels = labels[box.relative_to(grown).slices]
-    affinities, mask = affinity_targets(labels, region.read_annotated(box, cache), config.targets.offsets)
-    loss = SupervisedAffinityLoss(config.targets.offsets, config.targets.background_weight, least_length)
+    affinities, mask = affinity_targets(labels, region.read_annotated(box, cache), offsets)
+    loss = supervised_affinities(config.targets, offsets)
     targets = (torch.from_numpy(array)[None] for array in (affinities, mask, labels != 0))
-    return float(loss(embedding[None], *targets))
+    return float(loss(patch, *targets))
 
 
 def merged_fragments(

@@ -102,6 +102,8 @@ def projections(config: DistillationConfig, student: View, teacher: View) -> dic
                 "student.distillation.layers",
             )
         channels[name] = (taps[0].channels, taps[1].channels)
+    if 0 in channels["embedding"]:  # nothing compares embeddings then
+        del channels["embedding"]
     differing = {name: (pair[0], pair[1]) for name, pair in channels.items() if pair[0] != pair[1]}
     if "embedding" in differing and (config.inter_edge_weight or config.inter_affinity_weight):
         raise UserError(

@@ -16,9 +16,11 @@ from typing import Any
 import gunpowder as gp
 from funlib.geometry import Coordinate
 
-from ...distillation import cosine_to_affinity, embedding_affinities
+from ...config import taught_offsets
+from ...distillation import cosine_to_affinity, padded_affinities
 from ...errors import UserError
 from ...stop_signals import stop_signals_call
+from ..objective.embedding import patch_of
 from ..objective.step_clock import STEP, Split
 from ..objective.validation import ValidationStopped, check_validation, validate
 from ..sampling.loader import BatchLoader
@@ -186,10 +188,12 @@ class Loop:
     def _draw(self) -> None:
         result = self.step.result
         assert result.raw is not None and result.targets is not None and result.embedding is not None
-        offsets = self.training.run.config.targets.offsets[:3]
-        cosines, _ = embedding_affinities(result.embedding[None], offsets, self.step.network.least_length)
+        network = self.step.network
+        offsets = taught_offsets(network.config, self.training.run.config.targets.offsets)[:3]
+        patch = patch_of(network, result.embedding[None])
+        affinities = cosine_to_affinity(padded_affinities(patch, offsets)[0])
         seen = result.raw[self.sampling.output.slices]
-        arrays = (seen, result.targets, cosine_to_affinity(cosines)[0], result.embedding)
+        arrays = (seen, result.targets, affinities[0], result.embedding)
         self.log.picture(
             self.step.iteration,
             "raw | target affinities | predicted affinities | embedding",
@@ -204,15 +208,16 @@ class Loop:
         schedule = self.training.section.training
         output = self.sampling.output.shape
         try:
-            scores = validate(
-                self.step.network,
-                self.held_out,
-                self.training.run.config,
-                shape=Coordinate(schedule.validate_shape),
-                tile=Coordinate(output[0] * schedule.batch_size, output[1], output[2]),
-                autocast=self.training.autocast,
-                stopped=self.stop.is_set,
-            )
+            with self.step.kept_weights():
+                scores = validate(
+                    self.step.network,
+                    self.held_out,
+                    self.training.run.config,
+                    shape=Coordinate(schedule.validate_shape),
+                    tile=Coordinate(output[0] * schedule.batch_size, output[1], output[2]),
+                    autocast=self.training.autocast,
+                    stopped=self.stop.is_set,
+                )
         except ValidationStopped:
             return
         self.log.validation(self.step.iteration, scores)

@@ -34,6 +34,11 @@ NEWER = {
     "student.network.stem": "[1, 1, 1]",
     "teacher.network.activation": '"elu"',
     "student.network.activation": '"elu"',
+    "teacher.network.affinity_offsets": "[]",
+    "student.network.affinity_offsets": "[]",
+    "targets.balanced": "true",
+    "teacher.training.average": "0.0",
+    "student.training.average": "0.0",
     "student.offsets": "null",
     "volumes.unlabelled": "{}",
 }

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BEST = "best.pt"
 """The checkpoint with the best validation; never deleted."""
+LEARNING = "learning"
+"""Where the training part of a checkpoint of averaged weights keeps those that learn."""
 
 
 def newest_checkpoint(directory: Path) -> Path | None:
@@ -70,7 +72,9 @@ def _save(path: Path, training: Training, step: TrainStep, progress: dict[str, A
         "objective": step.objective.state_dict(),
         "random": random_state(),
     }
-    save_checkpoint(path, step.network, step.iteration, state)
+    with step.kept_weights() as learning:
+        learnt = {} if learning is None else {LEARNING: dict(learning)}
+        save_checkpoint(path, step.network, step.iteration, {**state, **learnt})
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,9 @@ class StoredTraining:
         training = self.document["training"]
         for part in ("objective", "optimizer"):
             require_numbers(training[part], self.path, f"the {part} has diverged; delete it, and an older one is used")
-        step.network.load_state_dict(self.document["model"])
+        step.network.load_state_dict(training.get(LEARNING, self.document["model"]))
+        if step.average is not None:
+            step.average.restore(self.document["model"])
         step.objective.load_state_dict(_on_device(training["objective"], step.device))
         step.optimizer.load_state_dict(training["optimizer"])
         step.scaler.load_state_dict(training["scaler"])

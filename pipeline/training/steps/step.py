@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import gunpowder as gp
@@ -22,6 +23,7 @@ from ..objective.step_clock import BACKWARD, COPY, OPTIMIZER, STUDENT, StepClock
 from ..sampling.loader import BatchLoader
 from ..sampling.nodes import VOXEL
 from ..sampling.samples import Sampling
+from .average import WeightAverage
 
 
 class LoaderSource(gp.BatchProvider):
@@ -73,12 +75,13 @@ class StepResult:
 class TrainStep(GenericTrain):
     """gunpowder's training node for an embedding network.
 
-    It keeps what a checkpoint needs: network, objective (with its distillation state), optimiser and gradient scaler.
+    It keeps what a checkpoint needs: network, average of its weights, objective (with its distillation state),
+    optimiser and gradient scaler.
 
     Args:
         network: learns; on its device.
         objective: the losses, on the same device.
-        schedule: learning rate, clipping, weight decay.
+        schedule: learning rate, clipping, weight decay, averaging.
         autocast: reduced precision, or None.
         keys: the arrays of a batch, by their names.
     """
@@ -105,9 +108,21 @@ class TrainStep(GenericTrain):
             self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=autocast == torch.float16)
+        self.average = WeightAverage(network, schedule.average) if schedule.average else None
         self.iteration = 0
         self.result = StepResult()
         self.clock = StepClock(self.device)
+
+    @contextmanager
+    def kept_weights(self) -> Iterator[Mapping[str, torch.Tensor] | None]:
+        """The network as it is validated and kept, within this context: the average's weights if there is one. Gives
+        those that learn, if they are others.
+        """
+        if self.average is None:
+            yield None
+            return
+        with self.average.in_place() as learning:
+            yield learning
 
     def train_step(self, batch: gp.Batch, request: gp.BatchRequest) -> None:
         """One step on a batch; gunpowder calls it."""
@@ -131,6 +146,8 @@ class TrainStep(GenericTrain):
             if math.isfinite(batch.loss):
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
+                if self.average is not None:
+                    self.average.update(self.iteration)
         weights = self.objective.weights(self.iteration)
         self.iteration += 1
         batch.iteration = self.iteration

@@ -19,6 +19,7 @@ from ...config import (
     StudentConfig,
     TeacherConfig,
     TorchscriptTeacherConfig,
+    compared_offsets,
 )
 from ...errors import UserError
 from ...networks import EmbeddingNetwork, build_network, choose_autocast, choose_device, load_network
@@ -114,7 +115,7 @@ class Training:
     @property
     def graph_offsets(self) -> tuple[Offset, ...]:
         """Offsets of the affinities in which a student is compared with its teacher."""
-        return self.run.config.compared_offsets
+        return compared_offsets(self.run.config)
 
     @property
     def stored_offsets(self) -> tuple[Offset, ...]:
@@ -170,7 +171,7 @@ class Training:
             given = self.run.config.network_teacher is None
             distiller = (self._affinity_distiller if given else self._distiller)(network, self.distillation)
         offsets = self.run.config.student.offsets if self.role == "student" else None
-        return Objective(self.run.config.targets, network.least_length, distiller, offsets).to(self.device)
+        return Objective(self.run.config.targets, network, distiller, offsets).to(self.device)
 
     def views(self, network: EmbeddingNetwork) -> tuple[View, View]:
         """The student and its trained teacher, which is moved to the training's device.
@@ -229,8 +230,7 @@ class Training:
                 paraphrasers.to(self.device)
         if self.unlabelled_samples and config.unlabelled.instances != "off":
             voxel_size = training_regions(self.run)[0].raw.voxel_size
-            least_length = views[1].network.least_length
-            instances = TeacherInstances(run, self.unlabelled_samples, least_length, voxel_size)
+            instances = TeacherInstances(run, self.unlabelled_samples, voxel_size)
         return Distiller(
             config,
             self.graph_offsets,

@@ -104,4 +104,4 @@ def test_a_changed_input_makes_what_follows_stale_and_nothing_else(
     with pytest.raises(UserError, match=rf"stale: {reason}.*--overwrite redoes {stale[0]}"):
         run_chain(run)
     assert (stored(run, "affinities") == before).all(), "a refusal changes nothing"
-    assert [stage.name for stage in segmentation_stages(run)] == ["segment_0.60"]
+    assert [stage.name for stage in segmentation_stages(run)] == ["segment_0.60", "certainty"]

@@ -47,7 +47,8 @@ def test_webknossos_maps_every_voxel_to_its_segment_with_the_edges_that_joined_i
     tmp_path: Path, finished: Run
 ) -> None:
     export(finished, tmp_path, "webknossos")
-    yaozarrs.validate_zarr_store(str(tmp_path / "fragments"))
+    for name in ("raw", "fragments"):
+        yaozarrs.validate_zarr_store(str(tmp_path / name))
     spec = {"driver": "zarr3", "kvstore": f"file://{tmp_path}/fragments/s0/"}
     layer = ts.open(spec, open=True, read=True).result().read().result()
     with h5py.File(tmp_path / "fragments" / "agglomerates" / f"agglomerate_view_{THRESHOLD}.hdf5") as file:

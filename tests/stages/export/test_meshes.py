@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -28,7 +27,8 @@ from pipeline.stages.export.multiresolution import mesh_info, packed_mesh
 from pipeline.stages.export.piece_files import Piece, PieceFile
 from pipeline.stages.export.surfaces import Surface, cubes_of, joined, surfaces
 from pipeline.stages.export.targets import ExportOptions, export_stages
-from pipeline.volumes import Box
+from pipeline.stages.fragments import FragmentsTask
+from pipeline.volumes import Box, open_volume
 from pipeline.volumes.sharded import Sharding
 
 SHAPE = (60, 70, 80)
@@ -175,6 +175,25 @@ def test_every_segment_above_a_size_has_the_mesh_of_its_voxels(tmp_path: Path, f
         np.testing.assert_allclose(mesh[0].min(axis=0), low, atol=0.1)
 
 
+def test_meshes_beside_an_empty_block_are_closed(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", segment={"thresholds": [THRESHOLD]})
+    raw = open_volume(run.volume, "raw", "r+")
+    intensities = raw.read(raw.box)
+    intensities[1:5, 2:18, 3:19] = 7
+    raw.write(raw.box, intensities)
+    store_affinities(run)
+    assert extract_fragments(run) and agglomerate(run) and segment(run)
+    volume = stored(run, f"segmentation/{THRESHOLD}")
+    assert FragmentsTask(run).empty.sum() == 1 and not volume[:4, :16, :16].any()
+    export(run, tmp_path / "out", meshes=True, skeletons=True)
+    ids, sizes = np.unique(volume[volume > 0], return_counts=True)
+    touching = np.unique(volume[:5, :17, :17])
+    assert len(touching) > 2
+    for number in ids[sizes >= 50].tolist():
+        mesh = joined_by_reader(read_mesh(tmp_path / "out" / "segmentation" / "mesh", number), 1e-3)
+        assert set(edges_of(mesh).tolist()) <= {2, 4}, "no face is missing, two may touch along an edge"
+
+
 def test_killed_while_meshing_the_same_command_gives_the_same_files(tmp_path: Path, finished: Run) -> None:
     export(finished, tmp_path / "expected", meshes=True)
     shutil.copytree(finished.directory, tmp_path / "run")
@@ -207,39 +226,3 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, finished: Run, monk
     monkeypatch.setitem(sys.modules, "zmesh", None)
     with pytest.raises(UserError, match=r"emdistill\[export\]"):
         MeshPieces(finished, THRESHOLD, 50).check()
-
-
-CLOUD_VOLUME = """
-import json, sys
-from cloudvolume import CloudVolume
-place, ids = sys.argv[1], json.loads(sys.argv[2])
-volume = CloudVolume("file://" + place, progress=False)
-meshes = volume.mesh.get(ids)
-said = {"ids": [int(volume[3, 2, 1][0, 0, 0, 0]), int(volume.bounds.maxpt[0])], "meshes": {}}
-for number in ids:
-    vertices = meshes[number].vertices
-    said["meshes"][number] = [vertices.min(axis=0).tolist(), vertices.max(axis=0).tolist(), len(meshes[number].faces)]
-print(json.dumps(said))
-"""
-
-
-def test_cloud_volume_reads_the_same(tmp_path: Path, finished: Run) -> None:
-    """cloud-volume pins other packages: `EMDISTILL_TEST_CLOUDVOLUME` names a Python that has it."""
-    python = os.environ.get("EMDISTILL_TEST_CLOUDVOLUME")
-    if python is None:
-        pytest.skip("EMDISTILL_TEST_CLOUDVOLUME names no Python with cloud-volume")
-    export(finished, tmp_path, meshes=True)
-    volume = stored(finished, f"segmentation/{THRESHOLD}")
-    ids, sizes = np.unique(volume[volume > 0], return_counts=True)
-    chosen = ids[sizes >= 50].tolist()
-    command = [python, "-c", CLOUD_VOLUME, str(tmp_path / "segmentation"), json.dumps(chosen)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said["ids"] == [int(volume[0, 0, 0]), 38]
-    for number in chosen:
-        ours = read_mesh(tmp_path / "segmentation" / "mesh", number)
-        low, high, faces = said["meshes"][str(number)]
-        np.testing.assert_allclose(low, ours[0].min(axis=0), atol=0.2)
-        np.testing.assert_allclose(high, ours[0].max(axis=0), atol=0.2)
-        assert faces == len(ours[1])

@@ -13,7 +13,7 @@ from torch import nn
 from training_state import curves
 
 from pipeline.config import AdversarialConfig, DistillationConfig, LogitsConfig, TorchscriptTeacherConfig
-from pipeline.distillation import UNKNOWN, EmbeddedPatch, cosine_to_affinity, padded_cosines
+from pipeline.distillation import UNKNOWN, EmbeddedPatch, cosine_to_affinity, padded_affinities
 from pipeline.errors import UserError
 from pipeline.networks import build_network
 from pipeline.run import Run
@@ -63,7 +63,7 @@ def test_given_affinities_teach_as_the_network_that_they_are_of(images: bool, op
     part = all_of(SHAPE)
     by_network = Distiller(config, offsets, View(Fixed(), part), View(Fixed(), part), None, seed=0, images=images)  # type: ignore[arg-type]
     channels = tuple((-z, -y, -x) for z, y, x in offsets) if opposite else offsets
-    given = cosine_to_affinity(padded_cosines(EmbeddedPatch(teacher), channels)[0])
+    given = cosine_to_affinity(padded_affinities(EmbeddedPatch(teacher), channels)[0])
     torch.manual_seed(1)
     by_disk = AffinityDistiller(config, offsets, part, StoredTeacher(part, channels), seed=0, images=images)
     by_disk.load_state_dict({name: value for name, value in by_network.state_dict().items() if "predictions" in name})
@@ -92,7 +92,7 @@ def test_unknown_affinities_teach_nothing() -> None:
     student, teacher = embeddings()
     part = all_of(SHAPE)
     distiller = AffinityDistiller(config, NEIGHBOURS, part, StoredTeacher(part, NEIGHBOURS), seed=0)
-    given = cosine_to_affinity(padded_cosines(EmbeddedPatch(teacher), NEIGHBOURS)[0])
+    given = cosine_to_affinity(padded_affinities(EmbeddedPatch(teacher), NEIGHBOURS)[0])
     given[:, :, :, 6:] = UNKNOWN
     totals = []
     for change in (0.0, 1.0):
@@ -146,10 +146,10 @@ def test_an_exported_module_teaches_tile_by_tile_what_it_gives_of_the_whole(modu
     teacher = ScriptedTeacher(config, module, Coordinate(raw.shape[2:]), torch.device("cpu"))
     whole = Neighbours()((raw + 1) * 127.5)[:, 1:]
     assert teacher.part == Box(Coordinate(1, 2, 2), Coordinate(6, 48, 31))
-    torch.testing.assert_close(teacher({"raw": raw}).affinities, whole)
+    torch.testing.assert_close(teacher({"raw": raw}).values, whole)
     logits = config.model_copy(update={"output": "logits"})
     told = ScriptedTeacher(logits, module, Coordinate(raw.shape[2:]), torch.device("cpu"))({"raw": raw})
-    torch.testing.assert_close(told.affinities, whole.sigmoid())
+    torch.testing.assert_close(told.values, whole.sigmoid())
 
 
 def test_a_student_learns_from_an_exported_module(make_run: MakeRun, module: Path) -> None:

@@ -86,7 +86,8 @@ def test_labels_teach_the_student_the_chosen_offsets_only() -> None:
         "mask": torch.ones((1, 3, *shape), dtype=torch.uint8),
         "labels": torch.ones((1, *shape), dtype=torch.int64),
     }
-    chosen = Objective(targets, 0.0, offsets=((0, 0, -1), (-1, 0, 0)))
+    network = build_network("section_unet", sections=1, widths=(4, 8), embedding_channels=4)
+    chosen = Objective(targets, network, offsets=((0, 0, -1), (-1, 0, 0)))
     before, _ = chosen(embedding, {}, batch, 0)
     flipped = batch["affinities"].clone()
     flipped[:, 1] = 1 - flipped[:, 1]  # of the offset that is left out

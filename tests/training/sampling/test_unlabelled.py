@@ -13,6 +13,7 @@ from training_state import assert_same_state, curves
 
 from pipeline.checkpoints import latest_checkpoint
 from pipeline.config import Config, DistillationConfig, TargetsConfig, UnlabelledConfig, parse_config
+from pipeline.distillation import EmbeddedPatch
 from pipeline.errors import UserError
 from pipeline.networks import build_network
 from pipeline.run import Run
@@ -120,16 +121,16 @@ def test_unlabelled_raw_reaches_the_distillation_terms_only() -> None:
         for config, reached in ((None, False), (DistillationConfig(node_weight=0.1), True)):
             distiller = None if config is None else Distiller(config, targets.offsets, student, teacher, None, seed=0)
             embedding = torch.randn(2, 16, *shape, requires_grad=True)
-            total, terms = Objective(named, 0.0, distiller)(embedding, {}, batch, 0)
+            total, terms = Objective(named, student.network, distiller)(embedding, {}, batch, 0)
             total.backward()
             assert embedding.grad is not None and embedding.grad[0].any()
             assert bool(embedding.grad[1].any()) == reached
             one = {name: array[:1] for name, array in batch.items()}
-            alone = Objective(named, 0.0)(embedding[:1], {}, one, 0)[1]["supervised"]
+            alone = Objective(named, student.network)(embedding[:1], {}, one, 0)[1]["supervised"]
             assert float(terms["supervised"]) == pytest.approx(float(alone))
             if config is not None:
                 nodes = Distiller(config, targets.offsets, student, teacher, None, seed=0)
-                expected = Objective(named, 0.0, nodes)(embedding[:1], {}, one, 0)[1]["node"]
+                expected = Objective(named, student.network, nodes)(embedding[:1], {}, one, 0)[1]["node"]
                 assert float(terms["node"]) == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -146,7 +147,7 @@ def test_the_teacher_tells_instances_where_nobody_labelled_any(make_run: MakeRun
     embedding[:, 1, :, :, 13:] = 1  # column 12 has an affinity to nothing
     labels = torch.full((2, 3, 24, 24), 7)
     labels[1] = 0
-    found = TeacherInstances(run.config, 1, 0.0, (40, 8, 8))(embedding, labels)
+    found = TeacherInstances(run.config, 1, (40, 8, 8))(EmbeddedPatch(embedding), labels)
     assert found.dtype == torch.int64 and (found[0] == 7).all()
     left, right = found[1, :, :, 1:11], found[1, :, :, 14:]
     assert (left == left[:, :1, :1]).all() and (right == right[:, :1, :1]).all()

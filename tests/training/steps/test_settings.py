@@ -20,6 +20,8 @@ def test_checkpoints_outlive_the_keys_of_newer_versions(make_run: Callable[..., 
     wanted = training_settings(make_run(FILE).config, "teacher", None)
     newer = {"volumes.images", "volumes.sources.p.sections", "targets.background_weight", "teacher.network.background"}
     refuse_changes({path: wanted[path] for path in wanted.keys() - newer}, wanted, CHECKPOINT)
+    heads = {f"{role}.network.affinity_offsets" for role in ("teacher", "student")}
+    assert not wanted.keys() & {*heads, "targets.balanced", "teacher.training.average"}  # unless they say something new
 
 
 @pytest.mark.parametrize(

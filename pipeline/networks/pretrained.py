@@ -1,0 +1,71 @@
+"""Whether a ready-made student fits a volume: a network knows its tissue at one size of voxels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from ..config.pretrained import pretrained_name, read_card
+from ..errors import UserError
+from ..volumes.run_sources import RunSource
+from ..volumes.sources import SourceFiles
+
+logger = logging.getLogger(__name__)
+
+FARTHEST = 1.2
+"""Voxels that are longer or shorter by more than this factor along an axis are others than a student knows."""
+
+
+def tell_other_nanometres(checkpoint: str, source: RunSource) -> None:
+    """Warn if a checkpoint is a ready-made student that was trained on other voxels than a source has."""
+    name = pretrained_name(checkpoint)
+    warning = None if name is None else other_nanometres(name, source)
+    if warning is not None:
+        logger.warning(warning)
+
+
+def other_nanometres(name: str, source: RunSource) -> str | None:
+    """One line if a source has other voxels than a student was trained on, with the level of its pyramid that fits
+    better; None if they are alike.
+
+    Args:
+        name: of the ready-made student.
+        source: that it is to segment.
+
+    Raises:
+        UserError: the source cannot be read, or there is no such student.
+    """
+    trained, found = read_card(name).nanometres, source.open_raw().voxel_size
+    if _apart(found, trained) <= FARTHEST:
+        return None
+    text = (
+        f"{source.name} has voxels of {_shown(found)} nm, but pretrained:{name} was trained on {_shown(trained)} nm,"
+        " more than a fifth apart: expect a poor segmentation"
+    )
+    sizes = _levels(source)
+    best = min(sizes, key=lambda level: _apart(sizes[level], trained), default=None)
+    if best is None or _apart(sizes[best], trained) >= _apart(found, trained):
+        return f"{text}; no level of a pyramid fits better: resample the volume, or train a student on it"
+    return f"{text}; level {best} of its pyramid, {_shown(sizes[best])} nm, fits better: set {source.where}.level to it"
+
+
+def _levels(source: RunSource) -> dict[int, Sequence[float]]:
+    """Voxel sizes of the levels of a source that is read where it is, by their numbers."""
+    files, sizes = source.files(), dict[int, Sequence[float]]()
+    if files is None or not files.is_in_place("raw"):
+        return sizes
+    try:
+        while True:
+            level = files.source.model_copy(update={"level": len(sizes)})
+            sizes[len(sizes)] = SourceFiles(level, files.where).raw().voxel_size
+    except UserError:  # no such level
+        return sizes
+
+
+def _apart(found: Sequence[float], trained: Sequence[float]) -> float:
+    """The largest factor between two sizes along an axis."""
+    return max(max(a / b, b / a) for a, b in zip(found, trained, strict=True))
+
+
+def _shown(nanometres: Sequence[float]) -> str:
+    return " x ".join(f"{extent:g}" for extent in nanometres)
