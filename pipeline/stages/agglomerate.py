@@ -18,7 +18,7 @@ from funlib.geometry import Coordinate
 from typing_extensions import override
 
 from ..command_names import SCRIPTS
-from ..config import NEAREST_NEIGHBOURS
+from ..config import NEAREST_NEIGHBOURS, config_hash
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.stage import BlockFunction, BlockTask, DriverStep, Stage
 from ..errors import UserError
@@ -106,19 +106,19 @@ class RegionalAgglomeration(_Global, BlockTask):
         return super().settings() if maximum == 1 else {**super().settings(), "agglomerate.maximum_score": maximum}
 
     @cached_property
-    @override
-    def upstream(self) -> tuple[Stage, ...]:
-        return (RagTask(self.run),)
-
-    @cached_property
     def above(self) -> MergeScoresTask:
         """The stage that has the scores of each block."""
         return MergeScoresTask(self.run, 0)
 
-    @property
+    @cached_property
     @override
-    def reads(self) -> tuple[Stage, ...]:
-        return (RagTask(self.run), self.above)
+    def upstream(self) -> tuple[Stage, ...]:
+        return (self.above, RagTask(self.run))
+
+    @cached_property
+    @override
+    def key(self) -> str:
+        return config_hash(self.name, self.version, self.settings(), [RagTask(self.run).key])  # regions decide nothing
 
     @contextmanager
     @override

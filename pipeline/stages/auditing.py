@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..command_names import SCRIPTS, name_of
 from ..engine.audit.arrays import Damage, StageFindings, audit_stages
 from ..engine.audit.presence import require_all_chunks
@@ -18,6 +20,7 @@ from .convert import all_conversions, conversions
 from .fragments import FragmentsTask
 from .graph_audit import GraphFindings, check_graph
 from .graph_rows import check_graph_rows
+from .linkage import RegionTask
 from .pyramid import PyramidTask, segmentation_pyramid
 from .region_graph import RagTask, open_graph
 from .segment import written_segmentations
@@ -33,6 +36,9 @@ def audit(run: Run) -> list[StageFindings]:
     if not stages:
         raise UserError(f"nothing is computed yet; run {name_of(SCRIPTS['predict'])} first", str(run.volume))
     findings = audit_stages(stages)
+    for stage in stages:
+        if isinstance(stage, RegionTask):
+            _check_regions(stage, findings[stage.name])
     _check_graph(run, stages, findings)
     return list(findings.values())
 
@@ -89,6 +95,13 @@ def audited_stages(run: Run) -> list[Stage]:
     written = written_segmentations(run)
     levels = [level for task in written for level in segmentation_pyramid(run, task.threshold)]
     return [*imported, *found, *written, *(level for level in levels if level.stored_key() == level.key)]
+
+
+def _check_regions(task: RegionTask, found: StageFindings) -> None:
+    """The files in which regions hand edges and scores to each other."""
+    done = done_blocks(task)
+    lost = [bool(is_done) and task.is_lost(index) for index, is_done in enumerate(done.ravel())]
+    found.done, found.damaged = int(done.sum()), {Damage.MISSING: np.array(lost, bool).reshape(task.grid.shape)}
 
 
 def _check_graph(run: Run, stages: Sequence[Stage], findings: dict[str, StageFindings]) -> None:

@@ -79,7 +79,7 @@ def read_region(folder: Path, index: int, cure: str) -> np.ndarray:
     except FileNotFoundError:
         data = None
     except UserError as error:
-        raise UserError(f"{error.message}; {cure}", str(path)) from error
+        raise UserError(f"{error.what}; {cure}", str(path)) from error
     if data is None:
         raise UserError(f"is lost or damaged; {cure}", str(path))
     return data
