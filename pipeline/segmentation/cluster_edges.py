@@ -45,8 +45,8 @@ class ClusterEdges:
             raise ValueError("a sum of affinities is no multiple of 2**-26, as region_graph makes them")
         if len(count) and np.min(count) < 1:
             raise ValueError("an edge has no contact")
-        ids = [np.asarray(column, np.uint64) for column in (np.minimum(u, v), np.maximum(u, v))]
-        return ClusterEdges(*ids, *ids, sums.astype(np.int64), np.asarray(count, np.int64))
+        low, high = np.asarray(np.minimum(u, v), np.uint64), np.asarray(np.maximum(u, v), np.uint64)
+        return ClusterEdges(low, high, low, high, sums.astype(np.int64), np.asarray(count, np.int64))
 
     @staticmethod
     def empty() -> ClusterEdges:

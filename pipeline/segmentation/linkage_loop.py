@@ -1,4 +1,4 @@
-"""Average linkage as one loop over a heap of edges, compiled; `linkage.py` and `regional_linkage.py` prepare its arrays.
+"""Average linkage as a loop over a heap of edges, compiled; `linkage.py` and `regional_linkage.py` prepare its arrays.
 
 Sums and counts are whole numbers, and means are compared as fractions, without rounding. So the mean of a merged edge
 lies between those of the two that it was made of, exactly, and two clusters that are each other's nearest stay so
@@ -75,7 +75,7 @@ class _Heap(NamedTuple):
 
 
 @compiled
-def _product(a: int, b: int) -> tuple[int, int]:
+def _product(a: int, b: int) -> tuple[np.uint64, np.uint64]:
     """The product of two int64 that are not negative as two uint64, high and low."""
     a_high, a_low = np.uint64(a) >> _HALF, np.uint64(a) & _LOW_BITS
     b_high, b_low = np.uint64(b) >> _HALF, np.uint64(b) & _LOW_BITS

@@ -1,10 +1,10 @@
 """Stage 04 on graphs of any size: average linkage region by region, up a tree of regions and down again.
 
-1. `LinkageTask`, level 0: a region of some blocks reads its edges from the graph store and merges what it can be sure of
-   (`segmentation/regional_linkage.py`). What is left goes into a file.
+1. `LinkageTask`, level 0: a region of some blocks reads its edges from the graph store and merges what it can be sure
+   of (`segmentation/regional_linkage.py`). What is left goes into a file.
 2. `LinkageTask`, level 1, 2, …: the same for regions twice as long, with what their parts have left. The last level is
    one region, which leaves nothing; it hands the scores of what came to it to its parts.
-3. `MergeScoresTask`, the levels downwards: a region that has the scores of what it had left hands the scores of all that
+3. `MergeScoresTask`, the levels downwards: a region that has the scores of what it had left hands those of all that
    came to it to its parts, and on level 0 to its blocks.
 4. `RegionalAgglomeration` (`agglomerate.py`): a block writes its scores into the graph store.
 
@@ -230,8 +230,8 @@ class LinkageTask(RegionTask):
         if rows * BYTES_PER_EDGE > limit * 1e9:
             raise UserError(
                 f"region {region.index} of level {self.level} has {rows} edges or more, which take"
-                f" {rows * BYTES_PER_EDGE / 1e9:.3g} GB and not {limit:g}; allow more, or lower agglomerate.maximum_score"
-                " or agglomerate.region_size",
+                f" {rows * BYTES_PER_EDGE / 1e9:.3g} GB and not {limit:g}; allow more, or lower"
+                " agglomerate.maximum_score or agglomerate.region_size",
                 "agglomerate.memory",
             )
 

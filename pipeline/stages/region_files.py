@@ -44,7 +44,8 @@ class RegionTable:
         words = data.view(np.int64)
         rows, beyond, parts, inputs = words[:4].tolist()
         pieces = np.split(words[4:], np.cumsum([rows] * 6 + [2 * beyond, 2 * parts, inputs]))
-        edges = ClusterEdges(*(column.view(np.uint64) for column in pieces[:4]), pieces[4], pieces[5])
+        u, v, first_u, first_v = (column.view(np.uint64) for column in pieces[:4])
+        edges = ClusterEdges(u, v, first_u, first_v, pieces[4], pieces[5])
         linked = LinkedRegion(edges, pieces[8], pieces[9].view(np.float64))
         return RegionTable(linked, pieces[6].view(np.uint64).reshape(-1, 2), pieces[7].reshape(-1, 2))
 

@@ -111,10 +111,10 @@ def by_regions(graph: Graph, levels: list[np.ndarray], order: np.random.Generato
     """
     pairs, sums, counts = graph
     edges = ClusterEdges.of_fragments(pairs[:, 0], pairs[:, 1], sums * UNIT, counts)
-    below, rows = [(edges, np.arange(len(edges)))], []
+    below = [edges]
     linked: list[list[tuple[LinkedRegion, np.ndarray, np.ndarray]]] = []
     for region in levels:
-        edges = ClusterEdges.concatenate([table for table, _ in below])
+        edges = ClusterEdges.concatenate(below)
         of_u, of_v = region[edges.u.astype(int)], region[edges.v.astype(int)]
         below, done, first = [], [], 0
         for name in order.permutation(np.unique(region[1:])).tolist():
@@ -124,9 +124,9 @@ def by_regions(graph: Graph, levels: list[np.ndarray], order: np.random.Generato
             result = link_region(edges.select(rows), of_u[rows] != name, beyond, maximum)
             done.append((result, rows, first + np.arange(len(result.edges))))
             first += len(result.edges)
-            below.append((result.edges, rows))
+            below.append(result.edges)
         linked.append(done)
-    assert sum(len(table) for table, _ in below) == 0, "nothing goes up from the last region"
+    assert sum(len(table) for table in below) == 0, "nothing goes up from the last region"
     scores = np.zeros(0)
     for done in reversed(linked):
         below_scores = np.full(sum(len(rows) for _, rows, _ in done), np.nan)
@@ -189,7 +189,8 @@ def test_what_is_complete_is_merged_in_its_region() -> None:
 def test_sums_beyond_what_floats_hold_are_compared_exactly() -> None:
     # The two means differ by 2**-62; as floats they are equal, and the smaller pair would come first.
     sums, counts = np.array([2**60, 2**60 + 1, 0]), np.array([2**36, 2**36, 2**36])
-    edges = ClusterEdges(*[np.array([1, 2, 1], np.uint64), np.array([3, 3, 2], np.uint64)] * 2, sums, counts)
+    u, v = np.array([1, 2, 1], np.uint64), np.array([3, 3, 2], np.uint64)
+    edges = ClusterEdges(u, v, u, v, sums, counts)
     linked = link_region(edges, np.zeros(3, bool), np.zeros(0, np.uint64))
     assert linked.score.tolist() == [0.875, 0.75, 0.875], "2-3 is merged first, and 1 joins both at once"
 

@@ -1,4 +1,4 @@
-"""Linkage by regions gives what linkage in memory gives, bit by bit, however it ran and whatever became of its files."""
+"""Linkage by regions gives what linkage in memory gives, bit by bit, however it ran, whatever became of its files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_any_number_of_workers_gives_the_same(
     fragments: Path, reference: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     cluster = {"executor": "local", "workers": 2}
-    run = copied(fragments, tmp_path, {"region_size": [4, 16, 16]}, cluster=cluster)
+    run = copied(fragments, tmp_path, {"region_size": [4, 48, 48]}, cluster=cluster)
     assert agglomerate(run)
     assert agglomerate(run), "what is done stays done"
     assert segment(run)
