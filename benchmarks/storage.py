@@ -85,7 +85,8 @@ for number in range(3):  # the first time brings the files into memory
     measured("context", lambda: [a.read(grid.with_context(b.box, context, context)) for b in blocks for a in arrays])
     measured("commit", lambda: [output.write(block, voxels) for block, voxels in zip(blocks, data)])
 names = "affinities", "fragments", *(f"segmentation/{name}" for name in run.segmentation_names())
-paths = [path for name in names for path in (run.volume / name).file.rglob("*") if path.is_file()]
+folders = [getattr(run.volume / name, "file", run.volume / name) for name in names]  # earlier versions have paths
+paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
 sizes = [path.stat().st_size for path in paths]
 print(json.dumps({"times": times, "files": len(sizes), "bytes": sum(sizes), "voxels": grid.box.size,
                   "checksum": int(sum(int(d.sum() % 2**32) for d in data))}))

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config import load_config
 from .run import Run
+
+if TYPE_CHECKING:
+    from .evaluation import SkeletonOptions
 
 
 def open_run(config: str | Path | Mapping[str, Any], *, set: Mapping[str, Any] | Iterable[str] = ()) -> Run:
@@ -191,16 +194,22 @@ def segmentations(run: Run) -> dict[float, Path | str]:
     return {threshold: array.file if array.is_local else array.name for threshold, array in arrays.items()}
 
 
-def evaluate(run: Run) -> dict[str, Any]:
-    """Score the segmentation at many thresholds against the labels of the volume; `summary.json` keeps the scores.
+def evaluate(run: Run, skeletons: str | Path | SkeletonOptions | None = None) -> dict[str, Any]:
+    """Score the segmentation at many thresholds against the labels of the volume, and run lengths on skeletons if they
+    are given; `summary.json` keeps the scores.
+
+    Args:
+        run: the run.
+        skeletons: SWC (file or folder), NML, npz, or precomputed skeletons, or these with merge threshold and mask.
 
     Returns:
-        `scores`: for each threshold, as text with two decimals, VOI and adapted Rand error; `best`: the best one, with
-        its `threshold`. Of separate images, also scores of objects.
+        `scores`: for each threshold, as text with two decimals, VOI, adapted Rand error and CREMI score; `best`: the
+        best one, with its `threshold`, scored on `volumes.test` if there is one; `regions`: which is which. Of separate
+        images, also scores of objects. `run_length`: expected run lengths in nanometres. What was not scored is None.
 
     Raises:
-        UserError: there are no labels where the volume was segmented, an earlier step has not run, or labels that are
-            read in place have changed since the run began to use them.
+        UserError: there are no labels where the volume was segmented, an earlier step has not run, labels that are
+            read in place have changed since the run began to use them, or skeletons or mask cannot be read.
     """
     from . import evaluation
     from .datasets import require_unchanged
@@ -209,7 +218,9 @@ def evaluate(run: Run) -> dict[str, Any]:
     require_chunks(run)
     require_graph(run)
     require_unchanged(run, run.config.volumes.segment.source)
-    return evaluation.evaluate(run)
+    if isinstance(skeletons, str | Path):
+        skeletons = evaluation.SkeletonOptions(skeletons)
+    return evaluation.evaluate(run, skeletons)
 
 
 def write_report(run: Run) -> Path:

@@ -7,7 +7,7 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 from funlib.geometry import Coordinate
 from pydantic import Field
@@ -59,6 +59,17 @@ class Best(TypedDict):
     """The threshold with the best scores, which stand beside it."""
 
     threshold: Amount
+    voi_split: NotRequired[Amount]
+    voi_merge: NotRequired[Amount]
+    voi_sum: NotRequired[Amount]
+    adapted_rand_error: NotRequired[float]
+
+
+class Regions(TypedDict, total=False):
+    """Config paths of the regions that the threshold was chosen on, and that the best scores were reported on."""
+
+    chosen_on: str
+    reported_on: str
 
 
 class Summary(TypedDict, total=False):
@@ -67,6 +78,7 @@ class Summary(TypedDict, total=False):
     stages: dict[str, StageEntry]
     scores: dict[Annotated[str, Field(pattern=r"^\d+\.\d\d$")], dict[str, float]] | None
     best: Best | None
+    regions: Regions | None
     versions: dict[str, str]
 
 

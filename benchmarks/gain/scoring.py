@@ -13,9 +13,8 @@ from statistics import mean
 import numpy as np
 
 from pipeline.config import NEAREST_NEIGHBOURS, FragmentsConfig
-from pipeline.evaluation import prepare_labels
+from pipeline.evaluation import find_truth, prepare_labels
 from pipeline.evaluation.contingency import Contingency, contingency_table
-from pipeline.evaluation.runs import find_truth
 from pipeline.evaluation.sweep import Scores, scores_of_table
 from pipeline.run import Run
 from pipeline.segmentation import agglomerate_global, make_fragments, region_graph, relabel

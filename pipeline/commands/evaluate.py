@@ -1,4 +1,6 @@
-"""Score a run against its labels, any two label volumes (--prediction, --labels), or perfect affinities (--floor)."""
+"""Score a run against its labels or skeletons, any volume (--prediction) against --labels or --skeletons, or perfect
+affinities (--floor).
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from ..label_ids import HIGHEST, LOWEST
 from ..run import Run
 from ..terminal import table_lines
 from ..volumes.locations import Location
+from .run_lengths import add_skeleton_arguments, print_run_lengths, refuse_of_run, score_on_skeletons, skeleton_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --labels: list splits and merges here, the dearest first, each with a voxel on its seam (CSV); of a"
         " run, they are in errors.csv",
     )
+    add_skeleton_arguments(parser.add_argument_group("run lengths on skeletons"))
 
 
 def label_id(text: str) -> int:
@@ -69,17 +73,36 @@ def score_run(run: Run, options: argparse.Namespace) -> None:
         raise UserError("belongs to --prediction and --labels; for a run, set targets.unlabelled_id", "--ignore")
     if options.errors is not None:
         raise UserError("belongs to --prediction and --labels; a run lists them in its errors.csv", "--errors")
+    refuse_of_run(options)
     if options.floor:
         score_floor(run, options)
         return
+    chosen = skeleton_options(options)
     if options.dry_run:
-        print(f"would score {check_run(run)}")
+        print(f"would score {check_run(run, chosen)}")
         return
-    results = evaluate(run)
+    results = evaluate(run, chosen)
+    if results["best"] is not None:
+        print_scores(run, results)
+    if results["run_length"] is not None:
+        print_run_lengths(run, results["run_length"])
+    last = results["best"] or {}
+    lengths = results["run_length"] or {}
+    print(json.dumps({**{name: value for name, value in lengths.items() if name != "thresholds"}, **last}))
+
+
+def print_scores(run: Run, results: Mapping[str, Any]) -> None:
+    """Scores against labels, and which region is which."""
+    best, regions = results["best"], results["regions"]
+    chosen_on, reported_on = regions["chosen_on"], regions["reported_on"]
     print_table("threshold", results["scores"])
-    best = results["best"]
-    print(f"best: threshold {best['threshold']:.2f}, {format_score(best)}; written to {run.summary}")
-    print(json.dumps(results["best"]))
+    if reported_on != chosen_on:
+        print(f"above: {chosen_on}, which chooses the threshold; below: {reported_on}, on which nothing is chosen")
+        print_table("threshold", {f"{best['threshold']:.2f}": best})
+        print(f"best on {chosen_on}: threshold {best['threshold']:.2f}, {format_score(best)} on {reported_on}")
+    else:
+        print(f"best: threshold {best['threshold']:.2f}, {format_score(best)}; chosen and scored on {chosen_on}")
+    print(f"written to {run.summary}")
 
 
 def score_floor(run: Run, options: argparse.Namespace) -> None:
@@ -111,19 +134,31 @@ def floors(measured: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
 
 
 def score_files(options: argparse.Namespace) -> None:
+    """Score one volume against another, against skeletons, or both."""
+    chosen = skeleton_options(options)
+    if options.prediction is None or (options.labels is None and chosen is None):
+        raise UserError("--prediction and --labels (or --skeletons) belong together; give both")
+    results: dict[str, Any] = {"prediction": shown(options.prediction)}
+    if options.labels is not None:
+        results |= score_against_labels(options, results["prediction"])
+    if chosen is not None:
+        results |= score_on_skeletons(options, chosen, results["prediction"])
+    if not options.dry_run:
+        print(json.dumps(results))
+
+
+def score_against_labels(options: argparse.Namespace, prediction: str) -> dict[str, Any]:
     """Score one volume against another."""
-    if options.prediction is None or options.labels is None:
-        raise UserError("--prediction and --labels belong together; give both")
-    names = {key: shown(place) for key, place in (("prediction", options.prediction), ("labels", options.labels))}
+    names = {"labels": shown(options.labels)}
     if options.dry_run:
         with ExitStack() as stack:
             open_pair(options.prediction, options.labels, stack, options.ignore)
-        print(f"would score {names['prediction']} against {names['labels']}")
-        return
+        print(f"would score {prediction} against {names['labels']}")
+        return {}
     rules = LabelRules(options.relabel, options.minimum_size)
     scores = score_volumes(options.prediction, options.labels, rules, options.ignore, options.errors)
-    print_table("prediction", {names["prediction"]: scores})
-    print(json.dumps({**names, **scores}))
+    print_table("prediction", {prediction: scores})
+    return {**names, **scores}
 
 
 def shown(place: str) -> str:

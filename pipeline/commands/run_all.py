@@ -22,6 +22,11 @@ from ..training import describe_training
 logger = logging.getLogger("emdistill")
 
 TRAIN_SHARE, VALIDATE_SHARE = [0.0, 0.65], [0.7, 1.0]
+REGION_NAMES = {
+    "volumes.validate": "validation region",
+    "volumes.test": "test region",
+    "volumes.segment": "segmented region",
+}
 
 
 def _place(text: str) -> str:
@@ -81,7 +86,9 @@ def score(run: Run) -> None:
     if not run.has_labels(run.config.volumes.segment.source):
         print("the volume has no labels: no scores")
         return
-    best = evaluate(run)["best"]
+    results = evaluate(run)
+    best, regions = results["best"], results["regions"]
+    tested = ", chosen on the validation region" if regions["reported_on"] != regions["chosen_on"] else ""
     objects = (
         f"panoptic quality {best['panoptic_quality']:.3f}, F1 {best['f1']:.3f}, "
         f"aggregated Jaccard {best['aggregated_jaccard']:.3f}, Dice {best['dice']:.3f}, "
@@ -89,7 +96,8 @@ def score(run: Run) -> None:
         else ""
     )
     print(
-        f"scores on the validation region at threshold {best['threshold']:.2f}: {objects}VOI {best['voi_sum']:.3f} "
+        f"scores on the {REGION_NAMES[regions['reported_on']]} at threshold {best['threshold']:.2f}{tested}: "
+        f"{objects}VOI {best['voi_sum']:.3f} "
         f"(split {best['voi_split']:.3f}, merge {best['voi_merge']:.3f}), "
         f"adapted Rand error {best['adapted_rand_error']:.3f}; {best['scored']:,} voxels were scored"
     )

@@ -191,9 +191,14 @@ class VolumesConfig(Section):
     """Labelled regions that teacher and student learn from."""
     unlabelled: tuple[Region, ...] = ()
     """Regions of which the student sees raw only, as its teacher predicts it (`student.distillation.unlabelled`). Any
-    labels of theirs are never read; none may overlap `validate`."""
+    labels of theirs are never read; none may overlap `validate` or `test`."""
     validate_: Annotated[Region | None, Field(alias="validate")] = None
-    """A labelled region that training never sees: validation during training, choice of the threshold, scores."""
+    """A labelled region that training never sees: validation during training, choice of the threshold, and scores,
+    unless there is a `test` region."""
+    test: Region | None = None
+    """A labelled region that neither training nor the choice of the threshold sees: scores at the threshold that was
+    chosen on `validate` are reported on it. Both lie in the source of `segment`, and overlap neither each other nor
+    `train` or `unlabelled`."""
     segment: Region
     """The region that is predicted and segmented; if its source has to be converted, it goes into `volume.zarr`."""
     images: bool = False
@@ -203,12 +208,17 @@ class VolumesConfig(Section):
     import_block: VoxelShape = (32, 256, 256)
     """Volumes are converted in blocks of this many voxels; also the chunk shape of the converted arrays."""
 
+    @property
+    def held_out(self) -> dict[str, Region]:
+        """The regions that training must never see, by name."""
+        given = {"validate": self.validate_, "test": self.test}
+        return {name: region for name, region in given.items() if region is not None}
+
     @model_validator(mode="after")
     def _sources_exist(self) -> VolumesConfig:
         regions = [("train", region) for region in self.train] + [("segment", self.segment)]
         regions += [("unlabelled", region) for region in self.unlabelled]
-        if self.validate_ is not None:
-            regions.append(("validate", self.validate_))
+        regions += self.held_out.items()
         for name, region in regions:
             if region.source not in self.sources:
                 known = ", ".join(sorted(self.sources))
@@ -216,8 +226,27 @@ class VolumesConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _validation_is_held_out(self) -> VolumesConfig:
+    def _held_out_regions_are_never_seen(self) -> VolumesConfig:
         for name, regions in (("train", self.train), ("unlabelled", self.unlabelled)):
-            if self.validate_ is not None and any(region.surely_overlaps(self.validate_) for region in regions):
-                raise ValueError(f"{name} overlaps validate, which training must never see; give another region")
+            for held_out, region in self.held_out.items():
+                if any(seen.surely_overlaps(region) for seen in regions):
+                    raise ValueError(f"{name} overlaps {held_out}, which training must never see; give another region")
+        return self
+
+    @model_validator(mode="after")
+    def _test_reports_what_validate_chose(self) -> VolumesConfig:
+        if self.test is None:
+            return self
+        if self.validate_ is None:
+            raise ValueError("test needs a validate region, on which the threshold is chosen")
+        for name, region in self.held_out.items():
+            if region.source != self.segment.source:
+                raise ValueError(
+                    f"{name} lies in {region.source!r}, but {self.segment.source!r} is segmented; with a test region,"
+                    " validate and test lie in the source of segment"
+                )
+        if self.test.surely_overlaps(self.validate_):
+            raise ValueError(
+                "test overlaps validate, which chooses the threshold; give regions that have none in common"
+            )
         return self

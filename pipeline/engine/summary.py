@@ -84,9 +84,10 @@ def _log(outcome: Outcome) -> None:
             outcome.orphaned,
             outcome.error or "an upstream block failed",
         )
-        for failure in outcome.failures[:SHOWN_FAILURES]:
+        worth_telling = [failure for failure in outcome.failures if task.can_be_looked_at or failure.trace]
+        for failure in worth_telling[:SHOWN_FAILURES]:
             logger.error(describe_failure(task, failure))
-        if len(outcome.failures) > SHOWN_FAILURES:
+        if len(worth_telling) > SHOWN_FAILURES:
             logger.error("%s: all %d failures: %s", task.name, len(outcome.failures), failure_folder(task))
     elif not outcome.done:
         logger.info("%s: up to date, %d blocks%s in %s", task.name, outcome.skipped, _of_empty(outcome), task.output)
@@ -116,7 +117,11 @@ def describe_failure(task: BlockTask, failure: BlockFailure) -> str:
             f"{task.name}: block {failure.block} at {_vector(begin)} to {_vector(end)} nm "
             f"(voxels {_vector(box.begin)} to {_vector(box.end)} of the region): {failure.error}",
             *(f"    {line}" for line in failure.trace.splitlines()),
-            f"    look: {command_line('07_view.py', config, '--position', position)}",
+            *(
+                [f"    look: {command_line('07_view.py', config, '--position', position)}"]
+                if task.can_be_looked_at
+                else []
+            ),
         ]
     )
 

@@ -53,6 +53,16 @@ def adapted_rand_error(segmentation: np.ndarray, labels: np.ndarray, ignore_labe
     return rand_error_of_table(contingency_table(segmentation, labels, ignore_labels))
 
 
+def cremi_score(voi: VariationOfInformation, rand_error: float) -> float:
+    """The geometric mean of VOI, split and merge together, and adapted Rand error: what the CREMI challenge ranked by.
+
+    Args:
+        voi: in bits.
+        rand_error: adapted Rand error of the same voxels.
+    """
+    return float(np.sqrt((voi.split + voi.merge) * rand_error))
+
+
 def voi_of_table(table: Contingency) -> VariationOfInformation:
     """Variation of information from a contingency table; (0, 0) if it is empty."""
     joint = _entropy(table.count)

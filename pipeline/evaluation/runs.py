@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from funlib.geometry import Coordinate
 
 from ..command_names import name_of
-from ..config import Config, EvaluateConfig
+from ..config import Config
 from ..engine.tracking.driver_lock import keeps_others_out
 from ..errors import UserError
 from ..rag import EdgeTable, open_rag
-from ..run import SEGMENTATIONS, Run, region_box, update_summary
-from ..segmentation import connected_components, relabel
-from ..volumes import Box, Nanometres, Volume, open_volume
-from ..volumes.aligned import Labels, Mask
+from ..run import SEGMENTATIONS, Run, update_summary
+from ..segmentation import connected_components
+from ..volumes import Volume, open_volume
 from .contingency import Contingency
 from .errors import rank_errors, write_errors
-from .images import mean_image_scores, sections_of, sweep_images
-from .overlaps import LabelRules, Readable, count_overlaps
-from .seams import Overlap, find_seams
-from .sweep import Scores, best_of, format_score, scores_of_table, sweep_thresholds
+from .images import mean_image_scores, sweep_images
+from .run_skeletons import Segmentations, score_skeletons_of_run
+from .skeleton_scores import SkeletonOptions
+from .sweep import Scores, best_of, format_score, scores_of_table, sweep_thresholds, with_share
+from .truth import Joined, Placed, Truth, find_test, find_truth
 
 logger = logging.getLogger(__name__)
 
@@ -33,149 +31,85 @@ ERRORS = "errors.csv"
 UNLABELLED_THRESHOLD = 0.5
 """The threshold of a run that has no labels to choose one on."""
 
-NEURITE_VOXELS = 500
-"""Pieces of neurites with fewer voxels say little about a segmentation."""
-
-
-class Placed(Readable, Protocol):
-    """Ids that say where they lie: a `Volume`, or an array in memory with a position."""
-
-    @property
-    def offset(self) -> Nanometres:
-        """Position of the first voxel in nanometres."""
-
-
-@dataclass(frozen=True)
-class Truth:
-    """The labels that a run is scored on.
-
-    Attributes:
-        labels: the labelled volume.
-        mask: where it is to be used; None for everywhere.
-        region: the voxels that count, in voxels of raw.
-        rules: which labels count as objects.
-        images: every section is an image of its own.
-    """
-
-    labels: Labels
-    mask: Mask | None
-    region: Box
-    rules: LabelRules
-    images: bool = False
-
-    def read(self, box: Box) -> np.ndarray:
-        """The labels of a box; 0 where they do not count."""
-        labels = self.labels.read(box)
-        if self.mask is not None:
-            labels = np.where(self.mask.read(box) > 0, labels, np.uint64(0))
-        return labels
-
-    def count_against(self, segmentation: Placed) -> Contingency:
-        """The contingency table of a segmentation that covers the region, its labelled voxels only."""
-        return count_overlaps(segmentation, self, self.region, shift=self._shift(segmentation), rules=self.rules)
-
-    def count_images_against(self, segmentation: Placed) -> Iterator[Contingency]:
-        """The contingency table of each image, its background included."""
-        shift, known = self._shift(segmentation), _Annotated(self)
-        for section in sections_of(self.region):
-            yield count_overlaps(
-                segmentation, self, section, shift=shift, rules=self.rules, background=True, known=known
-            )
-
-    def seams_with(self, segmentation: Placed) -> Overlap:
-        """What a segmentation that covers the region shares with the labels, and where the two touch."""
-        return find_seams(
-            segmentation,
-            self,
-            self.region,
-            shift=self._shift(segmentation),
-            rules=self.rules,
-            spacing=self.labels.voxel_size,
-        )
-
-    def score(self, segmentation: Placed) -> Scores:
-        """Scores of a segmentation that covers the region."""
-        if self.images:
-            return mean_image_scores(self.count_images_against(segmentation))
-        return scores_of_table(self.count_against(segmentation))
-
-    def _shift(self, segmentation: Placed) -> Coordinate:
-        """Where a segmentation begins, in voxels of raw."""
-        places = zip(segmentation.offset, self.labels.offset, self.labels.voxel_size, strict=True)
-        return Coordinate(round((own - of_raw) / size) for own, of_raw, size in places)
-
-
-@dataclass(frozen=True)
-class _Annotated:
-    """Where labels are known, background included."""
-
-    truth: Truth
-
-    def read(self, box: Box) -> np.ndarray:
-        """Whether voxels count, (z, y, x) bool."""
-        known = self.truth.labels.annotated(box)
-        if self.truth.mask is not None:
-            known &= self.truth.mask.read(box) > 0
-        return known
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Fragments as segments at a threshold that need not have been written.
-
-    Attributes:
-        fragments: ids.
-        lut: (N, 2) uint64 fragments and their segments, sorted; others stay as they are.
-    """
-
-    fragments: Placed
-    lut: np.ndarray
-
-    @property
-    def offset(self) -> Nanometres:
-        """Position of the first voxel in nanometres."""
-        return self.fragments.offset
-
-    def read(self, box: Box) -> np.ndarray:
-        """The segments of a box."""
-        ids = self.fragments.read(box)
-        joined = relabel(ids, self.lut[:, 0], self.lut[:, 1])
-        return np.where(joined == 0, ids, joined)
-
 
 @keeps_others_out
-def evaluate(run: Run) -> dict[str, Any]:
+def evaluate(run: Run, skeletons: SkeletonOptions | None = None) -> dict[str, Any]:
     """Score every threshold of the sweep, and every written segmentation, and note the results in `summary.json`; of a
-    volume, list the errors at the best threshold in `errors.csv` beside it (see `errors`).
+    volume, list the errors at the best threshold in `errors.csv` beside it (see `errors`), and what was traced of each
+    skeleton in `skeletons.csv`.
+
+    Args:
+        run: the run.
+        skeletons: skeletons to measure run lengths on. A run without labels can be scored on them alone.
 
     Returns:
-        `scores`: for each threshold (as text with two decimals) VOI and adapted Rand error; a written segmentation is
-        scored as it was written. `best`: the one with the lowest VOI, with its `threshold`. Of separate images, every
-        score is the mean over the images, those of objects on a background stand beside them (see `instance_scores`),
-        and `best` has the highest panoptic quality.
+        `scores`: for each threshold (as text with two decimals) VOI, adapted Rand error and CREMI score on the region
+        that chooses the threshold; a written segmentation is scored as it was written. `best`: the one with the lowest
+        VOI, with its `threshold`, scored on `volumes.test` if there is one. Of separate images, every score is the mean
+        over the images, those of objects on a background stand beside them (see `instance_scores`), and `best` has the
+        highest panoptic quality. `regions`: which one the threshold was `chosen_on`, and which one `best` is
+        `reported_on`. `run_length`: see `score_skeletons_of_run`. What was not scored is None.
 
     Raises:
-        UserError: there are no labels where the volume was segmented, or an earlier stage has not run.
+        UserError: there are no labels where the volume was segmented, an earlier stage has not run, or skeletons or
+            mask cannot be read or lie elsewhere.
     """
-    truth = find_truth(run)
-    edges = scored_edges(run)
+    nodes = None if skeletons is None else skeletons.open()
+    labelled = skeletons is None or run.has_labels(run.config.volumes.segment.source)
+    truths = (find_truth(run), find_test(run)) if labelled else None
+    results: dict[str, Any] = dict.fromkeys(("scores", "best", "regions", "run_length"))
+    edges, written = scored_edges(run), written_segmentations(run)
     fragments = open_volume(run.volume, "fragments")
-    scores = sweep_edges(run.config, truth, fragments, edges)
-    written = written_segmentations(run)
-    for threshold, volume in written.items():
-        scores[threshold] = truth.score(volume)
-    best = best_of(scores)
-    if not truth.images:
-        limit = min(best, run.config.agglomerate.maximum_score)
-        lut = connected_components(np.zeros(0, np.uint64), edges.pairs, edges.score, limit)
-        _list_errors(run, truth, written.get(best, Joined(fragments, lut)))
-    results = {
-        "scores": {f"{threshold:.2f}": scores[threshold] for threshold in sorted(scores)},
-        "best": {"threshold": best, **scores[best]},
-    }
-    update_summary(run, scores=None, best=None)  # forget thresholds of former sweeps
+    segmentations = (fragments, edges, written)
+    if truths is not None:
+        results |= _score_labels(run, *truths, segmentations)
+    if skeletons is not None and nodes is not None:
+        best = results["best"] and results["best"]["threshold"]
+        results["run_length"] = score_skeletons_of_run(run, skeletons, nodes, segmentations, best)
+    update_summary(run, **dict.fromkeys(results))  # forget thresholds of former sweeps
     update_summary(run, **results)
     return results
+
+
+def _score_labels(run: Run, truth: Truth, test: Truth | None, segmentations: Segmentations) -> dict[str, Any]:
+    """What `evaluate` returns of labels.
+
+    Args:
+        run: the run.
+        truth: chooses the threshold.
+        test: what the best is reported on; None for `truth`.
+        segmentations: of the run.
+    """
+    fragments, edges, written = segmentations
+    scores = sweep_edges(run.config, truth, fragments, edges)
+    for threshold, volume in written.items():
+        scores[threshold] = truth.score(volume)
+    scores = {threshold: with_share(scores[threshold], truth.region.size) for threshold in sorted(scores)}
+    best = best_of(scores)
+    limit = min(best, run.config.agglomerate.maximum_score)
+    lut = connected_components(np.zeros(0, np.uint64), edges.pairs, edges.score, limit)
+    segmentation = written.get(best, Joined(fragments, lut))
+    reported = truth if test is None else test
+    best_scores = scores[best] if test is None else with_share(_scores_on(test, segmentation), test.region.size)
+    if not truth.images:
+        _list_errors(run, reported, segmentation)
+    return {
+        "scores": {f"{threshold:.2f}": scores[threshold] for threshold in scores},
+        "best": {"threshold": best, **best_scores},
+        "regions": {"chosen_on": truth.name, "reported_on": reported.name},
+    }
+
+
+def _scores_on(truth: Truth, segmentation: Placed) -> Scores:
+    """Scores of one segmentation.
+
+    Raises:
+        UserError: no labelled voxel counts.
+    """
+    if truth.images:
+        return mean_image_scores(_some_labelled(truth.count_images_against(segmentation), truth.name))
+    (table,) = _some_labelled([truth.count_against(segmentation)], truth.name)
+    return scores_of_table(table)
 
 
 def _list_errors(run: Run, truth: Truth, segmentation: Placed) -> None:
@@ -200,17 +134,25 @@ def best_threshold(run: Run) -> float:
     return best
 
 
-def check_run(run: Run) -> str:
+def check_run(run: Run, skeletons: SkeletonOptions | None = None) -> str:
     """What `evaluate` would score, in words.
 
     Raises:
         UserError: it would refuse.
     """
-    region = find_truth(run).region
+    nodes = None if skeletons is None else skeletons.open()
+    places = []
+    if nodes is None or run.has_labels(run.config.volumes.segment.source):
+        region, test = find_truth(run).region, find_test(run)
+        places.append(f" on voxels {region.begin} to {region.end}")
+        if test is not None:
+            places.append(f", the best of them on volumes.test, voxels {test.region.begin} to {test.region.end}")
+    if nodes is not None:
+        places.append(f"{',' if places else ''} on {len(nodes.names)} skeletons")
     open_volume(run.volume, "fragments")
     written = ", ".join(f"{threshold:.2f}" for threshold in written_segmentations(run)) or "none"
     sweep = len(run.config.evaluate.sweep)
-    return f"{sweep} thresholds and the written segmentations ({written}) on voxels {region.begin} to {region.end}"
+    return f"{sweep} thresholds and the written segmentations ({written}){''.join(places)}"
 
 
 def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
@@ -258,44 +200,18 @@ def sweep_edges(
     return sweep_thresholds(table, edges.pairs, edges.score, thresholds, limit)
 
 
-def _some_labelled(tables: Iterable[Contingency]) -> Iterator[Contingency]:
-    """All tables; a `UserError` after the last one if none of them counts an object."""
+def _some_labelled(tables: Iterable[Contingency], region: str = "") -> Iterator[Contingency]:
+    """All tables; a `UserError`, which names the region, after the last one if none of them counts an object."""
     labelled = False
     for table in tables:
         labelled = labelled or bool(np.any(table.label > 0))
         yield table
     if not labelled:
         raise UserError(
-            "nothing is labelled, so there is nothing to score on: every voxel is 0, targets.unlabelled_id, masked out,"
-            " or of a label that is smaller than this",
+            f"nothing {f'of {region} ' if region else ''}is labelled, so there is nothing to score on: every voxel is"
+            " 0, targets.unlabelled_id, masked out, or of a label that is smaller than this",
             "evaluate.minimum_size",
         )
-
-
-def find_truth(run: Run) -> Truth:
-    """The labels to score on: the validation region if it is a part of the segmented volume, otherwise all labels.
-
-    Raises:
-        UserError: the segmented volume has no labels, or they lie outside the segmented region.
-    """
-    volumes, config = run.config.volumes, run.config.evaluate
-    source = volumes.segment.source
-    labels = run.open_labels(source)
-    region = region_box(volumes.segment, labels.shape, "volumes.segment")
-    validation = volumes.validate_
-    if validation is not None and validation.source == source:
-        region = region.intersect(region_box(validation, labels.shape, "volumes.validate"))
-        if region.size == 0:
-            raise UserError("lies outside volumes.segment, so nothing there was segmented", "volumes.validate")
-    rules = label_rules(config, volumes.images)
-    return Truth(labels, run.open_mask(source), region, rules, volumes.images)
-
-
-def label_rules(config: EvaluateConfig, images: bool) -> LabelRules:
-    """The rules of the config, by default those that suit neurites in a volume, or all objects of separate images."""
-    relabel = not images if config.relabel is None else config.relabel
-    minimum_size = (0 if images else NEURITE_VOXELS) if config.minimum_size is None else config.minimum_size
-    return LabelRules(relabel, minimum_size)
 
 
 def written_segmentations(run: Run) -> dict[float, Volume]:

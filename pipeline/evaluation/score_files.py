@@ -17,7 +17,7 @@ from .errors import rank_errors, write_errors
 from .label_files import LabelFile, open_labels, require_ignored_fit, require_one_place
 from .overlaps import LabelRules, count_overlaps
 from .seams import find_seams
-from .sweep import scores_of_table
+from .sweep import scores_of_table, with_share
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,9 @@ def score_volumes(
         errors: CSV file in which the errors are listed, see `errors`; None for none.
 
     Returns:
-        `voi_split`, `voi_merge`, `voi_sum`, `adapted_rand_error`, and the number of voxels that were `scored` (also
-        called `voxels`), of `segments` and of labelled `objects` that were compared.
+        `voi_split`, `voi_merge`, `voi_sum`, `adapted_rand_error`, `cremi_score`, the number of voxels that were
+        `scored` (also called `voxels`) and their `scored_share`, and the number of `segments` and of labelled `objects`
+        that were compared.
 
     Raises:
         StorageUnavailable: a server does not answer.
@@ -71,7 +72,7 @@ def score_volumes(
         why = "every voxel is 0, is ignored, or belongs to a label that is too small"
         raise UserError(f"nothing is labelled, so there is nothing to score on: {why}", truth.name)
     return {
-        **scores_of_table(table),
+        **with_share(scores_of_table(table), Box.of_shape(truth.shape).size),
         "voxels": table.total,
         "segments": len(table.segment_sizes()),
         "objects": len(table.label_sizes()),

@@ -8,11 +8,11 @@ import numpy as np
 
 from ..segmentation import connected_components, relabel
 from .contingency import Contingency
-from .metrics import rand_error_of_table, voi_of_table
+from .metrics import cremi_score, rand_error_of_table, voi_of_table
 
 Scores = dict[str, float]
-"""`voi_split`, `voi_merge`, `voi_sum` in bits and `adapted_rand_error`; of images also the scores of their objects; and
-`scored`, the number of voxels that counted."""
+"""`voi_split`, `voi_merge`, `voi_sum` in bits, `adapted_rand_error` and `cremi_score`; of images also the scores of
+their objects; `scored`, the number of voxels that counted, and of a region `scored_share`, the share of its voxels."""
 
 
 SCORE_TITLES = {
@@ -26,7 +26,9 @@ SCORE_TITLES = {
     "voi_merge": "VOI merge",
     "voi_sum": "VOI sum",
     "adapted_rand_error": "adapted Rand error",
+    "cremi_score": "CREMI score",
     "scored": "voxels scored",
+    "scored_share": "share scored",
 }
 """Scores in the order of tables, with short titles; those of objects are there for separate images only."""
 
@@ -38,14 +40,25 @@ def common_scores(of_segmentations: Collection[Mapping[str, float]]) -> list[str
 
 def scores_of_table(table: Contingency) -> Scores:
     """All scores of a segmentation, from its contingency table."""
-    voi = voi_of_table(table)
+    voi, rand_error = voi_of_table(table), rand_error_of_table(table)
     return {
         "voi_split": round(voi.split, 6),
         "voi_merge": round(voi.merge, 6),
         "voi_sum": round(voi.split + voi.merge, 6),
-        "adapted_rand_error": round(rand_error_of_table(table), 6),
+        "adapted_rand_error": round(rand_error, 6),
+        "cremi_score": round(cremi_score(voi, rand_error), 6),
         "scored": table.total,
     }
+
+
+def with_share(scores: Scores, voxels: int) -> Scores:
+    """Scores with the share of voxels that counted.
+
+    Args:
+        scores: of a region.
+        voxels: of the region, counted or not.
+    """
+    return {**scores, "scored_share": round(scores["scored"] / voxels, 6)}
 
 
 def score_text(value: float) -> str:

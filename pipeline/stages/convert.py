@@ -55,6 +55,7 @@ class ConvertTask(VolumeTask):
     version = 1
     script = SCRIPTS["import"]
     checksum_by_shard = True
+    can_be_looked_at = False
 
     @property
     @override

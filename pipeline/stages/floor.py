@@ -26,8 +26,9 @@ from ..distillation import affinity_targets, erode_boundaries
 from ..engine.blocks.grid import BlockGrid
 from ..engine.tracking.driver_lock import keeps_others_out
 from ..evaluation import LabelRules, find_truth, loss_of, prepare_labels
-from ..evaluation.runs import Truth, sweep_edges
+from ..evaluation.runs import sweep_edges
 from ..evaluation.sweep import Scores, best_of
+from ..evaluation.truth import Truth
 from ..rag import EdgeTable
 from ..run import Run, update_summary, write_json
 from ..segmentation import merge_scores, region_graph_statistics, waterz_edge_scores

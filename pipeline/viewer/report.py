@@ -88,6 +88,7 @@ def report_content(run: Run) -> dict[str, Any]:
     summary = read_summary(run)
     scores = summary.get("scores") or {}
     best = best_threshold(run)
+    tested = best is not None and (summary.get("regions") or {}).get("reported_on") == "volumes.test"
     return {
         "title": run.directory.name,
         "directory": str(run.directory),
@@ -95,7 +96,8 @@ def report_content(run: Run) -> dict[str, Any]:
         "tensorboard_command": shell_line("tensorboard", "--logdir", run.directory),
         "volume": _volume_facts(run),
         "best": best,
-        "tiles": _tiles(run, scores.get(best) if best else None),
+        "tiles": _tiles(run, summary.get("best") if tested else scores.get(best) if best else None),
+        "tested": tested,
         "scores": dict(sorted(scores.items(), key=lambda item: float(item[0]))),
         "scored": scores[best].get("scored") if best in scores else None,
         "columns": {name: SCORE_TITLES[name] for name in common_scores(scores.values())},
@@ -117,7 +119,7 @@ def _tiles(run: Run, scores: Mapping[str, float] | None) -> dict[str, float]:
     """The scores at the head of the page by what they are called there."""
     tiles = IMAGE_TILES if run.config.volumes.images else VOLUME_TILES
     titles = {**SCORE_TITLES, "panoptic_quality": "panoptic quality", "voi_sum": "VOI sum, bits"}
-    return {titles[name]: scores[name] for name in tiles} if scores else {}
+    return {titles[name]: scores[name] for name in tiles if name in scores} if scores else {}
 
 
 def network_sizes(run: Run) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from pipeline.config import load_config
 from pipeline.datasets import audit_sources
 from pipeline.engine.blocks.storage import open_raw, raw_identity
 from pipeline.errors import UserError
-from pipeline.evaluation.runs import find_truth
+from pipeline.evaluation import find_truth
 from pipeline.run import Run
 from pipeline.training.sampling.regions import ChunkCache, training_regions
 from pipeline.volumes import Box

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from skimage import metrics as skimage_metrics
 
-from pipeline.evaluation import adapted_rand_error, variation_of_information
+from pipeline.evaluation import adapted_rand_error, contingency_table, cremi_score, variation_of_information
+from pipeline.evaluation.sweep import scores_of_table
 
 
 def random_pair(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -77,3 +78,15 @@ def test_nothing_to_compare_scores_zero(labels: np.ndarray) -> None:
 def test_arrays_of_different_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="shape"):
         variation_of_information(np.ones((2, 3), int), np.ones((3, 2), int))
+
+
+def test_the_cremi_score_is_the_geometric_mean_of_voi_and_adapted_rand_error() -> None:
+    rng = np.random.default_rng(4)
+    segmentation, labels = rng.integers(1, 6, (6, 8, 7)), rng.integers(0, 4, (6, 8, 7))
+    split, merge = skimage_metrics.variation_of_information(labels, segmentation, ignore_labels=(0,))
+    error, _, _ = skimage_metrics.adapted_rand_error(labels, segmentation, ignore_labels=(0,))
+    expected = ((split + merge) * error) ** 0.5
+    assert cremi_score(variation_of_information(segmentation, labels), error) == pytest.approx(expected)
+    table = contingency_table(segmentation, labels)
+    assert scores_of_table(table)["cremi_score"] == pytest.approx(expected, abs=1e-6)
+    assert scores_of_table(contingency_table(labels, labels))["cremi_score"] == 0

@@ -2,81 +2,16 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from cells_run import CHUNKS, SEGMENTED, SHAPE, VALIDATED, fill_run, make_run
 
-from pipeline.config import parse_config
 from pipeline.errors import UserError
 from pipeline.evaluation import best_threshold, check_run, evaluate, prepare_labels, variation_of_information
 from pipeline.evaluation.overlaps import LabelRules
-from pipeline.rag import EdgeTable, NodeTable, open_rag
 from pipeline.run import Run, read_json, update_summary
-from pipeline.segmentation import (
-    connected_components,
-    fragment_statistics,
-    merge_scores,
-    region_graph_statistics,
-    relabel,
-)
 from pipeline.volumes import create_volume, delete_volume, open_volume
-
-NEAREST = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
-SHAPE = (12, 20, 20)
-SEGMENTED = (slice(2, 12), slice(0, 20), slice(4, 20))
-VALIDATED = (slice(5, 12), slice(0, 20), slice(4, 20))
-CHUNKS = (4, 8, 8)
-
-
-def make_run(tmp_path: Path, **changes: Any) -> Run:
-    """A config whose segmented region begins at (2, 0, 4); its validation region begins at z 5 and reaches beyond."""
-    document: dict[str, Any] = {
-        "run_directory": str(tmp_path / "run"),
-        "volumes": {
-            "sources": {"a": {"kind": "phantom"}},
-            "segment": {"source": "a", "begin": [2, 0, 4], "end": [12, 20, 20]},
-            "validate": {"source": "a", "begin": [5, 0, 0], "end": [12, 20, 20]},
-        },
-        "student": {"network": {"name": "section_unet"}, "distillation": None},
-        "evaluate": {"sweep": [0.1, 0.3, 0.5, 0.7], "minimum_size": 1, "relabel": False},
-    }
-    for name, value in changes.items():
-        document[name] = {**document.get(name, {}), **value}
-    return Run(parse_config(document))
-
-
-def fill_run(run: Run, scored: bool = True) -> dict[str, np.ndarray]:
-    """Labels of four cells, each cut into 2 x 2 x 2 fragments; merging up to 0.3 is right, 0.5 joins the cells."""
-    z, y, x = np.indices(SHAPE)
-    labels = (1 + (y >= 10) + 2 * (x >= 14)).astype(np.uint64)
-    cells = labels[SEGMENTED]
-    z, y, x = np.indices(cells.shape)
-    fragments = (cells * np.uint64(8) + (4 * (z >= 6) + 2 * (y % 10 >= 5) + (x % 10 >= 5)).astype(np.uint64)).astype(
-        np.uint64
-    )
-    same = [cells == np.roll(cells, 1, axis) for axis in range(3)]
-    affinities = np.where(np.stack(same), 0.8, 0.6).astype(np.float32)
-    graph = region_graph_statistics(affinities, fragments, NEAREST)
-    scores = merge_scores(graph.edges, graph.mean, graph.count)
-
-    create_volume(run.volume, "raw", SHAPE, np.uint8, voxel_size=(10, 4, 4), chunks=CHUNKS)
-    volume = create_volume(run.volume, "labels", SHAPE, np.uint64, voxel_size=(10, 4, 4), chunks=CHUNKS)
-    volume.write(volume.box, labels)
-    lut = connected_components(np.unique(fragments), graph.edges, scores, 0.3)
-    written = relabel(fragments, lut[:, 0], lut[:, 1])
-    for dataset, data in (("fragments", fragments), ("segmentation/0.30", written)):
-        volume = create_volume(
-            run.volume, dataset, data.shape, np.uint64, voxel_size=(10, 4, 4), offset=(20, 0, 16), chunks=CHUNKS
-        )
-        volume.write(volume.box, data)
-    nodes = fragment_statistics(fragments)
-    edges = EdgeTable.of(graph.edges, graph.count, graph.affinity_sum)
-    with open_rag(run.config.rag, run.directory) as store:
-        store.write_block(0, NodeTable(nodes.id, nodes.centre, nodes.size, nodes.begin, nodes.end), edges)
-        if scored:
-            store.write_scores(0, EdgeTable(edges.u, edges.v, edges.count, edges.affinity_sum, scores))
-    return {"labels": labels, "fragments": fragments, "written": written}
 
 
 def test_scores_are_those_of_the_validation_region(tmp_path: Path) -> None:
@@ -91,7 +26,9 @@ def test_scores_are_those_of_the_validation_region(tmp_path: Path) -> None:
     assert results["best"]["threshold"] == 0.3
     assert results["best"]["voi_sum"] == 0
     assert results["scores"]["0.50"]["voi_merge"] == pytest.approx(1.97, abs=0.05)
-    assert set(results["best"]) == {"threshold", "voi_split", "voi_merge", "voi_sum", "adapted_rand_error", "scored"}
+    scores = {"voi_split", "voi_merge", "voi_sum", "adapted_rand_error", "cremi_score", "scored", "scored_share"}
+    assert set(results["best"]) == {"threshold", *scores}
+    assert results["regions"] == {"chosen_on": "volumes.validate", "reported_on": "volumes.validate"}
     assert all(scores["scored"] == truth.size for scores in results["scores"].values())
 
 
@@ -181,6 +118,7 @@ def test_masked_and_unlabelled_voxels_do_not_count(stated: int, tmp_path: Path) 
     scores = evaluate(run)["scores"]["0.10"]
     assert scores["voi_split"] == pytest.approx(voi.split, abs=1e-6)
     assert scores["scored"] == np.count_nonzero(truth)
+    assert scores["scored_share"] == pytest.approx(np.count_nonzero(truth) / truth.size, abs=1e-6)
 
 
 def test_a_run_without_an_annotated_voxel_has_no_score(tmp_path: Path) -> None:

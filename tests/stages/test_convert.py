@@ -183,6 +183,22 @@ def test_other_data_start_over(tmp_path: Path, raw: np.ndarray, converted: Count
     assert_arrived(run, raw)
 
 
+def test_a_source_with_damaged_chunks_is_told_in_two_lines(
+    tmp_path: Path, raw: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And not block by block with how to look at it: the viewer shows nothing of what is not imported."""
+    with h5py.File(tmp_path / "a.h5") as file:
+        chunks = [file["raw"].id.get_chunk_info(number) for number in range(4)]
+    with (tmp_path / "a.h5").open("r+b") as file:
+        for chunk in chunks:
+            file.seek(chunk.byte_offset)
+            file.write(b"\xff" * 100)
+    with pytest.raises(UserError, match=r"a\.h5/raw: a chunk in voxels .* cannot be read"):
+        ensure_imported(run_of(tmp_path))
+    (told,) = (record.getMessage() for record in caplog.records if record.levelname == "ERROR")
+    assert told.startswith("import_lab_raw: 4 of 27 blocks failed")
+
+
 @pytest.mark.parametrize("storage_format", [2, 3])
 @pytest.mark.parametrize("dataset", ["raw", "labels"])
 def test_a_lost_chunk_is_told_and_made_again(

@@ -43,6 +43,8 @@ class BlockTask(Stage):
     done when its record is there; of a stage that keeps none, daisy's markers have to be believed."""
     grid_counts: ClassVar[str] = "voxels"
     """What the grid is made of, for messages."""
+    can_be_looked_at: ClassVar[bool] = True
+    """Whether the viewer shows the place of a block that failed; what is not imported yet, it cannot."""
 
     @property
     def context(self) -> Coordinate:

@@ -45,17 +45,18 @@ class Patience:
         if now - self._looked < LOOK_SECONDS:
             return None
         self._looked = now
-        if self._is_over():
-            self._over_since = self._over_since if self._over_since is not None else now
-            if now - self._over_since > GRACE_SECONDS:
-                return "did not end although no block was left"
-            return None
         record = read_worker_record(self._task, self._worker)
         self._since = {sign: self._since.get(sign, now) for sign in _signs(record)}
         longest = now - min(self._since.values())
         timeout = self._task.run.config.cluster.block_timeout
         is_in_block = record is not None and bool(record.blocks)
-        if longest <= (timeout + GRACE_SECONDS if is_in_block else IDLE_SECONDS):
+        if self._is_over():
+            self._over_since = self._over_since if self._over_since is not None else now
+            if now - self._over_since <= GRACE_SECONDS:
+                return None
+            if not is_in_block:
+                return "did not end although no block was left"
+        elif longest <= (timeout + GRACE_SECONDS if is_in_block else IDLE_SECONDS):
             return None
         than = f"longer than cluster.block_timeout ({timeout} s)" if is_in_block else "without a block"
         return f"gave no sign of life for {longest:.0f} s, {than}: it was stopped, or hung in a system call"

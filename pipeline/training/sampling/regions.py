@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,7 +124,7 @@ def training_regions(run: Run) -> list[LabelledRegion]:
 
     Raises:
         UserError: there is none, or one has no labels, reaches beyond its source, or has voxels in common with the
-            validation region.
+            validation or the test region.
     """
     count = len(run.config.volumes.train)
     if not count:
@@ -138,16 +139,21 @@ def validation_region(run: Run) -> LabelledRegion | None:
     """The region of `volumes.validate`, or None if there is none.
 
     Raises:
-        UserError: it has no labels or reaches beyond its source.
+        UserError: it has no labels, reaches beyond its source, or has voxels in common with the test region.
     """
-    return None if run.config.volumes.validate_ is None else _open_region(run, None)
+    section = run.config.volumes.validate_
+    if section is None:
+        return None
+    region = _open_region(run, None)
+    _refuse_shared(run, section, region, {"test": "on which nothing may be chosen"})
+    return region
 
 
 def unlabelled_regions(run: Run) -> list[RawRegion]:
     """The regions of `volumes.unlabelled`.
 
     Raises:
-        UserError: one reaches beyond its source, or has voxels in common with the validation region.
+        UserError: one reaches beyond its source, or has voxels in common with the validation or the test region.
     """
     regions = []
     for index, section in enumerate(run.config.volumes.unlabelled):
@@ -161,21 +167,29 @@ def unlabelled_regions(run: Run) -> list[RawRegion]:
 
 
 def _refuse_held_out(run: Run, section: Region, region: RawRegion) -> None:
-    """Refuse a region that shares voxels with the one that scores are computed on.
+    """Refuse a region that shares voxels with one that training must not see."""
+    _refuse_shared(run, section, region, dict.fromkeys(("validate", "test"), "which training must never see"))
+
+
+def _refuse_shared(run: Run, section: Region, region: RawRegion, others: Mapping[str, str]) -> None:
+    """Refuse a region that shares voxels with others.
+
+    Args:
+        others: names of the others, and why.
 
     Raises:
         UserError: it does; names the voxels.
     """
-    held_out = run.config.volumes.validate_
-    if held_out is None or held_out.source != section.source:
-        return
-    common = region.box.intersect(region_box(held_out, region.raw.shape, "volumes.validate"))
-    if common.size > 0:
-        raise UserError(
-            f"the voxels from {tuple(common.begin)} to {tuple(common.end)} belong to volumes.validate, too, "
-            "which training must never see; give another region",
-            region.where,
-        )
+    for name, other in run.config.volumes.held_out.items():
+        if name not in others or other.source != section.source:
+            continue
+        common = region.box.intersect(region_box(other, region.raw.shape, f"volumes.{name}"))
+        if common.size > 0:
+            raise UserError(
+                f"the voxels from {tuple(common.begin)} to {tuple(common.end)} belong to volumes.{name}, too, "
+                f"{others[name]}; give another region",
+                region.where,
+            )
 
 
 def _open_region(run: Run, index: int | None) -> LabelledRegion:

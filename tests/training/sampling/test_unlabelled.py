@@ -22,6 +22,7 @@ from pipeline.training.objective.objective import Objective
 from pipeline.training.objective.teacher_instances import TeacherInstances
 from pipeline.training.objective.views import View
 from pipeline.training.sampling.loader import BatchLoader
+from pipeline.training.sampling.regions import validation_region
 from pipeline.training.sampling.samples import Arrays
 from pipeline.training.steps.training_setup import Training
 from pipeline.volumes import Box, open_volume
@@ -234,3 +235,28 @@ def test_a_region_too_small_for_a_patch_is_named(make_unlabelled: MakeRun) -> No
     run = make_unlabelled('volumes.unlabelled=[{"source": "u", "end": [8, 30, 30]}]')
     with pytest.raises(UserError, match=r"volumes.unlabelled.0: .*\(8, 30, 30\)"):
         batches(run, 1)
+
+
+@pytest.mark.parametrize("name", ["train", "unlabelled"])
+def test_training_never_sees_the_test_region(make_run: MakeRun, name: str) -> None:
+    run = make_run(
+        'volumes.test={"source": "p", "z_share": [0.9, 1.0]}',  # 22 to 24, as only its extent shows
+        f'volumes.{name}=[{{"source": "p", "begin": [22, 0, 0]}}]',
+        'volumes.validate={"source": "p", "z_share": [0.8, 0.9]}',
+        'volumes.segment={"source": "p"}',
+    )
+    with pytest.raises(UserError, match=rf"volumes.{name}.0: .*\(22, 0, 0\).*volumes.test, too, which training must"):
+        batches(run, 1)
+
+
+def test_validation_during_training_never_sees_the_test_region(make_run: MakeRun) -> None:
+    run = make_run(
+        'volumes.test={"source": "p", "begin": [18, 0, 0]}',
+        'volumes.validate={"source": "p", "z_share": [0.7, 0.8]}',  # 17 to 19
+        'volumes.train=[{"source": "p", "end": [14, 64, 64]}]',
+        'volumes.segment={"source": "p"}',
+    )
+    with pytest.raises(
+        UserError, match=r"volumes.validate: .*\(18, 0, 0\).*volumes.test, too, on which nothing may be"
+    ):
+        validation_region(run)
