@@ -247,23 +247,10 @@ def _prepared(
     number, nodes, table_size = len(sums), len(is_open), 1
     while table_size < number:
         table_size *= 2
-    edges = _Edges(
-        ends,
-        sums,
-        counts,
-        sums * unit / counts,
-        np.arange(number).astype(np.int32),
-        np.full(table_size, _NONE),
-        np.full(number, _NONE),
-    )
-    clusters = _Clusters(
-        np.arange(nodes).astype(np.int32),
-        np.arange(nodes).astype(np.int32),
-        np.full(nodes, _NONE),
-        np.full(nodes, _NONE),
-        np.zeros(nodes, np.int32),
-        np.full(2 * number, _NONE),
-    )
+    all_edges, own, none = np.arange(number).astype(np.int32), np.arange(nodes).astype(np.int32), np.full(nodes, _NONE)
+    buckets, chain, following = np.full(table_size, _NONE), np.full(number, _NONE), np.full(2 * number, _NONE)
+    edges = _Edges(ends, sums, counts, sums * unit / counts, all_edges, buckets, chain)
+    clusters = _Clusters(own, own.copy(), none, none.copy(), np.zeros(nodes, np.int32), following)
     heap = _Heap(np.empty(number, np.int32), np.full(number, _NONE), np.zeros(1, np.int64))
     for e in range(number):
         _enter(edges, e)

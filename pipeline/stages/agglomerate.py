@@ -24,7 +24,9 @@ from ..engine.blocks.stage import BlockFunction, BlockTask, DriverStep, Stage
 from ..errors import UserError
 from ..rag import EdgeTable, rag_is_missing
 from ..run import Run
-from ..segmentation import merge_scores, waterz_edge_scores
+from ..segmentation import waterz_edge_scores
+from ..segmentation.cluster_edges import ClusterEdges
+from ..segmentation.regional_linkage import link_region
 from .fragments import FragmentsTask
 from .graph_rows import read_graph, score_checksums, score_records
 from .linkage import TOGETHER, MergeScoresTask, levels_of, linkage_stages, read_scores
@@ -87,7 +89,9 @@ class GlobalAgglomeration(_Global, DriverStep):
         checksums = np.zeros(len(self.grid), dtype=np.uint64)
         with open_graph(self.run) as store:
             _, edges = read_graph(store, RagTask(self.run))
-            scored = replace(edges, score=merge_scores(edges.pairs, edges.mean_affinity, edges.count))
+            whole = ClusterEdges.of_fragments(edges.u, edges.v, edges.affinity_sum, edges.count)
+            linked = link_region(whole, np.zeros(len(whole), bool), np.zeros(0, np.uint64))
+            scored = replace(edges, score=linked.score)
             for block, owned in edges_by_owner(scored, self.grid):
                 store.write_scores(block, owned)
                 checksums[block] = score_checksums(owned).sum()
