@@ -160,7 +160,14 @@ class AgglomerateConfig(Section):
 
     method: Literal["waterz", "global"] = "global"
     """`waterz`: per block with context, scores from waterz; `global`: exact average linkage on the whole graph,
-    independent of blocks."""
+    independent of blocks and regions."""
+    region_size: VoxelShape = (1024, 1024, 1024)
+    """Voxels of the regions that `global` begins with, rounded up to whole blocks. What a region cannot decide goes up
+    to regions twice as long along each axis, until there is one. A volume of one region is linked in memory, by the
+    driver. It decides nothing but memory and time."""
+    memory: PositiveFloat = 16.0
+    """Gigabytes that a task of `global` may take for its part of the graph. One that would need more ends with a line
+    that says what to do: a lower `maximum_score`, with which far less goes up, or more memory."""
     context: VoxelContext = (4, 32, 32)
     """Voxels read around a block on each side (`waterz`)."""
     merge_function: Literal["mean", "hist_quant_25", "hist_quant_50", "hist_quant_75"] = "mean"

@@ -11,7 +11,7 @@ from ..engine.blocks.stage import Stage
 from ..engine.chain import run_stages
 from ..errors import UserError
 from ..run import Run
-from .agglomerate import agglomeration
+from .agglomerate import scoring_stages
 from .certainty import certainty_stages, written_certainty
 from .convert import all_conversions
 from .fragments import FragmentsTask
@@ -66,7 +66,7 @@ def fragment_stages(run: Run) -> list[Stage]:
 
 def agglomeration_stages(run: Run) -> list[Stage]:
     """What stage 04 consists of."""
-    return [RagTask(run), agglomeration(run)]
+    return [RagTask(run), *scoring_stages(run)]
 
 
 def segmentation_stages(run: Run) -> list[Stage]:
