@@ -12,7 +12,7 @@ from funlib.geometry import Coordinate
 from torch import nn
 from training_state import curves
 
-from pipeline.config import AdversarialConfig, DistillationConfig, LogitsConfig, TorchscriptTeacherConfig
+from pipeline.config import AdversarialConfig, DistillationConfig, LogitsConfig, Offset, TorchscriptTeacherConfig
 from pipeline.distillation import UNKNOWN, EmbeddedPatch, cosine_to_affinity, padded_affinities
 from pipeline.errors import UserError
 from pipeline.networks import build_network
@@ -55,6 +55,7 @@ def test_given_affinities_teach_as_the_network_that_they_are_of(images: bool, op
             super().__init__()
             network = build_network("section_unet", sections=1, widths=(4, 8))
             self.dimensions, self.least_length, self.config, self.taps = 3, 0.0, network.config, ()
+            self.affinity_offsets: tuple[Offset, ...] = ()
 
         def forward(self, raw: torch.Tensor) -> torch.Tensor:
             """(b, d, z, y, x)."""
