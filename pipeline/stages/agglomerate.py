@@ -151,3 +151,10 @@ def scored_edges(pairs: np.ndarray, scores: np.ndarray) -> EdgeTable:
 def agglomeration(run: Run) -> Stage:
     """The configured way."""
     return {"global": GlobalAgglomeration, "waterz": WaterzAgglomeration}[run.config.agglomerate.method](run)
+
+
+def readers_of_affinities(run: Run) -> tuple[BlockTask, ...]:
+    """The block tasks that read affinities as they lie on the disk."""
+    tasks = (FragmentsTask(run), RagTask(run), agglomeration(run))
+    reading = [task for task in tasks if any(stage.stage == PredictTask.stage for stage in task.reads)]
+    return tuple(task for task in reading if isinstance(task, BlockTask))
