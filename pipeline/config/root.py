@@ -187,7 +187,9 @@ def _offsets(config: Config) -> Iterator[str]:
         "targets.offsets": config.targets.offsets,
         "student.distillation.offsets": (distillation and distillation.offsets) or (),
         "student.network.affinity_offsets": config.student.network.affinity_offsets,
-        "teacher.network.affinity_offsets": () if config.teacher is None else config.teacher.network.affinity_offsets,
+        "teacher.network.affinity_offsets": (
+            () if config.network_teacher is None else config.network_teacher.network.affinity_offsets
+        ),
     }
     for name, offsets in given.items():
         for offset in offsets:

@@ -144,14 +144,14 @@ class TurnedPredictor:
         Raises:
             NoNumbersError: the network embeds a voxel as NaN or as infinite.
         """
-        read, total = self.read_box(box), np.float32(0)
+        read = self.read_box(box)
+        total: np.ndarray | float = 0.0
         for view, predictor in self._views:
             seen = view.box(box)
             needed = view.box_back(predictor.read_box(seen))
             shown = view.array(crop(raw, needed.relative_to(read)))
             total = total + view.array_back(predictor.affinities(shown, seen))
-        mean: np.ndarray = total / np.float32(len(self._views))
-        return mean
+        return np.asarray(total / np.float32(len(self._views)), np.float32)
 
     def quantised(self, raw: np.ndarray, box: Box) -> np.ndarray:
         """The same as (k, z, y, x) uint8, 255 = certain; raises the same."""

@@ -12,8 +12,8 @@ from ..evaluation import SegmentSizes, SegmentSummary
 from ..run import SEGMENTATIONS, Run
 from ..volumes import Box, open_volume, volume_exists
 from ..volumes.readable import Readable
-from .rendering import render
-from .surfaces import Surface, rank_colours, surface_of
+from .rendering import Surface, render
+from .surfaces import rank_colours, surface_of
 
 MOST_VOXELS = 4_000_000
 """Voxels that one picture is made of at most."""

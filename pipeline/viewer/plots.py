@@ -83,7 +83,7 @@ def certainty_png(certainty: np.ndarray, voxel_size: Sequence[float]) -> bytes:
     bar = figure.colorbar(shown, ax=figure.axes, shrink=0.85, pad=0.02)
     bar.ax.tick_params(colors=INK, length=0)
     bar.set_label("certainty", color=INK)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return _png(figure)
 
 

@@ -63,7 +63,7 @@ def joined_by_graph(run: Run, fragments: np.ndarray, threshold: float) -> np.nda
     graph.add_nodes_from(np.unique(fragments).tolist())
     graph.add_edges_from(edges.pairs[edges.score <= threshold].tolist())
     segment = {fragment: min(part) for part in nx.connected_components(graph) for fragment in part}
-    return np.vectorize(segment.__getitem__, otypes=[np.uint64])(fragments)
+    return np.asarray(np.vectorize(segment.__getitem__, otypes=[np.uint64])(fragments))
 
 
 def at_nodes(skeletons: Skeletons, segmentation: np.ndarray) -> np.ndarray:

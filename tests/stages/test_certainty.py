@@ -119,7 +119,7 @@ def test_rows_that_were_changed_are_refused(tmp_path: Path) -> None:
     assert run_chain(run)
     with open_rag(run.config.rag, run.directory) as store:
         store.write_scores(3, EdgeTable.empty())
-    (task,) = certainty_stages(run, 0.6)
+    task = CertaintyTask(run, 0.6)
     begin(task)
     with (
         task.process() as process_block,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from pipeline.volumes import create_volume, open_volume
 
 pytest.importorskip("nncf")
 pytest.importorskip("openvino")
-NETWORKS = {
+NETWORKS: dict[str, Any] = {
     "sections": SectionUnetConfig(sections=3, widths=(6, 8), embedding_channels=4),
     "folded": SectionUnetConfig(sections=3, widths=(8, 8), embedding_channels=4, stem=(1, 2, 2), activation="relu"),
     "volume": ResidualUnetConfig(widths=(4, 6), embedding_channels=4),
@@ -129,8 +131,8 @@ def test_a_graph_of_which_a_bit_has_changed_is_found_and_not_used(tmp_path: Path
 
 @pytest.mark.parametrize("package", ["nncf", "openvino"])
 def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    find = eight_bits.importlib.util.find_spec
-    monkeypatch.setattr(eight_bits.importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
     run = make_run(tmp_path)
     with pytest.raises(
         UserError, match=rf'predict.precision: int8 needs {package}, .* pip install "emdistill\[int8\]"'
@@ -147,7 +149,7 @@ def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
         ({"device": "cuda"}, "precision int8 is for CPUs"),
     ],
 )
-def test_what_does_not_go_with_eight_bits_is_refused(tmp_path: Path, settings: dict[str, object], message: str) -> None:
+def test_what_does_not_go_with_eight_bits_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_run(tmp_path, **settings)
 

@@ -39,7 +39,7 @@ from pipeline.stages.by_script import (
 from pipeline.stages.predict import PredictTask
 from pipeline.stages.run_status import read_status
 from pipeline.viewer.layers import existing_layers
-from pipeline.volumes import Box, run_arrays
+from pipeline.volumes import Box, run_arrays, storage
 from pipeline.volumes.locations import Location
 
 LAYERS, BLOCKS = 8, 8 * 2 * 2
@@ -113,7 +113,7 @@ def most_stored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_chain_gives_the_same_bits_and_never_has_all_affinities(
     tmp_path: Path, kept: Run, most_stored: list[int], method: str
 ) -> None:
-    agglomeration = {"agglomerate": {"method": method, "context": [1, 6, 6]}}
+    agglomeration: dict[str, Any] = {"agglomerate": {"method": method, "context": [1, 6, 6]}}
     run = temporary_run(tmp_path / "run", **agglomeration)
     assert agglomerate(run) and segment(run)
     assert stored_affinities(run) == 0
@@ -295,7 +295,7 @@ def test_an_end_in_the_middle_of_dropping_loses_nothing(
     tmp_path: Path, kept: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the first, in the middle, and after the last of the files, each time that some are dropped."""
-    remove, times = run_arrays.remove_files, Counter[str]()
+    remove, times = storage.remove_files, Counter[str]()
 
     def broken_off(location: Location, names: Sequence[str]) -> None:
         times.update(["ends"])
@@ -335,7 +335,7 @@ def test_an_end_while_markers_are_taken_back_loses_nothing(
 def test_dropping_decodes_writes_and_commits_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chunks, deleted = count_chunks(monkeypatch), list[str]()
     statements = count_transactions(monkeypatch)
-    remove = run_arrays.remove_files
+    remove = storage.remove_files
 
     def counted_removal(location: Location, names: Sequence[str]) -> None:
         deleted.extend(names)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from funlib.geometry import Coordinate
 
-from pipeline.config import MalaConfig, NetworkConfig, ResidualUnetConfig, SectionUnetConfig, dump_config, parse_config
+from pipeline.config import MalaConfig, ResidualUnetConfig, SectionUnetConfig, dump_config, parse_config
 from pipeline.engine.plan import log_plan
 from pipeline.errors import UserError
 from pipeline.networks import EmbeddingNetwork, build_network, save_checkpoint
@@ -27,10 +28,10 @@ SECTION = SectionUnetConfig(sections=3, widths=(4, 6, 8), embedding_channels=4)
 PLANE = ResidualUnetConfig(dimensions=2, widths=(4, 6), embedding_channels=4)
 VOLUME = ResidualUnetConfig(widths=(3, 4), embedding_channels=4, stem=(2, 2, 2), downsampling=((1, 2, 2),))
 VALID = MalaConfig(widths=(3, 4), downsampling=((1, 2, 2),), embedding_channels=4)
-NETWORKS = {"section": SECTION, "plane": PLANE, "volume": VOLUME, "valid": VALID}
+NETWORKS: dict[str, Any] = {"section": SECTION, "plane": PLANE, "volume": VOLUME, "valid": VALID}
 
 
-def network_of(config: NetworkConfig) -> EmbeddingNetwork:
+def network_of(config: Any) -> EmbeddingNetwork:
     torch.manual_seed(3)
     return build_network(config).eval()
 
@@ -47,7 +48,7 @@ def each_by_itself(network: EmbeddingNetwork, raw: np.ndarray, exchanged: tuple[
     """Every volume turned as an array of its own, predicted as a whole, turned back; then the mean."""
     results = []
     for exchange, *flips in itertools.product(exchanged, (False, True), (False, True), (False, True)):
-        axes = [axis for axis, flip in enumerate(flips) if flip]
+        axes = tuple(axis for axis, flip in enumerate(flips) if flip)
         volume = np.flip(raw, axes)
         offsets = [[-step if flip else step for step, flip in zip(offset, flips, strict=True)] for offset in OFFSETS]
         if exchange:
@@ -57,8 +58,8 @@ def each_by_itself(network: EmbeddingNetwork, raw: np.ndarray, exchanged: tuple[
         box = Box.of_shape(Coordinate(volume.shape))
         affinities = predictor.affinities(mirrored(volume, predictor.read_box(box)), box)
         affinities = affinities.swapaxes(2, 3) if exchange else affinities
-        results.append(np.flip(affinities, [axis + 1 for axis in axes]))
-    return np.mean(results, axis=0)
+        results.append(np.flip(affinities, tuple(axis + 1 for axis in axes)))
+    return np.asarray(np.mean(results, axis=0))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

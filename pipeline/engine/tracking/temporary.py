@@ -46,7 +46,7 @@ def needed_shards(task: VolumeTask, progress: ProgressOf = progress_of) -> np.nd
     needed = np.zeros_like(worth_having)
     for reader in task.temporary_for:
         needed |= read_by(_to_be_done(reader, progress(reader)), reader, task.chunk_grid)
-    return needed & worth_having
+    return np.asarray(needed & worth_having)
 
 
 def _to_be_done(reader: BlockTask, progress: Progress) -> np.ndarray:
@@ -74,7 +74,7 @@ def may_be_gone(task: VolumeTask, progress: ProgressOf = progress_of) -> np.ndar
 
 def used_shards(task: VolumeTask, progress: ProgressOf = progress_of) -> np.ndarray:
     """The shards that were written and that no block needs any more, (z, y, x) bool."""
-    return _done_shards(task) & ~needed_shards(task, progress)
+    return np.asarray(_done_shards(task) & ~needed_shards(task, progress))
 
 
 def lacking_blocks(task: VolumeTask, progress: ProgressOf = progress_of) -> np.ndarray:
@@ -136,4 +136,5 @@ def forget_drops(task: VolumeTask) -> None:
 
 def _done_shards(task: VolumeTask) -> np.ndarray:
     """(z, y, x) bool over the shards: those of blocks that are done, except of empty ones."""
-    return overlapping(proven_blocks(task) & ~task.empty, task.grid, task.chunk_grid) & ~task.empty_chunks
+    done = overlapping(proven_blocks(task) & ~task.empty, task.grid, task.chunk_grid)
+    return np.asarray(done & ~task.empty_chunks)

@@ -53,7 +53,9 @@ class ChunkCache:
                 low, high = max(index * size, begin), min((index + 1) * size, end)
                 to_data.append(slice(low - begin, high - begin))
                 of_chunk.append(slice(low - index * size, high - index * size))
-            data[..., *to_data] = voxels[..., *of_chunk]
+            here: tuple[Any, ...] = (..., *to_data)
+            there: tuple[Any, ...] = (..., *of_chunk)
+            data[here] = voxels[there]
         return data
 
     def _chunk(self, volume: Volume, position: tuple[int, ...]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_given_affinities_teach_as_the_network_that_they_are_of(images: bool, op
     torch.manual_seed(1)
     by_disk = AffinityDistiller(config, offsets, part, StoredTeacher(part, channels), seed=0, images=images)
     by_disk.load_state_dict({name: value for name, value in by_network.state_dict().items() if "predictions" in name})
-    results = []
+    results: list[Any] = []
     for distiller in (by_network, by_disk):
         student.grad = None
         embedded = EmbeddedPatch(student)
@@ -171,7 +172,7 @@ def test_a_student_learns_from_an_exported_module(make_run: MakeRun, module: Pat
         train_student(make_run(teaching, compared, alone, "student.training.iterations=50"))
 
 
-MISTAKES = {
+MISTAKES: dict[str, Any] = {
     "input_shape": (
         {"input_shape": [1, 20, 20], "output_shape": [1, 16, 16]},
         "teacher.output_shape: the module gives",

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,7 +199,7 @@ def test_arrays_of_other_programs_are_read_as_the_config_says(make_run: MakeRun,
         folder, "theirs", values.shape, np.float32, voxel_size=(40, 8, 8), offset=(80, 0, 0), chunks=(8, 32, 32)
     )
     volume.write(volume.box, values)
-    entry = {
+    entry: dict[str, Any] = {
         "dataset": "theirs",
         "offsets": [list(offset) for offset in reversed(OFFSETS)],
         "channels": [5, 4, 3, 2, 1],
@@ -211,7 +212,7 @@ def test_arrays_of_other_programs_are_read_as_the_config_says(make_run: MakeRun,
         np.testing.assert_allclose(known, 1 - (channel + 1) / 10, atol=1e-6)
 
 
-MISTAKES = {
+MISTAKES: dict[str, Any] = {
     "no offsets": ({}, {}, r"^teacher.affinities.p.offsets: .* does not say what its 5 channels are"),
     "contradicting offsets": (
         {"offsets": [list(offset) for offset in OFFSETS]},
@@ -370,8 +371,8 @@ def test_unlabelled_raw_is_taught_from_the_disk_too(make_unlabelled: MakeRun, tm
         entries[source] = {"paths": [str(place)]}
     run = make_unlabelled(STILL, "teacher=" + json.dumps({"kind": "affinities", "affinities": entries}))
     taught = batch_of(run)["taught"]
-    for sample, value in zip(taught, (0.2, 0.8), strict=True):
-        np.testing.assert_allclose(sample[sample != UNKNOWN], value, atol=1e-6)
+    for sample, affinity in zip(taught, (0.2, 0.8), strict=True):
+        np.testing.assert_allclose(sample[sample != UNKNOWN], affinity, atol=1e-6)
     assert torch.load(train_student(run), weights_only=True)["iteration"] == 4
 
 
