@@ -142,8 +142,7 @@ def ids_of(task: RagTask, cells: np.ndarray) -> np.ndarray:
     """(N,) uint64, the fragments at lattice positions."""
     block = np.ravel_multi_index((cells // PER_BLOCK).T, tuple(task.grid.shape))
     local = np.ravel_multi_index((cells % PER_BLOCK).T, (PER_BLOCK,) * 3)
-    ids: np.ndarray = (block * task.grid.voxels_per_block + local + 1).astype(np.uint64)
-    return ids
+    return np.asarray(block * task.grid.voxels_per_block + local + 1, np.uint64)
 
 
 def neurite_of(cells: np.ndarray) -> np.ndarray:
