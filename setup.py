@@ -77,6 +77,7 @@ setup(
     ],
     extras_require={
         "cpu": ["openvino==2026.4.1"],  # predicts faster than torch does there
+        "int8": ["openvino==2026.4.1", "nncf==3.4.0"],  # rounds networks to eight bits
         # meshes: marching cubes of many labels at once, simplification, Draco; skeletons: TEASAR in blocks. They need
         # nothing but numpy
         "export": ["zmesh>=1.15,<1.16", "DracoPy>=2.2,<2.3", "bioimage-cpp>=0.10,<0.11"],
@@ -97,6 +98,7 @@ setup(
             "codespell>=2.4,<2.5",
             "setuptools>=84.2,<84.3",  # a test builds a wheel
             "openvino==2026.4.1",
+            "nncf==3.4.0",
         ],
     },
 )

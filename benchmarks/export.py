@@ -160,7 +160,7 @@ def affinities_of(labels: np.ndarray, box: Box, rng: np.random.Generator) -> np.
         neighbour = padded[tuple(slice(0, -1) if axis == a else slice(1, None) for a in range(3))]
         noise = 0.3 * rng.random(inner.shape, np.float32)
         channels.append(np.where((inner == neighbour) & (inner > 0), 1 - noise, noise))
-    return np.rint(255 * np.stack(channels)).astype(np.uint8)
+    return np.asarray(np.rint(255 * np.stack(channels)), np.uint8)
 
 
 def command_of(run: Run, target: str, to: Path, options: Sequence[str]) -> list[str]:

@@ -15,6 +15,8 @@ Four tables, each measured side by side in one run, in alternation, medians:
 
 - student: its time per voxel over the teacher's, networks of `configs/fib25.json` (or `--student`, JSON), float32, one
   thread, for each engine; `student_over_teacher` is that of the faster one.
+- int8: the student in eight bits over itself in float32, both on OpenVINO, if NNCF is installed, and how far its
+  affinities lie apart, in levels.
 
 Weights are random: speed does not depend on them. The last line of the output is one JSON object.
 """
@@ -22,6 +24,7 @@ Weights are random: speed does not depend on them. The last line of the output i
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
 import math
@@ -49,9 +52,11 @@ from pipeline.networks import (
     build_network,
     choose_device,
     compact,
+    normalise_raw,
     save_checkpoint,
     sections_at_once,
 )
+from pipeline.networks.eight_bits import quantise
 from pipeline.run import Run, write_json
 from pipeline.stages.by_script import predict
 from pipeline.stages.inference import Predictor, read_box, working_bytes
@@ -65,6 +70,7 @@ BLOCK = Coordinate(32, 256, 256)
 PUBLISHED = Coordinate(56, 56, 56)
 TILES_FORWARD = 3
 """That each process passes to its engine."""
+TABLES = ["engines", "student", "int8", "tiles", "pipeline"]
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
 
 
@@ -248,9 +254,9 @@ def engine_table(scale: Scale, device: torch.device) -> dict[str, dict[str, dict
     """
     engines = sorted({"torch", best_engine(device)}, reverse=True)
     config = load_config(ROOT / "configs" / "fib25.json", [])
-    assert config.teacher is not None
+    assert config.network_teacher is not None
     table: dict[str, dict[str, dict[str, float]]] = {}
-    for name, settings in {"teacher": config.teacher.network, "student": config.student.network}.items():
+    for name, settings in {"teacher": config.network_teacher.network, "student": config.student.network}.items():
         torch.manual_seed(0)
         network = compact(build_network(settings).to(device).eval(), NEAREST_NEIGHBOURS)
         box = Box.of_shape(scale.engine)
@@ -267,13 +273,13 @@ def engine_table(scale: Scale, device: torch.device) -> dict[str, dict[str, dict
 def student_table(scale: Scale, engines: Sequence[str], settings: str | None) -> dict[str, dict[str, float]]:
     """Seconds per million voxels of teacher and student, in alternation."""
     config = load_config(ROOT / "configs" / "fib25.json", [])
-    assert config.teacher is not None
+    assert config.network_teacher is not None
     student = config.student.network if settings is None else build_network(json.loads(settings)).config
     box = Box.of_shape(scale.pair)
     table: dict[str, dict[str, float]] = {}
     for engine in engines:
         predictors = {}
-        for name, network in (("teacher", config.teacher.network), ("student", student)):
+        for name, network in (("teacher", config.network_teacher.network), ("student", student)):
             torch.manual_seed(0)
             built = compact(build_network(network).eval(), NEAREST_NEIGHBOURS)
             predictors[name] = Predictor(built, NEAREST_NEIGHBOURS, build_engine(engine, built, None, 1))
@@ -286,6 +292,27 @@ def student_table(scale: Scale, engines: Sequence[str], settings: str | None) ->
         table[engine] = {name: median(taken) for name, taken in seconds.items()}
         table[engine]["student_over_teacher"] = table[engine]["student"] / table[engine]["teacher"]
     return table
+
+
+def eight_bits_table(scale: Scale, settings: str | None) -> dict[str, float]:
+    """The student in eight bits against itself in float32, both on OpenVINO: seconds per million voxels in alternation,
+    and how far its affinities lie from those in float32, in levels.
+    """
+    config = load_config(ROOT / "configs" / "fib25.json", [])
+    torch.manual_seed(0)
+    student = config.student.network if settings is None else build_network(json.loads(settings)).config
+    network, box = compact(build_network(student).eval()), Box.of_shape(scale.pair)
+    exact = Predictor(network, NEAREST_NEIGHBOURS, build_engine("openvino", network, None, 1))
+    raw = texture(exact.read_box(box).shape)
+    reach = network.section_reach or 0
+    shown = torch.from_numpy(normalise_raw(raw[: 2 * reach + 8 * network.sections_together]))[None, None]
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "int8.xml"
+        quantise(network, [window[None] for window in network.windows(shown)], graph)
+        rounded = Predictor(network, NEAREST_NEIGHBOURS, build_engine("openvino", network, None, 1, graph))
+        table = compared({"float32": exact, "int8": rounded}, raw, box, scale.repeats + 2)
+    seconds = {name: row["seconds_per_megavoxel"] for name, row in table.items()}
+    return {**seconds, **table["int8"], "int8_over_float32": seconds["int8"] / seconds["float32"]}
 
 
 def compared(predictors: dict[str, Predictor], raw: np.ndarray, box: Box, repeats: int) -> dict[str, dict[str, float]]:
@@ -327,6 +354,8 @@ def main() -> None:
         result["student"] = student_table(scale, engines, options.student)
         fastest = min(result["student"].values(), key=lambda seconds: seconds["student"])
         result["student_over_teacher"] = fastest["student_over_teacher"]
+    if "int8" in options.table:
+        result["int8"] = eight_bits_table(scale, options.student)
     if "tiles" in options.table:
         result["tiles"] = tiling_table(scale, best)
         result["tiling_speedup"] = result["tiles"]["tiling_speedup"]
@@ -347,13 +376,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="of the table of engines: cpu, cuda or auto")
     parser.add_argument("--folder", help="where volumes are put; default: the system's temporary folder")
-    parser.add_argument(
-        "--table", action="append", choices=["pipeline", "tiles", "engines", "student"], help="repeatable; default: all"
-    )
+    parser.add_argument("--table", action="append", choices=TABLES, help="repeatable; default: all that can")
     parser.add_argument("--student", metavar="NETWORK", help="another network than the config's, as JSON")
     parser.add_argument("--only-forward", nargs=2, metavar=("CONFIG", "TILES"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    options.table = options.table or ["engines", "student", "tiles", "pipeline"]
+    able = [table for table in TABLES if table != "int8" or importlib.util.find_spec("nncf") is not None]
+    options.table = options.table or able
     return options
 
 

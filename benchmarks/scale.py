@@ -6,6 +6,11 @@ No network takes part: affinities come from the synthetic phantom, computed bloc
 any size can be had. Every size has blocks of the same shape. The last line of the output is one JSON object:
 `time_per_voxel_growth` and `worker_memory_growth`, the largest size over the smallest, per stage and (time) of all, and
 `global_bytes_per_edge`, what the driver's memory grows by per edge of the graph.
+
+    python benchmarks/scale.py --graph 1e8 --out runs/scale_graph [--maximum-score 0.5]
+
+Only the agglomeration, of a synthetic graph (`synthetic_graph.py`) of a hundredth, a tenth and all of so many edges:
+seconds and peak memory of driver and workers, and how much of the graph reaches each level of regions.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import synthetic_graph
 import torch
 
 from pipeline.config import PhantomSource, SectionUnetConfig, dump_config, parse_config
@@ -187,6 +193,20 @@ def table(sizes: Sequence[Size]) -> str:
     return "\n".join(lines)
 
 
+def measure_graphs(directory: Path, edges: float, workers: int, maximum_score: float) -> None:
+    """Synthetic graphs of growing size; a line of JSON each, the last one with the growth from first to last."""
+    first: dict[str, Any] = {}
+    for part in (0.01, 0.1, 1.0):
+        found = synthetic_graph.measure(directory, part * edges, workers, {"maximum_score": maximum_score})
+        first = first or found
+        print(json.dumps(found), flush=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    growing = ("core_seconds_per_million_edges", "peak_driver_memory_mb", "peak_worker_memory_mb")
+    growth = {f"{name}_growth": round(found[name] / first[name], 3) for name in growing}
+    summary = {name: found[name] for name in ("edges", "seconds", *growing)}
+    print(json.dumps({**summary, **growth, "maximum_score": maximum_score, "workers": workers}))
+
+
 def main() -> None:
     """Every size from an empty directory, which is deleted before the next."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -194,7 +214,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sizes", type=int, default=len(SIZES), choices=(2, 3), help="how many, the smallest first")
     parser.add_argument("--quick", action="store_true", help="19 Mvoxel at most: checks the benchmark only")
+    parser.add_argument("--graph", type=float, help="edges of a synthetic graph: measure agglomeration alone")
+    parser.add_argument("--maximum-score", type=float, default=1.0, help="agglomerate.maximum_score of --graph")
     options = parser.parse_args()
+    if options.graph is not None:
+        measure_graphs(options.out, options.graph, options.workers, options.maximum_score)
+        return
 
     block, shapes = (QUICK_BLOCK, QUICK_SIZES) if options.quick else (BLOCK, SIZES[: options.sizes])
     sizes = []

@@ -122,9 +122,10 @@ def predict(run: Run, *, overwrite: bool = False) -> bool:
     """
     from .engine.tracking.driver_lock import only_driver
     from .stages import by_script
+    from .stages.quantise import sources_to_predict
 
     with only_driver(run):
-        import_data(run, [run.config.volumes.segment.source])
+        import_data(run, sources_to_predict(run))
         return by_script.predict(run, overwrite)
 
 
@@ -321,7 +322,8 @@ def networks_to_train(run: Run) -> list[str]:
         return []
     if config.predict.network == "teacher":
         return ["teacher"]
-    return ["student"] if config.student.distillation is None else ["teacher", "student"]
+    alone = config.student.distillation is None or config.network_teacher is None
+    return ["student"] if alone else ["teacher", "student"]
 
 
 def train_networks(run: Run) -> None:

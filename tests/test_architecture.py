@@ -201,7 +201,8 @@ def declared() -> set[str]:
         for node in ast.walk(setup)
         if isinstance(node, ast.keyword) and node.arg in ("install_requires", "extras_require")
     }
-    requirements = [*given["install_requires"], *given["extras_require"]["cpu"], *given["extras_require"]["export"]]
+    offered = [name for extra in ("cpu", "int8", "export") for name in given["extras_require"][extra]]
+    requirements = [*given["install_requires"], *offered]
     return {re.split(r"[<>=!~ \[]", name, maxsplit=1)[0].lower() for name in requirements}
 
 

@@ -12,6 +12,10 @@ PROGRAM = Path(__file__).parents[1] / "pipeline"
 MODULES = ["pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib", "yaml", "runpy", "code"]
 CALLS = ["eval", "exec", "compile", "__import__"]
 MAY = {
+    (
+        "training/objective/given_teachers.py",
+        "torch.jit.load",
+    ): "the user's own exported teacher, a program that they name",
     ("networks/torch_files.py", "pickle"): "for the name of the error that torch raises of a file that is refused",
     (
         "engine/tracking/worker_spec.py",

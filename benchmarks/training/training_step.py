@@ -91,13 +91,13 @@ def make_trainee(directory: Path, name: str, autocast: str, options: argparse.Na
     ensure_imported(run)
     checkpoint = directory / "untrained_teacher.pt"
     if not checkpoint.exists():
-        assert run.config.teacher is not None
+        assert run.config.network_teacher is not None
         torch.manual_seed(0)
-        save_checkpoint(checkpoint, build_network(run.config.teacher.network), 1, {})
+        save_checkpoint(checkpoint, build_network(run.config.network_teacher.network), 1, {})
     training = Training(run, role, checkpoint if name == "student distilled" else None)
     network, schedule = training.build_network(), training.section.training
     sampling, objective = training.sampling(network), training.objective(network)
-    step = TrainStep(network.to(training.device), objective, schedule, training.autocast)
+    step = TrainStep(network.to(training.device), objective, schedule, training.autocast, sampling.keys)
     precision = str(training.autocast or torch.float32).removeprefix("torch.")
     return Trainee(name, precision, sampling, step)
 

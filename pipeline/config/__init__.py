@@ -25,13 +25,22 @@ from .load import apply_override, config_hash, dump_config, load_config, parse_c
 from .networks import MalaConfig, MalaTinyConfig, NetworkConfig, ResidualUnetConfig, SectionUnetConfig
 from .plain_affinities import compared_offsets, taught_offsets
 from .root import Config
-from .training import AugmentConfig, ElasticConfig, ScheduleConfig, StudentConfig, TargetsConfig, TeacherConfig
+from .teachers import (
+    AffinitiesTeacherConfig,
+    AnyTeacherConfig,
+    StoredAffinitiesConfig,
+    TeacherConfig,
+    TorchscriptTeacherConfig,
+)
+from .training import AugmentConfig, ElasticConfig, ScheduleConfig, StudentConfig, TargetsConfig
 from .volumes import ChosenSections, FileSource, PhantomSource, PublicSource, Region, Source, VolumesConfig
 
 __all__ = [
     "NEAREST_NEIGHBOURS",
     "AdversarialConfig",
+    "AffinitiesTeacherConfig",
     "AgglomerateConfig",
+    "AnyTeacherConfig",
     "AugmentConfig",
     "ChosenSections",
     "ClusterConfig",
@@ -63,9 +72,11 @@ __all__ = [
     "Source",
     "StageJobConfig",
     "StorageConfig",
+    "StoredAffinitiesConfig",
     "StudentConfig",
     "TargetsConfig",
     "TeacherConfig",
+    "TorchscriptTeacherConfig",
     "UnlabelledConfig",
     "ViewConfig",
     "VolumesConfig",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import BeforeValidator, Field, field_serializer, model_validator
 
 from .base import (
     NEAREST_NEIGHBOURS,
@@ -22,6 +22,14 @@ from .graph_url import shown_url
 
 DEFAULT_BLOCK = (32, 256, 256)
 Bias = Annotated[float, Field(ge=-1.0, le=0.0)]
+
+
+def _by_number(augment: Any) -> Any:
+    return {8: "flips", 16: "flips_transpose"}.get(augment, augment) if type(augment) is int else augment
+
+
+Augmentation = Annotated[Literal["none", "flips", "flips_transpose"], BeforeValidator(_by_number)]
+"""How often, and how turned, a volume is looked at."""
 
 
 class PredictConfig(Section):
@@ -58,6 +66,15 @@ class PredictConfig(Section):
     More may help where reading and writing keep a GPU waiting; each has its part of the memory, for smaller tiles."""
     autocast: Literal["auto", "off", "bfloat16", "float16"] = "off"
     """Reduced precision during inference."""
+    precision: Literal["float32", "int8"] = "float32"
+    """`int8`: weights and features rounded to eight bits after training, for CPUs (`pip install "emdistill[int8]"`),
+    with ranges measured once on raw of `volumes.train`, or without any on the segmented volume. About twice as fast
+    where the CPU has VNNI. Needs the engine `openvino`, which `auto` takes then. `float32`: as the network was trained,
+    or as `autocast` reduces it."""
+    augment: Augmentation = "none"
+    """Mean over mirrored (`flips`, 8 passes of the network) or mirrored and transposed raw (`flips_transpose`, 16), in
+    as many times the time; the numbers 8 and 16 mean them, too. Mostly for a teacher whose affinities a student learns
+    from. Of networks that see single sections, half as many are told apart."""
     keep_affinities: Literal["all", "until_used"] = "all"
     """`until_used`: a file of affinities is deleted when every block that reads it (fragments, graph; with context) is
     recorded as done, and made again if a later stage needs it once more. Affinities then need a fraction of the disk,
@@ -65,6 +82,18 @@ class PredictConfig(Section):
     skip_empty: bool = True
     """Leave out blocks that hold nothing: no voxel of the source's mask, or raw voxels that are all the same. No stage
     computes them, and their outputs are 0."""
+
+    @model_validator(mode="after")
+    def _eight_bits_have_an_engine(self) -> PredictConfig:
+        if self.precision == "int8" and self.engine == "torch":
+            raise ValueError("precision int8 needs the engine openvino; set engine to auto or openvino")
+        if self.precision == "int8" and self.autocast != "off":
+            raise ValueError(
+                "precision int8 goes with autocast off: what is rounded to eight bits is no longer reduced"
+            )
+        if self.precision == "int8" and self.device.startswith("cuda"):
+            raise ValueError("precision int8 is for CPUs; set device to cpu, or leave precision out on GPUs (autocast)")
+        return self
 
     @property
     def write_block(self) -> VoxelShape:
@@ -131,7 +160,14 @@ class AgglomerateConfig(Section):
 
     method: Literal["waterz", "global"] = "global"
     """`waterz`: per block with context, scores from waterz; `global`: exact average linkage on the whole graph,
-    independent of blocks."""
+    independent of blocks and regions."""
+    region_size: VoxelShape = (1024, 1024, 1024)
+    """Voxels of the regions that `global` begins with, rounded up to whole blocks. What a region cannot decide goes up
+    to regions twice as long along each axis, until there is one. A volume of one region is linked in memory, by the
+    driver. It decides nothing but memory and time."""
+    memory: PositiveFloat = 16.0
+    """Gigabytes that a task of `global` may take for its part of the graph. One that would need more ends with a line
+    that says what to do: a lower `maximum_score`, with which far less goes up, or more memory."""
     context: VoxelContext = (4, 32, 32)
     """Voxels read around a block on each side (`waterz`)."""
     merge_function: Literal["mean", "hist_quant_25", "hist_quant_50", "hist_quant_75"] = "mean"

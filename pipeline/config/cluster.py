@@ -26,6 +26,8 @@ BlockStage = Literal[
     "predict",
     "fragments",
     "rag",
+    "linkage",
+    "merge_scores",
     "agglomerate",
     "segment",
     "raw_pyramid",

@@ -144,6 +144,16 @@ class DistillationConfig(Section):
         return any((self.node_weight, self.edge_weight, self.inter_edge_weight))
 
     @property
+    def needs_embeddings(self) -> tuple[str, str] | None:
+        """The first setting that compares embeddings or inner layers, and what it is without; None if none does."""
+        for name in ("node_weight", "edge_weight", "inter_edge_weight", "inter_affinity_weight"):
+            if getattr(self, name):
+                return name, "0"
+        if self.layers:
+            return "layers", "[]"
+        return ("graph_flow", "null") if self.graph_flow is not None else None
+
+    @property
     def compares_embeddings(self) -> bool:
         """Whether any term compares embeddings, and not affinities alone."""
         return self.has_instance_terms or bool(self.inter_affinity_weight)

@@ -59,9 +59,17 @@ def parse_config(document: dict[str, Any]) -> Config:
         UserError: names the first mistake by its dotted path.
     """
     try:
-        return Config.model_validate_json(json.dumps(document))
+        return Config.model_validate_json(json.dumps(_with_kind_of_teacher(document)))
     except ValidationError as error:
         raise first_mistake(error, Config) from None
+
+
+def _with_kind_of_teacher(document: dict[str, Any]) -> dict[str, Any]:
+    """A config whose teacher says its kind; it is a network where nothing else is said."""
+    teacher = document.get("teacher")
+    if not isinstance(teacher, dict) or "kind" in teacher:
+        return document
+    return {**document, "teacher": {"kind": "network", **teacher}}
 
 
 def dump_config(config: BaseModel) -> dict[str, Any]:

@@ -29,8 +29,8 @@ def compared_offsets(config: Config) -> tuple[Offset, ...]:
 def missing_affinities(config: Config) -> Iterator[str]:
     """Why the networks cannot do what the rest of a config asks of them, one reason after another."""
     networks: dict[str, NetworkConfig] = {"student": config.student.network}
-    if config.teacher is not None:
-        networks["teacher"] = config.teacher.network
+    if config.network_teacher is not None:
+        networks["teacher"] = config.network_teacher.network
     for role, network in networks.items():
         for offset in network.affinity_offsets:
             if offset not in config.targets.offsets:
@@ -49,10 +49,13 @@ def missing_affinities(config: Config) -> Iterator[str]:
 
 
 def _missing_for_distillation(config: Config) -> Iterator[str]:
-    distillation, teacher = config.student.distillation, config.teacher
-    if distillation is None or teacher is None:
+    distillation, teacher = config.student.distillation, config.network_teacher
+    if distillation is None or config.teacher is None:
         return
-    for role, network in (("student", config.student.network), ("teacher", teacher.network)):
+    networks = [("student", config.student.network)]
+    if teacher is not None:
+        networks.append(("teacher", teacher.network))
+    for role, network in networks:
         if distillation.compares_embeddings and not network.embedding_channels:
             yield (
                 f"{role}.network.embedding_channels is 0, but the weights of node, edge and inter-image terms compare "

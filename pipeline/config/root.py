@@ -11,7 +11,8 @@ from .base import IN_PLANE_NEIGHBOURS, NEAREST_NEIGHBOURS, Offset
 from .blockwise import BlockwiseSections
 from .networks import NetworkConfig, sees_one_section
 from .plain_affinities import missing_affinities
-from .training import AugmentConfig, StudentConfig, TargetsConfig, TeacherConfig
+from .teachers import AffinitiesTeacherConfig, AnyTeacherConfig, TeacherConfig
+from .training import AugmentConfig, StudentConfig, TargetsConfig
 from .volumes import VolumesConfig
 
 
@@ -25,8 +26,9 @@ class Config(BlockwiseSections):
     """Seed of everything random."""
     volumes: VolumesConfig
     """Data."""
-    teacher: TeacherConfig | None = None
-    """The heavy network. Needed to distil."""
+    teacher: AnyTeacherConfig | None = None
+    """Who teaches the student: `kind` is a `network` (default), `affinities` on disk, or a `torchscript` module. Needed
+    to distil."""
     student: StudentConfig
     """The light network."""
     augment: AugmentConfig = AugmentConfig()
@@ -41,7 +43,12 @@ class Config(BlockwiseSections):
 
     def role(self, name: str) -> TeacherConfig | StudentConfig | None:
         """The section of a network, `teacher` or `student`; None if the config has none."""
-        return self.teacher if name == "teacher" else self.student
+        return self.network_teacher if name == "teacher" else self.student
+
+    @property
+    def network_teacher(self) -> TeacherConfig | None:
+        """The teacher, if it is a network of ours."""
+        return self.teacher if isinstance(self.teacher, TeacherConfig) else None
 
     @property
     def predicting(self) -> TeacherConfig | StudentConfig:
@@ -86,6 +93,28 @@ class Config(BlockwiseSections):
             raise ValueError("student.distillation needs a teacher section; set it to null to train the student alone")
         if self.predict.network == "teacher" and self.teacher is None:
             raise ValueError("predict.network is teacher, but there is no teacher section")
+        if self.predict.network == "teacher" and self.network_teacher is None:
+            raise ValueError("predict.network is teacher, which only a teacher of the kind network can be")
+        return self
+
+    @model_validator(mode="after")
+    def _given_affinities_can_teach(self) -> Config:
+        if self.student.distillation is None or self.teacher is None or self.network_teacher is not None:
+            return self
+        needed = self.student.distillation.needs_embeddings
+        if needed:
+            raise ValueError(
+                f"student.distillation.{needed[0]} compares embeddings, which only teacher.kind network has;"
+                f" set it to {needed[1]}"
+            )
+        if isinstance(self.teacher, AffinitiesTeacherConfig):
+            _refuse_what_bends_affinities(self.augment)
+            sources = {region.source for region in (*self.volumes.train, *self.volumes.unlabelled)}
+            lacking = sorted(sources - self.teacher.affinities.keys())
+            if lacking:
+                raise ValueError(
+                    f"teacher.affinities has no entry for the source {lacking[0]!r}, which trains the student"
+                )
         return self
 
     @model_validator(mode="after")
@@ -109,6 +138,19 @@ class Config(BlockwiseSections):
                 "all 0; set it to off"
             )
         return self
+
+
+def _refuse_what_bends_affinities(augment: AugmentConfig) -> None:
+    """Make sure that augmentation moves voxels that lie apart by an offset to such that do.
+
+    Raises:
+        ValueError: names what does not.
+    """
+    because = "which no affinity on disk can follow (teacher.kind affinities)"
+    if augment.elastic is not None and augment.elastic.probability > 0:
+        raise ValueError(f"augment.elastic bends and turns what lies between two voxels, {because}; set it to null")
+    if augment.shift_sections > 0 and augment.shift_voxels > 0:
+        raise ValueError(f"augment.shift_sections moves sections against each other, {because}; set it to 0")
 
 
 def refuse_what_joins_images(config: Config) -> None:
@@ -155,8 +197,8 @@ def _offsets(config: Config) -> Iterator[str]:
 
 def _networks(config: Config) -> Iterator[str]:
     networks: dict[str, NetworkConfig] = {"student": config.student.network}
-    if config.teacher is not None:
-        networks["teacher"] = config.teacher.network
+    if config.network_teacher is not None:
+        networks["teacher"] = config.network_teacher.network
     for role, network in networks.items():
         if not sees_one_section(network):
             yield f"{role}.network must be a residual_unet with dimensions 2 (or a section_unet with sections 1)"

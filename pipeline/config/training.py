@@ -143,17 +143,6 @@ class ScheduleConfig(Section):
     """Iterations between TensorBoard pictures."""
 
 
-class TeacherConfig(Section):
-    """The heavy network that segments well."""
-
-    network: NetworkConfig
-    """Architecture."""
-    training: ScheduleConfig = ScheduleConfig()
-    """Schedule."""
-    checkpoint: str | None = None
-    """A trained checkpoint to use instead of training one."""
-
-
 class StudentConfig(Section):
     """The light network that runs over terabytes."""
 

@@ -42,7 +42,7 @@ def type_in_words(annotation: Any) -> str:
     if len(members) > 1:
         if all(is_section(member) for member in members):
             return "section"
-        return " or ".join(type_in_words(member) for member in members)
+        return " or ".join(dict.fromkeys(type_in_words(member) for member in members))
     if get_origin(annotation) is tuple:
         return _describe_list(get_args(annotation))
     if get_origin(annotation) is dict:

@@ -5,6 +5,7 @@ graph flow, predictions, and a critic.
 from .adversarial import AdversarialLoss, gradient_penalty
 from .affinities import AffinityGraphLoss, cosine_to_affinity, embedding_affinities, padded_affinities
 from .critic import Critic
+from .given import UNKNOWN, GivenAffinities, channel_of
 from .graph_flow import GraphFlowLoss
 from .graph_relation import GraphRelationDistillation
 from .instances import InstanceGraphLoss, instance_nodes
@@ -20,10 +21,12 @@ from .targets import affinity_targets, erode_boundaries
 
 __all__ = [
     "SMALLEST_NORM",
+    "UNKNOWN",
     "AdversarialLoss",
     "AffinityGraphLoss",
     "Critic",
     "EmbeddedPatch",
+    "GivenAffinities",
     "GraphFlowLoss",
     "GraphRelationDistillation",
     "InstanceGraphLoss",
@@ -35,6 +38,7 @@ __all__ = [
     "Paraphraser",
     "SupervisedAffinityLoss",
     "affinity_targets",
+    "channel_of",
     "cosine_to_affinity",
     "embedding_affinities",
     "erode_boundaries",

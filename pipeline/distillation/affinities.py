@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .balance import balanced_weights
+from .given import GivenAffinities
 from .maps import crop
 from .patch import EmbeddedPatch, Offsets
 
@@ -32,8 +33,10 @@ def embedding_affinities(
     return padded_affinities(EmbeddedPatch(embedding, least_length), offsets)
 
 
-def padded_affinities(patch: EmbeddedPatch, offsets: Offsets) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `embedding_affinities` gives, of a patch that may have plain affinities, too."""
+def padded_affinities(patch: EmbeddedPatch | GivenAffinities, offsets: Offsets) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `embedding_affinities` gives, of a patch that may have plain affinities, too; of given ones, the unknown are
+    below 0.
+    """
     spatial = patch.shape[2:]
     affinities, valid = [], []
     for here, cosines in patch.affinities(offsets):
@@ -85,14 +88,19 @@ class AffinityGraphLoss(nn.Module):
         of_student, of_teacher = self.least_lengths
         return self.compare(EmbeddedPatch(student, of_student), EmbeddedPatch(teacher.detach(), of_teacher))
 
-    def compare(self, student: EmbeddedPatch, teacher: EmbeddedPatch) -> torch.Tensor:
-        """The loss of patches of the same extent; the teacher's carries no gradient."""
+    def compare(self, student: EmbeddedPatch, teacher: EmbeddedPatch | GivenAffinities) -> torch.Tensor:
+        """The loss of patches of the same extent; the teacher's carries no gradient. Given affinities that are unknown
+        do not count.
+        """
         both = zip(self.offsets, student.affinities(self.offsets), teacher.affinities(self.offsets), strict=True)
         sums, pairs = [], []
         for offset, (here, learnt), (_, taught) in both:
             logits = student.logits(offset) if self.balanced else None
-            unlike = self._squares(learnt, taught) if logits is None else _divergence(crop(logits, here), taught)
-            sums.append(unlike)
+            said = learnt if logits is None else crop(logits, here)
+            if isinstance(teacher, GivenAffinities):
+                known = taught >= 0
+                said, taught = said[known], taught[known]
+            sums.append(self._squares(said, taught) if logits is None else _divergence(said, taught))
             pairs.append(taught.numel())
         if self.balanced:
             means = [total / count for total, count in zip(sums, pairs, strict=True) if count]
@@ -100,7 +108,7 @@ class AffinityGraphLoss(nn.Module):
         return torch.stack(sums).sum() / max(1, sum(pairs))
 
     def _squares(self, learnt: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
-        """Sum of the weighted squared differences of the cosines of one offset, (B, *overlap)."""
+        """Sum of the weighted squared differences of the cosines of one offset, of any shape."""
         if not self.balanced:
             return F.mse_loss(learnt, taught, reduction="sum")
         affinity = cosine_to_affinity(taught)

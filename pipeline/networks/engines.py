@@ -8,6 +8,7 @@ import importlib.util
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,12 +57,16 @@ class OpenVinoEngine(Engine):
         network: on the CPU, in evaluation mode.
         autocast: `torch.bfloat16`, or None for float32.
         threads: of the CPU.
+        eight_bits: the `.xml` file of the network in eight bits; None for the network itself.
     """
 
-    def __init__(self, network: EmbeddingNetwork, autocast: torch.dtype | None, threads: int) -> None:
+    def __init__(
+        self, network: EmbeddingNetwork, autocast: torch.dtype | None, threads: int, eight_bits: Path | None = None
+    ) -> None:
         import openvino
 
-        self._graph = _EmbeddingOnly(network).eval()
+        self._file = eight_bits
+        self._graph = EmbeddingOnly(network).eval()
         precision = "bf16" if autocast is torch.bfloat16 else "f32"
         self._settings = {
             "INFERENCE_PRECISION_HINT": precision,
@@ -83,15 +88,20 @@ class OpenVinoEngine(Engine):
         return torch.from_numpy(output[0])
 
     def _compile(self, shape: tuple[int, ...]) -> Any:
-        import openvino
-
-        with torch.no_grad():
-            model = openvino.convert_model(self._graph, example_input=torch.zeros(shape))
+        model = self._core.read_model(self._file) if self._file is not None else self._converted(shape)
         model.reshape(list(shape))
         return self._core.compile_model(model, "CPU", self._settings)
 
+    def _converted(self, shape: tuple[int, ...]) -> Any:
+        import openvino
 
-def build_engine(name: str, network: EmbeddingNetwork, autocast: torch.dtype | None, threads: int) -> Engine:
+        with torch.no_grad():
+            return openvino.convert_model(self._graph, example_input=torch.zeros(shape))
+
+
+def build_engine(
+    name: str, network: EmbeddingNetwork, autocast: torch.dtype | None, threads: int, eight_bits: Path | None = None
+) -> Engine:
     """Build the engine of a name.
 
     Args:
@@ -99,6 +109,7 @@ def build_engine(name: str, network: EmbeddingNetwork, autocast: torch.dtype | N
         network: on its device, in evaluation mode.
         autocast: reduced precision; None: float32.
         threads: of the CPU, for all but torch, which has its own setting.
+        eight_bits: file of the network in eight bits, for `openvino`; None for the network itself.
 
     Raises:
         UserError: it is not installed, or cannot do what is asked of it.
@@ -108,7 +119,7 @@ def build_engine(name: str, network: EmbeddingNetwork, autocast: torch.dtype | N
     why_not = _why_not_openvino(network, autocast)
     if why_not:
         raise UserError(f"openvino {why_not}", "predict.engine")
-    return OpenVinoEngine(network, autocast, threads)
+    return OpenVinoEngine(network, autocast, threads, eight_bits)
 
 
 def _why_not_openvino(network: EmbeddingNetwork, autocast: torch.dtype | None) -> str:
@@ -127,7 +138,7 @@ def best_engine(device: torch.device) -> str:
     return "openvino" if device.type == "cpu" and importlib.util.find_spec("openvino") is not None else "torch"
 
 
-class _EmbeddingOnly(nn.Module):
+class EmbeddingOnly(nn.Module):
     """What is exported: a network without its taps."""
 
     def __init__(self, network: EmbeddingNetwork) -> None:

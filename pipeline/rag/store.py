@@ -200,6 +200,16 @@ class RagStore(ABC):
         there = [block for block in blocks if block in index]
         return EdgeTable.concatenate(self._read_edges(there) if there else ()).summed()
 
+    def read_block_rows(self, blocks: Sequence[int]) -> Iterator[tuple[int, NodeTable, EdgeTable]]:
+        """The nodes and edges that a few blocks have written, block by block; those that wrote nothing are left out."""
+        index = self._sound_index()
+        rows = index.nodes + index.edges
+        chosen = np.isin(index.block, blocks)
+        for group in read_groups(index.block[chosen], rows[chosen]):
+            with self._decoding():
+                tables = list(zip(group, self._read_nodes(group), self._read_edges(group), strict=True))
+            yield from tables
+
     def counts(self) -> RagCounts:
         """Numbers of blocks, nodes and edges in the store."""
         index = self._block_index()

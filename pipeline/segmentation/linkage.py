@@ -9,19 +9,17 @@ the connected components of the edges with merge scores of at most t: one pass g
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .cluster_edges import UNIT
 from .components import connected_components, unique_ids
-
-if TYPE_CHECKING:
-    import higra
 
 SCORE_DECIMALS = 6
 """Scores are rounded to so many decimals: a threshold of 0.4 includes an average of 0.4 whatever its last bit."""
 
-_BEYOND_EVERY_SCORE = 4.0
+_FINEST_UNIT, _ROOM = 52, 62
+"""Bits after the point that affinities have at most, and bits that sums of them may have."""
 
 
 def agglomerate_global(
@@ -59,28 +57,55 @@ def merge_scores(edges: np.ndarray, mean: np.ndarray, count: np.ndarray) -> np.n
         (E,) float64, in the order of `edges`.
 
     Raises:
-        ValueError: the arrays differ in length, an edge occurs twice, or it joins a fragment with itself.
+        ValueError: the arrays differ in length, an edge occurs twice or joins a fragment with itself, a mean is not in
+            [0, 1], or a count is no whole number above 0.
     """
     edges = np.asarray(edges, np.uint64).reshape(-1, 2)
-    mean, count = np.asarray(mean, np.float64), np.asarray(count, np.float64)
+    mean, count = np.asarray(mean, np.float64), np.asarray(count)
     if not len(edges) == len(mean) == len(count):
         raise ValueError(f"{len(edges)} edges, {len(mean)} means and {len(count)} counts do not belong together")
     if len(edges) == 0:
         return np.zeros(0)
-    ids, compact = np.unique(edges, return_inverse=True)
-    compact = np.sort(compact.reshape(-1, 2), axis=1)
-    order = np.lexsort((compact[:, 1], compact[:, 0]))  # ties are broken by ids, not by the order of arrival
-    sorted_edges = compact[order]
-    _check_edges(sorted_edges)
-    import higra  # brings matplotlib along, which workers need not wait for
+    if not ((mean >= 0) & (mean <= 1)).all():
+        raise ValueError("a mean affinity is not in [0, 1]")
+    counts = count.astype(np.int64)
+    if (counts < 1).any() or not np.array_equal(counts, count):
+        raise ValueError("a count of contacts is no whole number above 0")
+    sums, unit = _whole_sums(mean, counts)
+    return scores_of_means(_merged_means(edges, sums, counts, unit))
 
-    graph, bridges = _connected_graph(len(ids), sorted_edges)
-    scores = np.concatenate([1 - mean[order], np.full(bridges, _BEYOND_EVERY_SCORE)])
-    weights = np.concatenate([count[order], np.ones(bridges)])
-    tree, altitudes = higra.binary_partition_tree_average_linkage(graph, scores, weights)
-    joined_at = higra.saliency(tree, altitudes, graph)[: len(edges)]
+
+def scores_of_means(means: np.ndarray) -> np.ndarray:
+    """Merge scores from the mean affinities at which edges were merged."""
+    result: np.ndarray = np.round(1 - means, SCORE_DECIMALS)
+    return result
+
+
+def _whole_sums(mean: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, float]:
+    """The sums of affinities as whole numbers of a unit, int64, and the unit: 2**-26 where the means are those of a
+    region graph, whose sums are found again exactly; otherwise the finest that fits.
+    """
+    exact = np.rint(mean * counts / UNIT)
+    if np.array_equal(exact * UNIT / counts, mean) and exact.sum() < 2.0**_ROOM:
+        return exact.astype(np.int64), UNIT
+    unit = 2.0 ** -min(_FINEST_UNIT, _ROOM - int(counts.sum()).bit_length())
+    return np.rint(mean * counts / unit).astype(np.int64), unit
+
+
+def _merged_means(edges: np.ndarray, sums: np.ndarray, counts: np.ndarray, unit: float) -> np.ndarray:
+    """(E,) float64, the mean affinity at which the ends of each edge come together."""
+    from .linkage_loop import merge_nearest  # compiled: whoever links nothing need not load a compiler
+
+    ids, compact = np.unique(edges, return_inverse=True)
+    compact = np.sort(compact.reshape(-1, 2), axis=1).astype(np.int32)
+    order = np.lexsort((compact[:, 1], compact[:, 0]))  # ties are broken by ids, not by the order of arrival
+    ends = compact[order]
+    _check_edges(ends)
+    nobody_waits = np.zeros(len(ids), bool)
+    into, means, _, fits = merge_nearest(ends.ravel(), sums[order], counts[order], unit, nobody_waits, -1.0)
+    assert fits, "the unit leaves room for the sum of all"
     result = np.empty(len(edges))
-    result[order] = np.round(joined_at, SCORE_DECIMALS)
+    result[order] = means[into]
     return result
 
 
@@ -89,15 +114,3 @@ def _check_edges(sorted_edges: np.ndarray) -> None:
         raise ValueError("an edge joins a fragment with itself")
     if (np.diff(sorted_edges, axis=0) == 0).all(axis=1).any():
         raise ValueError("an edge occurs twice; sum the statistics first")
-
-
-def _connected_graph(size: int, edges: np.ndarray) -> tuple[higra.UndirectedGraph, int]:
-    """The graph of the edges, followed by as many bridges as connect its components in a chain."""
-    import higra
-
-    everything = connected_components(np.arange(size), edges, np.zeros(len(edges)), 0)
-    roots = np.unique(everything[:, 1]).astype(np.int64)
-    graph = higra.UndirectedGraph(size)
-    graph.add_edges(edges[:, 0], edges[:, 1])
-    graph.add_edges(roots[:-1], roots[1:])
-    return graph, len(roots) - 1

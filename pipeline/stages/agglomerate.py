@@ -1,7 +1,8 @@
 """Stage 04, second part: a merge score for every edge of the graph.
 
-`global` computes exact average linkage on the whole graph, which needs no blocks and does not depend on them. `waterz`
-agglomerates each block with its context and scores the edges that the block owns.
+`global` computes exact average linkage on the whole graph, which does not depend on blocks: a graph of one region in
+memory, a larger one region by region (`linkage.py`), with the same result. `waterz` agglomerates each block with its
+context and scores the edges that the block owns.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from funlib.geometry import Coordinate
 from typing_extensions import override
 
 from ..command_names import SCRIPTS
-from ..config import NEAREST_NEIGHBOURS
+from ..config import NEAREST_NEIGHBOURS, config_hash
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.stage import BlockFunction, BlockTask, DriverStep, Stage
+from ..errors import UserError
 from ..rag import EdgeTable, rag_is_missing
 from ..run import Run
-from ..segmentation import merge_scores, waterz_edge_scores
+from ..segmentation import waterz_edge_scores
+from ..segmentation.cluster_edges import ClusterEdges
+from ..segmentation.regional_linkage import link_region
 from .fragments import FragmentsTask
 from .graph_rows import read_graph, score_checksums, score_records
+from .linkage import TOGETHER, MergeScoresTask, levels_of, linkage_stages, read_scores
 from .predict import PredictTask
 from .region_graph import CONTACT_CONTEXT, RagTask, graph_note, open_graph
 
@@ -65,23 +70,72 @@ class _Agglomeration(Stage):
 
 
 @dataclass(frozen=True)
-class GlobalAgglomeration(_Agglomeration, DriverStep):
-    """Average linkage on the whole graph. Memory: about 200 bytes per edge."""
+class _Global(_Agglomeration):
+    """Average linkage on the whole graph; how it is computed is no part of the key."""
+
+    version = 2
 
     @override
     def settings(self) -> dict[str, Any]:
         return {"agglomerate.method": "global"}
+
+
+@dataclass(frozen=True)
+class GlobalAgglomeration(_Global, DriverStep):
+    """The whole graph in memory, where it is small enough to be one region. Memory: about 200 bytes per edge."""
 
     @override
     def execute(self) -> None:
         checksums = np.zeros(len(self.grid), dtype=np.uint64)
         with open_graph(self.run) as store:
             _, edges = read_graph(store, RagTask(self.run))
-            scored = replace(edges, score=merge_scores(edges.pairs, edges.mean_affinity, edges.count))
+            whole = ClusterEdges.of_fragments(edges.u, edges.v, edges.affinity_sum, edges.count)
+            linked = link_region(whole, np.zeros(len(whole), bool), np.zeros(0, np.uint64))
+            scored = replace(edges, score=linked.score)
             for block, owned in edges_by_owner(scored, self.grid):
                 store.write_scores(block, owned)
                 checksums[block] = score_checksums(owned).sum()
         score_records(self).write_all(checksums)
+
+
+@dataclass(frozen=True)
+class RegionalAgglomeration(_Global, BlockTask):
+    """The last step of linkage by regions (`linkage.py`): a block writes the scores of its edges."""
+
+    together = TOGETHER
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        maximum = self.run.config.agglomerate.maximum_score
+        return super().settings() if maximum == 1 else {**super().settings(), "agglomerate.maximum_score": maximum}
+
+    @cached_property
+    def above(self) -> MergeScoresTask:
+        """The stage that has the scores of each block."""
+        return MergeScoresTask(self.run, 0)
+
+    @cached_property
+    @override
+    def upstream(self) -> tuple[Stage, ...]:
+        return (self.above, RagTask(self.run))
+
+    @cached_property
+    @override
+    def key(self) -> str:
+        return config_hash(self.name, self.version, self.settings(), [RagTask(self.run).key])  # regions decide nothing
+
+    @contextmanager
+    @override
+    def process(self) -> Iterator[BlockFunction]:
+        with open_graph(self.run) as store:
+
+            def process_block(block: Block) -> None:
+                edges = store.read_block_edges([block.index])
+                scored = replace(edges, score=read_scores(self.above, block.index, len(edges)))
+                store.write_scores(block.index, scored)
+                self.records.write(block.index, int(score_checksums(scored).sum()), len(scored))
+
+            yield process_block
 
 
 def edges_by_owner(edges: EdgeTable, grid: BlockGrid) -> Iterator[tuple[int, EdgeTable]]:
@@ -149,5 +203,18 @@ def scored_edges(pairs: np.ndarray, scores: np.ndarray) -> EdgeTable:
 
 
 def agglomeration(run: Run) -> Stage:
-    """The configured way."""
-    return {"global": GlobalAgglomeration, "waterz": WaterzAgglomeration}[run.config.agglomerate.method](run)
+    """The stage that writes the scores, in the configured way."""
+    return scoring_stages(run)[-1]
+
+
+def scoring_stages(run: Run) -> list[Stage]:
+    """The stages from the graph to its scores, upstream ones first."""
+    if run.config.agglomerate.method == "waterz":
+        return [WaterzAgglomeration(run)]
+    try:
+        levels = levels_of(run, BlockGrid.of_run(run))
+    except UserError:  # there is no raw yet, or no such region, and the stages before say so
+        levels = 1
+    if levels == 1:
+        return [GlobalAgglomeration(run)]
+    return [*linkage_stages(run, levels), RegionalAgglomeration(run)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..command_names import SCRIPTS, name_of
 from ..engine.audit.arrays import Damage, StageFindings, audit_stages
 from ..engine.audit.presence import require_all_chunks
@@ -21,6 +23,7 @@ from .export.targets import written_stages
 from .fragments import FragmentsTask
 from .graph_audit import GraphFindings, check_graph
 from .graph_rows import check_graph_rows
+from .linkage import RegionTask
 from .pyramid import PyramidTask, segmentation_pyramid
 from .region_graph import RagTask, open_graph
 from .segment import written_segmentations
@@ -40,6 +43,9 @@ def audit(run: Run) -> list[StageFindings]:
     exported, lost = audited_exports(run)
     stages += exported
     findings = audit_stages(stages)
+    for stage in stages:
+        if isinstance(stage, RegionTask):
+            _check_regions(stage, findings[stage.name])
     _check_graph(run, stages, findings)
     return [*findings.values(), *lost]
 
@@ -114,6 +120,13 @@ def audited_stages(run: Run) -> list[Stage]:
     levels = [level for task in written for level in segmentation_pyramid(run, task.threshold)]
     levels = [level for level in levels if level.stored_key() == level.key]
     return [*imported, *found, *written, *levels, *written_certainty(run)]
+
+
+def _check_regions(task: RegionTask, found: StageFindings) -> None:
+    """The files in which regions hand edges and scores to each other."""
+    done = done_blocks(task)
+    lost = [bool(is_done) and task.is_lost(index) for index, is_done in enumerate(done.ravel())]
+    found.done, found.damaged = int(done.sum()), {Damage.MISSING: np.array(lost, bool).reshape(task.grid.shape)}
 
 
 def _check_graph(run: Run, stages: Sequence[Stage], findings: dict[str, StageFindings]) -> None:

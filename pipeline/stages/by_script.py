@@ -11,13 +11,14 @@ from ..engine.blocks.stage import Stage
 from ..engine.chain import run_stages
 from ..errors import UserError
 from ..run import Run
-from .agglomerate import agglomeration
+from .agglomerate import scoring_stages
 from .certainty import certainty_stages, written_certainty
 from .convert import all_conversions
 from .fragments import FragmentsTask
 from .importing import ensure_imported
 from .predict import PredictTask
 from .pyramid import PyramidTask, fragments_pyramid, raw_pyramid, segmentation_pyramid
+from .quantise import sources_to_predict
 from .region_graph import RagTask
 from .segment import SegmentTask, written_segmentations
 
@@ -53,7 +54,9 @@ def run_chain(run: Run, overwrite: bool = False) -> bool:
 
 def prediction_stages(run: Run) -> list[Stage]:
     """What stage 02 consists of."""
-    return [PredictTask(run), *raw_pyramid(run)]
+    task = PredictTask(run)
+    first: list[Stage] = [] if run.config.predict.precision == "float32" else list(task.upstream)
+    return [*first, task, *raw_pyramid(run)]
 
 
 def fragment_stages(run: Run) -> list[Stage]:
@@ -63,7 +66,7 @@ def fragment_stages(run: Run) -> list[Stage]:
 
 def agglomeration_stages(run: Run) -> list[Stage]:
     """What stage 04 consists of."""
-    return [RagTask(run), agglomeration(run)]
+    return [RagTask(run), *scoring_stages(run)]
 
 
 def segmentation_stages(run: Run) -> list[Stage]:
@@ -135,7 +138,7 @@ def import_for(run: Run, step: str) -> None:
         UserError: it cannot be read, or does not fit the config.
     """
     if begins_with_prediction(run, step):
-        ensure_imported(run, [run.config.volumes.segment.source])
+        ensure_imported(run, sources_to_predict(run))
 
 
 def known_stages(run: Run) -> list[Stage]:

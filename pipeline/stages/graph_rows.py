@@ -40,6 +40,13 @@ def edge_checksums(edges: EdgeTable) -> np.ndarray:
     return row_checksums(edges.u, edges.v, edges.count, edges.affinity_sum)
 
 
+def is_as_recorded(nodes: NodeTable, edges: EdgeTable, checksum: int) -> bool:
+    """Whether the rows of a block are those that this or an earlier version has recorded."""
+    of_edges = edge_checksums(edges)
+    known = (node_checksums(nodes), earlier_node_checksums(nodes))
+    return any(int(np.concatenate([of_nodes, of_edges]).sum()) == checksum for of_nodes in known)
+
+
 def score_checksums(edges: EdgeTable) -> np.ndarray:
     """(E,) uint64; their sum is the checksum of the scores of a block."""
     return row_checksums(edges.u, edges.v, edges.score)

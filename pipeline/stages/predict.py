@@ -23,7 +23,7 @@ from ..config.pretrained import pretrained_name, pretrained_weights
 from ..engine.blocks.empty_blocks import all_empty, empty_blocks
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.process import keep_freed_memory, worker_number
-from ..engine.blocks.stage import BlockFunction, BlockReader, BlockTask, VolumeTask
+from ..engine.blocks.stage import BlockFunction, BlockReader, BlockTask, Stage, VolumeTask
 from ..engine.blocks.storage import open_raw, raw_identity
 from ..engine.plan import decoded_voxels, read_voxels
 from ..engine.tracking.progress import read_record
@@ -35,9 +35,13 @@ from ..volumes import crop
 from ..volumes.volume import Volume
 from .halving_predictor import HalvingPredictor
 from .prediction_plan import PredictionPlan, StoredTile, plan_with_tile, read_plan
+from .quantise import QuantiseStep
 
 if TYPE_CHECKING:
-    from ..networks import EmbeddingNetwork
+    from ..networks import EmbeddingNetwork, Engine
+    from ..volumes.intensity import IntensityRange
+    from .inference import Predictor
+    from .turned_prediction import TurnedPredictor
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +145,23 @@ class PredictTask(VolumeTask):
         vars(self)["plan"] = plan  # in place of the one that was read
 
     @cached_property
+    def eight_bits(self) -> QuantiseStep | None:
+        """What rounds the network to eight bits, if it predicts so."""
+        if self.run.config.predict.precision == "float32":
+            return None
+        return QuantiseStep(self.run, self.checkpoint)
+
+    @cached_property
+    @override
+    def upstream(self) -> tuple[Stage, ...]:
+        return () if self.eight_bits is None else (self.eight_bits,)
+
+    @property
+    @override
+    def reads(self) -> tuple[Stage, ...]:
+        return ()
+
+    @cached_property
     def checkpoint(self) -> Path:
         """The checkpoint that predicts: as configured, or the newest of the network's folder.
 
@@ -177,10 +198,11 @@ class PredictTask(VolumeTask):
 
     @override
     def reader(self) -> BlockReader:
-        from .inference import read_box
+        from .turned_prediction import turned_read_box, views_of
 
-        network, offsets = self.load_network(), self.run.config.predict.offsets
-        return lambda block: read_box(network, self.grid.to_source(block.box), offsets)
+        network, predict = self.load_network(), self.run.config.predict
+        views = views_of(predict.augment, network)
+        return lambda block: turned_read_box(network, self.grid.to_source(block.box), predict.offsets, views)
 
     @property
     @override
@@ -191,7 +213,15 @@ class PredictTask(VolumeTask):
     def plan_details(self) -> list[tuple[str, str]]:
         raw, read = self._raw, self.reader()
         decoded = decoded_voxels(self.grid, read, raw.shape, raw.chunks) / read_voxels(self, read)
-        return [("chunks", f"{decoded:.2f} voxels of raw decoded per voxel read: its chunks are {times(raw.chunks)}")]
+        details = [
+            ("chunks", f"{decoded:.2f} voxels of raw decoded per voxel read: its chunks are {times(raw.chunks)}")
+        ]
+        if self.run.config.predict.augment != "none":
+            from .turned_prediction import views_of
+
+            passes = len(views_of(self.run.config.predict.augment, self.load_network()))
+            details.append(("passes", f"{passes} of the network over each block, in {passes} times the time"))
+        return details
 
     @cached_property
     def _raw(self) -> Volume:
@@ -211,7 +241,9 @@ class PredictTask(VolumeTask):
     @override
     def settings(self) -> dict[str, Any]:
         predict, region = self.run.config.predict, self.chunk_grid.region
+        augmented = {} if predict.augment == "none" else {"predict.augment": predict.augment}
         return {
+            **augmented,
             "predict.checkpoint": self.checkpoint_hash(),
             "predict.offsets": [list(offset) for offset in predict.offsets],
             "predict.block_size": list(predict.write_block),
@@ -226,6 +258,8 @@ class PredictTask(VolumeTask):
     def engine(self) -> str:
         """What runs the network, a part of the key. With `auto`, what was used before in this run."""
         chosen = self.run.config.predict.engine
+        if self.run.config.predict.precision == "int8":
+            return "openvino"
         if chosen != "auto":
             return chosen
         used = read_record(self).get("settings", {}).get("predict.engine")
@@ -249,10 +283,12 @@ class PredictTask(VolumeTask):
     def check(self) -> None:
         from ..networks.fitting import check_context, tell_other_nanometres
         from ..networks.intensity import tell_other_intensities
+        from .turned_prediction import offsets_of
 
         logger.debug("predicting with %s", self.checkpoint)
         network, training = self._load()
         check_context(self.run, network)
+        offsets_of(self.run.config.predict.augment, network, self.run.config.predict.offsets)
         if self.run.config.predict.checkpoint is not None:
             source = self.run.config.volumes.segment.source
             tell_other_intensities(training, self.checkpoint, self.run.intensity(source), source)
@@ -283,16 +319,22 @@ class PredictTask(VolumeTask):
     @override
     def process(self) -> Iterator[BlockFunction]:
         from ..networks import build_engine, choose_autocast, compact
-        from .inference import NoNumbersError, Predictor
+        from ..networks.eight_bits import require_unchanged
+        from .inference import NoNumbersError
+        from .turned_prediction import offsets_of
 
         keep_freed_memory()
         predict = self.run.config.predict
         raw, output, empty = open_raw(self.run), self.open_output(), self.empty_chunks
-        network = compact(self.load_network(), predict.offsets)
+        network = self.load_network()
+        network = compact(network, offsets_of(predict.augment, network, predict.offsets))
         autocast = choose_autocast(predict.autocast, next(network.parameters()).device)
-        engine = build_engine(self.engine, network, autocast, self.run.config.cluster.threads_per_worker)
+        rounded = None if self.eight_bits is None else self.eight_bits.graph
+        if rounded is not None:
+            require_unchanged(rounded)
+        engine = build_engine(self.engine, network, autocast, self.run.config.cluster.threads_per_worker, rounded)
         intensity = self.run.intensity(self.run.config.volumes.segment.source)
-        predictor = Predictor(network, predict.offsets, engine, intensity)
+        predictor = self._predictor(network, engine, intensity)
 
         predict_box = HalvingPredictor(lambda box: raw.read_mirrored(predictor.read_box(box)), predictor.quantised)
 
@@ -309,6 +351,17 @@ class PredictTask(VolumeTask):
             output.write(block, affinities)
 
         yield process_block
+
+    def _predictor(
+        self, network: EmbeddingNetwork, engine: Engine, intensity: IntensityRange
+    ) -> Predictor | TurnedPredictor:
+        from .inference import Predictor
+        from .turned_prediction import TurnedPredictor, views_of
+
+        predict = self.run.config.predict
+        if predict.augment == "none":
+            return Predictor(network, predict.offsets, engine, intensity)
+        return TurnedPredictor(network, predict.offsets, views_of(predict.augment, network), engine, intensity)
 
     def _no_numbers(self, block: Block, raw_is_finite: bool, what: str) -> UserError:
         """What is wrong where the network gives no numbers."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from funlib.geometry import Coordinate
 
@@ -9,9 +11,10 @@ from ..engine.blocks.grid import BlockGrid
 from ..engine.blocks.process import GIGABYTE, memory_per_worker
 from ..networks import EmbeddingNetwork, best_engine, build_network, choose_device
 from ..run import Run
-from .inference import read_box, working_bytes
+from .inference import working_bytes
 from .prediction_plan import PredictionPlan, device_name
 from .tiles import tile_blocks
+from .turned_prediction import turned_read_box, views_of
 
 MEMORY_FRACTION = 0.5
 """Of the memory, what a tile may need: the rest is for what libraries keep, and for blocks under way."""
@@ -80,10 +83,14 @@ def choose_tile(run: Run, grid: BlockGrid, device: str) -> Coordinate:
     if predict.tile_size != "auto":
         return Coordinate(-(-t // b) for t, b in zip(predict.tile_size, grid.block_size, strict=True))
     network, computes = _network_without_weights(run), device_of_workers(run, device)
+    views = views_of(predict.augment, network)
+    means = 0 if len(views) == 1 or computes.type == "cuda" else 2 * 4 * len(predict.offsets)
     return tile_blocks(
         grid,
-        read=lambda box: read_box(network, box, predict.offsets),
-        bytes_of=lambda read, shape: working_bytes(network, read, shape, predict.offsets, computes.type),
+        read=lambda box: turned_read_box(network, box, predict.offsets, views),
+        bytes_of=lambda read, shape: (
+            working_bytes(network, read, shape, predict.offsets, computes.type) + means * math.prod(shape)
+        ),
         room=_tile_memory(run, computes),
         workers=1 if computes.type == "cuda" else run.config.cluster.workers_of("predict"),
     )

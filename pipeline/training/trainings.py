@@ -43,7 +43,7 @@ def train_teacher(run: Run) -> Path:
     """
     training = Training(run, "teacher")
     assert training.section is not None
-    named = run.config.teacher.checkpoint if run.config.teacher is not None else None
+    named = run.config.network_teacher.checkpoint if run.config.network_teacher is not None else None
     if named is not None:
         path = teacher_checkpoint(run)
         assert path is not None
@@ -59,8 +59,8 @@ def train_teacher(run: Run) -> Path:
 def train_student(run: Run) -> Path:
     """Train the student, or continue its training; a finished one is left alone.
 
-    It is distilled from the teacher unless `student.distillation` is null. A teacher that is missing or unfinished is
-    trained first, and so is the paraphraser that graph flow needs.
+    It is distilled from the teacher unless `student.distillation` is null. A teacher that is a network, and missing or
+    unfinished, is trained first, and so is the paraphraser that graph flow needs.
 
     Args:
         run: the run directory; the sources of its training regions are imported.
@@ -73,7 +73,7 @@ def train_student(run: Run) -> Path:
         KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint has been written.
     """
     student = Training(run, "student", teacher_checkpoint(run) if run.config.student.distillation is not None else None)
-    if student.distillation is None:
+    if student.distillation is None or (run.config.teacher is not None and run.config.network_teacher is None):
         return _train_if_unfinished(student)
     student.check_layers()
     if _lacks_files(student) and _is_finished(student):  # what it learnt from may be gone

@@ -106,7 +106,7 @@ def _readable_part(levels: Sequence[Readable], box: Box) -> tuple[Readable, Box]
         part = box.downsampled(factors).intersect(Box.of_shape(volume.shape))
         if part.size <= MOST_VOXELS:
             return volume, part
-    side = int(MOST_VOXELS ** (1 / 3))
+    side = int(MOST_VOXELS ** (1 / 3) + 1e-6)
     extent = Coordinate(min(e, side) for e in part.shape)
     begin = part.begin + (part.shape - extent) / 2
     return volume, Box(begin, begin + extent)

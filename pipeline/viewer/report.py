@@ -114,8 +114,8 @@ def _tiles(run: Run, scores: Mapping[str, float] | None) -> dict[str, float]:
 def network_sizes(run: Run) -> list[dict[str, Any]]:
     """Name and number of parameters of teacher and student, as far as the config has them."""
     configs: dict[str, NetworkConfig] = {"student": run.config.student.network}
-    if run.config.teacher is not None:
-        configs["teacher"] = run.config.teacher.network
+    if run.config.network_teacher is not None:
+        configs["teacher"] = run.config.network_teacher.network
     sizes = {role: _parameter_count(config) for role, config in configs.items()}
     largest = max(sizes.values())
     return [

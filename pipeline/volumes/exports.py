@@ -7,6 +7,7 @@ one is placed up to a voxel of its own too low where the image begins between it
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,13 @@ from ..errors import UserError
 from .boxes import Box
 from .locations import Location
 from .nanometres import Nanometres
+from .placed_files import as_json as as_json
+from .placed_files import exists_at as exists_at
+from .placed_files import read_file as read_file
+from .placed_files import read_json_at as read_json_at
+from .placed_files import require_file as require_file
+from .placed_files import write_file as write_file
+from .placed_files import write_json as write_json
 from .run_containers import level_of_image
 from .storage import DATA_WAIT, METADATA_WAIT, context, exists, kvstore_spec, open_store, wait
 from .storage_errors import not_unavailable
@@ -153,6 +161,16 @@ class ExportedImage:
         """Delete what has been written of a level."""
         folder = self.location.child(f"s{level}")
         wait(open_store(folder).delete_range(ts.KvStore.KeyRange()), folder, DATA_WAIT, "deleted")
+
+    def delete_block(self, level: int, box: Box) -> None:
+        """Delete the files of a block (OME-NGFF): damaged ones cannot be written over, where a block ends early."""
+        folder, block = self.location.child(f"s{level}"), self.level_block(level)
+        extents = block if self.form == "ngff-0.5" else chunk_inside(block)
+        spans = [range(b // e, -(-end // e)) for b, end, e in zip(box.begin, box.end, extents, strict=True)]
+        first = ["c"] * (self.form == "ngff-0.5") + ["0"] * (self.channels is not None)
+        for place in itertools.product(*spans):
+            key = "/".join([*first, *map(str, place)])
+            wait(open_store(folder).delete_range(ts.KvStore.KeyRange(key, key + "\0")), folder, DATA_WAIT, "deleted")
 
     def open_level(self, level: int) -> ExportedLevel:
         """A level, to be read and written.
@@ -305,68 +323,3 @@ def _says(stored: Any, wanted: Any) -> bool:
     if isinstance(wanted, dict):
         return isinstance(stored, dict) and all(_says(stored.get(key), value) for key, value in wanted.items())
     return bool(stored == wanted)
-
-
-def write_json(location: Location, name: str, document: Mapping[str, Any]) -> None:
-    """Write a small JSON file in one step, at any place.
-
-    Raises:
-        StorageUnavailable, UserError: the place cannot be written.
-    """
-    write_file(location, name, as_json(document))
-
-
-def as_json(document: Mapping[str, Any]) -> bytes:
-    """A small JSON file."""
-    return json.dumps(document, indent=1).encode()
-
-
-def write_file(location: Location, name: str, content: bytes) -> None:
-    """Write a file in one step, at any place.
-
-    Raises:
-        StorageUnavailable, UserError: the place cannot be written.
-    """
-    wait(open_store(location).write(name, content), location, DATA_WAIT, "written")
-
-
-def read_json_at(location: Location, name: str) -> dict[str, Any] | None:
-    """A small JSON file of any place; None if it is not there.
-
-    Raises:
-        StorageUnavailable, UserError: the place cannot be read.
-    """
-    content = read_file(location, name)
-    return None if content is None else dict(json.loads(content))
-
-
-def read_file(location: Location, name: str) -> bytes | None:
-    """A file of any place; None if it is not there.
-
-    Raises:
-        StorageUnavailable, UserError: the place cannot be read.
-    """
-    result = wait(open_store(location).read(name), location, DATA_WAIT, "read")
-    return bytes(result.value) if result.state == "value" else None
-
-
-def require_file(location: Location, name: str) -> bytes:
-    """A file of any place.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        StorageUnavailable, UserError: the place cannot be read.
-    """
-    content = read_file(location, name)
-    if content is None:
-        raise FileNotFoundError(location.child(name).name)
-    return content
-
-
-def exists_at(location: Location, name: str) -> bool:
-    """Whether a file of any place is there.
-
-    Raises:
-        StorageUnavailable, UserError: the place cannot be asked.
-    """
-    return exists(location, [name])[0]

@@ -22,8 +22,14 @@ NETWORK = SectionUnetConfig(sections=3, widths=(4, 6), embedding_channels=4)
 SHAPE = (9, 42, 38)
 
 
-def make_run(directory: Path, shape: tuple[int, int, int] = SHAPE, **sections: Any) -> Run:
-    """A run with smooth random raw and an untrained network; the region begins at voxel (1, 2, 3)."""
+def make_run(directory: Path, **sections: Any) -> Run:
+    """A run with smooth random raw and an untrained network; the region begins at voxel (1, 2, 3).
+
+    Args:
+        directory: of the run.
+        sections: of the config; and `shape`, that of raw.
+    """
+    shape = sections.pop("shape", SHAPE)
     document: dict[str, Any] = {
         "run_directory": str(directory),
         "volumes": {"sources": {"a": {"kind": "phantom"}}, "segment": {"source": "a", "begin": [1, 2, 3]}},

@@ -56,7 +56,7 @@ def test_stages_networks_versions_and_config_are_those_of_the_run(untouched_run:
     assert page.text[row : row + 7] == ["predict", "12", "3", "0", "8.2 s", "431 k", "612 MiB"]
     teacher, student = (
         build_network(section.network).parameter_count()
-        for section in (untouched_run.config.teacher, untouched_run.config.student)
+        for section in (untouched_run.config.network_teacher, untouched_run.config.student)
         if section is not None
     )
     assert f"{teacher:,}" in page.text

@@ -134,18 +134,22 @@ def open_raw(run: Run) -> SourceVolume:
     return run.open_raw(run.config.volumes.segment.source)
 
 
-def raw_identity(run: Run) -> dict[str, Any]:
+def raw_identity(run: Run, name: str | None = None) -> dict[str, Any]:
     """What tells one raw volume from another, as JSON values: its import or what it was recognised by, its extent, its
     place in the world, and how its intensities are read if not as the full range of their type.
+
+    Args:
+        run: the run.
+        name: of the source. Default: the one that is segmented.
 
     Raises:
         UserError: the source is not imported.
     """
-    source = run.source(run.config.volumes.segment.source)
+    source = run.source(name or run.config.volumes.segment.source)
     raw = source.open_raw()
     identity: dict[str, Any] = {"import": None}
     if source.is_converted("raw"):
-        identity["import"] = container_attributes(run.volume).get("import")
+        identity["import"] = container_attributes(source.container).get("import")
     else:
         known = source.read_record().get("volumes", {}).get("raw")
         if known is None:

@@ -116,7 +116,7 @@ def _tree(graph: csr_matrix, lengths: csr_matrix, positions: np.ndarray, radii: 
     places = KDTree(positions)
     on_tree, needless = np.zeros(len(positions), bool), np.zeros(len(positions), bool)
     on_tree[root] = True
-    found = []
+    found: list[np.ndarray] = []
     for tip in np.argsort(-distances, kind="stable").tolist():
         if on_tree[tip] or needless[tip]:
             continue

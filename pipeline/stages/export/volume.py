@@ -31,6 +31,7 @@ from ...volumes import Box
 from ...volumes.exports import ExportedImage, Form
 from ...volumes.locations import Location
 from ...volumes.pyramids import Method, Reader, downsampled_box, level_factors
+from ...volumes.storage_errors import not_unavailable
 from ..fragments import FragmentsTask
 from ..predict import PredictTask
 from .place import place_key
@@ -233,7 +234,13 @@ class ExportTask(BlockTask):
         def process_block(block: Block) -> None:
             box = self._box_of(block)
             data = np.ascontiguousarray(read(box), dtype=dtype)
-            output.write(box, data)
+            try:
+                output.write(box, data)
+            except UserError as error:
+                if not not_unavailable(error) or self.form == "precomputed":
+                    raise
+                self.image.delete_block(self.level, box)
+                output.write(box, data)
             if not np.array_equal(output.read(box), data):
                 raise OSError(errno.EIO, "what was written reads back differently", output.location.name)
             self.records.write(block.index, array_checksum(data), int(np.count_nonzero(data)))

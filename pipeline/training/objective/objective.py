@@ -7,6 +7,7 @@ from torch import nn
 
 from ...config import Offset, TargetsConfig, taught_offsets
 from ...networks import EmbeddingNetwork
+from .affinity_distiller import AffinityDistiller
 from .distiller import Distiller, Terms
 from .embedding import patch_of
 from .step_clock import SUPERVISED, Part, untimed
@@ -28,7 +29,7 @@ class Objective(nn.Module):
         self,
         targets: TargetsConfig,
         network: EmbeddingNetwork,
-        distiller: Distiller | None = None,
+        distiller: Distiller | AffinityDistiller | None = None,
         offsets: tuple[Offset, ...] | None = None,
     ) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class Objective(nn.Module):
             embedding: (b, d, z, y, x) float32, as the network gives it.
             layers: tapped features.
             batch: `raw` (b, 1, z, y, x), `labels` (b, z, y, x), `affinities` and `mask` (b, k, z, y, x). The mask is 0
-                in unlabelled samples, which leaves them out of the supervised loss.
+                in unlabelled samples, which leaves them out of the supervised loss. `taught` of affinities on disk.
             iteration: counted from 0.
             part: in whose contexts the parts of the step run.
         """
@@ -73,7 +74,10 @@ class Objective(nn.Module):
             total = self.supervised(embedded, targets, known, batch["labels"])
         terms = {"supervised": total.detach()}
         if self.distiller is not None:
-            distilled, named = self.distiller(embedded, layers, batch["raw"], batch["labels"], iteration, part)
+            if isinstance(self.distiller, AffinityDistiller):
+                distilled, named = self.distiller(embedded, batch, iteration, part)
+            else:
+                distilled, named = self.distiller(embedded, layers, batch["raw"], batch["labels"], iteration, part)
             terms.update(named)
             total = self.distiller.config.supervised_weight * total + distilled
         return total, terms

@@ -6,7 +6,15 @@ import torch
 from torch import nn
 
 from ...config import DistillationConfig
-from ...distillation import AdversarialLoss, Critic, EmbeddedPatch, LogitsLoss, cosine_to_affinity, padded_affinities
+from ...distillation import (
+    AdversarialLoss,
+    Critic,
+    EmbeddedPatch,
+    GivenAffinities,
+    LogitsLoss,
+    cosine_to_affinity,
+    padded_affinities,
+)
 from ...distillation.patch import Offsets
 
 LEAST_AFFINITY = 0.05
@@ -47,10 +55,15 @@ class PredictionTerms(nn.Module):
                 seed=seed,
             )
 
-    def forward(self, student: EmbeddedPatch, teacher: EmbeddedPatch) -> dict[str, torch.Tensor]:
-        """The terms by name, of two embeddings of the same voxels."""
+    def forward(self, student: EmbeddedPatch, teacher: EmbeddedPatch | GivenAffinities) -> dict[str, torch.Tensor]:
+        """The terms by name, of the same voxels by both. Of given affinities, the critic sees unknown ones as 0, of the
+        student as of the teacher.
+        """
         learnt, valid = padded_affinities(student, self.offsets)
         taught, _ = padded_affinities(teacher, self.offsets)
+        if isinstance(teacher, GivenAffinities):
+            known = taught >= 0
+            valid, learnt, taught = valid & known, learnt * known, taught * known
         terms = {}
         if self.logits is not None:
             terms["logits"] = self.logits(learnt, taught, valid)

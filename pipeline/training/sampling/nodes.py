@@ -20,12 +20,15 @@ from ...errors import UserError
 from ...volumes import Box
 from .light_requests import Request, Spec
 from .regions import ChunkCache, LabelledRegion, RawRegion
+from .turned_offsets import picked, turned
 
 RAW: gp.ArrayKey = gp.ArrayKey("RAW")
 LABELS: gp.ArrayKey = gp.ArrayKey("LABELS")
 ANNOTATED = gp.ArrayKey("ANNOTATED")
 AFFINITIES: gp.ArrayKey = gp.ArrayKey("AFFINITIES")
 AFFINITY_MASK: gp.ArrayKey = gp.ArrayKey("AFFINITY_MASK")
+TAUGHT: gp.ArrayKey = gp.ArrayKey("TAUGHT")
+"""Affinities of the teacher, from the disk."""
 
 VOXEL = Coordinate(1, 1, 1)
 INTENSITY_RANGE = 2.0
@@ -36,7 +39,9 @@ LOW_CONTRAST = 0.1
 
 
 class RegionSource(gp.BatchProvider):
-    """Raw of one region, of a labelled one also labels and annotation mask, read through a cache of decoded chunks."""
+    """Raw of one region, of a labelled one also labels and annotation mask, and affinities on disk if they teach there;
+    read through a cache of decoded chunks.
+    """
 
     def __init__(self, region: RawRegion, cache: ChunkCache, errors: list[UserError]) -> None:
         self.region = region
@@ -50,6 +55,8 @@ class RegionSource(gp.BatchProvider):
         if isinstance(self.region, LabelledRegion):
             self.provides(LABELS, Spec(roi, VOXEL, interpolatable=False, dtype=np.uint64))
             self.provides(ANNOTATED, Spec(roi, VOXEL, interpolatable=False, dtype=np.uint8))
+        if self.region.taught is not None:
+            self.provides(TAUGHT, Spec(roi, VOXEL, interpolatable=False, dtype=np.float32))
 
     @override
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
@@ -64,6 +71,9 @@ class RegionSource(gp.BatchProvider):
         try:
             if key == RAW:
                 return self.region.read_raw(box, self.cache)
+            if key == TAUGHT:
+                assert self.region.taught is not None
+                return self.region.taught.read(box, self.region.box, self.cache)
             assert isinstance(self.region, LabelledRegion)
             if key == LABELS:
                 return self.region.read_labels(box, self.cache)
@@ -87,6 +97,34 @@ class RandomPlace(gp.RandomLocation):
     @override
     def accepts(self, request: gp.BatchRequest) -> bool:
         return all(spec.roi.intersects(self.region) for spec in request.array_specs.values())
+
+
+class Turn(gp.SimpleAugment):
+    """Mirrors and transposes all arrays. Of the teacher's affinities, channels follow: they are those of other offsets
+    then, of which the wanted ones are picked.
+
+    Args:
+        mirrored, transposed: axes that may be.
+        stored: offsets of the teacher's channels on disk.
+        wanted: offsets of the channels that are handed on.
+    """
+
+    def __init__(
+        self,
+        mirrored: Sequence[int],
+        transposed: Sequence[int],
+        stored: Sequence[Offset] = (),
+        wanted: Sequence[Offset] = (),
+    ) -> None:
+        super().__init__(mirror_only=mirrored, transpose_only=transposed)
+        self.stored, self.wanted = stored, wanted
+
+    @override
+    def process(self, batch: gp.Batch, request: gp.BatchRequest) -> None:
+        super().process(batch, request)
+        if TAUGHT in batch:
+            offsets = [turned(offset, self.mirror, self.transpose) for offset in self.stored]
+            batch[TAUGHT].data = picked(batch[TAUGHT].data, offsets, self.wanted)
 
 
 class RejectUnlabelled(gp.BatchFilter):

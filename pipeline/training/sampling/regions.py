@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from funlib.geometry import Coordinate
@@ -19,6 +19,9 @@ from ...volumes.aligned import Labels, Mask
 from ...volumes.intensity import IntensityRange
 from ...volumes.placement import by
 from ...volumes.volume import Volume
+
+if TYPE_CHECKING:
+    from .stored_affinities import StoredAffinities
 
 CACHE_BYTES = 512 * 2**20
 """Decoded chunks that one loader process keeps in memory, over all its volumes."""
@@ -36,13 +39,13 @@ class ChunkCache:
         self._bytes = 0
 
     def read(self, volume: Volume, box: Box) -> np.ndarray:
-        """The voxels of a box inside a volume, (z, y, x).
+        """The voxels of a box inside a volume, (z, y, x) or (k, z, y, x).
 
         Raises:
             UserError: a chunk cannot be read; names it.
         """
         chunk = volume.chunks
-        data = np.empty(box.shape, dtype=volume.dtype)
+        data = np.empty((*volume.array.shape[:-3], *box.shape), dtype=volume.dtype)
         for position in cells_of(box, chunk):
             voxels = self._chunk(volume, position)
             to_data, of_chunk = [], []
@@ -50,7 +53,7 @@ class ChunkCache:
                 low, high = max(index * size, begin), min((index + 1) * size, end)
                 to_data.append(slice(low - begin, high - begin))
                 of_chunk.append(slice(low - index * size, high - index * size))
-            data[tuple(to_data)] = voxels[tuple(of_chunk)]
+            data[..., *to_data] = voxels[..., *of_chunk]
         return data
 
     def _chunk(self, volume: Volume, position: tuple[int, ...]) -> np.ndarray:
@@ -76,12 +79,14 @@ class RawRegion:
         box: the region's voxels.
         where: dotted config path, for messages.
         intensity: what is black and white; None for the full range of the type.
+        taught: affinities on disk that teach here.
     """
 
     raw: Volume
     box: Box
     where: str
     intensity: IntensityRange | None = field(default=None, kw_only=True)
+    taught: StoredAffinities | None = field(default=None, kw_only=True)
 
     def read_raw(self, box: Box, cache: ChunkCache) -> np.ndarray:
         """Intensities of a box, (z, y, x) float32 in [-1, 1]."""

@@ -7,17 +7,20 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import TypeVar
 
 import gunpowder as gp
 import numpy as np
 from funlib.geometry import Coordinate, Roi
 
-from ...config import AugmentConfig, ScheduleConfig
+from ...config import AugmentConfig, Offset, Region, ScheduleConfig
+from ...distillation import UNKNOWN
 from ...errors import UserError
 from ...run import Run
 from ...volumes import Box
+from .affinity_files import open_affinities
 from .deform import Deform
 from .light_requests import Request, Spec
 from .nodes import (
@@ -27,21 +30,27 @@ from .nodes import (
     INTENSITY_RANGE,
     LABELS,
     RAW,
+    TAUGHT,
     DegradeRaw,
     MakeTargets,
     RandomPlace,
     RegionSource,
     RejectUnlabelled,
     ShiftSections,
+    Turn,
     erosion_margin,
 )
 from .regions import ChunkCache, LabelledRegion, RawRegion, training_regions, unlabelled_regions
+from .turned_offsets import needed_offsets
 
+AnyRegion = TypeVar("AnyRegion", bound=RawRegion)
 Arrays = dict[str, np.ndarray]
 """A batch: `raw` (b, 1, z, y, x) float32, `labels` (b, z, y, x) int64, `affinities`, `mask` (b, k, z, y, x) uint8. In
-unlabelled samples, which come last, all but raw is 0."""
+unlabelled samples, which come last, all of these but raw is 0. Where affinities on disk teach, also `taught` (b, k, z,
+y, x) float32, `UNKNOWN` where they are not known."""
 
-BATCH_KEYS = {"raw": RAW, "labels": LABELS, "affinities": AFFINITIES, "mask": AFFINITY_MASK}
+LABEL_KEYS = {"labels": LABELS, "affinities": AFFINITIES, "mask": AFFINITY_MASK}
+"""What only labelled samples have, by the name in a batch."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ class Sampling:
         patch: voxels of raw in a sample.
         output: the part of the patch that the network predicts, counted from the patch's first voxel.
         unlabelled: how many samples of a batch, the last ones, come from the regions without labels.
+        taught: offsets of the affinities on disk that teach; none if no such do.
     """
 
     run: Run
@@ -61,6 +71,17 @@ class Sampling:
     patch: Coordinate
     output: Box
     unlabelled: int = 0
+    taught: tuple[Offset, ...] = ()
+
+    @property
+    def everywhere(self) -> dict[str, gp.ArrayKey]:
+        """What every sample has, by the name in a batch."""
+        return {"raw": RAW, "taught": TAUGHT} if self.taught else {"raw": RAW}
+
+    @property
+    def keys(self) -> dict[str, gp.ArrayKey]:
+        """All arrays of a batch, by their names."""
+        return self.everywhere | LABEL_KEYS
 
 
 class SampleMaker:
@@ -98,26 +119,27 @@ class SampleMaker:
         labelled = size - self.sampling.unlabelled
         with _global_randomness_untouched():
             samples = [self._sample(self._labelled, iteration, index) for index in range(labelled)]
-            raws = [self._raw_sample(iteration, index) for index in range(labelled, size)]
-        arrays = {name: np.stack([sample[key].data for sample in samples]) for name, key in BATCH_KEYS.items()}
-        for name, array in arrays.items():
-            if raws:
-                rest = np.stack(raws) if name == "raw" else np.zeros((len(raws), *array.shape[1:]), array.dtype)
-                arrays[name] = np.concatenate([array, rest])
+            rest = [self._unlabelled_sample(iteration, index) for index in range(labelled, size)]
+        arrays = {}
+        for name, key in self.sampling.everywhere.items():
+            arrays[name] = np.stack([sample[key].data for sample in (*samples, *rest)])
+        for name, key in LABEL_KEYS.items():
+            array = np.stack([sample[key].data for sample in samples])
+            nothing = np.zeros((len(rest), *array.shape[1:]), array.dtype)
+            arrays[name] = np.concatenate([array, nothing]) if rest else array
         arrays["raw"] = arrays["raw"][:, None]
         return arrays
 
-    def _raw_sample(self, iteration: int, index: int) -> np.ndarray:
+    def _unlabelled_sample(self, iteration: int, index: int) -> gp.Batch:
         assert self._unlabelled is not None
-        raw: np.ndarray = self._sample(self._unlabelled, iteration, index)[RAW].data
-        return raw
+        return self._sample(self._unlabelled, iteration, index)
 
     def _sample(self, pipeline: gp.Pipeline, iteration: int, index: int) -> gp.Batch:
         seed = np.random.SeedSequence([self.sampling.run.config.seed, iteration, index]).generate_state(1)[0]
         request = Request(random_seed=int(seed))
         request[RAW] = Spec(Roi((0, 0, 0), self.sampling.patch))
-        if pipeline is self._labelled:
-            for key in (LABELS, AFFINITIES, AFFINITY_MASK):
+        for name, key in self.sampling.keys.items():
+            if key != RAW and (name not in LABEL_KEYS or pipeline is self._labelled):
                 request[key] = Spec(Roi(self.sampling.output.begin, self.sampling.output.shape))
         try:
             return pipeline.request_batch(request)
@@ -141,26 +163,26 @@ def _global_randomness_untouched() -> Iterator[None]:
 def labelled_pipeline(sampling: Sampling, cache: ChunkCache, errors: list[UserError]) -> gp.Pipeline:
     """The pipeline that makes single labelled samples; users' errors inside it are also appended to `errors`."""
     config = sampling.run.config
-    regions = training_regions(sampling.run)
+    regions = _with_teachers(sampling, training_regions(sampling.run), config.volumes.train)
     pipeline = _any_of([_random_place(region, sampling, cache, errors) for region in regions], regions)
     if sampling.schedule.minimum_labelled > 0:
         pipeline += RejectUnlabelled(sampling.schedule.minimum_labelled, errors)
-    for node in augmentation_nodes(config.augment):
+    for node in augmentation_nodes(config.augment, sampling.taught):
         pipeline += node
     return pipeline + MakeTargets(config.targets)
 
 
 def unlabelled_pipeline(sampling: Sampling, cache: ChunkCache, errors: list[UserError]) -> gp.Pipeline:
     """The same without labels: raw from the regions without labels, augmented alike."""
-    regions = unlabelled_regions(sampling.run)
+    regions = _with_teachers(sampling, unlabelled_regions(sampling.run), sampling.run.config.volumes.unlabelled)
     augment = sampling.run.config.augment
     places = []
     for region in regions:
         missing = _missing_voxels(largest_request(sampling.patch, augment), region.box.shape)
         place = RegionSource(region, cache, errors) + gp.Pad(RAW, missing, mode="reflect")
-        places.append(place + RandomPlace(region))
+        places.append(_with_unknown_around(place, region) + RandomPlace(region))
     pipeline = _any_of(places, regions)
-    for node in augmentation_nodes(augment):
+    for node in augmentation_nodes(augment, sampling.taught):
         pipeline += node
     return pipeline
 
@@ -187,7 +209,24 @@ def _random_place(
     place = RegionSource(region, cache, errors) + gp.Pad(RAW, missing + missing_raw + context * 2, mode="reflect")
     if max(missing) > 0:
         place = place + gp.Pad(LABELS, missing) + gp.Pad(ANNOTATED, missing)
-    return place + RandomPlace(region)
+    return _with_unknown_around(place, region) + RandomPlace(region)
+
+
+def _with_unknown_around(place: gp.Pipeline, region: RawRegion) -> gp.Pipeline:
+    """Beyond the region, affinities on disk are not known; that never limits where a sample may lie."""
+    return place if region.taught is None else place + gp.Pad(TAUGHT, None, value=UNKNOWN)
+
+
+def _with_teachers(sampling: Sampling, regions: Sequence[AnyRegion], sections: Sequence[Region]) -> Sequence[AnyRegion]:
+    """The regions with the affinities on disk that teach there, if such do."""
+    if not sampling.taught:
+        return regions
+    needed = needed_offsets(sampling.taught, sampling.run.config.augment)
+    opened = {source: open_affinities(sampling.run, source) for source in {section.source for section in sections}}
+    return [
+        replace(region, taught=opened[section.source].telling(needed))
+        for region, section in zip(regions, sections, strict=True)
+    ]
 
 
 def _missing_voxels(need: Coordinate, have: Coordinate) -> Coordinate:
@@ -212,8 +251,13 @@ def largest_request(shape: Coordinate, config: AugmentConfig) -> Coordinate:
     return Coordinate(depth, height, width)
 
 
-def augmentation_nodes(config: AugmentConfig) -> list[gp.BatchFilter]:
-    """The nodes of the configured augmentations, in the order in which they act."""
+def augmentation_nodes(config: AugmentConfig, taught: Sequence[Offset] = ()) -> list[gp.BatchFilter]:
+    """The nodes of the configured augmentations, in the order in which they act.
+
+    Args:
+        config: which ones.
+        taught: offsets of the affinities on disk in which the student is compared.
+    """
     nodes: list[gp.BatchFilter] = []
     if config.elastic is not None and config.elastic.probability > 0:
         nodes.append(Deform(config.elastic))
@@ -221,7 +265,7 @@ def augmentation_nodes(config: AugmentConfig) -> list[gp.BatchFilter]:
         nodes.append(ShiftSections(config.shift_sections, config.shift_voxels))
     mirrored = [axis for axis, allowed in enumerate(config.mirror) if allowed]
     transposed = [0, 1, 2] if config.transpose_all else [1, 2] if config.transpose_yx else []
-    nodes.append(gp.SimpleAugment(mirror_only=mirrored, transpose_only=transposed))
+    nodes.append(Turn(mirrored, transposed, needed_offsets(taught, config), taught))
     if (*config.intensity_scale, *config.intensity_shift) != (1.0, 1.0, 0.0, 0.0):
         low, high = (shift * INTENSITY_RANGE for shift in config.intensity_shift)
         slab = (1, -1, -1) if config.intensity_per_section else None

@@ -75,7 +75,7 @@ def train(training: Training, stored: StoredTraining | None) -> tuple[Path, Trai
         check_validation(held_out, Coordinate(schedule.validate_shape), training.run.config.volumes.images)
     start = 0 if stored is None else stored.iteration
     with BatchLoader(sampling, start) as loader:
-        step = TrainStep(network.to(training.device), objective, schedule, training.autocast)
+        step = TrainStep(network.to(training.device), objective, schedule, training.autocast, sampling.keys)
         if stored is not None:
             stored.restore(step)
         progress = TrainingProgress() if stored is None else TrainingProgress(**stored.progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,18 @@ NEWER = {
 older versions continue."""
 
 
-FILES = {"teacher.checkpoint", "paraphraser.checkpoint"}
+FILES = {"teacher.checkpoint", "teacher.module", "paraphraser.checkpoint"}
 """Settings that are files which a student learns from; a finished student does not need them any more."""
+ARRAYS = "teacher.affinities."
+"""Settings that are arrays which it learns from begin so, and end as the keys that name them."""
 
 
 def training_settings(
-    config: Config, role: str, teacher: Path | None, paraphraser: Path | None = None
+    config: Config,
+    role: str,
+    teacher: Path | None,
+    paraphraser: Path | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Dotted config paths and their values as JSON: all that decides the weights of a network.
 
@@ -59,6 +66,7 @@ def training_settings(
         role: `teacher` or `student`.
         teacher: checkpoint of the teacher that the student learns from.
         paraphraser: file of the paraphrasers that stand between them.
+        given: what tells a teacher that is no network of ours from others, by dotted paths.
     """
     document = dump_config(config)
     volumes = document["volumes"]
@@ -81,6 +89,7 @@ def training_settings(
         for path, file in (("teacher.checkpoint", teacher), ("paraphraser.checkpoint", paraphraser)):
             if file is not None:
                 parts[path] = file_digest(file)
+        parts |= given or {}
     settings: dict[str, str] = {}
     for path, value in parts.items():
         _flatten(path, value, settings)
@@ -96,10 +105,10 @@ def refuse_changes(trained: dict[str, str], wanted: dict[str, str], checkpoint: 
     role = "student" if any(path.startswith("student.") for path in wanted) else "teacher"
     for path in sorted(trained.keys() | wanted.keys()):
         before, now = trained.get(path, NOTHING), wanted.get(path, NOTHING)
-        file_is_gone = path in FILES and path not in wanted
-        if before == now or file_is_gone:
+        is_file = path in FILES or (path.startswith(ARRAYS) and path.endswith(".paths"))
+        if before == now or (is_file and path not in wanted):
             continue
-        change = "is another file now" if path in FILES else f"was {before}, is {now}"
+        change = "is another file now" if is_file else f"was {before}, is {now}"
         use = ", or set teacher.checkpoint to it to use it as it is" if role == "teacher" else ""
         raise UserError(
             f"{change}, since {checkpoint} was trained; put it back, or train anew in another run_directory or after "

@@ -22,7 +22,7 @@ from ..objective.schedule import learning_rate
 from ..objective.step_clock import BACKWARD, COPY, OPTIMIZER, STUDENT, StepClock
 from ..sampling.loader import BatchLoader
 from ..sampling.nodes import VOXEL
-from ..sampling.samples import BATCH_KEYS, Sampling
+from ..sampling.samples import Sampling
 from .average import WeightAverage
 
 
@@ -48,7 +48,7 @@ class LoaderSource(gp.BatchProvider):
             self.errors.append(error)
             raise
         batch = gp.Batch()
-        for name, key in BATCH_KEYS.items():
+        for name, key in self.loader.sampling.keys.items():
             batch[key] = gp.Array(arrays[name], gp.ArraySpec(request[key].roi, VOXEL))
         return batch
 
@@ -83,6 +83,7 @@ class TrainStep(GenericTrain):
         objective: the losses, on the same device.
         schedule: learning rate, clipping, weight decay, averaging.
         autocast: reduced precision, or None.
+        keys: the arrays of a batch, by their names.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class TrainStep(GenericTrain):
         objective: Objective,
         schedule: ScheduleConfig,
         autocast: torch.dtype | None,
+        keys: Mapping[str, gp.ArrayKey],
     ) -> None:
-        super().__init__(inputs=dict(BATCH_KEYS), outputs={}, gradients={})
+        super().__init__(inputs=dict(keys), outputs={}, gradients={})
+        self.keys = dict(keys)
         self.network = network
         self.objective = objective
         self.schedule = schedule
@@ -125,7 +128,7 @@ class TrainStep(GenericTrain):
         """One step on a batch; gunpowder calls it."""
         part = self.clock.part
         with part(COPY):
-            tensors = {name: torch.from_numpy(batch[key].data).to(self.device) for name, key in BATCH_KEYS.items()}
+            tensors = {name: torch.from_numpy(batch[key].data).to(self.device) for name, key in self.keys.items()}
         rate = learning_rate(self.schedule, self.iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -161,7 +164,7 @@ class TrainStep(GenericTrain):
 def whole_batch_request(sampling: Sampling) -> gp.BatchRequest:
     """The request for one training step. Its seed is fixed, since the loader has drawn all that is random."""
     request = gp.BatchRequest(random_seed=0)
-    for name, key in BATCH_KEYS.items():
+    for name, key in sampling.keys.items():
         if name == "raw":
             request[key] = gp.ArraySpec(Roi((0, 0, 0), sampling.patch))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,19 +11,32 @@ from typing import Any
 import torch
 from funlib.geometry import Coordinate
 
-from ...config import DistillationConfig, Offset, StudentConfig, TeacherConfig, compared_offsets
+from ...config import (
+    AffinitiesTeacherConfig,
+    DistillationConfig,
+    Offset,
+    Region,
+    StudentConfig,
+    TeacherConfig,
+    TorchscriptTeacherConfig,
+    compared_offsets,
+)
 from ...errors import UserError
 from ...networks import EmbeddingNetwork, build_network, choose_autocast, choose_device, load_network
-from ...run import Run
+from ...run import Run, file_digest
+from ..objective.affinity_distiller import AffinityDistiller
 from ..objective.distiller import Distiller
 from ..objective.embedding import embedded_part
 from ..objective.flow import flow_channels
+from ..objective.given_teachers import ScriptedTeacher, StoredTeacher, require_offsets, script_file
 from ..objective.objective import Objective
 from ..objective.paraphraser_files import load_paraphrasers
 from ..objective.teacher_instances import TeacherInstances
 from ..objective.views import View, in_sections
-from ..sampling.regions import check_regions, training_regions, unlabelled_regions
+from ..sampling.affinity_files import identities, open_affinities
+from ..sampling.regions import RawRegion, check_regions, training_regions, unlabelled_regions
 from ..sampling.samples import Sampling
+from ..sampling.turned_offsets import require_turned_offsets
 from .settings import training_settings
 from .state import newest_checkpoint
 
@@ -52,6 +66,8 @@ class Training:
         """
         section = self.run.config.role(self.role)
         if section is None:
+            if self.run.config.teacher is not None:
+                raise UserError(f"a teacher of the kind {self.run.config.teacher.kind} is not trained", "teacher.kind")
             raise UserError("there is no teacher section to train by; add one", "teacher")
         return section
 
@@ -68,7 +84,9 @@ class Training:
     @cached_property
     def settings(self) -> dict[str, str]:
         """What decides the weights; see `training_settings`."""
-        return training_settings(self.run.config, self.role, self.teacher, self.paraphraser)
+        given = self.distillation is not None and self.run.config.network_teacher is None
+        teacher = given_teacher(self.run) if given else {}
+        return training_settings(self.run.config, self.role, self.teacher, self.paraphraser, teacher)
 
     @cached_property
     def intensities(self) -> dict[str, dict[str, Any]]:
@@ -99,6 +117,12 @@ class Training:
         """Offsets of the affinities in which a student is compared with its teacher."""
         return compared_offsets(self.run.config)
 
+    @property
+    def stored_offsets(self) -> tuple[Offset, ...]:
+        """The same, if affinities on disk are what teaches; otherwise none."""
+        stored = self.distillation is not None and isinstance(self.run.config.teacher, AffinitiesTeacherConfig)
+        return self.graph_offsets if stored else ()
+
     def sampling(self, network: EmbeddingNetwork) -> Sampling:
         """How batches for a network are made.
 
@@ -110,7 +134,26 @@ class Training:
         output = embedded_part(network, patch, f"{self.role}.training.patch_shape")
         unlabelled = unlabelled_regions(self.run) if self.unlabelled_samples else []
         check_regions(training_regions(self.run), unlabelled, output.shape, self.run.config.augment.transpose_all)
-        return Sampling(self.run, schedule, patch, output, self.unlabelled_samples)
+        if self.stored_offsets:
+            self._check_stored()
+        return Sampling(self.run, schedule, patch, output, self.unlabelled_samples, self.stored_offsets)
+
+    def _check_stored(self) -> None:
+        """Refuse affinities on disk that cannot teach, before the first step.
+
+        Raises:
+            UserError: there are none of a source, or not of all offsets, or none of a region.
+        """
+        volumes = self.run.config.volumes
+        groups: list[tuple[Sequence[Region], Sequence[RawRegion]]] = [(volumes.train, training_regions(self.run))]
+        if self.unlabelled_samples:
+            groups.append((volumes.unlabelled, unlabelled_regions(self.run)))
+        for sections, regions in groups:
+            for section, region in zip(sections, regions, strict=True):
+                stored = open_affinities(self.run, section.source)
+                where = f"teacher.affinities.{section.source}"
+                require_turned_offsets(self.graph_offsets, stored.offsets, self.run.config.augment, where)
+                stored.require_some(region.box, where)
 
     def build_network(self) -> EmbeddingNetwork:
         """A fresh network on the CPU, from the config's seed."""
@@ -123,7 +166,10 @@ class Training:
         Raises:
             UserError: the teacher's checkpoint cannot be used, or it takes other patches than the student.
         """
-        distiller = None if self.distillation is None else self._distiller(network, self.distillation)
+        distiller: Distiller | AffinityDistiller | None = None
+        if self.distillation is not None:
+            given = self.run.config.network_teacher is None
+            distiller = (self._affinity_distiller if given else self._distiller)(network, self.distillation)
         offsets = self.run.config.student.offsets if self.role == "student" else None
         return Objective(self.run.config.targets, network, distiller, offsets).to(self.device)
 
@@ -133,8 +179,8 @@ class Training:
         Raises:
             UserError: the teacher's checkpoint cannot be used, or it takes other patches than the student.
         """
-        assert self.teacher is not None and self.run.config.teacher is not None
-        teacher, _ = load_network(self.teacher, self.run.config.teacher.network)
+        assert self.teacher is not None and self.run.config.network_teacher is not None
+        teacher, _ = load_network(self.teacher, self.run.config.network_teacher.network)
         patch = Coordinate(self.section.training.patch_shape)
         student_view, teacher_view = (
             View(one, embedded_part(one, patch, "student.training.patch_shape")) for one in (network, teacher)
@@ -153,8 +199,25 @@ class Training:
             UserError: see `flow_channels`.
         """
         run, flow = self.run.config, None if self.distillation is None else self.distillation.graph_flow
-        if flow is not None and run.teacher is not None:
-            flow_channels(flow, build_network(run.student.network), build_network(run.teacher.network))
+        if flow is not None and run.network_teacher is not None:
+            flow_channels(flow, build_network(run.student.network), build_network(run.network_teacher.network))
+
+    def _affinity_distiller(self, network: EmbeddingNetwork, config: DistillationConfig) -> AffinityDistiller:
+        """The terms of a teacher that gives affinities and no embeddings.
+
+        Raises:
+            UserError: it does not tell what the student is to be compared with.
+        """
+        run, teacher = self.run.config, self.run.config.teacher
+        patch = Coordinate(self.section.training.patch_shape)
+        part = embedded_part(network, patch, "student.training.patch_shape")
+        given: ScriptedTeacher | StoredTeacher = StoredTeacher(part, self.graph_offsets)
+        if isinstance(teacher, TorchscriptTeacherConfig):
+            require_offsets(self.graph_offsets, teacher.offsets, "teacher.offsets")
+            given = ScriptedTeacher(teacher, script_file(teacher), patch, self.device)
+        in_plane = network.dimensions == 2 and not any(offset[0] for offset in self.graph_offsets)
+        images = run.volumes.images or in_plane
+        return AffinityDistiller(config, self.graph_offsets, part, given, seed=run.seed, images=images)
 
     def _distiller(self, network: EmbeddingNetwork, config: DistillationConfig) -> Distiller:
         run, views = self.run.config, self.views(network)
@@ -180,13 +243,38 @@ class Training:
         )
 
 
+def given_teacher(run: Run) -> dict[str, Any]:
+    """What tells a teacher that is no network of ours from others, as JSON values by dotted paths. Where its files are
+    gone, it is not told: a finished student needs them no more.
+    """
+    teacher = run.config.teacher
+    if isinstance(teacher, TorchscriptTeacherConfig):
+        told = teacher.model_dump(mode="json", exclude={"module"})
+        file = Path(teacher.module).expanduser()
+        return {"teacher": told, **({"teacher.module": file_digest(file)} if file.is_file() else {})}
+    assert isinstance(teacher, AffinitiesTeacherConfig)
+    volumes = run.config.volumes
+    sources = sorted({region.source for region in (*volumes.train, *volumes.unlabelled)})
+    told = {
+        source: teacher.affinities[source].model_dump(mode="json", exclude={"paths", "allow_links"})
+        for source in sources
+    }
+    try:
+        arrays = {f"teacher.affinities.{source}.paths": identities(run, source) for source in sources}
+    except UserError:  # the training itself says so, if it needs them
+        arrays = {}
+    return {"teacher.kind": teacher.kind, "teacher.affinities": told, **arrays}
+
+
 def teacher_checkpoint(run: Run) -> Path | None:
-    """The checkpoint that the config names, or the newest of the run's teacher, or None.
+    """The checkpoint that the config names, or the newest of the run's teacher, or None; None if it is no network.
 
     Raises:
         UserError: the named one does not exist.
     """
-    named = None if run.config.teacher is None else run.config.teacher.checkpoint
+    if run.config.teacher is not None and run.config.network_teacher is None:
+        return None
+    named = None if run.config.network_teacher is None else run.config.network_teacher.checkpoint
     if named is None:
         return newest_checkpoint(run.network_directory("teacher"))
     path = Path(named).expanduser()

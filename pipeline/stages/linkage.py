@@ -1,0 +1,328 @@
+"""Stage 04 on graphs of any size: average linkage region by region, up a tree of regions and down again.
+
+1. `LinkageTask`, level 0: a region of some blocks reads its edges from the graph store and merges what it can be sure
+   of (`segmentation/regional_linkage.py`). What is left goes into a file.
+2. `LinkageTask`, level 1, 2, …: the same for regions twice as long, with what their parts have left. The last level is
+   one region, which leaves nothing; it hands the scores of what came to it to its parts.
+3. `MergeScoresTask`, the levels downwards: a region that has the scores of what it had left hands those of all that
+   came to it to its parts, and on level 0 to its blocks.
+4. `RegionalAgglomeration` (`agglomerate.py`): a block writes its scores into the graph store.
+
+Nobody holds more than the edges of one region. The result does not depend on the regions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from funlib.geometry import Coordinate
+from typing_extensions import override
+
+from ..command_names import SCRIPTS, command_line
+from ..engine.blocks.checksums import array_checksum
+from ..engine.blocks.empty_blocks import all_empty
+from ..engine.blocks.grid import Block, BlockGrid
+from ..engine.blocks.stage import BlockFunction, BlockTask, Stage
+from ..engine.tracking.progress import read_record
+from ..errors import UserError
+from ..rag import RagStore
+from ..run import Run
+from ..segmentation.cluster_edges import ClusterEdges
+from ..segmentation.regional_linkage import link_region
+from ..volumes import ZERO
+from .graph_rows import is_as_recorded
+from .region_files import RegionTable, read_region, region_bytes, region_rows, write_parts, write_region
+from .region_graph import CONTACT_CONTEXT, RagTask, open_graph
+
+BYTES_PER_EDGE = 260
+"""Memory that a region takes per edge that comes to it: 130 while it is linked, the rest for rows read and written."""
+TOGETHER = "linkage"
+
+
+def blocks_per_region(run: Run, grid: BlockGrid, level: int) -> Coordinate:
+    """Blocks along z, y, x of a region of a level."""
+    wanted = run.config.agglomerate.region_size
+    return Coordinate(-(-size // block) * 2**level for size, block in zip(wanted, grid.block_size, strict=True))
+
+
+def levels_of(run: Run, grid: BlockGrid) -> int:
+    """Levels of regions, with the one that is one region; 1 if the first is."""
+    levels = 1
+    while any(blocks > per for blocks, per in zip(grid.shape, blocks_per_region(run, grid, levels - 1), strict=True)):
+        levels += 1
+    return levels
+
+
+@dataclass(frozen=True)
+class RegionTask(BlockTask):
+    """What going up and coming down have in common: a block is a region of a level.
+
+    Attributes:
+        level: 0 for the smallest regions.
+    """
+
+    level: int
+
+    version = 1
+    script = SCRIPTS["agglomerate"]
+    together = TOGETHER
+    grid_counts = "regions"
+
+    @property
+    @override
+    def name(self) -> str:
+        return f"{self.stage}_{self.level}"
+
+    @property
+    def files(self) -> Path:
+        """Where the files of the regions lie."""
+        return self.folder / "regions"
+
+    @property
+    @override
+    def output(self) -> str:
+        return str(self.files)
+
+    @property
+    def cure(self) -> str:
+        """What to do about a lost file."""
+        return f"{command_line('audit.py', self.run.directory / 'config.json', '--requeue')} has it made again"
+
+    @cached_property
+    @override
+    def grid(self) -> BlockGrid:
+        return self.chunk_grid.merged(blocks_per_region(self.run, self.chunk_grid, self.level))
+
+    @cached_property
+    @override
+    def empty(self) -> np.ndarray:
+        return all_empty(RagTask(self.run).empty, self.chunk_grid, self.grid)
+
+    @override
+    def known_empty(self) -> tuple[np.ndarray, bool]:
+        known, are_all = RagTask(self.run).known_empty()
+        return all_empty(known, self.chunk_grid, self.grid), are_all
+
+    @override
+    def settings(self) -> dict[str, Any]:
+        config = self.run.config.agglomerate
+        regions = {"agglomerate.region_size": list(config.region_size)}
+        return regions if config.maximum_score == 1 else {**regions, "agglomerate.maximum_score": config.maximum_score}
+
+    @override
+    def stored_key(self) -> str | None:
+        key = read_record(self).get("key")
+        return str(key) if key is not None and (self.run.tracking / self.name / str(key)).is_dir() else None
+
+    @override
+    def prepare(self) -> None:
+        self.files.mkdir(parents=True, exist_ok=True)
+
+    @override
+    def drop(self) -> None:
+        """Nothing: the files lie where the markers do, and go with them."""
+
+    def is_lost(self, index: int) -> bool:
+        """Whether what a region has written is not there as it was."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LinkageTask(RegionTask):
+    """A level upwards: the edges of each region, merged as far as they are sure."""
+
+    stage = "linkage"
+
+    @cached_property
+    @override
+    def upstream(self) -> tuple[Stage, ...]:
+        return (RagTask(self.run),) if self.level == 0 else (replace(self, level=self.level - 1),)
+
+    @property
+    @override
+    def high_context(self) -> Coordinate:
+        return CONTACT_CONTEXT if self.level == 0 else ZERO  # those who touch it from there hold the edges
+
+    @property
+    def is_last(self) -> bool:
+        """Whether there is one region, which has no outside."""
+        return self.level == levels_of(self.run, self.chunk_grid) - 1
+
+    @property
+    def scores(self) -> Path:
+        """Where the last level puts the scores of its parts."""
+        return self.folder / "scores"
+
+    def read(self, index: int) -> RegionTable:
+        """What a region has left."""
+        return RegionTable.from_bytes(read_region(self.files, index, self.cure))
+
+    @contextmanager
+    @override
+    def process(self) -> Iterator[BlockFunction]:
+        maximum = self.run.config.agglomerate.maximum_score
+        with open_graph(self.run) as store:
+
+            def process_region(region: Block) -> None:
+                edges, parts, beyond = self._from_blocks(store, region) if self.level == 0 else self._from_parts(region)
+                leaves = ~(self._contains(region, edges.u) & self._contains(region, edges.v))
+                linked = link_region(edges, leaves, beyond[:, 0], maximum)
+                table = RegionTable(linked, beyond, parts)
+                data = table.to_bytes()
+                write_region(self.files, region.index, data)
+                if self.is_last:
+                    write_parts(self.scores, table, linked.score)
+                self.records.write(region.index, array_checksum(data), len(edges))
+
+            yield process_region
+
+    def _from_blocks(self, store: RagStore, region: Block) -> tuple[ClusterEdges, np.ndarray, np.ndarray]:
+        """The edges of the blocks of a region, its parts, and its fragments with edges that other blocks hold."""
+        own = [block.index for block in self.chunk_grid.blocks_in(region.box)]
+        recorded = RagTask(self.run).records.read().checksum
+        tables, parts, rows = [], [], 0
+        for block, nodes, edges in store.read_block_rows(own):
+            if not is_as_recorded(nodes, edges, int(recorded[block])):
+                raise UserError(
+                    f"the graph has lost or changed rows of block {block} since they were written; {self.cure}",
+                    RagTask(self.run).output,
+                )
+            tables.append(ClusterEdges.of_fragments(edges.u, edges.v, edges.affinity_sum, edges.count))
+            parts.append((block, len(edges)))
+            rows += len(edges)
+            self._require_room(region, rows)
+        missing = set(own) - {block for block, _ in parts} - set(np.flatnonzero(RagTask(self.run).empty).tolist())
+        if missing:
+            raise UserError(f"the graph has lost block {min(missing)}; {self.cure}", RagTask(self.run).output)
+        parts_read = np.array(parts, np.int64).reshape(-1, 2)
+        return ClusterEdges.concatenate(tables), parts_read, self._beyond(store, region, own)
+
+    def _beyond(self, store: RagStore, region: Block, own: list[int]) -> np.ndarray:
+        """(N, 2) uint64, fragments with an edge into a block on the high side, and that block."""
+        around = self.grid.with_context(region.box, ZERO, CONTACT_CONTEXT)
+        found = [np.zeros((0, 2), np.uint64)]
+        higher = sorted({block.index for block in self.chunk_grid.blocks_in(around)} - set(own))
+        for block, _, edges in store.read_block_rows(higher):
+            fragments = np.unique(edges.u[self._contains(region, edges.u)])
+            found.append(np.stack([fragments, np.full_like(fragments, block)], axis=1))
+        return np.concatenate(found)
+
+    def _from_parts(self, region: Block) -> tuple[ClusterEdges, np.ndarray, np.ndarray]:
+        """What the parts of a region have left, the parts, and its fragments with edges that other regions hold."""
+        below = replace(self, level=self.level - 1)
+        indices = [part.index for part in below.grid.blocks_in(region.box) if not below.empty.flat[part.index]]
+        self._require_room(region, sum(region_rows(region_bytes(below.files, index)) for index in indices))
+        tables = [below.read(index) for index in indices]
+        beyond = np.concatenate([np.zeros((0, 2), np.uint64), *(table.beyond for table in tables)])
+        beyond = beyond[~self._blocks_inside(region, beyond[:, 1].astype(np.int64))]
+        edges = [table.linked.edges for table in tables]
+        parts = np.array([*zip(indices, map(len, edges), strict=True)], np.int64).reshape(-1, 2)
+        return ClusterEdges.concatenate(edges), parts, beyond
+
+    def _require_room(self, region: Block, rows: int) -> None:
+        limit = self.run.config.agglomerate.memory
+        if rows * BYTES_PER_EDGE > limit * 1e9:
+            raise UserError(
+                f"region {region.index} of level {self.level} has {rows} edges or more, which take"
+                f" {rows * BYTES_PER_EDGE / 1e9:.3g} GB and not {limit:g}; allow more, or lower"
+                " agglomerate.maximum_score or agglomerate.region_size",
+                "agglomerate.memory",
+            )
+
+    def _contains(self, region: Block, ids: np.ndarray) -> np.ndarray:
+        """(N,) bool, whether fragments lie in a region."""
+        blocks = (ids - np.uint64(1)) // np.uint64(self.chunk_grid.voxels_per_block)
+        return self._blocks_inside(region, blocks.astype(np.int64))
+
+    def _blocks_inside(self, region: Block, blocks: np.ndarray) -> np.ndarray:
+        begin, end = region.box.begin, region.box.end
+        inside = np.ones(len(blocks), bool)
+        positions = np.unravel_index(blocks, tuple(self.chunk_grid.shape))
+        for axis, (position, size) in enumerate(zip(positions, self.chunk_grid.block_size, strict=True)):
+            inside &= (position * size >= begin[axis]) & (position * size < end[axis])
+        return inside
+
+    @override
+    def is_lost(self, index: int) -> bool:
+        try:
+            table = self.read(index)
+            if self.is_last:
+                for part in table.parts[:, 0].tolist():
+                    read_region(self.scores, part, self.cure)
+        except UserError:
+            return True
+        return False
+
+
+@dataclass(frozen=True)
+class MergeScoresTask(RegionTask):
+    """A level downwards: the scores of what came to each region, handed to its parts."""
+
+    stage = "merge_scores"
+
+    @cached_property
+    def linkage(self) -> LinkageTask:
+        """The same level upwards."""
+        return LinkageTask(self.run, self.level)
+
+    @property
+    def above(self) -> LinkageTask | MergeScoresTask:
+        """The level that hands scores to this one."""
+        last = self.level + 1 == levels_of(self.run, self.chunk_grid) - 1
+        return LinkageTask(self.run, self.level + 1) if last else replace(self, level=self.level + 1)
+
+    @property
+    def scores(self) -> Path:
+        """Where the scores of its parts are."""
+        return self.files
+
+    @cached_property
+    @override
+    def upstream(self) -> tuple[Stage, ...]:
+        return (self.above, self.linkage)
+
+    @contextmanager
+    @override
+    def process(self) -> Iterator[BlockFunction]:
+        above = self.above
+
+        def process_region(region: Block) -> None:
+            table = self.linkage.read(region.index)
+            scores = table.linked.scores(read_scores(above, region.index, len(table.linked.edges)))
+            write_parts(self.scores, table, scores)
+            self.records.write(region.index, array_checksum(scores), len(scores))
+
+        yield process_region
+
+    @override
+    def is_lost(self, index: int) -> bool:
+        try:
+            for part, rows in self.linkage.read(index).parts.tolist():
+                read_scores(self, part, rows)
+        except UserError:
+            return True
+        return False
+
+
+def read_scores(above: LinkageTask | MergeScoresTask, index: int, rows: int) -> np.ndarray:
+    """(E,) float64, the scores that a level has handed to one of its parts.
+
+    Raises:
+        UserError: they are lost or damaged.
+    """
+    scores = read_region(above.scores, index, above.cure).view(np.float64)
+    if len(scores) != rows:
+        raise UserError(f"has {len(scores)} scores for {rows} edges; {above.cure}", str(above.scores))
+    return scores
+
+
+def linkage_stages(run: Run, levels: int) -> list[BlockTask]:
+    """The stages of a tree of so many levels, upstream ones first."""
+    up: list[BlockTask] = [LinkageTask(run, level) for level in range(levels)]
+    return [*up, *(MergeScoresTask(run, level) for level in reversed(range(levels - 1)))]

@@ -1,0 +1,143 @@
+"""Linkage by regions gives what linkage in memory gives, bit by bit, however it ran, whatever became of its files."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from graph_stores import STORES, Stores
+from voronoi_run import assert_same, everything, make_run, store_affinities, stored
+
+from pipeline.engine.audit.requeue import requeue
+from pipeline.engine.chain import run_stages
+from pipeline.rag import open_rag
+from pipeline.run import Run
+from pipeline.stages.agglomerate import agglomeration
+from pipeline.stages.auditing import audit
+from pipeline.stages.by_script import agglomerate, extract_fragments, segment
+from pipeline.stages.linkage import LinkageTask, MergeScoresTask, levels_of
+from pipeline.stages.region_files import region_file
+from pipeline.stages.region_graph import RagTask
+
+REGIONS = [[4, 16, 16], [8, 16, 32], [4, 48, 16]]
+"""Voxels of the first regions; the volume has 2 x 3 x 3 blocks of 4 x 16 x 16."""
+
+
+@pytest.fixture(scope="module")
+def fragments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with fragments, to be copied."""
+    run = make_run(tmp_path_factory.mktemp("fragments"))
+    store_affinities(run)
+    assert extract_fragments(run)
+    return run.directory
+
+
+@pytest.fixture(scope="module")
+def reference(fragments: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """What linkage of the whole graph in memory gives."""
+    return everything(linked(fragments, tmp_path_factory.mktemp("reference")))
+
+
+def copied(fragments: Path, directory: Path, agglomeration: dict[str, Any], **sections: Any) -> Run:
+    shutil.copytree(fragments, directory, dirs_exist_ok=True)
+    return make_run(directory, agglomerate=agglomeration, **sections)
+
+
+def linked(fragments: Path, directory: Path, **agglomeration: Any) -> Run:
+    run = copied(fragments, directory, agglomeration)
+    assert agglomerate(run) and segment(run)
+    return run
+
+
+@pytest.mark.parametrize("region_size", REGIONS)
+def test_regions_give_what_the_whole_graph_gives(
+    region_size: list[int], fragments: Path, reference: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    assert_same(everything(linked(fragments, tmp_path, region_size=region_size)), reference)
+
+
+@pytest.mark.parametrize("kind", STORES[1:])
+def test_every_store_gives_the_same(
+    kind: str, stores: Stores, fragments: Path, reference: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    run = copied(fragments, tmp_path, {"region_size": [8, 32, 32]}, rag={"url": stores.url(kind)})
+    assert agglomerate(run) and segment(run)
+    assert_same(everything(run), reference)
+
+
+def test_any_number_of_workers_gives_the_same(
+    fragments: Path, reference: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    cluster = {"executor": "local", "workers": 2}
+    run = copied(fragments, tmp_path, {"region_size": [4, 48, 48]}, cluster=cluster)
+    assert agglomerate(run)
+    assert agglomerate(run), "what is done stays done"
+    assert segment(run)
+    assert_same(everything(run), reference)
+
+
+def test_what_was_linked_in_memory_stays_so_with_smaller_regions(fragments: Path, tmp_path: Path) -> None:
+    whole = linked(fragments, tmp_path)
+    smaller = make_run(tmp_path, agglomerate={"region_size": [4, 16, 16]})
+    assert agglomeration(smaller).key == agglomeration(whole).key
+
+
+def test_lost_and_damaged_files_are_found_and_made_again(
+    fragments: Path, reference: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    run = linked(fragments, tmp_path, region_size=[4, 16, 16])
+    top = LinkageTask(run, levels_of(run, LinkageTask(run, 0).chunk_grid) - 1)
+    damaged = [region_file(LinkageTask(run, 0).files, 3), region_file(MergeScoresTask(run, 0).files, 5)]
+    damaged[0].write_bytes(damaged[0].read_bytes()[:-9])
+    data = bytearray(damaged[1].read_bytes())
+    data[-7] ^= 1
+    damaged[1].write_bytes(bytes(data))
+    region_file(top.scores, 0).unlink()
+    unsound = [found.stage.name for found in audit(run) if not found.sound]
+    assert unsound == ["linkage_0", top.name, "merge_scores_0"]
+    requeue(audit(run))
+    assert agglomerate(run) and segment(run)
+    assert all(found.sound for found in audit(run))
+    assert_same(everything(run), reference)
+
+
+def test_changed_rows_of_the_graph_are_not_linked(fragments: Path, tmp_path: Path) -> None:
+    run = copied(fragments, tmp_path, {"region_size": [4, 16, 16]})
+    assert run_stages(run, [RagTask(run)], overwrite=False)
+    with open_rag(run.config.rag, run.directory) as store:
+        (_, nodes, edges), *_ = store.read_block_rows([4])
+        store.write_block(4, nodes, edges.select(slice(1, None)))
+    assert not agglomerate(run)
+    assert "lost or changed rows of block 4" in (tmp_path / "summary.json").read_text()
+
+
+def test_a_region_that_does_not_fit_into_the_memory_is_told(fragments: Path, tmp_path: Path) -> None:
+    run = copied(fragments, tmp_path, {"region_size": [4, 16, 16], "memory": 1e-7})
+    assert not agglomerate(run)
+    assert "agglomerate.memory: region" in (tmp_path / "summary.json").read_text()
+
+
+def test_with_a_maximum_score_less_goes_up_and_segments_are_the_same(
+    fragments: Path, reference: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    run = linked(fragments, tmp_path / "bounded", maximum_score=0.35, region_size=[4, 16, 16])
+    scores = everything(run)["edges.score"]
+    merged = reference["edges.score"] <= 0.35
+    assert np.array_equal(scores[merged], reference["edges.score"][merged])
+    assert (scores[~merged] > 0.35).all()
+    whole = linked(fragments, tmp_path / "whole", maximum_score=0.35)
+    for threshold in (0.3, 0.6):
+        assert np.array_equal(
+            stored(run, f"segmentation/{threshold:.2f}"), stored(whole, f"segmentation/{threshold:.2f}")
+        )
+    unbounded = copied(fragments, tmp_path / "unbounded", {"region_size": [4, 16, 16]})
+    assert agglomerate(unbounded)
+    assert _edges_at_the_top(run) < _edges_at_the_top(unbounded)
+
+
+def _edges_at_the_top(run: Run) -> int:
+    top = LinkageTask(run, levels_of(run, LinkageTask(run, 0).chunk_grid) - 1)
+    return len(top.read(0).linked.target)
