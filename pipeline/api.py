@@ -142,12 +142,10 @@ def extract_fragments(run: Run, *, overwrite: bool = False) -> bool:
     Raises:
         UserError: an earlier step has not run, or stale output.
     """
-    from .engine.tracking.driver_lock import only_driver
     from .stages import by_script
 
-    with only_driver(run):
-        by_script.import_for(run, "fragments")
-        return by_script.extract_fragments(run, overwrite)
+    by_script.import_for(run, "fragments")
+    return by_script.extract_fragments(run, overwrite)
 
 
 def agglomerate(run: Run, *, overwrite: bool = False) -> bool:
@@ -163,12 +161,10 @@ def agglomerate(run: Run, *, overwrite: bool = False) -> bool:
     Raises:
         UserError: an earlier step has not run, the graph's database cannot be reached, or stale output.
     """
-    from .engine.tracking.driver_lock import only_driver
     from .stages import by_script
 
-    with only_driver(run):
-        by_script.import_for(run, "agglomerate")
-        return by_script.agglomerate(run, overwrite)
+    by_script.import_for(run, "agglomerate")
+    return by_script.agglomerate(run, overwrite)
 
 
 def segment(run: Run, *, overwrite: bool = False) -> bool:

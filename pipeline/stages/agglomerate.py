@@ -218,3 +218,10 @@ def scoring_stages(run: Run) -> list[Stage]:
     if levels == 1:
         return [GlobalAgglomeration(run)]
     return [*linkage_stages(run, levels), RegionalAgglomeration(run)]
+
+
+def readers_of_affinities(run: Run) -> tuple[BlockTask, ...]:
+    """The block tasks that read affinities as they lie on the disk."""
+    tasks = (FragmentsTask(run), RagTask(run), agglomeration(run))
+    reading = [task for task in tasks if any(stage.stage == PredictTask.stage for stage in task.reads)]
+    return tuple(task for task in reading if isinstance(task, BlockTask))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ..engine.blocks.stage import Stage
 from ..engine.chain import run_stages
+from ..engine.tracking.driver_lock import only_driver
 from ..errors import UserError
 from ..run import Run
 from .agglomerate import scoring_stages
@@ -138,7 +139,8 @@ def import_for(run: Run, step: str) -> None:
         UserError: it cannot be read, or does not fit the config.
     """
     if begins_with_prediction(run, step):
-        ensure_imported(run, sources_to_predict(run))
+        with only_driver(run):
+            ensure_imported(run, sources_to_predict(run))
 
 
 def known_stages(run: Run) -> list[Stage]:

@@ -107,13 +107,9 @@ class PredictTask(VolumeTask):
     def temporary_for(self) -> tuple[BlockTask, ...]:
         if self.run.config.predict.keep_affinities == "all":
             return ()
-        from .agglomerate import agglomeration
-        from .fragments import FragmentsTask
-        from .region_graph import RagTask
+        from .agglomerate import readers_of_affinities
 
-        tasks = (FragmentsTask(self.run), RagTask(self.run), agglomeration(self.run))
-        reading = [task for task in tasks if any(stage.name == self.name for stage in task.reads)]
-        return tuple(task for task in reading if isinstance(task, BlockTask))
+        return readers_of_affinities(self.run)
 
     @cached_property
     def empty_chunks(self) -> np.ndarray:
