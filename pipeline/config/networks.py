@@ -31,6 +31,7 @@ Activation = Literal["elu", "relu"]
 class HeadSection(Section):
     """What a network says of a voxel: an embedding, plain affinities, or both."""
 
+    name: str
     embedding_channels: NonNegative = 16
     """Dimensions of the voxel embedding; 0 for a network that has plain affinities in its place."""
     background: bool = False

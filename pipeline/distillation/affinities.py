@@ -61,7 +61,8 @@ class AffinityGraphLoss(nn.Module):
         balanced: compare what a segmentation uses, where it matters: cosines below 0 count as 0, and per offset
             the pairs that the teacher keeps apart get as much weight as those that it holds together; each offset
             counts alike, however many pairs it has in a flat patch. Otherwise every pair and every cosine counts
-            alike, as published, which is mostly the inside of neurites.
+            alike, as published, which is mostly the inside of neurites. Balanced, plain affinities of the student are
+            compared by their Kullback-Leibler divergence in place of squares, whose slope their sigmoid would take.
         least_lengths: of the student's and the teacher's embeddings, see `embedding_affinities`.
     """
 

@@ -42,7 +42,8 @@ MISTAKES = [
     (
         "student.network.sections",
         3,
-        "student.network.sections: unknown key; this section knows name, widths, decoder_widths, downsampling",
+        "student.network.sections: unknown key; this section knows name, embedding_channels, background, "
+        "affinity_offsets, widths, decoder_widths, downsampling",
     ),
     ("teacher.training.iteration", 5, "teacher.training.iteration: unknown key; did you mean 'iterations'?"),
     # required keys

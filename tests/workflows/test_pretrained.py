@@ -17,6 +17,7 @@ from pipeline.config import load_config
 from pipeline.config.pretrained import read_card
 from pipeline.networks.fitting import other_nanometres
 from pipeline.run import Run
+from pipeline.stages.importing import ensure_imported
 from pipeline.stages.predict import PredictTask
 from pipeline.volumes import open_volume
 
@@ -47,7 +48,9 @@ def run_on(volume: Path, directory: Path, level: int | None = None) -> Run:
         },
         "predict": {"checkpoint": f"pretrained:{STUDENT}", "block_size": [16, 32, 32]},
     }
-    return Run(load_config(document))
+    run = Run(load_config(document))
+    ensure_imported(run)
+    return run
 
 
 def test_raw_alone_becomes_a_segmentation_at_the_threshold_of_the_card(tmp_path: Path) -> None:
