@@ -27,7 +27,7 @@ def document() -> dict[str, Any]:
     }
 
 
-REMOVED = object()
+REMOVED = "<removed>"
 
 MISTAKES = [
     # unknown keys, with the nearest one or all of them
