@@ -56,6 +56,7 @@ class PredictTask(VolumeTask):
     stage = "predict"
     version = 2
     script = SCRIPTS["predict"]
+    can_be_temporary = True
 
     @property
     @override

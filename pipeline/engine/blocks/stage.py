@@ -129,6 +129,9 @@ class VolumeTask(BlockTask):
     checksum_by_shard: ClassVar[bool] = False
     """Whether the checksum of a block goes over its shards, one after another, and not over the block as one array."""
 
+    can_be_temporary: ClassVar[bool] = False
+    """Whether the config may say that shards are dropped after use."""
+
     @cached_property
     def temporary_for(self) -> tuple[BlockTask, ...]:
         """The tasks that read the array, if a shard is dropped when all of these have read it; none: it is kept."""

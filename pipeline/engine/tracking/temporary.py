@@ -26,7 +26,9 @@ ProgressOf = Callable[[Stage], Progress]
 def temporary_tasks(stages: Iterable[Stage]) -> list[VolumeTask]:
     """Those of some stages whose shards are dropped, or were dropped before the config said to keep them."""
     return [
-        stage for stage in stages if isinstance(stage, VolumeTask) and (stage.temporary_for or stage.drops.exists())
+        stage
+        for stage in stages
+        if isinstance(stage, VolumeTask) and stage.can_be_temporary and (stage.temporary_for or stage.drops.exists())
     ]
 
 
