@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import override
 
-from ..checkpoints import latest_checkpoint
 from ..command_names import SCRIPTS, name_of
 from ..config import Config
-from ..config.pretrained import pretrained_name, pretrained_weights
 from ..engine.blocks.empty_blocks import all_empty, empty_blocks
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.process import keep_freed_memory, worker_number
@@ -33,15 +31,13 @@ from ..small_files import as_kind, understanding
 from ..units import times
 from ..volumes import crop
 from ..volumes.volume import Volume
+from .chosen_checkpoint import chosen_checkpoint
 from .halving_predictor import HalvingPredictor
 from .prediction_plan import PredictionPlan, StoredTile, plan_with_tile, read_plan
 from .quantise import QuantiseStep
 
 if TYPE_CHECKING:
-    from ..networks import EmbeddingNetwork, Engine
-    from ..volumes.intensity import IntensityRange
-    from .inference import Predictor
-    from .turned_prediction import TurnedPredictor
+    from ..networks import EmbeddingNetwork
 
 logger = logging.getLogger(__name__)
 
@@ -160,22 +156,8 @@ class PredictTask(VolumeTask):
 
     @cached_property
     def checkpoint(self) -> Path:
-        """The checkpoint that predicts: as configured, or the newest of the network's folder.
-
-        Raises:
-            UserError: there is none.
-        """
-        configured = self.run.config.predict.checkpoint
-        if configured is None:
-            return latest_checkpoint(self.run.network_directory(self.run.config.predict.network))
-        if (name := pretrained_name(configured)) is not None:
-            return pretrained_weights(name)
-        given = Path(configured).expanduser()
-        candidates = [given, self.run.directory / given]
-        for candidate in candidates:
-            if candidate.is_file():
-                return candidate.resolve()
-        raise UserError(f"there is no checkpoint {configured}", "predict.checkpoint")
+        """The checkpoint that predicts; see `chosen_checkpoint`."""
+        return chosen_checkpoint(self.run)
 
     def load_network(self) -> EmbeddingNetwork:
         """The network with its weights, on the configured device, in evaluation mode.
@@ -315,24 +297,13 @@ class PredictTask(VolumeTask):
     @contextmanager
     @override
     def process(self) -> Iterator[BlockFunction]:
-        from ..networks import build_engine, choose_autocast, compact
-        from ..networks.eight_bits import require_unchanged
         from .inference import NoNumbersError
-        from .turned_prediction import offsets_of
+        from .predictor import build_predictor
 
         keep_freed_memory()
-        predict = self.run.config.predict
         raw, output, empty = open_raw(self.run), self.open_output(), self.empty_chunks
-        network = self.load_network()
-        network = compact(network, offsets_of(predict.augment, network, predict.offsets))
-        autocast = choose_autocast(predict.autocast, next(network.parameters()).device)
         rounded = None if self.eight_bits is None else self.eight_bits.graph
-        if rounded is not None:
-            require_unchanged(rounded)
-        engine = build_engine(self.engine, network, autocast, self.run.config.cluster.threads_per_worker, rounded)
-        intensity = self.run.intensity(self.run.config.volumes.segment.source)
-        predictor = self._predictor(network, engine, intensity)
-
+        predictor = build_predictor(self.run, self.load_network(), self.engine, rounded)
         predict_box = HalvingPredictor(lambda box: raw.read_mirrored(predictor.read_box(box)), predictor.quantised)
 
         def process_block(block: Block) -> None:
@@ -348,17 +319,6 @@ class PredictTask(VolumeTask):
             output.write(block, affinities)
 
         yield process_block
-
-    def _predictor(
-        self, network: EmbeddingNetwork, engine: Engine, intensity: IntensityRange
-    ) -> Predictor | TurnedPredictor:
-        from .inference import Predictor
-        from .turned_prediction import TurnedPredictor, views_of
-
-        predict = self.run.config.predict
-        if predict.augment == "none":
-            return Predictor(network, predict.offsets, engine, intensity)
-        return TurnedPredictor(network, predict.offsets, views_of(predict.augment, network), engine, intensity)
 
     def _no_numbers(self, block: Block, raw_is_finite: bool, what: str) -> UserError:
         """What is wrong where the network gives no numbers."""
