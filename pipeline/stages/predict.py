@@ -192,9 +192,8 @@ class PredictTask(VolumeTask):
     def plan_details(self) -> list[tuple[str, str]]:
         raw, read = self._raw, self.reader()
         decoded = decoded_voxels(self.grid, read, raw.shape, raw.chunks) / read_voxels(self, read)
-        details = [
-            ("chunks", f"{decoded:.2f} voxels of raw decoded per voxel read: its chunks are {times(raw.chunks)}")
-        ]
+        told = f"{decoded:.2f} voxels of raw decoded per voxel read: its chunks are {times(raw.chunks)}"
+        details = [("chunks", told)]
         if self.run.config.predict.augment != "none":
             from .turned_prediction import views_of
 
