@@ -189,4 +189,4 @@ def test_a_network_that_gives_no_numbers_fails_its_blocks_and_is_named(
     save_checkpoint(path, network, 2, {})
     assert not predict(run)
     assert f"{path}: in block 0, voxels (1, 3, 5) to" in caplog.text
-    assert "embeddings are NaN or infinite" in caplog.text
+    assert "embeddings or affinities are NaN or infinite" in caplog.text

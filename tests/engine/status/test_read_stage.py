@@ -66,10 +66,9 @@ def test_a_finished_chain_tells_what_it_took_and_where_the_segmentation_lies(tmp
     assert extract_fragments(run) and agglomerate(run) and segment(run)
     status = look(run)
     assert status.is_done and status.is_over and status.command == ""
-    assert [(stage.done, stage.blocks) for stage in status.stages] == [(BLOCKS, BLOCKS)] * 3 + [
-        (1, 1),
-        (BLOCKS, BLOCKS),
-    ]
+    agglomeration, certainty = (1, 1), (1, 1)
+    counted = [(BLOCKS, BLOCKS)] * 3 + [agglomeration, (BLOCKS, BLOCKS), certainty]
+    assert [(stage.done, stage.blocks) for stage in status.stages] == counted
     segmentation = stage_of(status, "segment_0.30")
     assert segmentation.output == str(run.volume / "segmentation" / "0.30")
     told = read_json(run.summary)["stages"]["segment"]
