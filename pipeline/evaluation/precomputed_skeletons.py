@@ -44,7 +44,8 @@ def read_precomputed(location: Location) -> Skeletons:
         info = _info(location)
     if location.scheme in ("http", "https"):
         raise UserError("a web server cannot list its skeletons; give a folder or a bucket", location.name)
-    transform = np.array(info.get("transform", np.eye(3, 4).ravel()), np.float64).reshape(3, 4)
+    with understanding(f"{location.name}/info"):
+        transform = np.array(info.get("transform", np.eye(3, 4).ravel()), np.float64).reshape(3, 4)
     sharding = info.get("sharding")
     files = _files(location) if sharding is None else _shards(location, sharding)
     parts = []

@@ -25,6 +25,8 @@ EXPECTED = (
     "expected an SWC file or a folder of them, an NML file, an npz file, or a folder or URL of precomputed skeletons"
 )
 COLUMNS_OF_SWC = 7
+FARTHEST = 1e15
+"""Nanometres; what lies farther away was never imaged, and its voxels could not be counted."""
 
 
 def open_skeletons(place: str | Path, scale: Scale | None = None) -> Skeletons:
@@ -41,11 +43,16 @@ def open_skeletons(place: str | Path, scale: Scale | None = None) -> Skeletons:
         UserError: there is no such file, it is no such thing, or it holds no edge.
     """
     location = Location.of(place)
-    skeletons = _read(location, scale)
+    with np.errstate(over="ignore", invalid="ignore"):  # of positions that are refused here
+        skeletons = _read(location, scale)
     if not np.isfinite(skeletons.positions).all():
         raise UserError("a node has a position that is no finite number", location.name)
+    if np.abs(skeletons.positions).max(initial=0) > FARTHEST:
+        raise UserError(f"a node lies farther away than {FARTHEST:g} nm, where there is no volume", location.name)
     if not len(skeletons.edges):
         raise UserError("there is no skeleton with an edge in it", location.name)
+    if not skeletons.lengths.any():
+        raise UserError("no edge of the skeletons has a length: each joins a place to itself", location.name)
     return skeletons
 
 
@@ -91,6 +98,7 @@ def read_swc(path: Path, scale: Scale | None = None) -> Skeletons:
     lost = next((index for parent, index in edges if parent < 0), None)
     if lost is not None:
         raise UserError(f"node {numbers[lost]} has the parent {parents[lost]}, which is not there", str(path))
+    _require_trees(numbers, edges, path)
     positions = np.array(places, np.float64).reshape(-1, 3)
     return _scaled(Skeletons.of((path.stem,), np.zeros(len(node)), positions, np.array(edges, np.int64)), scale)
 
@@ -115,7 +123,8 @@ def read_npz(path: Path, scale: Scale | None = None) -> Skeletons:
         arrays = _arrays(path)
         if {"positions", "skeleton", "edges"} <= set(arrays):
             ids, owner = np.unique(arrays["skeleton"], return_inverse=True)
-            skeletons = Skeletons.of(_texts(ids), owner, arrays["positions"], arrays["edges"])
+            positions, edges = _rows(arrays, "positions", 3, "fiu"), _rows(arrays, "edges", 2, "iu")
+            skeletons = Skeletons.of(_texts(ids), owner, positions, edges)
         elif {"node_coords_zyx", "node_skeleton_index", "skeleton_id", "edge_u", "edge_v"} <= set(arrays):
             skeletons = _of_em_erl(arrays)
         elif {"arr_0", "arr_1", "arr_2"} <= set(arrays):
@@ -130,13 +139,28 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise DamagedFile(f"cannot be read as npz: {error}", str(path)) from error
+
+
+def _rows(arrays: Mapping[str, np.ndarray], name: str, columns: int, kinds: str) -> np.ndarray:
+    """An array of so many columns, of a kind of numbers that nothing is lost of.
+
+    Raises:
+        ValueError: it is another one.
+    """
+    array = arrays[name]
+    if array.ndim != 2 or array.shape[1] != columns or array.dtype.kind not in kinds:
+        numbers = "whole numbers" if kinds == "iu" else "numbers"
+        raise ValueError(
+            f"{name} has the shape {array.shape} and the type {array.dtype}, not {columns} {numbers} a row"
+        )
+    return array
 
 
 def _of_em_erl(arrays: Mapping[str, np.ndarray]) -> Skeletons:
     edges = np.stack([arrays["edge_u"], arrays["edge_v"]], axis=1)
-    owner, positions = arrays["node_skeleton_index"], arrays["node_coords_zyx"]
+    owner, positions = arrays["node_skeleton_index"], _rows(arrays, "node_coords_zyx", 3, "fiu")
     skeletons = Skeletons.of(_texts(arrays["skeleton_id"]), owner, positions, edges)
     return _with_lengths(skeletons, arrays.get("edge_len"))
 
@@ -193,6 +217,22 @@ def _numbered(numbers: Sequence[int], path: Path) -> dict[int, int]:
         twice = next(number for index, number in enumerate(numbers) if node[number] != index)
         raise UserError(f"two nodes have the number {twice}", str(path))
     return node
+
+
+def _require_trees(numbers: Sequence[int], edges: Sequence[tuple[int, int]], path: Path) -> None:
+    """Refuse nodes that are their own ancestors: an edge of such a ring would count twice, or have no length."""
+    above = np.arange(len(numbers))
+    roots = np.ones(len(numbers), bool)
+    if edges:
+        parents, children = np.array(edges, np.int64).T
+        above[children], roots[children] = parents, False
+    for _ in range(len(numbers).bit_length()):
+        above = above[above]
+    ring = np.flatnonzero(~roots[above])
+    if len(ring):
+        raise UserError(
+            f"node {numbers[int(above[ring[0]])]} is its own ancestor; the parent of a root is -1", str(path)
+        )
 
 
 def _parsed(path: Path) -> ElementTree.Element:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,10 @@ def test_precomputed_skeletons_have_a_transform_and_shards_or_files(tmp_path: Pa
         ("a.swc", "1 0 1 2 3 1 -1\n2 0 1 2 4 1 9\n", "node 2 has the parent 9, which is not there"),
         ("a.swc", "1 0 1 2 3 1 -1\n1 0 1 2 4 1 1\n", "two nodes have the number 1"),
         ("a.swc", "1 0 1 2 3 1 -1\n2 0 1 2 nan 1 1\n", "no finite number"),
+        ("a.swc", "1 0 1 2 3 1 -1\n2 0 1 2 1e300 1 1\n", r"lies farther away than 1e\+15 nm"),
+        ("a.swc", "1 0 1 2 3 1 2\n2 0 1 2 4 1 1\n", "node [12] is its own ancestor"),
+        ("a.swc", "1 0 1 2 3 1 1\n", "node 1 is its own ancestor"),
+        ("a.swc", "1 0 1 2 3 1 -1\n2 0 1 2 3 1 1\n", "no edge of the skeletons has a length"),
         ("a.swc", "# nothing\n", "no skeleton with an edge"),
         ("a.nml", "<things><thing id='1'/></things>", "says no scale"),
         ("a.nml", "<things>", "no XML"),
@@ -174,3 +180,37 @@ def test_missing_and_empty_places_are_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", positions=np.zeros((2, 3)), skeleton=[1, 2], edges=[[0, 1]])
     with pytest.raises(UserError, match="an edge joins two skeletons"):
         open_skeletons(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"positions": np.zeros((3, 2))}, r"positions has the shape \(3, 2\)"),
+        ({"positions": np.ones((2, 3)) * 1j}, "positions has .* the type complex128"),
+        ({"edges": np.array([[0, 1.7]])}, "edges has .* the type float64, not 2 whole numbers a row"),
+        ({"edges": np.array([0, 1])}, r"edges has the shape \(2,\)"),
+    ],
+)
+def test_arrays_of_other_shapes_and_kinds_are_not_made_to_fit(
+    tmp_path: Path, changes: dict[str, np.ndarray], message: str
+) -> None:
+    arrays = {"positions": np.eye(2, 3), "skeleton": np.array([1, 1]), "edges": np.array([[0, 1]])}
+    np.savez(tmp_path / "a.npz", **{**arrays, **changes})
+    with pytest.raises(UserError, match=message):
+        open_skeletons(tmp_path / "a.npz")
+
+
+def test_an_npz_that_claims_more_than_any_memory_is_one_line(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**14, 3)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("positions.npy", header.getvalue())
+    with pytest.raises(UserError, match=r"a\.npz: cannot be read as npz: Unable to allocate"):
+        open_skeletons(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("transform", [[1, 2], "turned", None])
+def test_a_transform_that_is_none_is_one_line(tmp_path: Path, transform: object) -> None:
+    (tmp_path / "info").write_text(json.dumps({"@type": "neuroglancer_skeletons", "transform": transform}))
+    with pytest.raises(UserError, match="info: is damaged"):
+        open_skeletons(tmp_path)
