@@ -93,9 +93,13 @@ class FileHandler(tornado.web.StaticFileHandler):
 
     def validate_absolute_path(self, root: str, absolute_path: str) -> str:
         """Refuse whatever is no plain file of the folder; links may lead about in their container alone."""
-        inside = Path(absolute_path).is_relative_to(root)
-        real = Path(os.path.realpath(absolute_path))
-        if not inside or not real.is_relative_to(os.path.realpath(self.served.container)) or not real.is_file():
+        try:
+            real = Path(os.path.realpath(absolute_path))
+            inside = Path(absolute_path).is_relative_to(root)
+            found = inside and real.is_relative_to(os.path.realpath(self.served.container)) and real.is_file()
+        except (OSError, ValueError):  # no name of a file: too long, or with a zero in it
+            found = False
+        if not found:
             raise tornado.web.HTTPError(404)
         return str(real)
 

@@ -92,6 +92,8 @@ def test_without_the_token_there_is_nothing(viewer: RunViewer) -> None:
         "config.json",
         "fragments/zarr.json",
         "../config.json",
+        "raw/zarr.json%00",
+        f"raw/{'a' * 5000}",
     ],
 )
 def test_no_path_leads_out_of_the_folders_of_the_layers(raw_run: Run, viewer: RunViewer, path: str) -> None:
