@@ -194,7 +194,7 @@ def test_missing_and_empty_places_are_named(tmp_path: Path) -> None:
 def test_arrays_of_other_shapes_and_kinds_are_not_made_to_fit(
     tmp_path: Path, changes: dict[str, np.ndarray], message: str
 ) -> None:
-    arrays = {"positions": np.eye(2, 3), "skeleton": np.array([1, 1]), "edges": np.array([[0, 1]])}
+    arrays: dict[str, Any] = {"positions": np.eye(2, 3), "skeleton": np.array([1, 1]), "edges": np.array([[0, 1]])}
     np.savez(tmp_path / "a.npz", **{**arrays, **changes})
     with pytest.raises(UserError, match=message):
         open_skeletons(tmp_path / "a.npz")
