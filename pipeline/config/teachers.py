@@ -102,6 +102,8 @@ class TorchscriptTeacherConfig(Section):
             raise ValueError("output_shape is the middle of input_shape: smaller by an even number, or as large")
         if self.channels is not None and len(self.channels) != len(self.offsets):
             raise ValueError("channels names one channel for each of offsets")
+        if self.intensities[0] == self.intensities[1]:
+            raise ValueError("intensities names two different values: those of black and of white")
         return self
 
     @property

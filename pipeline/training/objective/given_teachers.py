@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,9 @@ from .embedding import spatial
 TAUGHT = "taught"
 """Name of the affinities from the disk in a batch."""
 WHERE = "teacher.module"
-CANNOT_RUN = (RuntimeError, ValueError, TypeError, NotImplementedError)
+SLACK = 1e-3
+"""By which affinities may lie beyond 0 and 1: half precision rounds."""
+CANNOT_RUN = (RuntimeError, ValueError, TypeError, NotImplementedError, torch.jit.Error)
 """What a module raises that takes something else."""
 
 
@@ -79,6 +82,7 @@ class ScriptedTeacher(GivenTeacher):
             )
         self.part = Box(context, patch - context)
         self.channels = list(config.channels or range(len(config.offsets)))
+        self._looked_at = False
         self._check(torch.zeros((1, 1, *taken), device=device))
 
     @torch.no_grad()
@@ -92,6 +96,8 @@ class ScriptedTeacher(GivenTeacher):
             end = begin + Coordinate(self.config.output_shape)
             taken = Box(begin, begin + Coordinate(self.config.input_shape))
             given[spatial(Box(begin, end))] = self._run(seen[spatial(taken)])[:, self.channels].float()
+        if not self._looked_at:
+            self._require_affinities(given)
         if self.config.output == "logits":
             given = given.sigmoid()
         return GivenAffinities(given.clamp(0, 1), self.config.offsets)
@@ -127,6 +133,17 @@ class ScriptedTeacher(GivenTeacher):
             )
         if max(self.channels) >= given.shape[1]:
             raise UserError(f"the module gives {given.shape[1]} channels, fewer than are named", "teacher.channels")
+
+    def _require_affinities(self, given: torch.Tensor) -> None:
+        """Look at what is given of the first batch: logits that are taken for affinities would teach all the same."""
+        low, high = (float(value) for value in given.aminmax())
+        if not math.isfinite(low) or not math.isfinite(high):
+            raise UserError(f"it gives {low} to {high} of raw, which no affinity can be", WHERE)
+        if self.config.output == "affinities" and not -SLACK <= low <= high <= 1 + SLACK:
+            raise UserError(
+                f"the module gives {low:g} to {high:g}, but affinities are 0 to 1; are they logits?", "teacher.output"
+            )
+        self._looked_at = True
 
 
 def _loaded(file: Path, device: torch.device) -> torch.jit.ScriptModule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,54 @@ def test_a_module_that_is_not_what_the_config_says_is_refused(make_run: MakeRun,
     with pytest.raises(UserError, match=message):
         train_student(run)
     assert not run.network_directory("student").exists()
+
+
+class Raising(nn.Module):
+    """Takes nothing at all."""
+
+    def forward(self, raw: torch.Tensor) -> torch.Tensor:
+        if raw.dim() > 0:
+            raise ValueError("takes nothing")
+        return raw
+
+
+class Times(nn.Module):
+    """Three channels that are raw, so many times."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, raw: torch.Tensor) -> torch.Tensor:
+        return (raw * self.factor).repeat(1, 3, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("stand_in", "message"),
+    [
+        (Raising(), r"^teacher.input_shape: it takes no raw of \(1, 1, 3, 8, 8\): .*takes nothing"),
+        (Times(4.0), r"^teacher.output: the module gives -4 to 4, but affinities are 0 to 1; are they logits\?"),
+        (Times(math.nan), r"^teacher.module: it gives nan to nan of raw"),
+    ],
+    ids=["raises", "logits", "no numbers"],
+)
+def test_a_module_that_gives_no_affinities_is_one_line(tmp_path: Path, stand_in: nn.Module, message: str) -> None:
+    torch.jit.script(stand_in).save(str(tmp_path / "theirs.pt"))
+    same = {"input_shape": [3, 8, 8], "output_shape": [3, 8, 8], "channels": None, "intensities": [-1.0, 1.0]}
+    module = tmp_path / "theirs.pt"
+    config = TorchscriptTeacherConfig.model_validate_json(json.dumps(scripted(module, **same)))
+    raw = torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 1, 3, 8, 8)
+    with pytest.raises(UserError, match=message):
+        ScriptedTeacher(config, module, Coordinate(3, 8, 8), torch.device("cpu"))({"raw": raw})
+    if isinstance(stand_in, Times) and math.isfinite(stand_in.factor):
+        logits = config.model_copy(update={"output": "logits"})
+        told = ScriptedTeacher(logits, module, Coordinate(3, 8, 8), torch.device("cpu"))({"raw": raw})
+        assert 0 < told.values.min() < told.values.max() < 1
+
+
+def test_black_and_white_are_two(module: Path) -> None:
+    with pytest.raises(ValueError, match="intensities names two different values"):
+        TorchscriptTeacherConfig.model_validate_json(json.dumps(scripted(module, intensities=[1.0, 1.0])))
 
 
 def test_what_is_no_module_is_refused_and_no_such_teacher_is_trained(make_run: MakeRun, tmp_path: Path) -> None:
