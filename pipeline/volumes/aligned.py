@@ -23,6 +23,9 @@ from .volume import Volume
 Reader = Callable[[Volume, Box], np.ndarray]
 """Reads a box of a volume, in its own voxels: directly, or through a cache."""
 
+Stated = tuple[float, float, float] | None
+"""Nanometres, z, y, x; None if nothing says them."""
+
 WHOLE = 1e-3
 """Part of a voxel by which positions and factors may be off, as decimal numbers are."""
 
@@ -197,6 +200,7 @@ def aligned(
     *,
     voxel_size: tuple[float, float, float] | None = None,
     offset: tuple[float, float, float] | None = None,
+    alone: bool = False,
 ) -> Aligned:
     """Find out where labels or a mask lie on raw.
 
@@ -206,6 +210,7 @@ def aligned(
         what: `labels` or `mask`.
         where: dotted path of the config section.
         voxel_size, offset: of the config, which count for raw and what belongs to it.
+        alone: they count for the volume alone, whose place on raw they say.
 
     Raises:
         UserError: its place is not understood, is not that of whole voxels of raw, or lies beside it.
@@ -218,9 +223,10 @@ def aligned(
         where=where,
         required=False,
     )
-    factor = _factor(volume, raw, what, where, placed, overridden=voxel_size is not None)
+    size = voxel_size if alone and voxel_size is not None else _stated_size(volume)
+    factor = _factor(volume, raw, what, where, size, overridden=voxel_size is not None and not alone)
     begin = Coordinate(0, 0, 0)
-    if placed.offset_from and offset is None:
+    if placed.offset_from and (offset is None or alone):
         begin = _begin(volume, raw, placed, factor, where)
     elif any(abs(own * f - extent) >= f for own, f, extent in zip(volume.shape, factor, raw.shape, strict=True)):
         raise UserError(
@@ -233,7 +239,7 @@ def aligned(
     return found
 
 
-def _stated_size(volume: Volume) -> tuple[float, float, float] | None:
+def _stated_size(volume: Volume) -> Stated:
     """The voxel size that the data themselves state, if it is understood."""
     try:
         return combined(statements(volume.found, volume.choice), volume.name, required=False).voxel_size
@@ -241,9 +247,8 @@ def _stated_size(volume: Volume) -> tuple[float, float, float] | None:
         return None
 
 
-def _factor(volume: Volume, raw: Volume, what: str, where: str, placed: Placement, overridden: bool) -> Coordinate:
+def _factor(volume: Volume, raw: Volume, what: str, where: str, stated: Stated, overridden: bool) -> Coordinate:
     """Raw's voxels per voxel. A voxel size in the config counts for both, unless their own differ by whole factors."""
-    stated = _stated_size(volume)
     if stated is None or (overridden and volume.shape == raw.shape):
         return Coordinate(1, 1, 1)
     size = (_stated_size(raw) if overridden else None) or raw.voxel_size

@@ -84,13 +84,15 @@ def choose_axes(
         name: of the array, for messages.
         axes: of the config; wins.
         channel, time: of the config. Default: the only one there is.
-        keep_channels: read all channels, as the first axis.
+        keep_channels: read all channels, as the first axis; four axes of which nothing is said are `czyx` then.
         where: dotted path of the config section, for messages.
 
     Raises:
         UserError: the axes are not known, or one of several channels or times is to be chosen.
     """
     paths = {key: f"{where}.{key}" if where else "" for key in ("axes", "channel", "time")}
+    if stated is None and keep_channels and len(shape) == len(SPACE) + 1:
+        stated = f"c{SPACE}"
     letters = _known(shape, stated, name, axes, paths["axes"])
     fixed, channels = {}, None
     for axis, letter in enumerate(letters):

@@ -129,7 +129,8 @@ def _as_offsets(told: Any) -> tuple[Offset, ...] | None:
 def _placed(
     volume: Volume, raw: Volume, section: StoredAffinitiesConfig, offsets: Sequence[Offset], where: str
 ) -> StoredArray:
-    found = aligned(volume, raw, "paths", where, voxel_size=section.voxel_size, offset=section.offset)
+    size, offset = section.voxel_size, section.offset
+    found = aligned(volume, raw, "paths", where, voxel_size=size, offset=offset, alone=True)
     if tuple(found.factor) != (1, 1, 1):
         raise UserError(
             f"{volume.name} is coarser than raw by {tuple(found.factor)}; affinities of other voxels teach nothing of"

@@ -22,6 +22,7 @@ from pipeline.run import Run
 from pipeline.stages.by_script import predict
 from pipeline.stages.importing import ensure_imported
 from pipeline.training import train_student, train_teacher
+from pipeline.training.sampling.affinity_files import open_affinities
 from pipeline.training.sampling.samples import Arrays, SampleMaker
 from pipeline.training.sampling.turned_offsets import needed_offsets
 from pipeline.training.steps.training_setup import Training
@@ -210,6 +211,21 @@ def test_arrays_of_other_programs_are_read_as_the_config_says(make_run: MakeRun,
     for channel in range(5):
         known = taught[:, channel][taught[:, channel] != UNKNOWN]
         np.testing.assert_allclose(known, 1 - (channel + 1) / 10, atol=1e-6)
+
+
+def test_an_array_that_says_nothing_of_its_place_lies_where_the_config_says(make_run: MakeRun, tmp_path: Path) -> None:
+    """Ten sections of raw from the third, in a file that says neither axes nor place."""
+    shape = make_run(STILL).open_raw("p").shape
+    values = np.zeros((len(OFFSETS), 10, *shape[1:]), np.float32)
+    np.save(tmp_path / "a.npy", values)
+    told = [list(offset) for offset in OFFSETS]
+    place = {"offsets": told, "voxel_size": [40, 8, 8], "offset": [80, 0, 0]}
+    arrays = open_affinities(make_run(STILL, taught_by(tmp_path / "a.npy", **place)), "p").arrays
+    assert [tuple(array.begin) for array in arrays] == [(2, 0, 0)]
+    for mistake, key in (({"offset": [90, 0, 0]}, "offset"), ({"voxel_size": [40, 8, 9]}, "voxel_size")):
+        run = make_run(STILL, taught_by(tmp_path / "a.npy", **{**place, **mistake}))
+        with pytest.raises(UserError, match=rf"^teacher.affinities.p.{key}: "):
+            open_affinities(run, "p")
 
 
 MISTAKES: dict[str, Any] = {
