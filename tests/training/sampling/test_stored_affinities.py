@@ -219,7 +219,7 @@ def test_an_array_that_says_nothing_of_its_place_lies_where_the_config_says(make
     values = np.zeros((len(OFFSETS), 10, *shape[1:]), np.float32)
     np.save(tmp_path / "a.npy", values)
     told = [list(offset) for offset in OFFSETS]
-    place = {"offsets": told, "voxel_size": [40, 8, 8], "offset": [80, 0, 0]}
+    place: dict[str, Any] = {"offsets": told, "voxel_size": [40, 8, 8], "offset": [80, 0, 0]}
     arrays = open_affinities(make_run(STILL, taught_by(tmp_path / "a.npy", **place)), "p").arrays
     assert [tuple(array.begin) for array in arrays] == [(2, 0, 0)]
     for mistake, key in (({"offset": [90, 0, 0]}, "offset"), ({"voxel_size": [40, 8, 9]}, "voxel_size")):
