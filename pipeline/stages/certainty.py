@@ -26,7 +26,7 @@ from ..run import CERTAINTY, Run
 from ..segmentation import certainty_of
 from ..volumes import open_volume, volume_exists
 from .agglomerate import agglomeration
-from .graph_rows import block_checksums, score_records
+from .graph_rows import block_checksums, is_as_recorded, score_records
 from .region_graph import RagTask, open_graph
 
 SIDE = 8
@@ -180,10 +180,10 @@ class SoundRows:
         Raises:
             UserError: they are lost or have changed.
         """
-        rows, scores = block_checksums(nodes, edges)
-        expected = int(self._rows.checksum[block])
-        has_scores = bool(self._scores.present[block])
-        if rows != expected or (has_scores and scores != int(self._scores.checksum[block])):
+        sound = is_as_recorded(nodes, edges, int(self._rows.checksum[block]))
+        if self._scores.present[block]:  # an earlier version recorded none
+            sound = sound and block_checksums(nodes, edges)[1] == int(self._scores.checksum[block])
+        if not sound:
             raise UserError(
                 f"the graph has lost or changed rows of block {block} since they were written; {self._audit} has them"
                 " made again",

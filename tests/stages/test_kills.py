@@ -107,7 +107,7 @@ def test_a_corrupt_chunk_is_found_and_made_again(tmp_path: Path, undisturbed: di
     assert finish(run)
     chunk = shard_of(run, "fragments", 1, 1, 1)
     chunk.write_bytes(chunk.read_bytes()[:100])
-    assert set(requeue(audit(run))) == {"fragments", "rag", "agglomerate", "segment_0.60"}
+    assert set(requeue(audit(run))) == {"fragments", "rag", "agglomerate", "segment_0.60", "certainty"}
     assert finish(run)
     assert visits(tmp_path) == {block: 2 if block == 13 else 1 for block in range(BLOCKS)}
     assert all(found.sound for found in audit(run))

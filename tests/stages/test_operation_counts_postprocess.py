@@ -18,8 +18,10 @@ from voronoi_run import make_run, store_affinities, voronoi_affinities
 
 from pipeline.config import FragmentsConfig
 from pipeline.engine.blocks.grid import Block, BlockGrid
+from pipeline.engine.chain import run_stages
 from pipeline.run import Run
 from pipeline.stages.by_script import agglomerate, extract_fragments, segment
+from pipeline.stages.certainty import certainty_stages
 from pipeline.stages.fragments import FragmentsTask, fragment_block
 from pipeline.volumes import Box, StoredArray, create_volume
 
@@ -29,8 +31,8 @@ AFFINITIES, FRAGMENTS, SEGMENTATION = "affinities", "fragments", f"segmentation/
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """18 blocks with affinities, nothing else; computed in this process."""
-    run = make_run(tmp_path, segment={"thresholds": [THRESHOLD]})
+    """18 blocks with affinities, nothing else; computed in this process, without the map of certainty."""
+    run = make_run(tmp_path, segment={"thresholds": [THRESHOLD], "certainty": False})
     store_affinities(run)
     return run
 
@@ -155,6 +157,21 @@ def test_relabelling_asks_the_database_once_per_threshold_not_per_block(run: Run
     reads = sum("FROM node_records" in statement or "FROM edge_records" in statement for statement in statements)
     assert reads <= 2 * number  # the rows of each block once, for the lookup table
     assert not any(statement.startswith("BEGIN") for statement in statements)
+
+
+def test_the_map_of_certainty_asks_once_for_the_rows_of_each_block(run: Run, statements: list[str]) -> None:
+    assert extract_fragments(run)
+    assert agglomerate(run)
+    assert segment(run)
+    statements.clear()
+    assert run_stages(run, certainty_stages(with_certainty(run), THRESHOLD), False)
+    reads = sum("FROM node_records" in statement or "FROM edge_records" in statement for statement in statements)
+    assert 0 < reads <= 2 * len(blocks_of(run))
+
+
+def with_certainty(run: Run) -> Run:
+    section = run.config.segment.model_copy(update={"certainty": True})
+    return Run(run.config.model_copy(update={"segment": section}))
 
 
 def test_context_costs_the_chunks_that_it_touches_not_the_blocks(
