@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TextIO
@@ -47,6 +49,11 @@ def exit_after(work: Callable[[], int | None], debug: bool = False) -> NoReturn:
     start_logging(debug)
     try:
         status = work()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        sys.exit(0)
     except UserError as error:
         if debug:
             raise
@@ -55,6 +62,16 @@ def exit_after(work: Callable[[], int | None], debug: bool = False) -> NoReturn:
         sys.stderr.write("interrupted; the same command continues where it stopped\n")
         sys.exit(130)
     sys.exit(status or 0)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads the output any more, as after `| head`; what is left of it is dropped then."""
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    is_gone = any(event & select.POLLERR for _, event in output.poll(0))
+    if is_gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return is_gone
 
 
 def parse_arguments(

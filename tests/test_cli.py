@@ -96,3 +96,14 @@ def test_a_terminal_that_lacks_a_letter_gets_another_sign(folder: Path) -> None:
         [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True
     )
     assert shown.stdout == b"gro?\n"
+
+
+def test_a_reader_that_has_seen_enough_ends_a_step_without_a_traceback(folder: Path) -> None:
+    """As `status.py | head` does."""
+    code = "from pipeline.cli import exit_after; exit_after(lambda: [print('line') for _ in range(100_000)] and 0)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == b"line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0

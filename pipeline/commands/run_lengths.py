@@ -117,12 +117,15 @@ def score_on_skeletons(options: argparse.Namespace, chosen: SkeletonOptions, pre
 def print_run_lengths(run: Run, lengths: Mapping[str, Any]) -> None:
     """Run lengths at every threshold, and of the skeletons that lost most."""
     rows = lengths["thresholds"]
-    print(f"run lengths on skeletons, {lengths['chosen_on']}; {_rules(lengths)}:")
+    print(f"run lengths on skeletons, {lengths['compared_on']}; {_rules(lengths)}:")
     print("\n".join(length_lines("threshold", rows)))
     with (run.directory / SKELETON_TABLE).open(newline="") as file:
         skeletons = list(csv.reader(file))[1:]
     print_skeletons(skeletons, f"all in {run.directory / SKELETON_TABLE}")
-    chosen = {"erl": f"has the highest ERL in {lengths['chosen_on']}", "labels": "was chosen by labels"}
+    chosen = {
+        "erl": f"has the highest ERL in {lengths['chosen_on']}",
+        "labels": f"was chosen by labels in {lengths['chosen_on']}",
+    }
     print(f"threshold {lengths['threshold']:.2f} {chosen[lengths['chosen_by']]}; in {lengths['reported_on']}:")
     print(format_lengths(lengths))
 

@@ -28,7 +28,11 @@ Segmentations = tuple[Volume, EdgeTable, Mapping[float, Volume]]
 
 
 def score_skeletons_of_run(
-    run: Run, options: SkeletonOptions, skeletons: Skeletons, segmentations: Segmentations, best: float | None
+    run: Run,
+    options: SkeletonOptions,
+    skeletons: Skeletons,
+    segmentations: Segmentations,
+    by_labels: tuple[float, str] | None,
 ) -> dict[str, Any]:
     """Run lengths at every threshold of the sweep, and of every written segmentation; `skeletons.csv` gets a row per
     skeleton at the best threshold.
@@ -42,12 +46,13 @@ def score_skeletons_of_run(
         options: merge threshold and mask.
         skeletons: with N nodes.
         segmentations: of the run.
-        best: the threshold that labels chose; None: the one with the highest expected run length is the best.
+        by_labels: the threshold that labels chose, and the region that they chose it on; None: the one with the highest
+            expected run length is the best.
 
     Returns:
         `erl`, `max_erl`, `normalised_erl` and edges of each kind at the best `threshold` on the skeletons in
         `reported_on`; `merge_threshold` and `no_merge_mask`; `chosen_by` and `chosen_on`; `thresholds`: the same
-        numbers at each, on the skeletons in `chosen_on`; numbers of `nodes` and `nodes_outside` of the segmented
+        numbers at each, on the skeletons in `compared_on`; numbers of `nodes` and `nodes_outside` of the segmented
         region.
 
     Raises:
@@ -57,17 +62,18 @@ def score_skeletons_of_run(
     raw = run.open_raw(run.config.volumes.segment.source)
     volume = _placed(fragments, raw)
     outside = volume.require_nodes(skeletons)
-    chosen_on, reported_on = ("volumes.validate", "volumes.test") if run.config.volumes.test else (WHOLE, WHOLE)
-    inside = {name: _nodes_in(run, name, raw, skeletons) for name in (chosen_on, reported_on)}
+    compared_on, reported_on = ("volumes.validate", "volumes.test") if run.config.volumes.test else (WHOLE, WHOLE)
+    inside = {name: _nodes_in(run, name, raw, skeletons) for name in (compared_on, reported_on)}
     with ExitStack() as stack:
         mask = open_mask(options, stack)
         found = NodeSegments.of(volume, skeletons, options, mask)
         at = dict(_joined(run, found, edges))
         at |= {name: NodeSegments.of(_placed(ids, raw), skeletons, options, mask) for name, ids in written.items()}
-    scores = {threshold: at[threshold].score(inside[chosen_on]) for threshold in sorted(at)}
-    if best is None:
-        _require_edges(next(iter(scores.values())), chosen_on)
-    chosen = best if best is not None else max(scores, key=lambda threshold: (scores[threshold].expected, -threshold))
+    scores = {threshold: at[threshold].score(inside[compared_on]) for threshold in sorted(at)}
+    if by_labels is None:
+        _require_edges(next(iter(scores.values())), compared_on)
+    longest = max(scores, key=lambda threshold: (scores[threshold].expected, -threshold))
+    chosen, chosen_on = by_labels or (longest, compared_on)
     reported = at[chosen].score(inside[reported_on])
     _require_edges(reported, reported_on)
     write_table(run.directory / TABLE, reported, options)
@@ -75,8 +81,9 @@ def score_skeletons_of_run(
         "threshold": chosen,
         **summary_of(reported, options),
         "reported_on": reported_on,
-        "chosen_by": "erl" if best is None else "labels",
+        "chosen_by": "erl" if by_labels is None else "labels",
         "chosen_on": chosen_on,
+        "compared_on": compared_on,
         "thresholds": {f"{threshold:.2f}": lengths.totals() for threshold, lengths in scores.items()},
         "nodes": len(skeletons.owner),
         "nodes_outside": outside,

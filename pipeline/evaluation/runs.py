@@ -66,8 +66,9 @@ def evaluate(run: Run, skeletons: SkeletonOptions | None = None) -> dict[str, An
     if truths is not None:
         results |= _score_labels(run, *truths, segmentations)
     if skeletons is not None and nodes is not None:
-        best = results["best"] and results["best"]["threshold"]
-        results["run_length"] = score_skeletons_of_run(run, skeletons, nodes, segmentations, best)
+        best = results["best"]
+        by_labels = None if best is None else (best["threshold"], results["regions"]["chosen_on"])
+        results["run_length"] = score_skeletons_of_run(run, skeletons, nodes, segmentations, by_labels)
     update_summary(run, **dict.fromkeys(results))  # forget thresholds of former sweeps
     update_summary(run, **results)
     return results

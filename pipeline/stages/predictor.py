@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..networks import EmbeddingNetwork, build_engine, choose_autocast, compact
+from ..networks import EmbeddingNetwork, build_engine, choose_autocast
+from ..networks.compact import compact
 from ..networks.eight_bits import require_unchanged
 from ..run import Run
 from .inference import Predictor

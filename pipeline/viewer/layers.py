@@ -93,11 +93,17 @@ def best_threshold(run: Run) -> str | None:
 
 def chosen_segmentation(run: Run) -> str | None:
     """The layer of the segmentation at the best threshold, or of the middle one of those that exist."""
+    threshold = shown_threshold(run)
+    return None if threshold is None else f"segmentation {threshold}"
+
+
+def shown_threshold(run: Run) -> str | None:
+    """The threshold of that segmentation, as datasets are called; None if there is none."""
     thresholds = run.segmentation_names()
     if not thresholds:
         return None
     best = best_threshold(run)
-    return f"segmentation {best if best in thresholds else thresholds[len(thresholds) // 2]}"
+    return best if best in thresholds else thresholds[len(thresholds) // 2]
 
 
 def shown_box(run: Run, raw: Readable) -> Box:

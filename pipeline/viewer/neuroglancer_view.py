@@ -26,7 +26,7 @@ from .controls import SEGMENTS, STEP, Controls
 from .error_list import read_errors
 from .exported import ExportedSegmentation
 from .joins import MOST_EDGES, Joins
-from .layers import Layer, best_threshold, chosen_segmentation, existing_layers, shown_box
+from .layers import Layer, best_threshold, chosen_segmentation, existing_layers, shown_box, shown_threshold
 from .serving import RunViewer, start_server
 from .sources import NotReadable, files_of, source_at
 
@@ -52,7 +52,7 @@ CERTAINTY = "certainty"
 FIRST_LAYERS = {name: place for place, name in enumerate(("raw", "affinities", "fragments", "labels"))}
 """They come first: the keys 1 to 9 show and hide layers by their order."""
 DEFAULT_THRESHOLD = 0.5
-"""Where keys begin to change the threshold of a run without scores."""
+"""Where keys begin to change the threshold of a run without scores and segmentations."""
 PANEL_PIXELS = 450
 """A small region is enlarged to about this extent on the screen; a large one is shown pixel by pixel."""
 LINKED: list[neuroglancer.Viewer] = []
@@ -152,7 +152,7 @@ def open_viewer(
         shown=shown,
         written=written,
         joins=joins,
-        threshold=float(best or DEFAULT_THRESHOLD),
+        threshold=float(best or shown_threshold(run) or DEFAULT_THRESHOLD),
         errors=errors,
         errors_at=None if best is None else float(best),
         step=step,

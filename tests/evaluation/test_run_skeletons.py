@@ -89,6 +89,10 @@ def test_run_lengths_at_every_threshold_are_those_of_the_joined_volume(tmp_path:
     erl = {threshold: found["erl"] for threshold, found in lengths["thresholds"].items()}
     assert erl["0.10"] < erl["0.30"] > erl["0.50"] == 0, "cut, right, and merged"
     assert (lengths["threshold"], lengths["chosen_by"], lengths["reported_on"]) == (0.3, "labels", "volumes.segment")
+    assert (lengths["chosen_on"], lengths["compared_on"]) == (
+        read_json(run.summary)["regions"]["chosen_on"],
+        "volumes.segment",
+    )
     assert (lengths["nodes"], lengths["nodes_outside"]) == (len(skeletons.owner), 1)
     assert lengths["omitted_edges"] == 1 and lengths["normalised_erl"] < 1
     assert (lengths["merge_threshold"], lengths["no_merge_mask"]) == (1, None)
