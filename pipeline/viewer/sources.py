@@ -42,6 +42,7 @@ class Files:
         stated: the place that neuroglancer reads from their metadata; None if it reads none.
         centred: it takes the stated offset for that of the first voxel's centre.
         begin: of labels that cover a part of raw, their first voxel, in raw's.
+        has_lengths: whether neuroglancer reads from their metadata how long voxels are; else it takes them to be 1.
     """
 
     location: Location
@@ -51,6 +52,7 @@ class Files:
     stated: Placement | None = None
     centred: bool = False
     begin: tuple[int, ...] = (0, 0, 0)
+    has_lengths: bool = False
 
 
 class NotReadable(Exception):
@@ -99,7 +101,8 @@ def source_at(
         stated = files.stated.offset
         shift = [f - o / s + files.centred / 2 for f, o, s in zip(first, stated, voxel_size, strict=True)]
     letters = ("c" if channels else "") + SPACE
-    matrix = [[float(letter == axis) for axis in files.axes] for letter in letters]
+    unit = {} if files.has_lengths else {axis: size * 1e-9 for axis, size in zip(SPACE, voxel_size, strict=True)}
+    matrix = [[unit.get(axis, 1.0) * (letter == axis) for axis in files.axes] for letter in letters]
     moved = [
         [*row, (shift[SPACE.index(letter)] if letter in SPACE else 0.0)]
         for row, letter in zip(matrix, letters, strict=True)
@@ -132,7 +135,7 @@ def _files_of_run(volume: StoredVolume) -> Files:
         return Files(array.location, array.location, "zarr2", axes)
     pyramid = array.location.parent
     assert pyramid is not None, "an array lies in a group"
-    return Files(pyramid, pyramid, "zarr3", axes, Placement(volume.voxel_size, volume.offset), centred=True)
+    return Files(pyramid, pyramid, "zarr3", axes, Placement(volume.voxel_size, volume.offset), True, has_lengths=True)
 
 
 def _files_of_labels(labels: Labels) -> Files:
@@ -159,7 +162,12 @@ def _files_in_place(volume: FoundVolume) -> Files:
         raise NotReadable(f"its axes are {choice.axes}")
     axes = choice.axes[::-1] if node.format == "n5" else choice.axes
     alone = Files(node.location, container, node.format, axes)
-    if node.format == "n5" or not volume.found.groups:
+    if node.format == "n5":
+        stated = _stated(volume)
+        if stated.voxel_size is not None and not _close(stated.voxel_size, volume.voxel_size):
+            raise NotReadable("the config gives it another voxel size")
+        return replace(alone, has_lengths=stated.voxel_size is not None)
+    if not volume.found.groups:
         return alone
     group, inside = volume.found.groups[0]
     for multiscale in multiscales_of(group)[:1]:
@@ -168,7 +176,7 @@ def _files_in_place(volume: FoundVolume) -> Files:
             continue
         stated = combined(ngff.statements(multiscale, level), volume.name, required=False)
         if stated.voxel_size is not None and _close(stated.voxel_size, volume.voxel_size):
-            return replace(alone, location=group.location, stated=stated, centred=True)
+            return replace(alone, location=group.location, stated=stated, centred=True, has_lengths=True)
     return alone
 
 

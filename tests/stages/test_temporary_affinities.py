@@ -282,6 +282,7 @@ def test_jobs_of_a_cluster_drop_as_well(slurm: SlurmCluster, tmp_path: Path, kep
     assert_same(results(run), results(kept))
 
 
+@pytest.mark.slow
 def test_objects_of_a_bucket_are_dropped(tmp_path: Path, kept: Run, most_stored: list[int]) -> None:
     with bucket_server("lab"):
         run = temporary_run(tmp_path, storage={"location": "s3://lab/run"})

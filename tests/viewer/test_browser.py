@@ -110,8 +110,9 @@ class Window:
         """Where on the page the middle of a voxel of raw is, in the section that is shown."""
         left, top, width, height = self.panel()
         _, y, x = map(float, self.viewer.state.position)
-        scale = float(self.viewer.state.cross_section_scale)
-        return left + width / 2 + (voxel[2] + 0.5 - x) / scale, top + height / 2 + (voxel[1] + 0.5 - y) / scale
+        sizes = np.asarray(self.viewer.state.dimensions.scales, float)
+        _, down, right = sizes / sizes.min() / float(self.viewer.state.cross_section_scale)  # pixels of a voxel
+        return left + width / 2 + (voxel[2] + 0.5 - x) * right, top + height / 2 + (voxel[1] + 0.5 - y) * down
 
     def under_mouse(self, voxel: Sequence[int]) -> dict[str, Any]:
         """What neuroglancer says is under the mouse at a voxel of raw, by layer."""
@@ -348,6 +349,7 @@ def test_raw_in_place_is_read_by_the_browser_and_lies_where_it_is_read(window: W
             assert str(shown.source[0].url).startswith("http"), "not through this process"
             state.layers.append(name=kind, layer=shown)
         state.dimensions = CoordinateSpace(names=["z", "y", "x"], units="nm", scales=[40, 6, 4])
+        state.display_dimensions = ["x", "y", "z"]
     here = Window(window.run, viewer, window.page)
     window.page.goto(str(viewer))
     window.page.wait_for_function("() => window.viewer !== undefined && viewer.isReady()")
