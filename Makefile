@@ -21,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/python workflows/run_all.py $(CONFIG) --set "run_directory=$(RUN)" $(if $(DATA),--data "$(DATA)") $(foreach pair,$(SET),--set $(pair))
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow"
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -92,7 +92,6 @@ setup(
             "flask-cors>=6.0,<6.1",
             "pytest>=9.2,<9.3",
             "pytest-timeout>=2.4,<2.5",
-            "pytest-xdist>=3.8,<3.9",  # several processes: many tests wait, for workers and jobs
             "ruff>=0.17,<0.18",
             "mypy>=2.4,<2.5",
             "codespell>=2.4,<2.5",

@@ -32,15 +32,6 @@ def pytest_configure() -> None:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY_DISK)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, with what they share; and all that start a SLURM, one after another."""
-    for item in items:
-        told_by = (item.path.name, item.path.parent.name, *getattr(item, "fixturenames", ()))
-        has_slurm = any("slurm" in name for name in told_by)
-        item.add_marker(pytest.mark.xdist_group("slurm" if has_slurm else str(item.path)))
-
-
 @pytest.fixture
 def open_place() -> Iterator[Path]:
     """A folder that other users may look into; pytest closes its own whenever it starts, wherever it runs."""
