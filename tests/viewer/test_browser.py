@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.skipif(why_no_browser() is not None, reason=str(why_no_browser())),
-    pytest.mark.xdist_group("browser"),
 ]
 
 SHAPE = (16, 64, 80)
