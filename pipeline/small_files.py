@@ -6,6 +6,7 @@ reads one here gets what it asked for, or a `DamagedFile`, which names the file 
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 import os
@@ -37,7 +38,7 @@ ProcessId = Annotated[int, Field(ge=0, lt=2**31)]
 """The id that an operating system gives to a process."""
 
 NOT_UNDERSTOOD: tuple[type[Exception], ...] = (ArithmeticError, AttributeError, EOFError, LookupError, RecursionError)
-NOT_UNDERSTOOD += (SyntaxError, TypeError, ValueError, struct.error, tokenize.TokenError)
+NOT_UNDERSTOOD += (SyntaxError, TypeError, ValueError, csv.Error, struct.error, tokenize.TokenError)
 """What Python raises when the content of a file is not what it is taken for."""
 LONGEST_REASON = 200
 CHECK_BYTES = 4

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..command_names import name_of
-from ..errors import UserError
 from ..evaluation.runs import ERRORS
 from ..run import Run
+from ..small_files import understanding
 
 
 @dataclass(frozen=True)
@@ -42,17 +41,14 @@ def read_errors(run: Run) -> list[ListedError]:
     """The errors of a run, the dearest first; none if it is not evaluated.
 
     Raises:
-        UserError: the file is damaged.
+        DamagedFile: the file says something else.
     """
     path = run.directory / ERRORS
     if not path.exists():
         return []
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [_of_line(line) for line in csv.DictReader(file)]
-    except (KeyError, ValueError, TypeError, csv.Error, OSError) as error:
-        cure = f"delete it and run {name_of('06_evaluate.py')} again"
-        raise UserError(f"is not understood ({type(error).__name__}: {error}); {cure}", _shown(path)) from error
+    cure = f"delete it and run {name_of('06_evaluate.py')} again"
+    with understanding(path, cure), path.open(newline="", encoding="utf-8") as file:
+        return [_of_line(line) for line in csv.DictReader(file)]
 
 
 def _of_line(line: dict[str, str]) -> ListedError:
@@ -62,7 +58,3 @@ def _of_line(line: dict[str, str]) -> ListedError:
 
 def _ids(line: dict[str, str], what: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(line[f"{what}_{end}"]) for end in "ab"))
-
-
-def _shown(path: Path) -> str:
-    return str(path)

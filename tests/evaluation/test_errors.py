@@ -10,9 +10,10 @@ import pytest
 from funlib.geometry import Coordinate
 
 from pipeline.evaluation import LabelRules, prepare_labels, variation_of_information
-from pipeline.evaluation.errors import SegmentationError, rank_errors, write_errors
+from pipeline.evaluation.errors import SegmentationError, rank_errors, read_errors, write_errors
 from pipeline.evaluation.overlaps import InMemory
 from pipeline.evaluation.seams import find_seams
+from pipeline.small_files import DamagedFile
 from pipeline.volumes import Box
 
 SHAPE = (12, 20, 24)
@@ -121,3 +122,9 @@ def test_a_region_of_a_larger_segmentation() -> None:
     found = errors_of(segmentation, labels, shift=Coordinate(-2, -1, -3))
     direct = errors_of(cells(4, 4), labels)
     assert found == direct
+
+
+def test_a_table_with_an_endless_field_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "errors.csv").write_text('kind\n"' + "x" * 200_000 + '"\n')
+    with pytest.raises(DamagedFile, match="delete it"):
+        read_errors(tmp_path / "errors.csv")
