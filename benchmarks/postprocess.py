@@ -1,17 +1,19 @@
 """From affinities to a segmentation, side by side: our stages 03 to 05, stock waterz, the classic chain, and volara.
 
     python benchmarks/postprocess.py --folder runs/postprocess
-    python benchmarks/postprocess.py --network configs/fib25.json --contenders stock waterz   # affinities of a network
+    python benchmarks/postprocess.py --quick                               # stock waterz alone, a few minutes
+    python benchmarks/postprocess.py --network configs/fib25.json --checkpoint pretrained:fibsem-10nm
     python benchmarks/postprocess.py --volara-environment venvs/volara     # made with pip if it does not exist
 
 `stock` is `waterz.agglomerate` as its users call it: the whole box in memory, one thread, nothing stored, recorded or
 checked. `waterz` and `volara` go by blocks, of the same shape and with the same context as ours, in as many processes.
-All get the same uint8 affinities in the same zarr array and take turns. Seconds are wall clock from the start to the
-written segmentation, and include what starting takes, which is measured on a corner of one block besides; processor
-time is that of all processes. VOI (bits) is against the labels, with voxels of id 0 given to the nearest segment, at
-each of the same merge thresholds. Affinities are made from the labels: smoothed, with correlated and with plain noise;
-`--affinities FILE.npy` takes others, (3, z, y, x) uint8 of the labelled volume, and `--network CONFIG` those of a
-student that is trained for a few minutes, with the labels and the fragments' settings of the config.
+All get the same uint8 affinities and take turns; ours lie in zarr 3, which is the default, theirs in zarr 2. Seconds
+are wall clock from the start to the written segmentation, and include what starting takes, which is measured on a
+corner of one block besides; processor time is that of all processes. VOI (bits) is against the labels, with voxels of
+id 0 given to the nearest segment, at each of the same merge thresholds. Affinities are made from the labels: smoothed,
+with correlated and with plain noise; `--affinities FILE.npy` takes others, (3, z, y, x) uint8 of the labelled volume,
+and `--network CONFIG` those of a student that is trained for a few minutes, or of `--checkpoint`, with the labels and
+the fragments' settings of the config.
 
 The last line of the output is one JSON object: `over_stock_waterz` (our voxels per second and core over those of stock
 waterz, once started), the same by processor time, `voi_minus_stock` (each at its best threshold), `over_volara`,
@@ -62,7 +64,7 @@ def load(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, Settings]
     """
     settings = Settings()
     if options.network is not None:
-        source = run_of_config(options.network, options.iterations, options.folder.resolve())
+        source = run_of_config(options.network, options.iterations, options.folder.resolve(), options.checkpoint)
         given, labels = network_affinities(source)
         config = source.config
         voxel_size = tuple(source.open_raw(config.volumes.segment.source).voxel_size)
@@ -88,20 +90,23 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dataset", default="labels", help="name of the labels in it")
     parser.add_argument("--affinities", type=Path, help="an .npy file (default: made from the labels)")
     parser.add_argument("--network", type=Path, help="a config whose student is trained and predicts")
+    parser.add_argument("--checkpoint", help="that predicts instead, a file or pretrained:NAME")
     parser.add_argument("--iterations", type=int, default=400, help="of that training")
-    parser.add_argument(
-        "--tiles", type=int, nargs=3, default=(1, 1, 1), help="mirrored copies, powers of two, along z y x"
-    )
+    parser.add_argument("--tiles", type=int, nargs=3, help="mirrored copies, powers of two, along z y x")
     parser.add_argument("--folder", type=Path, default=Path("runs/postprocess"))
     parser.add_argument("--volara-environment", type=Path, help="made if it does not exist; volara takes part then")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, help="turns of each (default: 3, or 1 with --quick)")
     parser.add_argument("--contenders", nargs="+", choices=KINDS, help="who takes part besides us")
     parser.add_argument("--without-voi", action="store_true", help="time only")
-    parser.add_argument("--quick", action="store_true", help="a corner of 100x160x160 voxels, once")
+    parser.add_argument(
+        "--quick", action="store_true", help="a corner of 100x160x160 voxels and 7 mirrored copies, once"
+    )
     options = parser.parse_args()
+    options.tiles = options.tiles or ((2, 2, 2) if options.quick else (1, 1, 1))
     if options.contenders is None:
-        options.contenders = ["stock", "waterz", *(["volara"] if options.volara_environment else [])]
+        by_blocks = [] if options.quick else ["waterz"]
+        options.contenders = ["stock", *by_blocks, *(["volara"] if options.volara_environment else [])]
     elif ("volara" in options.contenders) != (options.volara_environment is not None):
         parser.error("volara takes part with --volara-environment, and with it alone")
     return options

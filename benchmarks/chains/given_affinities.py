@@ -21,7 +21,8 @@ from pipeline.volumes import create_volume
 
 NETWORK = SectionUnetConfig(sections=3, widths=(4, 6), embedding_channels=4)
 """Any: it never predicts."""
-BLOCK, CONTEXT = (50, 125, 125), 16
+BLOCK, CONTEXT = (128, 128, 128), 8
+"""Those of configs/fib25.json."""
 SOFTNESS, BLOBS, GRAIN = 0.7, 0.5, 0.08
 """Standard deviation in voxels of the smoothing, and those of the correlated and of the plain noise."""
 BLOB_SIZE = 2.0
