@@ -1,4 +1,4 @@
-"""Affinities of a network for the benchmark: the student of a config, briefly trained on labels alone, or ready-made."""
+"""Affinities of a network for the benchmark: the student of a config, trained briefly on labels, or ready-made."""
 
 from __future__ import annotations
 
