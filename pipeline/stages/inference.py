@@ -22,8 +22,6 @@ from ..volumes.intensity import IntensityRange
 Offsets = Sequence[Sequence[int]]
 NORMALISED_AT_ONCE = 16
 """Sections, more or less: each is normalised once, but for those that two such portions share."""
-NUMBERS_AT_ONCE = 1 << 15
-"""Of a section on a CPU, what one operation after another goes over."""
 
 
 class NoNumbersError(ValueError):
@@ -87,10 +85,7 @@ class Predictor:
         """The same as (k, z, y, x) uint8, 255 = certain; raises the same."""
         affinities = np.empty((len(self.offsets), *box.shape), np.uint8)
         for section, part in enumerate(self._sections(raw, box)):
-            quantised = torch.empty(part.shape, dtype=torch.uint8, device=self._device)
-            for values, levels in zip(self._strips(part), self._strips(quantised), strict=True):
-                levels.copy_(values.mul_(255).round_())
-            affinities[:, section] = quantised.cpu().numpy()
+            affinities[:, section] = part.mul_(255).round_().to(torch.uint8).cpu().numpy()
         return affinities
 
     def _sections(self, raw: np.ndarray, box: Box) -> Iterator[torch.Tensor]:
@@ -114,25 +109,16 @@ class Predictor:
         shortest = max(SMALLEST_NORM, self.network.least_length)
         for batch in self._embedded_sections(raw, inner):
             for embedding in batch[..., y, x]:
-                told = torch.empty(embedding.shape, device=self._device)  # channel after channel
-                for given, strip in zip(self._strips(embedding), self._strips(told), strict=True):
-                    strip.copy_(given)
-                    vectors, logits = strip[: self._dimensions], strip[self._dimensions :]
-                    if len(vectors):
-                        lengths = _inner_product(vectors, vectors).sqrt_()
-                        _refuse_no_numbers(lengths)
-                        # In place; the losses' function keeps what gradients need, which takes a fifth longer.
-                        vectors.div_(lengths.clamp_(min=shortest))
-                    if len(logits):
-                        _refuse_no_numbers(logits.sigmoid_())
+                told = torch.empty(embedding.shape, device=self._device).copy_(embedding)  # channel after channel
+                vectors, logits = told[: self._dimensions], told[self._dimensions :]
+                if len(vectors):
+                    lengths = _inner_product(vectors, vectors).sqrt_()
+                    _refuse_no_numbers(lengths)
+                    # In place; the losses' own function also keeps what gradients need, which takes a fifth longer.
+                    vectors.div_(lengths.clamp_(min=shortest))
+                if len(logits):
+                    _refuse_no_numbers(logits.sigmoid_())
                 yield told
-
-    def _strips(self, section: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Rows of a section (k, y, x), so few on a CPU that they stay in its cache from one operation to the next."""
-        if self._device.type != "cpu":
-            return iter((section,))
-        rows = max(1, NUMBERS_AT_ONCE // max(1, section.shape[0] * section.shape[2]))
-        return iter(section.split(rows, dim=1))
 
     def _embedded_sections(self, raw: np.ndarray, inner: Box) -> Iterator[torch.Tensor]:
         """The embeddings (n, D, y, x) of the sections of `inner`, a box of what the network gives for `raw`."""
