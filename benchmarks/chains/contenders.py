@@ -22,6 +22,7 @@ from typing_extensions import override
 from pipeline.rag import open_rag
 from pipeline.run import Run
 from pipeline.segmentation import connected_components, relabel
+from pipeline.volumes import open_volume
 
 from .classic_chain import ClassicChain, Scored
 
@@ -92,7 +93,8 @@ class Ours(Contender):
         cost = watch.read()
         with open_rag(self.run.config.rag, self.run.directory) as store:
             nodes, edges = store.read_nodes(), store.read_edges()
-        return cost, sweep_of((self.run.volume / "fragments").file, (nodes.id, edges.pairs, edges.score))
+        fragments = open_volume(self.run.volume, "fragments")
+        return cost, sweep_of(fragments.read(fragments.box), (nodes.id, edges.pairs, edges.score))
 
 
 class Stock(Contender):
@@ -126,7 +128,8 @@ class Waterz(Contender):
         chain = ClassicChain(self.affinities, self.folder / "classic.zarr", block, context, self.workers)
         watch = Stopwatch()
         graph = chain.run(thresholds[0])
-        return watch.read(), sweep_of(chain.out / "fragments", graph)
+        cost = watch.read()
+        return cost, sweep_of(zarr.open_array(str(chain.out / "fragments"), mode="r")[:], graph)
 
 
 class Volara(Contender):
@@ -169,12 +172,12 @@ class Volara(Contender):
 KINDS: dict[str, type[Contender]] = {"ours": Ours, "stock": Stock, "volara": Volara, "waterz": Waterz}
 
 
-def sweep_of(fragments: Path, graph: Scored) -> Sweep:
+def sweep_of(fragments: np.ndarray, graph: Scored) -> Sweep:
     """Segmentations of scored edges."""
 
     def segment(threshold: float) -> np.ndarray:
         lut = connected_components(*graph, threshold)
-        return relabel(zarr.open_array(str(fragments), mode="r")[:], lut[:, 0], lut[:, 1])
+        return relabel(fragments, lut[:, 0], lut[:, 1])
 
     return segment
 

@@ -81,7 +81,8 @@ def make_run(directory: Path, affinities: np.ndarray, settings: Settings, worker
         "student": {"network": dump_config(NETWORK), "distillation": None},
         "predict": {"block_size": list(settings.block)},
         "fragments": dict(settings.fragments),
-        "segment": {"thresholds": [settings.threshold]},
+        "segment": {"thresholds": [settings.threshold], "certainty": False},  # which the others do not make either
+        "pyramid": {"raw": False, "fragments": False, "segmentation": False},
         "cluster": {"workers": workers},
         "storage": {"format": settings.storage_format},
     }

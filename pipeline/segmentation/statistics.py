@@ -42,9 +42,7 @@ def fragment_statistics(fragments: np.ndarray) -> FragmentStatistics:
         fragments, first = relabel(fragments, ids, np.arange(1, len(ids) + 1, dtype=np.uint64)), 1
     size, index_sum, begin, end = sum_fragments(fragments, np.uint64(first), len(ids))
     found = size > 0
-    return FragmentStatistics(
-        ids[found], size[found], index_sum[found] / size[found, None], begin[found], end[found]
-    )
+    return FragmentStatistics(ids[found], size[found], index_sum[found] / size[found, None], begin[found], end[found])
 
 
 def _candidates(fragments: np.ndarray) -> tuple[int | None, np.ndarray]:
