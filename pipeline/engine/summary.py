@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..command_names import command_line, place_of, script_after
+from ..command_names import SCRIPTS, command_line, next_command, place_of, script_after
 from ..errors import UserError
 from ..run import Run, read_summary, update_summary
 from ..units import duration, memory_size, short_number
@@ -66,11 +66,14 @@ def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
 
 
 def log_next_command(stages: Sequence[Stage]) -> None:
-    """Say what to type after stages, unless that is their user's own business."""
-    last = max((stage.script for stage in stages), key=place_of)
-    script = script_after(last)
-    if script is not None:
-        logger.info("next: %s", command_line(script, stages[0].run.directory / "config.json"))
+    """Say what to type after stages, unless that is their user's own business; nothing is scored without labels."""
+    run = stages[0].run
+    script = script_after(max((stage.script for stage in stages), key=place_of))
+    if script == SCRIPTS["evaluate"] and not run.has_labels(run.config.volumes.segment.source):
+        script = script_after(script)
+    following = next_command(script, run.directory / "config.json")
+    if following:
+        logger.info("next: %s", following)
 
 
 def _log(outcome: Outcome) -> None:
