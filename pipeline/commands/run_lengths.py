@@ -41,7 +41,7 @@ def add_skeleton_arguments(group: argparse._ArgumentGroup) -> None:
     three: dict[str, Any] = {"type": length, "nargs": 3, "metavar": ("Z", "Y", "X")}
     group.add_argument("--skeleton-scale", **three, help="nanometres of a unit of the skeletons' positions")
     group.add_argument("--voxel-size", **three, help="of --prediction in nanometres, if it does not say or is wrong")
-    group.add_argument("--offset", **{**three, "type": float}, help="of its first voxel in nanometres, likewise")
+    group.add_argument("--offset", **{**three, "type": coordinate}, help="of its first voxel in nanometres, likewise")
     group.add_argument(
         "--skeleton-table",
         type=Path,
@@ -55,6 +55,14 @@ def length(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def coordinate(text: str) -> float:
+    """A number that is one of a place."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is no place")
     return value
 
 

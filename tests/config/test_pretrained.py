@@ -55,6 +55,27 @@ def test_what_the_config_says_counts_before_the_card(tmp_path: Path) -> None:
     assert config.fragments.boundary_threshold == card["fragments"]["boundary_threshold"]
 
 
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"student": {"network": {"name": "section_unet", "sections": 3}, "distillation": None}},
+            r"^student\.network\.sections: pretrained:fibsem-10nm has 7 there, not 3; leave student\.network out",
+        ),
+        (
+            {"student": {"network": {"name": "residual_unet"}, "distillation": None}},
+            r'^student\.network\.name: pretrained:fibsem-10nm has "section_unet" there, not "residual_unet"',
+        ),
+    ],
+)
+def test_another_network_than_that_of_the_student_is_refused_before_anything_is_written(
+    tmp_path: Path, sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config(least(tmp_path / "run", **sections))
+    assert not (tmp_path / "run").exists()
+
+
 def test_with_labels_the_threshold_is_chosen_by_them(tmp_path: Path) -> None:
     document = least(tmp_path)
     document["volumes"]["validate"] = {"source": "a"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from voronoi_run import assert_same, everything, make_run
 
-from pipeline.command_names import SCRIPTS, script_after
+from pipeline.command_names import SCRIPTS, goes_on_by_itself, script_after
 from pipeline.engine.blocks.stage import BlockTask
 from pipeline.engine.tracking.progress import begin, write_record
 from pipeline.errors import UserError
@@ -32,6 +33,23 @@ def test_every_stage_names_the_script_that_runs_it(tmp_path: Path) -> None:
         "06_evaluate.py",
     ]
     assert [script_after(script) for script in ("my_own.py", list(SCRIPTS.values())[-1])] == [None, None]
+
+
+def test_the_next_command_is_one_that_can_do_something(
+    undisturbed: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without labels nothing is scored; and a step of something larger does not say what that does anyway."""
+
+    def said() -> list[str]:
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            assert segment(undisturbed)
+        return [line for line in caplog.messages if line.startswith("next:")]
+
+    (line,) = said()
+    assert "07_view.py" in line
+    with goes_on_by_itself():
+        assert said() == []
 
 
 def make_chain_run(directory: Path, executor: str = "serial", workers: int = 1, **sections: Any) -> Run:
