@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 ENDLESS = 100_000
 """Columns of output that nothing wraps or cuts."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 30.0, 600.0
-"""Seconds between two lines that say how far some work is; between these bounds, a tenth of what it has taken so far."""
+"""Seconds between two lines that say how far some work is; between these, a tenth of what it has taken so far."""
 
 
 def replace_what_cannot_be_printed() -> None:

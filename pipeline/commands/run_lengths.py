@@ -14,6 +14,7 @@ from ..evaluation import SKELETON_TABLE, SkeletonOptions, rows_of, score_skeleto
 from ..evaluation.skeleton_scores import COLUMNS, RULES
 from ..run import Run
 from ..terminal import table_lines
+from ..units import counted
 from ..volumes.locations import Location
 
 WHOLE = "volumes.segment"
@@ -110,7 +111,7 @@ def score_on_skeletons(options: argparse.Namespace, chosen: SkeletonOptions, pre
     """
     place = Location.of(chosen.place).name
     if options.dry_run:
-        print(f"would score {prediction} on {len(chosen.open().names)} skeletons of {place}")
+        print(f"would score {prediction} on {counted(len(chosen.open().names), 'skeleton')} of {place}")
         return {}
     size, offset = (None if given is None else tuple(given) for given in (options.voxel_size, options.offset))
     lengths, summary = score_skeletons(options.prediction, chosen, size, offset, options.skeleton_table)
@@ -162,7 +163,7 @@ def format_lengths(lengths: Mapping[str, Any]) -> str:
     """Expected run length, and all that it depends on."""
     text = (
         f"ERL {lengths['erl']:.1f} nm of at most {lengths['max_erl']:.1f} nm, normalised"
-        f" {lengths['normalised_erl']:.4f}, on {lengths['skeletons']} skeletons; {_rules(lengths)}"
+        f" {lengths['normalised_erl']:.4f}, on {counted(lengths['skeletons'], 'skeleton')}; {_rules(lengths)}"
     )
     if lengths["nodes_outside"]:
         text += f"; {lengths['nodes_outside']} of {lengths['nodes']} nodes lie outside the volume, their edges count as"

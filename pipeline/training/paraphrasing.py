@@ -18,7 +18,7 @@ from ..command_names import next_command
 from ..config import ParaphraserConfig, ScheduleConfig
 from ..distillation import Paraphraser
 from ..errors import UserError
-from ..units import duration
+from ..units import counted, duration
 from .objective.embedding import embed_with_layers
 from .objective.flow import flow_channels
 from .objective.paraphraser_files import (
@@ -78,7 +78,9 @@ def ensure_paraphraser(student: Training) -> Path | None:
     if stored is not None:
         refuse_changes(stored["settings"], settings, path)
         if stored["iteration"] >= config.iterations:
-            logger.info("paraphraser: finished already, %s has %d iterations; skipped", path, stored["iteration"])
+            logger.info(
+                "paraphraser: finished already, %s has %s; skipped", path, counted(stored["iteration"], "iteration")
+            )
             return path
     done = 0 if stored is None else stored["iteration"]
     logger.info("paraphraser: training it first, iterations %d to %d", done, config.iterations)
@@ -152,9 +154,9 @@ class _ParaphraserTraining:
         shares = ", ".join(f"{share:.1%} of {layer}" for layer, share in unexplained.items())
         following = next_command("01_distill.py", self.training.run.directory / "config.json")
         logger.info(
-            "paraphraser: wrote %s, %s iterations in %s (%.3g/s), unexplained: %s%s",
+            "paraphraser: wrote %s, %s in %s (%.3g/s), unexplained: %s%s",
             paraphraser_path(self.training.run),
-            f"{done:,}",
+            counted(done, "iteration"),
             duration(seconds),
             done / seconds,
             shares,

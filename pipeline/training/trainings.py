@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..networks import load_network
 from ..networks.intensity import tell_other_intensities
 from ..run import Run, update_summary
-from ..units import duration
+from ..units import counted, duration
 from .objective.paraphraser_files import paraphraser_path, read_paraphrasers
 from .paraphrasing import ensure_paraphraser, paraphraser_config
 from .steps.loop import TrainingProgress, train
@@ -170,7 +170,7 @@ def _what_comes_first(training: Training) -> str:
     config = paraphraser_config(training)
     if config is None or config.checkpoint is not None or paraphraser_path(training.run).exists():
         return ""
-    return f"; its paraphraser comes first, with {config.iterations} iterations"
+    return f"; its paraphraser comes first, with {counted(config.iterations, 'iteration')}"
 
 
 def _train_if_unfinished(training: Training) -> Path:
@@ -178,7 +178,7 @@ def _train_if_unfinished(training: Training) -> Path:
     stored = _stored(training)
     done = 0 if stored is None else stored.iteration
     if stored is not None and done >= total:
-        logger.info("%s: finished already, %s has %d iterations; skipped", role, stored.path, done)
+        logger.info("%s: finished already, %s has %s; skipped", role, stored.path, counted(done, "iteration"))
         return stored.path
     if stored is not None:
         logger.info("%s: continuing after iteration %d of %d", role, done, total)
@@ -215,10 +215,10 @@ def _report(training: Training, path: Path, iterations: int, seconds: float, pro
     score = f", best validation {format_score(best)} at iteration {best['iteration']:,}" if best else ""
     following = next_command(NEXT_SCRIPT[training.role], training.run.directory / "config.json")
     logger.info(
-        "%s: wrote %s, %s iterations in %s (%.3g/s)%s%s",
+        "%s: wrote %s, %s in %s (%.3g/s)%s%s",
         training.role,
         path,
-        f"{iterations:,}",
+        counted(iterations, "iteration"),
         duration(seconds),
         iterations / seconds,
         score,

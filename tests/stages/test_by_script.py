@@ -35,9 +35,7 @@ def test_every_stage_names_the_script_that_runs_it(tmp_path: Path) -> None:
     assert [script_after(script) for script in ("my_own.py", list(SCRIPTS.values())[-1])] == [None, None]
 
 
-def test_the_next_command_is_one_that_can_do_something(
-    undisturbed: Run, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_next_command_is_one_that_can_do_something(undisturbed: Run, caplog: pytest.LogCaptureFixture) -> None:
     """Without labels nothing is scored; and a step of something larger does not say what that does anyway."""
 
     def said() -> list[str]:

@@ -175,7 +175,8 @@ class _Observer:
         names = tuple(task.name for task in session.tasks)
         self._bars = _TqdmObserver(task_order=list(names)) if sys.stderr.isatty() else None
         self._lines = {
-            task.task: ProgressLines(task.task, task.blocks, "blocks", task.done_before) for task in session.record.tasks
+            task.task: ProgressLines(task.task, task.blocks, "blocks", task.done_before)
+            for task in session.record.tasks
         }
         self._open = names
 

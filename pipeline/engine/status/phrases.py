@@ -60,7 +60,7 @@ def format_blocks(stage: StageStatus) -> str:
     """`512 of 1,024 blocks (12 empty)`."""
     empty = f" ({stage.empty:,} empty)" if stage.empty else ""
     if not stage.is_begun:
-        return f"{stage.blocks:,} blocks{empty}" if stage.blocks > 1 else ""
+        return f"{counted(stage.blocks, 'block')}{empty}" if stage.blocks > 1 else ""
     return f"{stage.done + stage.empty:,} of {counted(stage.blocks, 'block')}{empty}"
 
 
