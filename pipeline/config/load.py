@@ -85,7 +85,8 @@ def _require_network_of_card(config: Config) -> None:
         return
     if config.predict.network != "student":
         raise UserError(f"pretrained:{name} is a student, not a {config.predict.network}", "predict.network")
-    trained: NetworkConfig = TypeAdapter(NetworkConfig).validate_python(read_card(name).config["student"]["network"])
+    network = json.dumps(read_card(name).config["student"]["network"])
+    trained: NetworkConfig = TypeAdapter(NetworkConfig).validate_json(network)
     have, want = dump_config(trained), dump_config(config.student.network)
     for key in ("name", *want):
         if have.get(key) != want[key]:
