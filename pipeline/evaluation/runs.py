@@ -16,7 +16,7 @@ from ..rag import EdgeTable, open_rag
 from ..run import SEGMENTATIONS, RankedBlocks, Run, update_summary
 from ..segmentation import connected_components
 from ..units import counted
-from ..volumes import Volume, open_volume
+from ..volumes import RunVolume, open_volume
 from .certainty import rank_blocks, stored_certainty
 from .contingency import Contingency
 from .errors import rank_errors, write_errors
@@ -229,6 +229,6 @@ def _some_labelled(tables: Iterable[Contingency], region: str = "") -> Iterator[
         )
 
 
-def written_segmentations(run: Run) -> dict[float, Volume]:
+def written_segmentations(run: Run) -> dict[float, RunVolume]:
     """The segmentations of a run by threshold."""
     return {float(name): open_volume(run.volume, f"{SEGMENTATIONS}/{name}") for name in run.segmentation_names()}
