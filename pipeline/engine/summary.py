@@ -69,11 +69,18 @@ def log_next_command(stages: Sequence[Stage]) -> None:
     """Say what to type after stages, unless that is their user's own business; nothing is scored without labels."""
     run = stages[0].run
     script = script_after(max((stage.script for stage in stages), key=place_of))
-    if script == SCRIPTS["evaluate"] and not run.has_labels(run.config.volumes.segment.source):
+    if script == SCRIPTS["evaluate"] and _is_surely_unlabelled(run):
         script = script_after(script)
     following = next_command(script, run.directory / "config.json")
     if following:
         logger.info("next: %s", following)
+
+
+def _is_surely_unlabelled(run: Run) -> bool:
+    try:
+        return not run.has_labels(run.config.volumes.segment.source)
+    except UserError:  # a server that is away, perhaps: whoever scores is told
+        return False
 
 
 def _log(outcome: Outcome) -> None:
