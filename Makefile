@@ -12,6 +12,8 @@ DATA ?=
 # RUN=<folder> says where the run goes, CONFIG=<file> which config it is, SET="key=value …" what to change in it.
 RUN ?= runs/demo$(if $(DATA),-$(basename $(notdir $(patsubst %/,%,$(DATA)))))
 SET ?=
+# PYTEST_ARGS="-k kinds -x" are options of pytest for `make test`.
+PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -34,7 +36,7 @@ help:
 	@echo 'Of all: VENV=.venv, the virtual environment; PYTHON=python3.11, the Python that it is made with'
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python .ci/test.py $(PYTEST_ARGS)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
