@@ -19,6 +19,8 @@ MOST_BYTES = 8 * 2**20
 """Of a body. A state takes kilobytes, a picture of a screen a few megabytes."""
 LARGEST = 2**63 - 1
 """A position that numpy holds."""
+REFUSED: tuple[type[Exception], ...] = (*NOT_UNDERSTOOD, DamagedFile)
+"""What is raised for a body that cannot be understood."""
 
 
 class PostHandler(server.BaseRequestHandler):
@@ -30,11 +32,11 @@ class PostHandler(server.BaseRequestHandler):
             raise tornado.web.HTTPError(404)
         try:
             self.require()
-        except (*NOT_UNDERSTOOD, DamagedFile) as error:
+        except REFUSED as error:
             raise tornado.web.HTTPError(400) from error
 
     def require(self) -> None:
-        """Raises `DamagedFile` or one of `NOT_UNDERSTOOD` for what it cannot understand."""
+        """Raises one of `REFUSED` for what it cannot understand."""
         self.body()
 
     def body(self) -> dict[str, Any]:
