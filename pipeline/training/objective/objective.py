@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ...config import Offset, TargetsConfig, taught_offsets
+from ...distillation import PREVIOUS_SECTION
 from ...networks import EmbeddingNetwork
 from .affinity_distiller import AffinityDistiller
 from .descriptor_head import LAYER, DescriptorHead
@@ -39,6 +40,7 @@ class Objective(nn.Module):
         supervised = taught_offsets(network.config, targets.offsets if offsets is None else offsets)
         self.channels = [targets.offsets.index(offset) for offset in supervised]
         self.supervised = supervised_affinities(targets, supervised)
+        self.before = targets.offsets.index(PREVIOUS_SECTION) if PREVIOUS_SECTION in targets.offsets else None
         self._network = (network,)  # in a tuple, so that torch does not take it for a part of this module
         self.distiller = distiller
         self.descriptors = descriptors
@@ -85,7 +87,12 @@ class Objective(nn.Module):
             if isinstance(self.distiller, AffinityDistiller):
                 distilled, named = self.distiller(embedded, batch, iteration, part)
             else:
-                distilled, named = self.distiller(embedded, layers, batch["raw"], batch["labels"], iteration, part)
+                between = (
+                    None if self.before is None else tuple(batch[n][:, self.before] for n in ("affinities", "mask"))
+                )
+                distilled, named = self.distiller(
+                    embedded, layers, batch["raw"], batch["labels"], iteration, part, between=between
+                )
             terms.update(named)
             total = self.distiller.config.supervised_weight * total + distilled
         if self.descriptors is not None:

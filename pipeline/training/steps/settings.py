@@ -40,6 +40,11 @@ NEWER = {
     "teacher.training.average": "0.0",
     "student.training.average": "0.0",
     "student.offsets": "null",
+    "student.distillation.node_comparison": '"raw"',
+    "student.distillation.edges": '"all"',
+    "student.distillation.least_depth": "0",
+    "student.distillation.cross_section_weight": "0.0",
+    "student.distillation.cross_section_target": '"labels"',
     "volumes.unlabelled": "{}",
 }
 """Keys that came later, with the value that stands for what was before: then they are left out, so that trainings of

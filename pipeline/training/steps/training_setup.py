@@ -17,6 +17,7 @@ from ...config import (
     Offset,
     Region,
     StudentConfig,
+    TargetsConfig,
     TeacherConfig,
     TorchscriptTeacherConfig,
     compared_offsets,
@@ -270,9 +271,18 @@ class Training:
             self.autocast,
             run.seed,
             images,
+            contact=contact_distances(config, run.targets),
             paraphrasers=paraphrasers,
             instances=instances,
         )
+
+
+def contact_distances(distillation: DistillationConfig, targets: TargetsConfig) -> tuple[int, int, int]:
+    """Voxels along z, y, x that lie between voxels of touching instances, and 1."""
+    if distillation.contact_distance is not None:
+        return (distillation.contact_distance,) * 3
+    across = 2 * targets.erosion + 1
+    return (1 if targets.erosion_in_plane else across), across, across
 
 
 def given_teacher(run: Run) -> dict[str, Any]:
