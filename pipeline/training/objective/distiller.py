@@ -116,7 +116,7 @@ class Distiller(nn.Module):
         iteration: int,
         part: Part = untimed,
         *,
-        between: tuple[torch.Tensor, torch.Tensor] | None = None,
+        between: tuple[torch.Tensor, ...] | None = None,
     ) -> tuple[torch.Tensor, Terms]:
         """The weighted sum of the terms, and each term.
 
