@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..rag import EdgeTable, NodeTable
 from ..run import Run
 from ..segmentation import connected_components, drop_small, relabel
-from ..small_files import read_npy, write_json, write_npy
+from ..small_files import DamagedFile, read_npy, write_json, write_npy
 from .agglomerate import agglomeration
 from .fragments import FragmentsTask
 from .graph_rows import read_graph
@@ -143,6 +143,16 @@ class SegmentTask(VolumeTask):
     @override
     def damage(self) -> str:
         return "" if self.lut_is_sound() else "the lookup table is missing or damaged"
+
+    @override
+    def remark(self) -> str:
+        from ..evaluation.segment_sizes import of_little_use, read_segment_sizes  # not needed by workers
+
+        try:
+            sizes = read_segment_sizes(self.run, f"{self.threshold:.2f}")
+        except DamagedFile as error:
+            return str(error)
+        return of_little_use(sizes) if sizes is not None else ""
 
     @override
     def depends_on_whole_upstream(self) -> bool:
