@@ -90,7 +90,7 @@ class GlobalAgglomeration(_Global, DriverStep):
         with open_graph(self.run) as store:
             _, edges = read_graph(store, RagTask(self.run))
             whole = ClusterEdges.of_fragments(edges.u, edges.v, edges.affinity_sum, edges.count)
-            linked = link_region(whole, np.zeros(len(whole), bool), np.zeros(0, np.uint64))
+            linked = link_region(whole, np.zeros(len(whole), bool), ClusterEdges.empty())
             scored = replace(edges, score=linked.score)
             for block, owned in edges_by_owner(scored, self.grid):
                 store.write_scores(block, owned)

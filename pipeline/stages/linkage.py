@@ -31,10 +31,10 @@ from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.stage import BlockFunction, BlockTask, Stage
 from ..engine.tracking.progress import read_record
 from ..errors import UserError
-from ..rag import RagStore
+from ..rag import EdgeTable, NodeTable, RagStore
 from ..run import Run
 from ..segmentation.cluster_edges import ClusterEdges
-from ..segmentation.regional_linkage import link_region
+from ..segmentation.regional_linkage import across_inner_borders, link_region
 from ..volumes import ZERO
 from .graph_rows import is_as_recorded
 from .region_files import RegionTable, read_region, region_bytes, region_rows, write_parts, write_region
@@ -69,7 +69,7 @@ class RegionTask(BlockTask):
 
     level: int
 
-    version = 1
+    version = 2
     script = SCRIPTS["agglomerate"]
     together = TOGETHER
     grid_counts = "regions"
@@ -170,10 +170,9 @@ class LinkageTask(RegionTask):
         with open_graph(self.run) as store:
 
             def process_region(region: Block) -> None:
-                edges, parts, beyond = self._from_blocks(store, region) if self.level == 0 else self._from_parts(region)
-                leaves = ~(self._contains(region, edges.u) & self._contains(region, edges.v))
-                linked = link_region(edges, leaves, beyond[:, 0], maximum)
-                table = RegionTable(linked, beyond, parts)
+                edges, seen, parts = self._from_blocks(store, region) if self.level == 0 else self._from_parts(region)
+                linked = link_region(edges, ~self._contains(region, edges.u), seen, maximum)
+                table = RegionTable(linked, parts)
                 data = table.to_bytes()
                 write_region(self.files, region.index, data)
                 if self.is_last:
@@ -182,18 +181,13 @@ class LinkageTask(RegionTask):
 
             yield process_region
 
-    def _from_blocks(self, store: RagStore, region: Block) -> tuple[ClusterEdges, np.ndarray, np.ndarray]:
-        """The edges of the blocks of a region, its parts, and its fragments with edges that other blocks hold."""
+    def _from_blocks(self, store: RagStore, region: Block) -> tuple[ClusterEdges, ClusterEdges, np.ndarray]:
+        """The edges of the blocks of a region, those across its border that other blocks hold, and its parts."""
         own = [block.index for block in self.chunk_grid.blocks_in(region.box)]
-        recorded = RagTask(self.run).records.read().checksum
         tables, parts, rows = [], [], 0
         for block, nodes, edges in store.read_block_rows(own):
-            if not is_as_recorded(nodes, edges, int(recorded[block])):
-                raise UserError(
-                    f"the graph has lost or changed rows of block {block} since they were written; {self.cure}",
-                    RagTask(self.run).output,
-                )
-            tables.append(ClusterEdges.of_fragments(edges.u, edges.v, edges.affinity_sum, edges.count))
+            self._require_as_recorded(block, nodes, edges)
+            tables.append(_of_table(edges))
             parts.append((block, len(edges)))
             rows += len(edges)
             self._require_room(region, rows)
@@ -201,29 +195,42 @@ class LinkageTask(RegionTask):
         if missing:
             raise UserError(f"the graph has lost block {min(missing)}; {self.cure}", RagTask(self.run).output)
         parts_read = np.array(parts, np.int64).reshape(-1, 2)
-        return ClusterEdges.concatenate(tables), parts_read, self._beyond(store, region, own)
+        return ClusterEdges.concatenate(tables), self._seen(store, region, own, rows), parts_read
 
-    def _beyond(self, store: RagStore, region: Block, own: list[int]) -> np.ndarray:
-        """(N, 2) uint64, fragments with an edge into a block on the high side, and that block."""
+    def _seen(self, store: RagStore, region: Block, own: list[int], rows: int) -> ClusterEdges:
+        """The edges across the border of a region, of so many edges, that blocks on the high side hold."""
         around = self.grid.with_context(region.box, ZERO, CONTACT_CONTEXT)
-        found = [np.zeros((0, 2), np.uint64)]
+        tables = []
         higher = sorted({block.index for block in self.chunk_grid.blocks_in(around)} - set(own))
-        for block, _, edges in store.read_block_rows(higher):
-            fragments = np.unique(edges.u[self._contains(region, edges.u)])
-            found.append(np.stack([fragments, np.full_like(fragments, block)], axis=1))
-        return np.concatenate(found)
+        for block, nodes, edges in store.read_block_rows(higher):
+            self._require_as_recorded(block, nodes, edges)
+            tables.append(_of_table(edges.select(self._contains(region, edges.u))))
+            rows += len(tables[-1])
+            self._require_room(region, rows)
+        return ClusterEdges.concatenate(tables)
 
-    def _from_parts(self, region: Block) -> tuple[ClusterEdges, np.ndarray, np.ndarray]:
-        """What the parts of a region have left, the parts, and its fragments with edges that other regions hold."""
+    def _from_parts(self, region: Block) -> tuple[ClusterEdges, ClusterEdges, np.ndarray]:
+        """What the parts of a region have left, the edges across its border that others hold, and the parts."""
         below = replace(self, level=self.level - 1)
         indices = [part.index for part in below.grid.blocks_in(region.box) if not below.empty.flat[part.index]]
         self._require_room(region, sum(region_rows(region_bytes(below.files, index)) for index in indices))
-        tables = [below.read(index) for index in indices]
-        beyond = np.concatenate([np.zeros((0, 2), np.uint64), *(table.beyond for table in tables)])
-        beyond = beyond[~self._blocks_inside(region, beyond[:, 1].astype(np.int64))]
-        edges = [table.linked.edges for table in tables]
-        parts = np.array([*zip(indices, map(len, edges), strict=True)], np.int64).reshape(-1, 2)
-        return ClusterEdges.concatenate(edges), parts, beyond
+        tables = [below.read(index).linked for index in indices]
+        parts = np.array([*zip(indices, (len(table.edges) for table in tables), strict=True)], np.int64).reshape(-1, 2)
+        seen = ClusterEdges.concatenate([table.seen for table in tables])
+        edges = ClusterEdges.concatenate([table.edges for table in tables])
+        return *across_inner_borders(edges, seen, self._contains(region, seen.v)), parts
+
+    def _require_as_recorded(self, block: int, nodes: NodeTable, edges: EdgeTable) -> None:
+        if not is_as_recorded(nodes, edges, int(self._recorded[block])):
+            raise UserError(
+                f"the graph has lost or changed rows of block {block} since they were written; {self.cure}",
+                RagTask(self.run).output,
+            )
+
+    @cached_property
+    def _recorded(self) -> np.ndarray:
+        """(N,) uint64, the checksums of all blocks."""
+        return RagTask(self.run).records.read().checksum
 
     def _require_room(self, region: Block, rows: int) -> None:
         limit = self.run.config.agglomerate.memory
@@ -237,10 +244,7 @@ class LinkageTask(RegionTask):
 
     def _contains(self, region: Block, ids: np.ndarray) -> np.ndarray:
         """(N,) bool, whether fragments lie in a region."""
-        blocks = (ids - np.uint64(1)) // np.uint64(self.chunk_grid.voxels_per_block)
-        return self._blocks_inside(region, blocks.astype(np.int64))
-
-    def _blocks_inside(self, region: Block, blocks: np.ndarray) -> np.ndarray:
+        blocks = ((ids - np.uint64(1)) // np.uint64(self.chunk_grid.voxels_per_block)).astype(np.int64)
         begin, end = region.box.begin, region.box.end
         inside = np.ones(len(blocks), bool)
         positions = np.unravel_index(blocks, tuple(self.chunk_grid.shape))
@@ -258,6 +262,10 @@ class LinkageTask(RegionTask):
         except UserError:
             return True
         return False
+
+
+def _of_table(edges: EdgeTable) -> ClusterEdges:
+    return ClusterEdges.of_fragments(edges.u, edges.v, edges.affinity_sum, edges.count)
 
 
 @dataclass(frozen=True)

@@ -22,32 +22,31 @@ class RegionTable:
 
     Attributes:
         linked: its edges, and what became of them.
-        beyond: (N, 2) uint64, fragments of the region with an edge that only the neighbour on the high side has, and
-            the block in which that edge ends.
         parts: (P, 2) int64, the regions or blocks below, by index, and how many edges came from each, in their order.
     """
 
     linked: LinkedRegion
-    beyond: np.ndarray
     parts: np.ndarray
 
     def to_bytes(self) -> np.ndarray:
         """(N,) uint8, everything in a row."""
-        edges = self.linked.edges
-        sizes = np.array([len(edges), len(self.beyond), len(self.parts), len(self.linked.target)], np.int64)
-        columns = [*edges.columns(), self.beyond.astype(np.uint64), self.parts, self.linked.target, self.linked.score]
+        linked = self.linked
+        sizes = np.array([*map(len, (linked.edges, linked.seen, self.parts, linked.target))], np.int64)
+        columns = [*linked.edges.columns(), *linked.seen.columns(), self.parts, linked.target, linked.score]
         return np.concatenate([np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in (sizes, *columns)])
 
     @staticmethod
     def from_bytes(data: np.ndarray) -> RegionTable:
         """The opposite of `to_bytes`."""
         words = data.view(np.int64)
-        rows, beyond, parts, inputs = words[:4].tolist()
-        pieces = np.split(words[4:], np.cumsum([rows] * 6 + [2 * beyond, 2 * parts, inputs]))
-        u, v, first_u, first_v = (column.view(np.uint64) for column in pieces[:4])
-        edges = ClusterEdges(u, v, first_u, first_v, pieces[4], pieces[5])
-        linked = LinkedRegion(edges, pieces[8], pieces[9].view(np.float64))
-        return RegionTable(linked, pieces[6].view(np.uint64).reshape(-1, 2), pieces[7].reshape(-1, 2))
+        rows, seen, parts, inputs = words[:4].tolist()
+        pieces = np.split(words[4:], np.cumsum([rows] * 6 + [seen] * 6 + [2 * parts, inputs]))
+        linked = LinkedRegion(_edges(pieces[:6]), _edges(pieces[6:12]), pieces[13], pieces[14].view(np.float64))
+        return RegionTable(linked, pieces[12].reshape(-1, 2))
+
+
+def _edges(columns: list[np.ndarray]) -> ClusterEdges:
+    return ClusterEdges(*(column.view(np.uint64) for column in columns[:4]), columns[4], columns[5])
 
 
 def region_file(folder: Path, index: int) -> Path:
