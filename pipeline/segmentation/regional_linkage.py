@@ -111,11 +111,12 @@ def link_region(
     if not fits:
         raise OverflowError("two clusters have more contacts with each other than can be counted (2**37)")
     unmerged = (into == np.arange(len(into))) & np.isnan(merged_mean)
-    goes_up = unmerged & is_open[between].all(axis=1)
-    scores = np.where(goes_up, np.nan, np.where(unmerged, NEVER, scores_of_means(merged_mean)))
-
     became, names = into[pair], ids[cluster]
     own = became[: len(edges)]
+    goes_up = is_open[between].all(axis=1)
+    goes_up[became[len(edges) :]] = True  # if others have a part of it, it would be missing from the mean
+    goes_up &= unmerged
+    scores = np.where(goes_up, np.nan, np.where(unmerged, NEVER, scores_of_means(merged_mean)))
     left = np.flatnonzero(goes_up[own])
     target = np.full(len(edges), -1, np.int64)
     _, target[left] = np.unique(own[left], return_inverse=True)
