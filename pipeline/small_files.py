@@ -14,7 +14,7 @@ import platform
 import struct
 import tokenize
 import zlib
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, TypeVar, cast
@@ -173,6 +173,19 @@ def write_npy(path: Path, array: np.ndarray) -> None:
     """
     with replaced_file(path) as file:
         np.save(file, array)
+
+
+def write_npy_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype, rows: Iterable[np.ndarray]) -> None:
+    """Write an npy file of a shape in one step, from portions of its rows.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with replaced_file(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in rows:
+            file.write(np.ascontiguousarray(part, dtype).tobytes())
 
 
 def checked(values: np.ndarray) -> np.ndarray:

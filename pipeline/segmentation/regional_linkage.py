@@ -4,8 +4,8 @@ Two clusters that are each other's nearest may be merged at once: nothing that i
 nearer to a third (average linkage is reducible; `linkage_loop.py` says why that holds to the last bit). So a region
 merges what it can be sure of:
 
-1. A region knows all edges of its clusters, also those across its border, but nothing else of the clusters beyond: these
-   are *open*, and not merged. What is merged beyond the border comes no nearer than the nearest of its parts was.
+1. A region knows all edges of its clusters, also those across its border, but nothing else of the clusters beyond:
+   these are *open*, and not merged. What is merged beyond the border comes no nearer than its nearest part was.
 2. Edges are looked at in the order of their scores. Two clusters that are not open are merged, and their edges to a
    third become one. Whose nearest cluster is open is open, too.
 3. What is left, edges between open clusters and edges that leave the region, goes up to a larger region, in which less

@@ -37,7 +37,9 @@ def describe_segments(run: Run) -> None:
     """What 05_segment.py notes of its segments."""
     found = fragment_statistics(segmentation(run))
     nodes = NodeTable(found.id, found.centre, found.size, found.begin, found.end)
-    write_json(run.segment_sizes("0.50"), {**segment_sizes(nodes, np.stack([found.id] * 2, axis=1))})
+    sums, rows = SegmentSums(run.directory, len(nodes)), np.arange(len(nodes))
+    sums.add(rows, nodes.size)
+    write_json(run.segment_sizes("0.50"), {**sums.summary(nodes.id, rows, iter([nodes]))})
 
 
 def write_certainty(run: Run, values: np.ndarray) -> None:

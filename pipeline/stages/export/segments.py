@@ -28,9 +28,9 @@ from ...small_files import read_json, read_npy, write_json, write_npy
 from ...volumes import Box, crop
 from ..agglomerate import agglomeration
 from ..fragments import FragmentsTask
-from ..graph_rows import read_graph
+from ..lookup_tables import join_fragments, sum_segments, write_lookup_table
 from ..region_graph import RagTask, open_graph
-from ..segment import lookup_table, lut_slice
+from ..segment import lut_slice
 from .written import recorded_key
 
 SEGMENT: np.dtype = np.dtype(
@@ -136,13 +136,13 @@ class SegmentsStep(DriverStep):
     @override
     def execute(self) -> None:
         config = self.run.config
+        largest, folder = min(self.threshold, config.agglomerate.maximum_score), self.lut_path.parent
         with open_graph(self.run) as store:
-            nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))
-        lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
-        checksums = {}
-        for path, table in ((self.lut_path, lut), (self.table_path, segment_table(nodes, lut))):
-            write_npy(path, table)
-            checksums[path.name] = array_checksum(table)
+            joined = join_fragments(store, RagTask(self.run), agglomeration(self.run), largest, folder)
+            sums = sum_segments(joined, config.segment.minimum_size, folder)
+            write_lookup_table(joined, sums, self.lut_path)
+            write_npy(self.table_path, segment_table(store.read_nodes(), read_npy(self.lut_path)))
+        checksums = {path.name: array_checksum(read_npy(path)) for path in (self.lut_path, self.table_path)}
         write_json(self.folder / CHECKSUMS, checksums)
 
     @override
