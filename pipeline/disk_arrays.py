@@ -48,7 +48,16 @@ class DiskArray:
         self._map.madvise(mmap.MADV_DONTNEED)
 
 
-def chunks(rows: int, size: int = CHUNK) -> Iterator[slice]:
-    """Consecutive slices of so many rows."""
-    for begin in range(0, rows, size):
-        yield slice(begin, min(begin + size, rows))
+def release_mapped(array: np.ndarray) -> None:
+    """Let go of what is in memory of an array, or a part of one, that numpy has mapped from a file; its values stay."""
+    base = array.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def chunks(rows: int) -> Iterator[slice]:
+    """Consecutive slices of so many rows in all."""
+    for begin in range(0, rows, CHUNK):
+        yield slice(begin, min(begin + CHUNK, rows))

@@ -49,11 +49,10 @@ class LinkedRegion:
     target: np.ndarray
     score: np.ndarray
 
-    def scores(self, above: np.ndarray) -> np.ndarray:
-        """(E,) float64, the scores of all edges that went in, from those of `edges`."""
-        up = self.target >= 0
-        result = self.score.copy()
-        result[up] = above[self.target[up]]
+    def scores(self, above: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
+        """(E,) float64, the scores of all edges that went in, or of some, from those of `edges`."""
+        target, result = self.target[rows], np.array(self.score[rows])
+        result[target >= 0] = above[target[target >= 0]]
         return result
 
 

@@ -8,7 +8,8 @@
    came to it to its parts, and on level 0 to its blocks.
 4. `RegionalAgglomeration` (`agglomerate.py`): a block writes its scores into the graph store.
 
-Nobody holds more than the edges of one region. The result does not depend on the regions.
+Nobody holds more than the edges of one region, and no more than fit into `agglomerate.memory`: a larger region is
+linked from the disk (`windowed_linkage.py`). The result does not depend on the regions.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from funlib.geometry import Coordinate
 from typing_extensions import override
 
 from ..command_names import SCRIPTS, command_line
-from ..engine.blocks.checksums import array_checksum
+from ..disk_arrays import chunks
 from ..engine.blocks.empty_blocks import all_empty
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.stage import BlockFunction, BlockTask, Stage
@@ -34,14 +35,13 @@ from ..errors import UserError
 from ..rag import EdgeTable, NodeTable, RagStore
 from ..run import Run
 from ..segmentation.cluster_edges import ClusterEdges
-from ..segmentation.regional_linkage import across_inner_borders, link_region
+from ..segmentation.regional_linkage import LinkedRegion, across_inner_borders, link_region
 from ..volumes import ZERO
 from .graph_rows import is_as_recorded
-from .region_files import RegionTable, read_region, region_bytes, region_rows, write_parts, write_region
+from .region_files import RegionTable, read_region, write_parts, write_region
 from .region_graph import CONTACT_CONTEXT, RagTask, open_graph
+from .windowed_linkage import BYTES_PER_EDGE, concatenated_on_disk, link_region_on_disk
 
-BYTES_PER_EDGE = 260
-"""Memory that a region takes per edge that comes to it: 130 while it is linked, the rest for rows read and written."""
 TOGETHER = "linkage"
 
 
@@ -166,20 +166,29 @@ class LinkageTask(RegionTask):
     @contextmanager
     @override
     def process(self) -> Iterator[BlockFunction]:
-        maximum = self.run.config.agglomerate.maximum_score
         with open_graph(self.run) as store:
 
             def process_region(region: Block) -> None:
                 edges, seen, parts = self._from_blocks(store, region) if self.level == 0 else self._from_parts(region)
-                linked = link_region(edges, ~self._contains(region, edges.u), seen, maximum)
-                table = RegionTable(linked, parts)
-                data = table.to_bytes()
-                write_region(self.files, region.index, data)
+                linked = self._linked(region, edges, seen)
+                checksum = write_region(self.files, region.index, RegionTable(linked, parts).pieces())
                 if self.is_last:
-                    write_parts(self.scores, table, linked.score)
-                self.records.write(region.index, array_checksum(data), len(edges))
+                    write_parts(self.scores, parts, lambda rows: linked.score[rows])
+                self.records.write(region.index, checksum, len(edges))
 
             yield process_region
+
+    def _linked(self, region: Block, edges: ClusterEdges, seen: ClusterEdges) -> LinkedRegion:
+        """What becomes of the edges of a region; from the disk if there are too many for the memory."""
+        maximum = self.run.config.agglomerate.maximum_score
+        if self._fits(len(edges) + len(seen)):
+            return link_region(edges, ~self._contains(region, edges.u), seen, maximum)
+        memory = self.run.config.agglomerate.memory * 1e9
+        return link_region_on_disk(edges, lambda ids: ~self._contains(region, ids), seen, maximum, memory, self.files)
+
+    def _fits(self, rows: int) -> bool:
+        """Whether so many edges are linked in memory."""
+        return rows * BYTES_PER_EDGE <= self.run.config.agglomerate.memory * 1e9
 
     def _from_blocks(self, store: RagStore, region: Block) -> tuple[ClusterEdges, ClusterEdges, np.ndarray]:
         """The edges of the blocks of a region, those across its border that other blocks hold, and its parts."""
@@ -213,12 +222,16 @@ class LinkageTask(RegionTask):
         """What the parts of a region have left, the edges across its border that others hold, and the parts."""
         below = replace(self, level=self.level - 1)
         indices = [part.index for part in below.grid.blocks_in(region.box) if not below.empty.flat[part.index]]
-        self._require_room(region, sum(region_rows(region_bytes(below.files, index)) for index in indices))
         tables = [below.read(index).linked for index in indices]
         parts = np.array([*zip(indices, (len(table.edges) for table in tables), strict=True)], np.int64).reshape(-1, 2)
         seen = ClusterEdges.concatenate([table.seen for table in tables])
-        edges = ClusterEdges.concatenate([table.edges for table in tables])
-        return *across_inner_borders(edges, seen, self._contains(region, seen.v)), parts
+        is_inside = self._contains(region, seen.v)
+        pieces = (table.edges.select(part) for table in tables for part in chunks(len(table.edges)))
+        met = (across_inner_borders(piece, seen, is_inside)[0] for piece in pieces)
+        rows = int(parts[:, 1].sum())
+        fits = self._fits(rows + len(seen))
+        edges = ClusterEdges.concatenate([*met]) if fits else concatenated_on_disk(met, rows, self.files)
+        return edges, seen.select(~is_inside), parts
 
     def _require_as_recorded(self, block: int, nodes: NodeTable, edges: EdgeTable) -> None:
         if not is_as_recorded(nodes, edges, int(self._recorded[block])):
@@ -233,12 +246,10 @@ class LinkageTask(RegionTask):
         return RagTask(self.run).records.read().checksum
 
     def _require_room(self, region: Block, rows: int) -> None:
-        limit = self.run.config.agglomerate.memory
-        if rows * BYTES_PER_EDGE > limit * 1e9:
+        if not self._fits(rows):
             raise UserError(
-                f"region {region.index} of level {self.level} has {rows} edges or more, which take"
-                f" {rows * BYTES_PER_EDGE / 1e9:.3g} GB and not {limit:g}; allow more, or lower"
-                " agglomerate.maximum_score or agglomerate.region_size",
+                f"region {region.index} has {rows} edges or more, which take {rows * BYTES_PER_EDGE / 1e9:.3g} GB and"
+                f" not {self.run.config.agglomerate.memory:g}; lower agglomerate.region_size, or allow more",
                 "agglomerate.memory",
             )
 
@@ -302,9 +313,9 @@ class MergeScoresTask(RegionTask):
 
         def process_region(region: Block) -> None:
             table = self.linkage.read(region.index)
-            scores = table.linked.scores(read_scores(above, region.index, len(table.linked.edges)))
-            write_parts(self.scores, table, scores)
-            self.records.write(region.index, array_checksum(scores), len(scores))
+            scores = read_scores(above, region.index, len(table.linked.edges))
+            checksum = write_parts(self.scores, table.parts, lambda rows: table.linked.scores(scores, rows))
+            self.records.write(region.index, checksum, len(table.linked.target))
 
         yield process_region
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ..engine.blocks.checksums import array_checksum
 from ..errors import UserError
 from ..segmentation.cluster_edges import ClusterEdges
 from ..segmentation.regional_linkage import LinkedRegion
-from ..small_files import checked, read_npy, unchecked, write_npy
+from ..small_files import read_checked_npy, write_checked_npy
 
 FILES_PER_FOLDER = 1000
 
@@ -28,16 +29,15 @@ class RegionTable:
     linked: LinkedRegion
     parts: np.ndarray
 
-    def to_bytes(self) -> np.ndarray:
-        """(N,) uint8, everything in a row."""
+    def pieces(self) -> list[np.ndarray]:
+        """Everything in a row."""
         linked = self.linked
         sizes = np.array([*map(len, (linked.edges, linked.seen, self.parts, linked.target))], np.int64)
-        columns = [*linked.edges.columns(), *linked.seen.columns(), self.parts, linked.target, linked.score]
-        return np.concatenate([np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in (sizes, *columns)])
+        return [sizes, *linked.edges.columns(), *linked.seen.columns(), self.parts, linked.target, linked.score]
 
     @staticmethod
     def from_bytes(data: np.ndarray) -> RegionTable:
-        """The opposite of `to_bytes`."""
+        """From the bytes (N,) uint8 of `pieces`; views of them."""
         words = data.view(np.int64)
         rows, seen, parts, inputs = words[:4].tolist()
         pieces = np.split(words[4:], np.cumsum([rows] * 6 + [seen] * 6 + [2 * parts, inputs]))
@@ -54,17 +54,17 @@ def region_file(folder: Path, index: int) -> Path:
     return folder / f"{index // FILES_PER_FOLDER}" / f"{index}.npy"
 
 
-def write_region(folder: Path, index: int, data: np.ndarray) -> None:
-    """Write the bytes (N,) uint8 of a region or block, with a checksum, in one step.
+def write_region(folder: Path, index: int, pieces: Sequence[np.ndarray]) -> int:
+    """Write arrays of a region or block, with a checksum, in one step; the CRC-32 of all.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    write_npy(region_file(folder, index), checked(data))
+    return write_checked_npy(region_file(folder, index), pieces)
 
 
 def read_region(folder: Path, index: int, cure: str) -> np.ndarray:
-    """The bytes (N,) uint8 that were written.
+    """The bytes (N,) uint8 that were written, mapped into memory.
 
     Args:
         folder, index: as for `write_region`.
@@ -75,7 +75,7 @@ def read_region(folder: Path, index: int, cure: str) -> np.ndarray:
     """
     path = region_file(folder, index)
     try:
-        data = unchecked(read_npy(path))
+        data = read_checked_npy(path)
     except FileNotFoundError:
         data = None
     except UserError as error:
@@ -85,20 +85,18 @@ def read_region(folder: Path, index: int, cure: str) -> np.ndarray:
     return data
 
 
-def region_bytes(folder: Path, index: int) -> int:
-    """How large the file of a region is, before it is read; 0 if there is none."""
-    path = region_file(folder, index)
-    return path.stat().st_size if path.exists() else 0
+def write_parts(folder: Path, parts: np.ndarray, scores: Callable[[slice], np.ndarray]) -> int:
+    """Hand the scores of all edges of a region to what they came from; the CRC-32 of all.
 
-
-def write_parts(folder: Path, table: RegionTable, scores: np.ndarray) -> int:
-    """Hand the scores (E,) float64 of all edges of a region to what they came from; how many parts that are."""
-    ends = np.cumsum(table.parts[:, 1])
-    for (index, rows), end in zip(table.parts.tolist(), ends.tolist(), strict=True):
-        write_region(folder, index, np.ascontiguousarray(scores[end - rows : end]).view(np.uint8))
-    return len(ends)
-
-
-def region_rows(size: int) -> int:
-    """How many edges a file of so many bytes can have at most."""
-    return math.ceil(size / (6 * 8))
+    Args:
+        folder: of the files.
+        parts: of a `RegionTable`.
+        scores: gives those of some rows, float64.
+    """
+    checksum, begin = 0, 0
+    for index, rows in parts.tolist():
+        part = np.asarray(scores(slice(begin, begin + rows)))
+        write_region(folder, index, [part])
+        checksum = array_checksum(part, checksum)
+        begin += rows
+    return checksum

@@ -14,7 +14,7 @@ import numpy as np
 from typing_extensions import override
 
 from ..command_names import SCRIPTS
-from ..engine.blocks.checksums import array_checksum
+from ..engine.blocks.checksums import mapped_checksum
 from ..engine.blocks.grid import Block
 from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
 from ..errors import UserError
@@ -96,7 +96,7 @@ class SegmentTask(VolumeTask):
     def lut_checksum(self) -> int | None:
         """Checksum of the stored lookup table; None if there is none that can be read."""
         try:
-            return array_checksum(read_npy(lut_path(self.run, self.threshold)))
+            return mapped_checksum(read_npy(lut_path(self.run, self.threshold)))
         except (FileNotFoundError, UserError):
             return None
 

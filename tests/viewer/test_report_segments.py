@@ -10,7 +10,7 @@ from report_page import ReportPage
 
 from pipeline.errors import UserError
 from pipeline.evaluation.errors import SegmentationError, write_errors
-from pipeline.evaluation.segment_sizes import read_segment_sizes, segment_sizes
+from pipeline.evaluation.segment_sizes import SegmentSums, read_segment_sizes
 from pipeline.rag import NodeTable
 from pipeline.run import CERTAINTY, Run, update_summary, write_json
 from pipeline.segmentation import fragment_statistics
