@@ -170,55 +170,6 @@ class AgglomerateConfig(Section):
     need more are linked from the disk, in portions, with the same result; 60 bytes per cluster have to fit. A region of
     the first level that needs more ends with a line that says so: lower `region_size`, or allow more."""
     context: VoxelContext = (4, 32, 32)
-    """Voxels read around a block on each side; along z none of separate images."""
-    in_plane: bool = False
-    """Fragment each section by itself (`watershed`): to be preferred where voxels are longer along z, since affinities
-    between such sections are unsure. Separate images always are."""
-    boundary_threshold: Fraction = 0.5
-    """Voxels with a mean affinity below this are boundary (`watershed`)."""
-    background_threshold: Fraction = 0.0
-    """Voxels whose affinities to their nearest neighbours are lower, on average over both directions of each axis, are
-    background: they become 0 and enter no fragment. 0: there is no background (neurites fill the volume)."""
-    seed_smoothing: Annotated[float, Field(ge=0)] = 1.0
-    """Standard deviation in voxels of the Gaussian that smooths the boundary distance before seeds are sought
-    (`watershed`)."""
-    seed_distance: Positive = 5
-    """Least distance between seeds in voxels (`watershed`)."""
-    face_threshold: Fraction = 0.5
-    """Voxels with at least this affinity hold together: a seed never reaches beyond what hangs together so, whatever is
-    left without a seed gets one, and water crosses other faces of voxels last. This keeps thin processes, and neurites
-    that touch without a membrane. 0: only the mean affinity of each voxel counts (`watershed`)."""
-    attraction_bias: Bias = -0.2
-    """Added to affinities of nearest neighbours: above zero they attract, below they repel, strongest first
-    (`mutex_watershed`)."""
-    repulsion_bias: Bias = -0.7
-    """The same for longer offsets; nearer to -1 keeps more objects apart (`mutex_watershed`)."""
-    minimum_affinity: Fraction = 0.0
-    """Fragments whose mean affinity is lower are removed (become 0; `watershed`)."""
-    minimum_size: NonNegative = 0
-    """Fragments with fewer voxels are given to their neighbours within the block; on a background, those without
-    neighbours become 0."""
-
-    def method_settings(self) -> dict[str, Any]:
-        """The arguments of `make_fragments` that the config decides."""
-        names = WATERSHED_SETTINGS if self.method == "watershed" else MUTEX_SETTINGS
-        return self.model_dump(include={"method", "background_threshold"} | names)
-
-
-class AgglomerateConfig(Section):
-    """How fragments are joined along the region adjacency graph."""
-
-    method: Literal["waterz", "global"] = "global"
-    """`waterz`: per block with context, scores from waterz; `global`: exact average linkage on the whole graph,
-    independent of blocks and regions."""
-    region_size: VoxelShape = (1024, 1024, 1024)
-    """Voxels of the regions that `global` begins with, rounded up to whole blocks. What a region cannot decide goes up
-    to regions twice as long along each axis, until there is one. A volume of one region is linked in memory, by the
-    driver. It decides nothing but memory and time."""
-    memory: PositiveFloat = 16.0
-    """Gigabytes that a task of `global` may take for its part of the graph. One that would need more ends with a line
-    that says what to do: a lower `maximum_score`, with which far less goes up, or more memory."""
-    context: VoxelContext = (4, 32, 32)
     """Voxels read around a block on each side (`waterz`)."""
     merge_function: Literal["mean", "hist_quant_25", "hist_quant_50", "hist_quant_75"] = "mean"
     """How `waterz` scores an edge."""
