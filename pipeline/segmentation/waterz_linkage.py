@@ -20,6 +20,7 @@ import waterz
 
 from .affinities import NEAREST_NEIGHBOURS, as_unit_interval, check_matching
 from .components import relabel
+from .fragment_classes import ALONE, FragmentClasses
 from .linkage import SCORE_DECIMALS
 
 _MEAN = "OneMinus<MeanAffinity<RegionGraphType, ScoreValue>>"
@@ -62,12 +63,17 @@ def agglomerate_waterz(
 
 
 def waterz_edge_scores(
-    affinities: np.ndarray, fragments: np.ndarray, merge_function: str = "mean"
+    affinities: np.ndarray,
+    fragments: np.ndarray,
+    merge_function: str = "mean",
+    classes: FragmentClasses | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The score at which waterz puts the two fragments of each edge into one segment.
 
     Args:
         affinities, fragments, merge_function: as for `agglomerate_waterz`.
+        classes: of the fragments. Edges that they forbid are left out: waterz sees the fragments of one class at a
+            time.
 
     Returns:
         edges (E, 2) uint64 with u < v, sorted; scores (E,) float64 in [0, 1].
@@ -75,6 +81,8 @@ def waterz_edge_scores(
     Raises:
         ValueError: the arrays do not belong together, or the merge function is unknown.
     """
+    if classes is not None:
+        return _scores_by_class(affinities, fragments, merge_function, classes)
     ids, compact = _compact(fragments)
     options = _options(affinities, compact, merge_function)
     graph, history = _merge_all(options) if compact.size else ([], [])
@@ -86,6 +94,24 @@ def waterz_edge_scores(
     scores = np.maximum.accumulate([merge["score"] for merge in history])
     joined = np.array([(merge["a"], merge["b"], merge["c"]) for merge in history], np.int64)
     return ids[edges], np.round(_join_scores(len(ids), joined, scores, edges), SCORE_DECIMALS)
+
+
+def _scores_by_class(
+    affinities: np.ndarray, fragments: np.ndarray, merge_function: str, classes: FragmentClasses
+) -> tuple[np.ndarray, np.ndarray]:
+    """`waterz_edge_scores` of the fragments of each class, as if there were no others."""
+    ids = np.unique(fragments)
+    of_id = classes.of_fragments(ids)
+    kinds = np.unique(of_id[(ids != 0) & (of_id != ALONE)])
+    edges, scores = [np.zeros((0, 2), np.uint64)], [np.zeros(0)]
+    for kind in kinds:
+        only = relabel(fragments, ids, np.where(of_id == kind, ids, 0).astype(np.uint64))
+        found, found_scores = waterz_edge_scores(affinities, only, merge_function)
+        edges.append(found)
+        scores.append(found_scores)
+    together = np.concatenate(edges)
+    order = np.lexsort((together[:, 1], together[:, 0]))
+    return together[order], np.concatenate(scores)[order]
 
 
 def _options(affinities: np.ndarray, fragments: np.ndarray, merge_function: str) -> dict[str, Any]:
