@@ -189,6 +189,24 @@ class _Opener:
         return Volume(FileArray(array, choice, chunks, opened.name), placement, found, choice, tuple(array.shape))
 
 
+def open_file(location: Location, wanted: Wanted, stack: ExitStack) -> Volume | None:
+    """Open a volume of any format, TIFF too.
+
+    Args:
+        location: of a file, a folder, a container or an array.
+        wanted: what the config says.
+        stack: keeps files open until it closes.
+
+    Returns:
+        None if no dataset is named and no customary one exists.
+
+    Raises:
+        StorageUnavailable: a server does not answer.
+        UserError: it cannot be read.
+    """
+    return _Opener(stack, wanted.where, compared=False)(location, wanted)
+
+
 def is_tiff_at(location: Location, wanted: Wanted) -> bool:
     """Whether a location is a TIFF file, or a folder that is no container: of TIFF files, then."""
     if not location.is_local or not location.file.exists():
