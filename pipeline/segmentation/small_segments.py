@@ -34,6 +34,13 @@ class SmallSegments:
     sizes: np.ndarray
     affinities: np.ndarray
 
+    @staticmethod
+    def of(
+        limits: tuple[int, float] | None, ids: np.ndarray, sizes: np.ndarray, affinities: np.ndarray
+    ) -> SmallSegments | None:
+        """From the limits `below` and `threshold`; None without any. The other arguments are the attributes."""
+        return None if limits is None else SmallSegments(*limits, ids, sizes, affinities)
+
     def select(self, rows: np.ndarray) -> SmallSegments:
         """The same for the edges of an index or mask."""
         return SmallSegments(self.below, self.threshold, self.ids, self.sizes, self.affinities[rows])

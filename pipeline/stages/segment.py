@@ -20,7 +20,7 @@ from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
 from ..errors import UserError
 from ..rag import EdgeTable, NodeTable
 from ..run import Run
-from ..segmentation import connected_components, drop_small, relabel
+from ..segmentation import SmallSegments, connected_components, drop_small, relabel
 from ..small_files import read_npy, write_json, write_npy
 from .agglomerate import agglomeration
 from .fragments import FragmentsTask
@@ -29,7 +29,12 @@ from .region_graph import RagTask, open_graph
 
 
 def lookup_table(
-    nodes: NodeTable, edges: EdgeTable, threshold: float, maximum_score: float, minimum_size: int
+    nodes: NodeTable,
+    edges: EdgeTable,
+    threshold: float,
+    maximum_score: float,
+    minimum_size: int,
+    small_segments: tuple[int, float] | None = None,
 ) -> np.ndarray:
     """Which segment each fragment belongs to.
 
@@ -39,12 +44,20 @@ def lookup_table(
         threshold: edges up to this score are merged,
         maximum_score: but none above this one.
         minimum_size: segments with fewer voxels become 0.
+        small_segments: voxels below which a segment is small, and the score up to which it is merged.
 
     Returns:
         (N, 2) uint64, fragment id and segment id, sorted by fragment id. A segment has the id of its first fragment.
     """
-    lut = connected_components(nodes.id, edges.pairs, edges.score, min(threshold, maximum_score))
+    small = SmallSegments.of(small_segments, nodes.id, nodes.size, edges.mean_affinity)
+    lut = connected_components(nodes.id, edges.pairs, edges.score, min(threshold, maximum_score), small)
     return drop_small(lut, nodes.id, nodes.size, minimum_size) if minimum_size > 0 else lut
+
+
+def small_settings(run: Run) -> dict[str, Any]:
+    """What `segment.small_segments` adds to the settings of whoever makes a lookup table; nothing if it is not set."""
+    limits = run.config.small_segments
+    return {} if limits is None else {"segment.small_segments": list(limits)}
 
 
 def lut_path(run: Run, threshold: float) -> Path:
@@ -117,6 +130,7 @@ class SegmentTask(VolumeTask):
             "segment.thresholds": round(self.threshold, 6),
             "segment.minimum_size": self.run.config.segment.minimum_size,
             "agglomerate.maximum_score": self.run.config.agglomerate.maximum_score,
+            **small_settings(self.run),
         }
 
     @override
@@ -188,7 +202,8 @@ class SegmentTask(VolumeTask):
         config = self.run.config
         with open_graph(self.run) as store:
             nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))
-        lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
+        maximum, minimum = config.agglomerate.maximum_score, config.segment.minimum_size
+        lut = lookup_table(nodes, edges, self.threshold, maximum, minimum, config.small_segments)
         write_json(self.sizes_path, {**segment_sizes(nodes, lut)})
         write_lut(lut_path(self.run, self.threshold), lut)
 

@@ -176,7 +176,10 @@ def test_lost_classes_are_found_by_the_audit_and_made_again(fragments: Path, tmp
     damaged.write_bytes(damaged.read_bytes()[:-6] + b"\1\2\3\4\5\6")
     findings = audit(run)
     assert [found.stage.name for found in findings if not found.sound] == ["fragment_classes"]
-    assert np.flatnonzero(findings[[f.stage.name for f in findings].index("fragment_classes")].blocks()).tolist() == [3, 5]
+    assert np.flatnonzero(findings[[f.stage.name for f in findings].index("fragment_classes")].blocks()).tolist() == [
+        3,
+        5,
+    ]
     requeue(findings)
     assert agglomerate(run) and segment(run)
     assert all(found.sound for found in audit(run))

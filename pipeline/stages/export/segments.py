@@ -30,7 +30,7 @@ from ..agglomerate import agglomeration
 from ..fragments import FragmentsTask
 from ..graph_rows import read_graph
 from ..region_graph import RagTask, open_graph
-from ..segment import lookup_table, lut_slice
+from ..segment import lookup_table, lut_slice, small_settings
 from .written import recorded_key
 
 SEGMENT: np.dtype = np.dtype(
@@ -114,6 +114,7 @@ class SegmentsStep(DriverStep):
             "threshold": self.threshold,
             "segment.minimum_size": self.run.config.segment.minimum_size,
             "agglomerate.maximum_score": self.run.config.agglomerate.maximum_score,
+            **small_settings(self.run),
         }
 
     @override
@@ -138,7 +139,8 @@ class SegmentsStep(DriverStep):
         config = self.run.config
         with open_graph(self.run) as store:
             nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))
-        lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
+        maximum, minimum = config.agglomerate.maximum_score, config.segment.minimum_size
+        lut = lookup_table(nodes, edges, self.threshold, maximum, minimum, config.small_segments)
         checksums = {}
         for path, table in ((self.lut_path, lut), (self.table_path, segment_table(nodes, lut))):
             write_npy(path, table)
