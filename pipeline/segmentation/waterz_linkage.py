@@ -36,7 +36,11 @@ _one_at_a_time = threading.Lock()
 
 
 def agglomerate_waterz(
-    affinities: np.ndarray, fragments: np.ndarray, thresholds: Iterable[float], merge_function: str = "mean"
+    affinities: np.ndarray,
+    fragments: np.ndarray,
+    thresholds: Iterable[float],
+    merge_function: str = "mean",
+    classes: FragmentClasses | None = None,
 ) -> dict[float, np.ndarray]:
     """Segmentations of a block by waterz.
 
@@ -45,6 +49,7 @@ def agglomerate_waterz(
         fragments: (z, y, x), ids; 0 stays 0.
         thresholds: scores (1 - affinity) up to which fragments are merged.
         merge_function: a key of `MERGE_FUNCTIONS`.
+        classes: of the fragments; those of different classes are never joined.
 
     Returns:
         For each threshold a segmentation (z, y, x) uint64; a segment carries the smallest id of its fragments.
@@ -53,6 +58,12 @@ def agglomerate_waterz(
         ValueError: the arrays do not belong together, or the merge function is unknown.
     """
     wanted = sorted(set(thresholds))
+    if classes is not None:
+        result = {threshold: fragments.astype(np.uint64) for threshold in wanted}  # `astype` copies
+        for only in _class_by_class(fragments, classes):
+            for threshold, part in agglomerate_waterz(affinities, only, wanted, merge_function).items():
+                np.copyto(result[threshold], part, where=only > 0)
+        return result
     ids, compact = _compact(fragments)
     options = _options(affinities, compact, merge_function)
     if compact.size == 0:
@@ -100,18 +111,22 @@ def _scores_by_class(
     affinities: np.ndarray, fragments: np.ndarray, merge_function: str, classes: FragmentClasses
 ) -> tuple[np.ndarray, np.ndarray]:
     """`waterz_edge_scores` of the fragments of each class, as if there were no others."""
-    ids = np.unique(fragments)
-    of_id = classes.of_fragments(ids)
-    kinds = np.unique(of_id[(ids != 0) & (of_id != ALONE)])
     edges, scores = [np.zeros((0, 2), np.uint64)], [np.zeros(0)]
-    for kind in kinds:
-        only = relabel(fragments, ids, np.where(of_id == kind, ids, 0).astype(np.uint64))
+    for only in _class_by_class(fragments, classes):
         found, found_scores = waterz_edge_scores(affinities, only, merge_function)
         edges.append(found)
         scores.append(found_scores)
     together = np.concatenate(edges)
     order = np.lexsort((together[:, 1], together[:, 0]))
     return together[order], np.concatenate(scores)[order]
+
+
+def _class_by_class(fragments: np.ndarray, classes: FragmentClasses) -> Iterator[np.ndarray]:
+    """The fragments (z, y, x) of each class that joins anything, uint64; the others are 0."""
+    ids = np.unique(fragments).astype(np.uint64)
+    of_id = classes.of_fragments(ids)
+    for kind in np.unique(of_id[(ids != 0) & (of_id != ALONE)]):
+        yield relabel(fragments, ids, np.where(of_id == kind, ids, np.uint64(0)))
 
 
 def _options(affinities: np.ndarray, fragments: np.ndarray, merge_function: str) -> dict[str, Any]:

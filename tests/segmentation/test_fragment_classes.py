@@ -13,6 +13,7 @@ from pipeline.segmentation import (
     FORBIDDEN,
     FragmentClasses,
     agglomerate_global,
+    agglomerate_waterz,
     connected_components,
     majority_classes,
     merge_scores,
@@ -130,3 +131,7 @@ def test_waterz_sees_no_edge_that_classes_forbid() -> None:
         rows = np.isin(edges[:, 0], ids[kinds == kind])
         np.testing.assert_array_equal(edges[rows], found)
         np.testing.assert_array_equal(scores[rows], expected)
+    at = agglomerate_waterz(affinities, fragments, [0.5, 1.0], classes=classes)
+    for threshold, segments in at.items():
+        lut = connected_components(ids, edges, scores, threshold)
+        np.testing.assert_array_equal(segments, lut[:, 1][np.searchsorted(lut[:, 0], fragments)])

@@ -20,7 +20,7 @@ from pipeline.run import Run
 from pipeline.segmentation import FORBIDDEN, FragmentClasses
 from pipeline.stages.agglomerate import agglomeration
 from pipeline.stages.auditing import audit
-from pipeline.stages.by_script import agglomerate, chained_stages, extract_fragments, segment
+from pipeline.stages.by_script import agglomerate, chained_stages, extract_fragments, run_chain, segment
 from pipeline.stages.fragment_classes import FragmentClassesTask
 from pipeline.stages.region_files import region_file
 from pipeline.stages.segment import SegmentTask
@@ -164,6 +164,18 @@ def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(fragments: Pat
     with pytest.raises(UserError, match="overwrite"):
         agglomerate(run)
     assert agglomerate(run, overwrite=True)
+
+
+def test_temporary_affinities_give_the_same(tmp_path: Path) -> None:
+    section = write_classes(tmp_path / "classes.zarr", class_array())
+    graphs = []
+    for keep in ("all", "until_used"):
+        blocks = {"block_size": [4, 16, 16], "tile_size": [4, 16, 16], "keep_affinities": keep}
+        run = make_run(tmp_path / keep, predict=blocks, agglomerate={"never_join": section, "method": "waterz"})
+        assert run_chain(run) and segment(run)
+        graphs.append({name: array for name, array in everything(run).items() if name != "affinities"})
+    assert_same(*graphs)
+    assert (graphs[0]["edges.score"] == FORBIDDEN).any()
 
 
 def test_lost_classes_are_found_by_the_audit_and_made_again(fragments: Path, tmp_path: Path) -> None:
