@@ -190,20 +190,7 @@ class _Opener:
 
 
 def open_file(location: Location, wanted: Wanted, stack: ExitStack) -> Volume | None:
-    """Open a volume of any format, TIFF too.
-
-    Args:
-        location: of a file, a folder, a container or an array.
-        wanted: what the config says.
-        stack: keeps files open until it closes.
-
-    Returns:
-        None if no dataset is named and no customary one exists.
-
-    Raises:
-        StorageUnavailable: a server does not answer.
-        UserError: it cannot be read.
-    """
+    """Open a volume of any format, TIFF too, as `open_at` does; files are closed with the stack."""
     return _Opener(stack, wanted.where, compared=False)(location, wanted)
 
 

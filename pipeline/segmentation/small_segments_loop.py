@@ -27,8 +27,7 @@ def join_small(segment: np.ndarray, sizes: np.ndarray, pairs: np.ndarray, below:
             segment[other] = segment[segment[other]]
             other = segment[other]
         if one != other and (sizes[one] < below or sizes[other] < below):
-            if sizes[one] < sizes[other]:
-                one, other = other, one
+            one, other = min(one, other), max(one, other)
             segment[other] = one
             sizes[one] += sizes[other]
             joins[edge] = True

@@ -28,7 +28,7 @@ from ..run import Run
 from ..segmentation import FORBIDDEN, waterz_edge_scores
 from ..segmentation.cluster_edges import ClusterEdges
 from ..segmentation.regional_linkage import link_region
-from .fragment_classes import ForbiddenEdges, class_stages
+from .fragment_classes import ReadsEdges, class_stages
 from .fragments import FragmentsTask
 from .graph_rows import read_graph, score_checksums, score_records
 from .linkage import TOGETHER, MergeScoresTask, levels_of, linkage_stages, read_scores
@@ -39,7 +39,7 @@ NAME = "agglomerate"
 
 
 @dataclass(frozen=True)
-class _Agglomeration(Stage):
+class _Agglomeration(Stage, ReadsEdges):
     """What both ways have in common: the scores lie in the graph store."""
 
     stage = NAME
@@ -52,7 +52,7 @@ class _Agglomeration(Stage):
 
     @cached_property
     def upstream(self) -> tuple[Stage, ...]:
-        return (RagTask(self.run), *class_stages(self.run))
+        return self.edge_stages
 
     def stored_key(self) -> str | None:
         return graph_note(self.run, NAME)
@@ -91,7 +91,7 @@ class GlobalAgglomeration(_Global, DriverStep):
         checksums = np.zeros(len(self.grid), dtype=np.uint64)
         with open_graph(self.run) as store:
             _, edges = read_graph(store, RagTask(self.run))
-            allowed = ~ForbiddenEdges(self.run)(edges.u, edges.v)
+            allowed = ~self.forbidden(edges.u, edges.v)
             seen = edges if allowed.all() else edges.select(allowed)
             whole = ClusterEdges.of_fragments(seen.u, seen.v, seen.affinity_sum, seen.count)
             linked = link_region(whole, np.zeros(len(whole), bool), np.zeros(0, np.uint64))
@@ -121,23 +121,22 @@ class RegionalAgglomeration(_Global, BlockTask):
     @cached_property
     @override
     def upstream(self) -> tuple[Stage, ...]:
-        return (self.above, RagTask(self.run), *class_stages(self.run))
+        return (self.above, *self.edge_stages)
 
     @cached_property
     @override
     def key(self) -> str:
-        decisive = [stage.key for stage in self.upstream if stage is not self.above]  # regions decide nothing
-        return config_hash(self.name, self.version, self.settings(), decisive)
+        upstream = [stage.key for stage in self.edge_stages]  # regions decide nothing
+        return config_hash(self.name, self.version, self.settings(), upstream)
 
     @contextmanager
     @override
     def process(self) -> Iterator[BlockFunction]:
-        forbidden = ForbiddenEdges(self.run)
         with open_graph(self.run) as store:
 
             def process_block(block: Block) -> None:
                 edges = store.read_block_edges([block.index])
-                allowed = ~forbidden(edges.u, edges.v)
+                allowed = ~self.forbidden(edges.u, edges.v)
                 scores = read_scores(self.above, block.index, int(allowed.sum()))
                 scored = _with_forbidden(edges, allowed, scores)
                 store.write_scores(block.index, scored)
@@ -196,20 +195,19 @@ class WaterzAgglomeration(_Agglomeration, BlockTask):
     def process(self) -> Iterator[BlockFunction]:
         config = self.run.config.agglomerate
         affinities, fragments = PredictTask(self.run).open_complete(), FragmentsTask(self.run).open_complete()
-        forbidden = ForbiddenEdges(self.run) if config.never_join is not None else None
         with open_graph(self.run) as store:
 
             def process_block(block: Block) -> None:
                 around = self.grid.with_context(block.box, self.context, self.context)
                 seen, ids = affinities.read(around)[: len(NEAREST_NEIGHBOURS)], fragments.read(around)
-                classes = None if forbidden is None else forbidden.classes(np.unique(ids))
+                classes = self.forbidden.classes(np.unique(ids)) if config.never_join is not None else None
                 pairs, scores = waterz_edge_scores(seen, ids, config.merge_function, classes)
                 first_id, end_id = self.grid.fragment_ids(block)
                 owned = (pairs[:, 1] >= np.uint64(first_id)) & (pairs[:, 1] < np.uint64(end_id))
                 edges = scored_edges(pairs[owned], scores[owned])
-                if forbidden is not None:
+                if classes is not None:
                     own = store.read_block_edges([block.index])
-                    never = own.pairs[forbidden(own.u, own.v)]
+                    never = own.pairs[self.forbidden(own.u, own.v)]
                     edges = EdgeTable.concatenate([edges, scored_edges(never, np.full(len(never), FORBIDDEN))])
                 store.write_scores(block.index, edges)
                 self.records.write(block.index, int(score_checksums(edges).sum()), len(edges))

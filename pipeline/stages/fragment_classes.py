@@ -26,6 +26,7 @@ from ..segmentation import FragmentClasses
 from .class_volume import WHERE, open_class_volume
 from .fragments import FragmentsTask
 from .region_files import read_region, region_file, write_region
+from .region_graph import RagTask
 
 FILES_KEPT = 256
 """Blocks whose classes a reader keeps in memory."""
@@ -158,6 +159,22 @@ class ForbiddenEdges:
             local = ids[rows] - np.uint64(1) - np.uint64(block) * size
             classes[rows] = self._read(block)[local.astype(np.int64)]
         return FragmentClasses(ids, classes)
+
+
+class ReadsEdges:
+    """A stage that reads the edges of the graph, and leaves those alone that classes forbid."""
+
+    run: Run
+
+    @property
+    def edge_stages(self) -> tuple[Stage, ...]:
+        """The stages that say which edges there are."""
+        return (RagTask(self.run), *class_stages(self.run))
+
+    @cached_property
+    def forbidden(self) -> ForbiddenEdges:
+        """Which edges classes forbid."""
+        return ForbiddenEdges(self.run)
 
 
 def class_stages(run: Run) -> tuple[FragmentClassesTask, ...]:

@@ -36,7 +36,7 @@ from ..run import Run
 from ..segmentation.cluster_edges import ClusterEdges
 from ..segmentation.regional_linkage import link_region
 from ..volumes import ZERO
-from .fragment_classes import ForbiddenEdges, class_stages
+from .fragment_classes import ReadsEdges
 from .graph_rows import is_as_recorded
 from .region_files import RegionTable, read_region, region_bytes, region_rows, write_parts, write_region
 from .region_graph import CONTACT_CONTEXT, RagTask, open_graph
@@ -135,7 +135,7 @@ class RegionTask(BlockTask):
 
 
 @dataclass(frozen=True)
-class LinkageTask(RegionTask):
+class LinkageTask(RegionTask, ReadsEdges):
     """A level upwards: the edges of each region, merged as far as they are sure."""
 
     stage = "linkage"
@@ -143,8 +143,7 @@ class LinkageTask(RegionTask):
     @cached_property
     @override
     def upstream(self) -> tuple[Stage, ...]:
-        below = replace(self, level=self.level - 1) if self.level > 0 else None
-        return (RagTask(self.run), *class_stages(self.run)) if below is None else (below,)
+        return self.edge_stages if self.level == 0 else (replace(self, level=self.level - 1),)
 
     @property
     @override
@@ -160,10 +159,6 @@ class LinkageTask(RegionTask):
     def scores(self) -> Path:
         """Where the last level puts the scores of its parts."""
         return self.folder / "scores"
-
-    @cached_property
-    def _forbidden(self) -> ForbiddenEdges:
-        return ForbiddenEdges(self.run)
 
     def read(self, index: int) -> RegionTable:
         """What a region has left."""
@@ -199,7 +194,7 @@ class LinkageTask(RegionTask):
                     f"the graph has lost or changed rows of block {block} since they were written; {self.cure}",
                     RagTask(self.run).output,
                 )
-            edges = self._forbidden.others(edges)
+            edges = self.forbidden.others(edges)
             tables.append(ClusterEdges.of_fragments(edges.u, edges.v, edges.affinity_sum, edges.count))
             parts.append((block, len(edges)))
             rows += len(edges)
@@ -216,8 +211,7 @@ class LinkageTask(RegionTask):
         found = [np.zeros((0, 2), np.uint64)]
         higher = sorted({block.index for block in self.chunk_grid.blocks_in(around)} - set(own))
         for block, _, edges in store.read_block_rows(higher):
-            inside = self._forbidden.others(edges.select(self._contains(region, edges.u)))
-            fragments = np.unique(inside.u)
+            fragments = np.unique(self.forbidden.others(edges.select(self._contains(region, edges.u))).u)
             found.append(np.stack([fragments, np.full_like(fragments, block)], axis=1))
         return np.concatenate(found)
 

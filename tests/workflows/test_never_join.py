@@ -45,7 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "agglomerate": {"region_size": [12, 32, 64], "never_join": never},
         "segment": {"thresholds": [0.6, 1.0], "small_segments": {"below": 200, "threshold": 0.8}},
         "evaluate": {"sweep": [0.6, 0.9]},
-        "cluster": {"executor": "local", "workers": 2},
+        "cluster": {"executor": "serial"},
     }
     run = Run(parse_config(document))
     ensure_imported(run)
