@@ -9,6 +9,7 @@ from .blockwise import (
     PredictConfig,
     RagConfig,
     SegmentConfig,
+    SmallSegmentsConfig,
     StorageConfig,
     ViewConfig,
 )
@@ -23,6 +24,7 @@ from .distillation import (
 )
 from .load import apply_override, config_hash, dump_config, load_config, parse_config
 from .networks import MalaConfig, MalaTinyConfig, NetworkConfig, ResidualUnetConfig, SectionUnetConfig
+from .never_join import NeverJoinConfig
 from .plain_affinities import compared_offsets, taught_offsets
 from .root import Config
 from .teachers import (
@@ -56,6 +58,7 @@ __all__ = [
     "MalaConfig",
     "MalaTinyConfig",
     "NetworkConfig",
+    "NeverJoinConfig",
     "Offset",
     "ParaphraserConfig",
     "PhantomSource",
@@ -69,6 +72,7 @@ __all__ = [
     "SectionUnetConfig",
     "SegmentConfig",
     "SlurmConfig",
+    "SmallSegmentsConfig",
     "Source",
     "StageJobConfig",
     "StorageConfig",

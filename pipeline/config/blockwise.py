@@ -19,6 +19,7 @@ from .base import (
 )
 from .cluster import ClusterConfig
 from .graph_url import shown_url
+from .never_join import NeverJoinConfig
 
 DEFAULT_BLOCK = (32, 256, 256)
 Bias = Annotated[float, Field(ge=-1.0, le=0.0)]
@@ -175,6 +176,19 @@ class AgglomerateConfig(Section):
     """How `waterz` scores an edge."""
     maximum_score: Fraction = 1.0
     """Edges are merged up to this score; larger ones are kept apart at every threshold."""
+    never_join: NeverJoinConfig | None = None
+    """Classes of fragments that are never joined with each other (soma, glia, myelin, out of tissue)."""
+
+
+class SmallSegmentsConfig(Section):
+    """A more lenient threshold for small segments: one with fewer than `below` voxels joins its best neighbour up to
+    `threshold`, where two large ones would have to be surer. docs/METHODS.md has the rule to the letter.
+    """
+
+    below: Positive
+    """Voxels; a segment with fewer is small."""
+    threshold: Fraction
+    """Merge threshold of joins with a small segment, where it is higher than that of the segmentation."""
 
 
 class SegmentConfig(Section):
@@ -184,8 +198,11 @@ class SegmentConfig(Section):
     """Merge thresholds (1 - affinity: larger merges more) of the segmentations to write. `best`: the one with the
     lowest VOI on the validation region, or of separate images the one with the highest panoptic quality; 0.5 when there
     are no labels."""
+    small_segments: SmallSegmentsConfig | None = None
+    """Join small segments more readily than large ones: at every threshold, in the sweep of `06_evaluate.py`, the
+    viewer and exports, too."""
     minimum_size: NonNegative = 0
-    """Segments with fewer voxels are set to 0."""
+    """Segments with fewer voxels are set to 0, after small ones were joined."""
     certainty: bool = True
     """Write `certainty`, how sure the segmentation at the first threshold is: a number from 0 to 1 per block, from the
     graph alone. docs/METHODS.md says how."""

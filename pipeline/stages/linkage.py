@@ -37,6 +37,7 @@ from ..run import Run
 from ..segmentation.cluster_edges import ClusterEdges
 from ..segmentation.regional_linkage import LinkedRegion, across_inner_borders, link_region
 from ..volumes import ZERO
+from .fragment_classes import ReadsEdges
 from .graph_rows import is_as_recorded
 from .region_files import RegionTable, read_region, write_parts, write_region
 from .region_graph import CONTACT_CONTEXT, RagTask, open_graph
@@ -134,7 +135,7 @@ class RegionTask(BlockTask):
 
 
 @dataclass(frozen=True)
-class LinkageTask(RegionTask):
+class LinkageTask(RegionTask, ReadsEdges):
     """A level upwards: the edges of each region, merged as far as they are sure."""
 
     stage = "linkage"
@@ -142,7 +143,7 @@ class LinkageTask(RegionTask):
     @cached_property
     @override
     def upstream(self) -> tuple[Stage, ...]:
-        return (RagTask(self.run),) if self.level == 0 else (replace(self, level=self.level - 1),)
+        return self.edge_stages if self.level == 0 else (replace(self, level=self.level - 1),)
 
     @property
     @override
@@ -196,6 +197,7 @@ class LinkageTask(RegionTask):
         tables, parts, rows = [], [], 0
         for block, nodes, edges in store.read_block_rows(own):
             self._require_as_recorded(block, nodes, edges)
+            edges = self.forbidden.others(edges)
             tables.append(_of_table(edges))
             parts.append((block, len(edges)))
             rows += len(edges)
@@ -213,7 +215,7 @@ class LinkageTask(RegionTask):
         higher = sorted({block.index for block in self.chunk_grid.blocks_in(around)} - set(own))
         for block, nodes, edges in store.read_block_rows(higher):
             self._require_as_recorded(block, nodes, edges)
-            tables.append(_of_table(edges.select(self._contains(region, edges.u))))
+            tables.append(_of_table(self.forbidden.others(edges.select(self._contains(region, edges.u)))))
             rows += len(tables[-1])
             self._require_room(region, rows)
         return ClusterEdges.concatenate(tables)

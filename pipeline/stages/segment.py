@@ -26,6 +26,12 @@ from .fragments import FragmentsTask
 from .region_graph import RagTask, open_graph
 
 
+def small_settings(run: Run) -> dict[str, Any]:
+    """What `segment.small_segments` adds to the settings of whoever makes a lookup table; nothing if it is not set."""
+    limits = run.config.small_segments
+    return {} if limits is None else {"segment.small_segments": list(limits)}
+
+
 def lut_path(run: Run, threshold: float) -> Path:
     """Where the lookup table of a threshold lies."""
     return run.luts / f"lut_{threshold:.2f}.npy"
@@ -87,6 +93,7 @@ class SegmentTask(VolumeTask):
             "segment.thresholds": round(self.threshold, 6),
             "segment.minimum_size": self.run.config.segment.minimum_size,
             "agglomerate.maximum_score": self.run.config.agglomerate.maximum_score,
+            **small_settings(self.run),
         }
 
     @override
@@ -153,12 +160,12 @@ class SegmentTask(VolumeTask):
         self.discard_whole()
 
     def _make_lut(self) -> None:
-        from .lookup_tables import join_fragments, sum_segments, write_lookup_table  # not needed by workers
+        from .lookup_tables import JoinLimits, join_fragments, sum_segments, write_lookup_table  # not needed by workers
 
         config, path = self.run.config, lut_path(self.run, self.threshold)
-        largest = min(self.threshold, config.agglomerate.maximum_score)
+        limits = JoinLimits(min(self.threshold, config.agglomerate.maximum_score), config.small_segments)
         with open_graph(self.run) as store:
-            joined = join_fragments(store, RagTask(self.run), agglomeration(self.run), largest, path.parent)
+            joined = join_fragments(store, RagTask(self.run), agglomeration(self.run), limits, path.parent)
             sums = sum_segments(joined, config.segment.minimum_size, path.parent)
             sizes = sums.summary(joined.ids.values, joined.first.values, store.iterate_nodes())
         write_json(self.sizes_path, {**sizes})

@@ -10,31 +10,36 @@ from voronoi_run import make_run, store_affinities
 
 from pipeline import disk_arrays
 from pipeline.rag import open_rag
-from pipeline.segmentation import connected_components, drop_small
+from pipeline.segmentation import SmallSegments, connected_components, drop_small
 from pipeline.segmentation.union_find import join, settle
 from pipeline.small_files import read_npy
 from pipeline.stages.agglomerate import agglomeration
 from pipeline.stages.by_script import run_chain
 from pipeline.stages.export.segments import write_segment_table
 from pipeline.stages.graph_rows import read_graph
-from pipeline.stages.lookup_tables import join_fragments, sum_segments, write_lookup_table
+from pipeline.stages.lookup_tables import JoinLimits, join_fragments, sum_segments, write_lookup_table
 from pipeline.stages.region_graph import RagTask
 
 MINIMUM_SIZE = 40
 
 
-def test_tables_made_in_portions_are_those_of_the_whole_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("small_segments", [None, (3000, 0.8)])
+def test_tables_made_in_portions_are_those_of_the_whole_graph(
+    small_segments: tuple[int, float] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = make_run(tmp_path)
     store_affinities(run)
     assert run_chain(run)
+    limits = JoinLimits(0.5, small_segments)
     monkeypatch.setattr(disk_arrays, "CHUNK", 7)
     with open_rag(run.config.rag, run.directory) as store:
         nodes, edges = read_graph(store, RagTask(run), agglomeration(run))
-        joined = join_fragments(store, RagTask(run), agglomeration(run), 0.5, tmp_path / "luts")
+        joined = join_fragments(store, RagTask(run), agglomeration(run), limits, tmp_path / "luts")
         sums = sum_segments(joined, MINIMUM_SIZE, tmp_path / "luts")
         write_lookup_table(joined, sums, tmp_path / "lut.npy")
         write_segment_table(store, joined, sums, tmp_path / "segments.npy")
-    every = connected_components(nodes.id, edges.pairs, edges.score, 0.5)
+    small = SmallSegments.of(small_segments, nodes.id, nodes.size, edges.mean_affinity)
+    every = connected_components(nodes.id, edges.pairs, edges.score, 0.5, small)
     lut = drop_small(every, nodes.id, nodes.size, MINIMUM_SIZE)
     assert np.array_equal(np.load(tmp_path / "lut.npy"), lut)
     assert 0 < (lut[:, 1] == 0).sum() < len(lut)

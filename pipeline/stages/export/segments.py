@@ -31,9 +31,9 @@ from ...small_files import read_json, read_npy, write_json, write_npy_rows
 from ...volumes import Box, crop
 from ..agglomerate import agglomeration
 from ..fragments import FragmentsTask
-from ..lookup_tables import JoinedFragments, join_fragments, sum_segments, write_lookup_table
+from ..lookup_tables import JoinedFragments, JoinLimits, join_fragments, sum_segments, write_lookup_table
 from ..region_graph import RagTask, open_graph
-from ..segment import lut_slice
+from ..segment import lut_slice, small_settings
 from .written import recorded_key
 
 SEGMENT: np.dtype = np.dtype(
@@ -147,6 +147,7 @@ class SegmentsStep(DriverStep):
             "threshold": self.threshold,
             "segment.minimum_size": self.run.config.segment.minimum_size,
             "agglomerate.maximum_score": self.run.config.agglomerate.maximum_score,
+            **small_settings(self.run),
         }
 
     @override
@@ -169,9 +170,10 @@ class SegmentsStep(DriverStep):
     @override
     def execute(self) -> None:
         config = self.run.config
-        largest, folder = min(self.threshold, config.agglomerate.maximum_score), self.lut_path.parent
+        largest = min(self.threshold, config.agglomerate.maximum_score)
+        limits, folder = JoinLimits(largest, config.small_segments), self.lut_path.parent
         with open_graph(self.run) as store:
-            joined = join_fragments(store, RagTask(self.run), agglomeration(self.run), largest, folder)
+            joined = join_fragments(store, RagTask(self.run), agglomeration(self.run), limits, folder)
             sums = sum_segments(joined, config.segment.minimum_size, folder)
             write_lookup_table(joined, sums, self.lut_path)
             write_segment_table(store, joined, sums, self.table_path)
