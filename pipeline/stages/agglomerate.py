@@ -31,7 +31,8 @@ from ..segmentation.regional_linkage import link_region
 from .fragment_classes import ReadsEdges, class_stages
 from .fragments import FragmentsTask
 from .graph_rows import read_graph, score_checksums, score_records
-from .linkage import TOGETHER, MergeScoresTask, levels_of, linkage_stages, read_scores
+from .linkage import TOGETHER, levels_of
+from .merge_scores import MergeScoresTask, linkage_stages, read_scores
 from .predict import PredictTask
 from .region_graph import CONTACT_CONTEXT, RagTask, graph_note, open_graph
 

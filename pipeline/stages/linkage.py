@@ -4,8 +4,8 @@
    of (`segmentation/regional_linkage.py`). What is left goes into a file.
 2. `LinkageTask`, level 1, 2, …: the same for regions twice as long, with what their parts have left. The last level is
    one region, which leaves nothing; it hands the scores of what came to it to its parts.
-3. `MergeScoresTask`, the levels downwards: a region that has the scores of what it had left hands those of all that
-   came to it to its parts, and on level 0 to its blocks.
+3. `MergeScoresTask` (`merge_scores.py`), the levels downwards: a region that has the scores of what it had left hands
+   those of all that came to it to its parts, and on level 0 to its blocks.
 4. `RegionalAgglomeration` (`agglomerate.py`): a block writes its scores into the graph store.
 
 Nobody holds more than the edges of one region, and no more than fit into `agglomerate.memory`: a larger region is
@@ -37,11 +37,12 @@ from ..run import Run
 from ..segmentation.cluster_edges import ClusterEdges
 from ..segmentation.regional_linkage import LinkedRegion, across_inner_borders, link_region
 from ..volumes import ZERO
+from .edges_on_disk import concatenated_on_disk
 from .fragment_classes import ReadsEdges
 from .graph_rows import is_as_recorded
 from .region_files import RegionTable, read_region, write_parts, write_region
 from .region_graph import CONTACT_CONTEXT, RagTask, open_graph
-from .windowed_linkage import BYTES_PER_EDGE, concatenated_on_disk, link_region_on_disk
+from .windowed_linkage import BYTES_PER_EDGE, link_region_on_disk
 
 TOGETHER = "linkage"
 
@@ -279,71 +280,3 @@ class LinkageTask(RegionTask, ReadsEdges):
 
 def _of_table(edges: EdgeTable) -> ClusterEdges:
     return ClusterEdges.of_fragments(edges.u, edges.v, edges.affinity_sum, edges.count)
-
-
-@dataclass(frozen=True)
-class MergeScoresTask(RegionTask):
-    """A level downwards: the scores of what came to each region, handed to its parts."""
-
-    stage = "merge_scores"
-
-    @cached_property
-    def linkage(self) -> LinkageTask:
-        """The same level upwards."""
-        return LinkageTask(self.run, self.level)
-
-    @property
-    def above(self) -> LinkageTask | MergeScoresTask:
-        """The level that hands scores to this one."""
-        last = self.level + 1 == levels_of(self.run, self.chunk_grid) - 1
-        return LinkageTask(self.run, self.level + 1) if last else replace(self, level=self.level + 1)
-
-    @property
-    def scores(self) -> Path:
-        """Where the scores of its parts are."""
-        return self.files
-
-    @cached_property
-    @override
-    def upstream(self) -> tuple[Stage, ...]:
-        return (self.above, self.linkage)
-
-    @contextmanager
-    @override
-    def process(self) -> Iterator[BlockFunction]:
-        above = self.above
-
-        def process_region(region: Block) -> None:
-            table = self.linkage.read(region.index)
-            scores = read_scores(above, region.index, len(table.linked.edges))
-            checksum = write_parts(self.scores, table.parts, lambda rows: table.linked.scores(scores, rows))
-            self.records.write(region.index, checksum, len(table.linked.target))
-
-        yield process_region
-
-    @override
-    def is_lost(self, index: int) -> bool:
-        try:
-            for part, rows in self.linkage.read(index).parts.tolist():
-                read_scores(self, part, rows)
-        except UserError:
-            return True
-        return False
-
-
-def read_scores(above: LinkageTask | MergeScoresTask, index: int, rows: int) -> np.ndarray:
-    """(E,) float64, the scores that a level has handed to one of its parts.
-
-    Raises:
-        UserError: they are lost or damaged.
-    """
-    scores = read_region(above.scores, index, above.cure).view(np.float64)
-    if len(scores) != rows:
-        raise UserError(f"has {len(scores)} scores for {rows} edges; {above.cure}", str(above.scores))
-    return scores
-
-
-def linkage_stages(run: Run, levels: int) -> list[BlockTask]:
-    """The stages of a tree of so many levels, upstream ones first."""
-    up: list[BlockTask] = [LinkageTask(run, level) for level in range(levels)]
-    return [*up, *(MergeScoresTask(run, level) for level in reversed(range(levels - 1)))]

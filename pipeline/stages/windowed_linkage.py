@@ -11,18 +11,18 @@ In memory are a portion of the edges and what there is per cluster (`BYTES_PER_C
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..disk_arrays import DiskArray, chunks, release_mapped
+from ..disk_arrays import DiskArray, chunks
 from ..errors import UserError
-from ..hashing import splitmix64
 from ..segmentation.cluster_edges import UNIT, ClusterEdges
 from ..segmentation.linkage import SCORE_DECIMALS, scores_of_means
 from ..segmentation.regional_linkage import NEVER, LinkedRegion
+from .edges_on_disk import CLUSTER_EDGES, COLUMNS, EdgesOnDisk, united
 
 BYTES_PER_EDGE = 260
 """Memory per edge that is in memory: 130 while it is linked, the rest for rows that are read and written."""
@@ -32,51 +32,6 @@ MARGIN = 2.0**-48
 """Means that differ by less may be in another order as fractions."""
 NARROWEST = 2.0**-40
 """Windows are not made narrower than this."""
-COLUMNS = {
-    "a": np.int32,
-    "b": np.int32,
-    "first_u": np.uint64,
-    "first_v": np.uint64,
-    "sums": np.int64,
-    "counts": np.int64,
-}
-
-CLUSTER_EDGES = [np.uint64] * 4 + [np.int64] * 2
-"""Columns of `ClusterEdges`."""
-
-
-class EdgesOnDisk:
-    """Edges between clusters 0, 1, …; the columns are those of `ClusterEdges`, with the clusters as `a` and `b`.
-
-    Args:
-        folder: has room for 40 bytes per edge.
-        rows: how many at most; `rows` says how many there are.
-    """
-
-    def __init__(self, folder: Path, rows: int) -> None:
-        self.rows = rows
-        self._columns = {name: DiskArray(folder, rows, dtype) for name, dtype in COLUMNS.items()}
-
-    def read(self, rows: slice | np.ndarray) -> dict[str, np.ndarray]:
-        """Some rows, by column."""
-        return {name: np.array(column.values[rows]) for name, column in self._columns.items()}
-
-    def write(self, rows: slice, columns: dict[str, np.ndarray]) -> None:
-        """Set some rows."""
-        for name, column in self._columns.items():
-            column.values[rows] = columns[name]
-        self.release()
-
-    def portions(self) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-        """All rows, a portion after another."""
-        for part in chunks(self.rows):
-            yield part, self.read(part)
-            self.release()
-
-    def release(self) -> None:
-        """Let go of the memory."""
-        for column in self._columns.values():
-            column.release()
 
 
 @dataclass
@@ -145,7 +100,7 @@ def link_region_on_disk(
     if room < 2:
         needed = f"{len(ids)} clusters take {BYTES_PER_CLUSTER * len(ids) / 1e9:.3g} GB and not {memory / 1e9:.3g}"
         raise UserError(f"{needed}; allow more", "agglomerate.memory")
-    table, edge_of = _united(_numbered(edges, seen, ids, folder), room, folder)
+    table, edge_of = united(_numbered(edges, seen, ids, folder), room, folder)
     score = DiskArray(folder, len(edges) + len(seen), np.float64)
     for part in chunks(len(score.values)):
         score.values[part] = np.nan
@@ -164,22 +119,6 @@ def link_region_on_disk(
         clusters.now = became[clusters.now]
         table, edge_of = _contracted(table, merged, became, edge_of, score, room, folder)
     return _result(edges, seen, clusters, leaves, table, edge_of, score, room, folder)
-
-
-def concatenated_on_disk(tables: Iterable[ClusterEdges], rows: int, folder: Path) -> ClusterEdges:
-    """So many edges in all from several tables, with columns on the disk.
-
-    Raises:
-        UserError: the disk is full.
-    """
-    columns, end = [DiskArray(folder, rows, dtype) for dtype in CLUSTER_EDGES], 0
-    for table in tables:
-        for column, values in zip(columns, table.columns(), strict=True):
-            column.values[end : end + len(table)] = values
-            column.release()
-            release_mapped(values)
-        end += len(table)
-    return ClusterEdges(*(column.values for column in columns))
 
 
 def _ids_of(edges: ClusterEdges, seen: ClusterEdges) -> np.ndarray:
@@ -202,47 +141,6 @@ def _numbered(edges: ClusterEdges, seen: ClusterEdges, ids: np.ndarray, folder: 
             table.write(slice(begin, begin + len(rows)), columns)
             begin += len(rows)
     return table
-
-
-def _united(source: EdgesOnDisk, room: int, folder: Path) -> tuple[EdgesOnDisk, DiskArray]:
-    """One edge of all between the same clusters, and for each edge which one it is a part of.
-
-    Edges whose `a` is negative are none, and become a part of -1.
-    """
-    result, part_of, end = EdgesOnDisk(folder, source.rows), DiskArray(folder, source.rows, np.int64), 0
-    portions = -(-source.rows // room)
-    for part in chunks(source.rows):
-        part_of.values[part] = -1
-        part_of.release()
-    for portion in range(portions):
-        found = [np.zeros(0, np.int64)]
-        for part, columns in source.portions():
-            chosen = splitmix64(_keys(columns).view(np.uint64)) % np.uint64(portions)
-            here = (columns["a"] >= 0) & (chosen == np.uint64(portion))
-            found.append(part.start + np.flatnonzero(here))
-        rows = np.concatenate(found)
-        columns = source.read(rows)
-        key = _keys(columns)
-        order = np.lexsort((columns["first_v"], columns["first_u"], key))
-        begins = np.diff(key[order], prepend=-1) != 0
-        if not len(rows):
-            continue
-        united = {name: column[order[begins]] for name, column in columns.items()}
-        for name in ("sums", "counts"):
-            united[name] = np.add.reduceat(columns[name][order], np.flatnonzero(begins))
-            if (united[name] < 0).any():
-                raise OverflowError("two clusters have more contacts with each other than can be counted (2**37)")
-        result.write(slice(end, end + int(begins.sum())), united)
-        part_of.values[rows[order]] = end + np.cumsum(begins) - 1
-        part_of.release()
-        end += int(begins.sum())
-    result.rows = end
-    return result, part_of
-
-
-def _keys(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """(E,) int64, one for each pair of clusters."""
-    return np.asarray((columns["a"].astype(np.int64) << 32) | columns["b"])
 
 
 def _is_settled(columns: dict[str, np.ndarray], clusters: _Clusters) -> np.ndarray:
@@ -335,7 +233,7 @@ def _contracted(
         became: (N,) what clusters were merged into.
         edge_of: (E,) the edge in `table` that each of the first ones is a part of; -1 if it has a score.
         score: (E,) of those.
-        room, folder: as for `_united`.
+        room, folder: as for `united`.
     """
     left = EdgesOnDisk(folder, table.rows)
     for part, columns in table.portions():
@@ -343,7 +241,7 @@ def _contracted(
         columns["a"] = np.where(np.isnan(merged.values[part]), np.minimum(first, second), np.int32(-1))
         columns["b"] = np.maximum(first, second)
         left.write(part, columns)
-    united, part_of = _united(left, room, folder)
+    contracted, part_of = united(left, room, folder)
     for part in chunks(len(edge_of.values)):
         there = part.start + np.flatnonzero(edge_of.values[part] >= 0)
         edge = edge_of.values[there]
@@ -351,7 +249,7 @@ def _contracted(
         edge_of.values[there] = part_of.values[edge]
         for array in (edge_of, score, merged, part_of):
             array.release()
-    return united, edge_of
+    return contracted, edge_of
 
 
 def _result(
@@ -375,9 +273,9 @@ def _result(
         own.write(part, columns)
         for array in (edge_of, score, goes_up, table):
             array.release()
-    united, target = _united(own, room, folder)
-    up_columns = [DiskArray(folder, united.rows, dtype) for dtype in CLUSTER_EDGES]
-    for part, columns in united.portions():
+    rising, target = united(own, room, folder)
+    up_columns = [DiskArray(folder, rising.rows, dtype) for dtype in CLUSTER_EDGES]
+    for part, columns in rising.portions():
         first, second = clusters.ids[columns["a"]], clusters.ids[columns["b"]]
         is_second = leaves(second)  # the one outside comes first
         up_columns[0].values[part], up_columns[1].values[part] = (

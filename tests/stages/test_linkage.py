@@ -20,7 +20,8 @@ from pipeline.stages import linkage
 from pipeline.stages.agglomerate import agglomeration
 from pipeline.stages.auditing import audit
 from pipeline.stages.by_script import agglomerate, extract_fragments, segment
-from pipeline.stages.linkage import LinkageTask, MergeScoresTask, levels_of
+from pipeline.stages.linkage import LinkageTask, levels_of
+from pipeline.stages.merge_scores import MergeScoresTask
 from pipeline.stages.region_files import region_file
 from pipeline.stages.region_graph import RagTask
 from pipeline.stages.windowed_linkage import BYTES_PER_EDGE, link_region_on_disk
