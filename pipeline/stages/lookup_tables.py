@@ -86,11 +86,14 @@ def join_fragments(
     doubtful = DoubtfulEdges(folder, counts.edges if lenient > limits.largest else 0)
     ids, first, end, fits = joined.ids.values, joined.first.values, 0, True
     for nodes in sums.nodes_through(store.iterate_nodes()):
+        fits &= len(nodes) <= rows - end
+        nodes = nodes.select(slice(0, rows - end))
         here = slice(end, end + len(nodes))
         ids[here], joined.sizes.values[here], first[here] = nodes.id, nodes.size, np.arange(here.start, here.stop)
         fits &= bool((np.diff(ids[max(end - 1, 0) : here.stop].astype(np.int64)) > 0).all())
         end = here.stop
         joined.release()
+    fits &= end == rows
     for edges in sums.edges_through(store.iterate_edges()):
         close = edges.select(edges.score <= max(limits.largest, lenient))
         u, v = (np.minimum(np.searchsorted(ids, end_ids), max(rows - 1, 0)) for end_ids in (close.u, close.v))
