@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. Both build their own virtual environment on first use.
-# CONTRIBUTING.md says when the others are of use.
+# `make help` lists all, and what `make demo` can be told.
 
 # The newest Python that is supported and runs here; PYTHON=python3.11 takes another one.
 SUPPORTED := 3.13 3.12 3.11
@@ -9,19 +9,34 @@ CONFIG ?= configs/demo.json
 # DATA=<path or URL> runs the demo on your own labelled volume: OME-NGFF, zarr, N5 and precomputed are read in place, HDF5 and
 # TIFF are converted (datasets `raw` and `labels`, voxel size in the metadata).
 DATA ?=
+# RUN=<folder> says where the run goes, CONFIG=<file> which config it is, SET="key=value …" what to change in it.
 RUN ?= runs/demo$(if $(DATA),-$(basename $(notdir $(patsubst %/,%,$(DATA)))))
 SET ?=
+# PYTEST_ARGS="-k kinds -x" are options of pytest for `make test`.
+PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow lint format docs clean
+.PHONY: demo help test slow lint format docs clean
 
 demo: $(STAMP)
 	$(BIN)/python workflows/run_all.py $(CONFIG) --set "run_directory=$(RUN)" $(if $(DATA),--data "$(DATA)") $(foreach pair,$(SET),--set $(pair))
 
+help:
+	@echo 'make demo    the whole pipeline on a synthetic volume; again, it continues where it stopped'
+	@echo '               DATA=/data/mine.zarr   on your own labelled volume: a path or URL'
+	@echo '               RUN=runs/mine          where everything goes'
+	@echo '               CONFIG=configs/vnc.json'
+	@echo '               SET="cluster.workers=4 student.training.iterations=2000"   values of the config'
+	@echo 'make test    format, lint, types, tests; make slow: those that take minutes'
+	@echo 'make lint    without tests; make format: mend what can be mended'
+	@echo 'make docs    docs/CONFIG.md and docs/API.md anew'
+	@echo 'make clean   delete runs/ and what builds leave'
+	@echo 'Of all: VENV=.venv, the virtual environment; PYTHON=python3.11, the Python that it is made with'
+
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python .ci/test.py $(PYTEST_ARGS)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -297,10 +297,11 @@ def run_all(run: Run, *, overwrite: bool = False) -> bool:
         UserError: the config, the data or the environment does not allow it.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same call continues.
     """
+    from .command_names import goes_on_by_itself
     from .engine.tracking.driver_lock import only_driver
     from .stages import by_script
 
-    with only_driver(run):
+    with only_driver(run), goes_on_by_itself():
         import_data(run)
         train_networks(run)
         if not by_script.run_chain(run, overwrite) or not segment(run, overwrite=overwrite):
@@ -311,19 +312,8 @@ def run_all(run: Run, *, overwrite: bool = False) -> bool:
     return True
 
 
-def networks_to_train(run: Run) -> list[str]:
-    """The networks that prediction needs trained, in order; none if a checkpoint is given."""
-    config = run.config
-    if config.predict.checkpoint is not None or not config.volumes.train:
-        return []
-    if config.predict.network == "teacher":
-        return ["teacher"]
-    alone = config.student.distillation is None or config.network_teacher is None
-    return ["student"] if alone else ["teacher", "student"]
-
-
 def train_networks(run: Run) -> None:
     """Train what prediction needs and is missing; a student that is distilled sees to its teacher."""
-    roles = networks_to_train(run)
+    roles = run.config.networks_to_train
     if roles:
         (train_teacher if roles[-1] == "teacher" else distill)(run)

@@ -15,8 +15,17 @@ def checkpoint_path(directory: Path, iteration: int) -> Path:
 
 def checkpoints(directory: Path) -> list[Path]:
     """All checkpoints of a folder, oldest iteration first."""
+    return [path for _, path in _numbered(directory)]
+
+
+def newest_iteration(directory: Path) -> int:
+    """The highest iteration that a folder has a checkpoint of; 0 if it has none."""
+    return max((iteration for iteration, _ in _numbered(directory)), default=0)
+
+
+def _numbered(directory: Path) -> list[tuple[int, Path]]:
     found = [(re.fullmatch(r"checkpoint_(\d+)\.pt", path.name), path) for path in directory.glob("checkpoint_*.pt")]
-    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def latest_checkpoint(directory: Path) -> Path:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 SCRIPTS: dict[str, str] = {
@@ -35,6 +38,8 @@ COMMAND = "emdistill"
 STARTED_WITH = "EMDISTILL_STARTED_WITH"
 """The variable that tells this process and those that it starts what the user typed."""
 A_SCRIPT = "scripts"
+
+_goes_on = ContextVar("_goes_on", default=False)
 
 
 def module_of(step: str) -> str:
@@ -68,6 +73,26 @@ def script_after(script: str) -> str | None:
     if script not in scripts[: scripts.index(SCRIPTS["view"])]:
         return None
     return scripts[scripts.index(script) + 1]
+
+
+@contextmanager
+def goes_on_by_itself() -> Iterator[None]:
+    """While the block lasts, no step says what to type next: it is a part of something larger, which goes on."""
+    before = _goes_on.set(True)
+    try:
+        yield
+    finally:
+        _goes_on.reset(before)
+
+
+def next_command(script: str | None, config: Path) -> str:
+    """What the user types next, for the end of a step; empty if there is nothing to type.
+
+    Args:
+        script: of workflows/; None if there is none.
+        config: its argument.
+    """
+    return "" if script is None or _goes_on.get() else command_line(script, config)
 
 
 def name_of(script: str) -> str:

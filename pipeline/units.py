@@ -44,6 +44,16 @@ def disk_size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 segment`, `1,204 segments`: a number and what it counts.
+
+    Args:
+        number: how many there are.
+        noun: of one of them, whose plural ends in `s`.
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def times(shape: Sequence[int]) -> str:
     """An extent as `64×128×128`."""
     return "×".join(str(extent) for extent in shape)

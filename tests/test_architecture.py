@@ -24,13 +24,14 @@ BASE = [
     "offsets",
     "hashing",
     "command_names",
+    "units",
     "terminal",
     "checkpoints",
     "config",
     "volumes",
     "run",
 ]
-BASE += ["units", "cli", "pages"]
+BASE += ["cli", "pages"]
 """Modules and packages under everything; each may import those before it."""
 ALGORITHMS = {"distillation", "networks", "segmentation", "rag", "datasets", "slurm"}
 ENGINE_USES = {"rag", "slurm"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pty
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from voronoi_run import make_run
 
-from pipeline.terminal import table_lines
+from pipeline.terminal import ProgressLines, table_lines
 
 ROOT = Path(__file__).parents[1]
 WORK = """
@@ -58,6 +59,24 @@ def test_without_a_terminal_there_are_log_lines_alone() -> None:
     done = subprocess.run([sys.executable, "-c", WORK], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == ""
     assert done.stderr.splitlines() == [f"piece {piece} is done" for piece in range(3)]
+
+
+def test_long_work_without_a_terminal_says_now_and_then_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    """At first every half minute, later each tenth of the time so far, so that a log of days can still be read."""
+    moment = 0.0
+    lines = ProgressLines("student", 100_000, "iterations", done=1000, now=lambda: moment)
+    told: list[float] = []
+    with caplog.at_level(logging.INFO, logger="pipeline"):
+        for second in range(1, 3600):
+            moment, before = float(second), len(caplog.messages)
+            lines.tell(1000 + 10 * second, "loss 0.5000")
+            if len(caplog.messages) > before:
+                told.append(moment)
+        moment = 1e9
+        lines.tell(100_000)
+    assert told[:3] == [30, 60, 90] and told[-1] - told[-2] > 300 and len(told) < 50
+    assert caplog.messages[0] == "student: 1,300 of 100,000 iterations (1.3 %), 10/s, 2.7 h left; loss 0.5000"
+    assert len(caplog.messages) == len(told), "the end is told by whoever did the work"
 
 
 def test_workers_start_without_the_library_that_draws() -> None:

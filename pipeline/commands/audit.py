@@ -16,6 +16,7 @@ from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
 from ..stages.auditing import audit
 from ..terminal import table_lines
+from ..units import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,7 @@ def print_table(findings: Sequence[StageFindings]) -> None:
     print("\n".join(table_lines(["stage", *counts, ""], rows, numbers=counts)))
     for found in findings:
         if found.dropped:
-            print(f"{found.stage.name}: {found.dropped} blocks were dropped after use, in whole or in part")
+            print(f"{found.stage.name}: dropped after use, in whole or in part: {counted(found.dropped, 'block')}")
 
 
 def work(run: Run, options: argparse.Namespace) -> int:
@@ -52,13 +53,14 @@ def work(run: Run, options: argparse.Namespace) -> int:
         damaged = sum(int(found.blocks().sum()) for found in findings)
         steps = [found.unsound for found in findings if found.unsound]
         if not damaged and not steps:
-            print(f"all {sum(found.done for found in findings)} blocks are sound")
+            print(f"sound: all of {counted(sum(found.done for found in findings), 'block')}")
             return 1 if sources else 0
-        wrong = ", ".join([f"{damaged} blocks are damaged", *steps])
+        wrong = ", ".join([f"damaged: {counted(damaged, 'block')}", *steps])
         redo = requeue(findings) if take_back else blocks_to_redo(findings)
     steps_redone = {found.stage.name for found in findings if isinstance(found.stage, DriverStep)}
     parts = ", ".join(
-        name if name in steps_redone else f"{int(blocks.sum())} blocks of {name}" for name, blocks in redo.items()
+        name if name in steps_redone else f"{counted(int(blocks.sum()), 'block')} of {name}"
+        for name, blocks in redo.items()
     )
     print(f"{wrong}; {'the normal command makes again' if take_back else '--requeue would have made again'}: {parts}")
     return 1

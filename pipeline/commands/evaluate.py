@@ -18,6 +18,7 @@ from ..evaluation import LabelRules, check_run, common_scores, format_score, ope
 from ..label_ids import HIGHEST, LOWEST
 from ..run import Run
 from ..terminal import table_lines
+from ..units import counted
 from ..volumes.locations import Location
 from .run_lengths import add_skeleton_arguments, print_run_lengths, refuse_of_run, score_on_skeletons, skeleton_options
 
@@ -105,8 +106,8 @@ def print_scores(run: Run, results: Mapping[str, Any]) -> None:
     ranked = results["certainty"]
     if ranked is not None and ranked["spearman"] is not None:
         print(
-            f"certainty of {ranked['blocks']} blocks against their VOI at threshold {ranked['threshold']:.2f}: rank"
-            f" correlation {ranked['spearman']:.2f} (-1: the less certain, the worse)"
+            f"certainty of {counted(ranked['blocks'], 'block')} against their VOI at threshold"
+            f" {ranked['threshold']:.2f}: rank correlation {ranked['spearman']:.2f} (-1: the less certain, the worse)"
         )
     print(f"written to {run.summary}")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from typing import NoReturn
 
 from ..cli import run_script
+from ..command_names import SCRIPTS, command_line
 from ..engine.chain import run_stages
 from ..engine.pilot import log_pilots
 from ..engine.plan import log_plan
@@ -64,7 +66,12 @@ def work(run: Run, options: argparse.Namespace) -> int:
             run_stages(run, [stage for stage in stages if isinstance(stage, SegmentsStep)], options.overwrite)
             log_pilots(run, stages, options.pilot, options.overwrite)
         return 0
-    return 0 if export_run(run, chosen, options.overwrite) else 1
+    if not export_run(run, chosen, options.overwrite):
+        return 1
+    if chosen.target == "precomputed":
+        view = command_line(SCRIPTS["view"], run.directory / "config.json", "--export", chosen.to)
+        logging.getLogger("emdistill").info("next: %s", view)
+    return 0
 
 
 def main() -> NoReturn:

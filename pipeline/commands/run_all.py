@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..api import evaluate, import_data, networks_to_train, segment, train_networks, write_report
+from ..api import evaluate, import_data, segment, train_networks, write_report
 from ..cli import run_script
-from ..command_names import command_line
+from ..command_names import command_line, goes_on_by_itself
 from ..datasets import describe_import, is_ready
 from ..engine.plan import log_plan
 from ..engine.tracking.driver_lock import only_driver
@@ -71,7 +71,7 @@ def plan(run: Run) -> None:
     """Say what would be done, as far as it can be known now."""
     for line in describe_import(run):
         logger.info(line)
-    for role in networks_to_train(run):
+    for role in run.config.networks_to_train:
         logger.info(describe_training(run, role))
     role = run.config.predict.network
     trained = run.config.predict.checkpoint or any(run.network_directory(role).glob("checkpoint_*.pt"))
@@ -108,7 +108,7 @@ def work(run: Run, options: argparse.Namespace) -> int:
     if options.dry_run:
         plan(run)
         return 0
-    with only_driver(run):
+    with only_driver(run), goes_on_by_itself():
         import_data(run)
         train_networks(run)
         if not run_chain(run, options.overwrite) or not segment(run, overwrite=options.overwrite):
@@ -116,9 +116,9 @@ def work(run: Run, options: argparse.Namespace) -> int:
         score(run)
         print(f"report: {write_report(run)}")
     config = run.directory / "config.json"
-    print(f"look at it: {command_line('07_view.py', config)}")
     export = command_line("08_export.py", config, "--target", "precomputed", "--to", run.directory / "export")
-    print(f"take it to neuroglancer, with meshes: {export} --meshes")
+    print(f"export it, with meshes: {export} --meshes")
+    print(f"next: {command_line('07_view.py', config)}")
     return 0
 
 

@@ -14,6 +14,7 @@ from ..evaluation import SKELETON_TABLE, SkeletonOptions, rows_of, score_skeleto
 from ..evaluation.skeleton_scores import COLUMNS, RULES
 from ..run import Run
 from ..terminal import table_lines
+from ..units import counted
 from ..volumes.locations import Location
 
 WHOLE = "volumes.segment"
@@ -41,7 +42,7 @@ def add_skeleton_arguments(group: argparse._ArgumentGroup) -> None:
     three: dict[str, Any] = {"type": length, "nargs": 3, "metavar": ("Z", "Y", "X")}
     group.add_argument("--skeleton-scale", **three, help="nanometres of a unit of the skeletons' positions")
     group.add_argument("--voxel-size", **three, help="of --prediction in nanometres, if it does not say or is wrong")
-    group.add_argument("--offset", **{**three, "type": float}, help="of its first voxel in nanometres, likewise")
+    group.add_argument("--offset", **{**three, "type": coordinate}, help="of its first voxel in nanometres, likewise")
     group.add_argument(
         "--skeleton-table",
         type=Path,
@@ -55,6 +56,14 @@ def length(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def coordinate(text: str) -> float:
+    """A number that is one of a place."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is no place")
     return value
 
 
@@ -102,7 +111,7 @@ def score_on_skeletons(options: argparse.Namespace, chosen: SkeletonOptions, pre
     """
     place = Location.of(chosen.place).name
     if options.dry_run:
-        print(f"would score {prediction} on {len(chosen.open().names)} skeletons of {place}")
+        print(f"would score {prediction} on {counted(len(chosen.open().names), 'skeleton')} of {place}")
         return {}
     size, offset = (None if given is None else tuple(given) for given in (options.voxel_size, options.offset))
     lengths, summary = score_skeletons(options.prediction, chosen, size, offset, options.skeleton_table)
@@ -154,7 +163,7 @@ def format_lengths(lengths: Mapping[str, Any]) -> str:
     """Expected run length, and all that it depends on."""
     text = (
         f"ERL {lengths['erl']:.1f} nm of at most {lengths['max_erl']:.1f} nm, normalised"
-        f" {lengths['normalised_erl']:.4f}, on {lengths['skeletons']} skeletons; {_rules(lengths)}"
+        f" {lengths['normalised_erl']:.4f}, on {counted(lengths['skeletons'], 'skeleton')}; {_rules(lengths)}"
     )
     if lengths["nodes_outside"]:
         text += f"; {lengths['nodes_outside']} of {lengths['nodes']} nodes lie outside the volume, their edges count as"

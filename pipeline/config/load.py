@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ..errors import UserError
 from .mistakes import first_mistake
+from .networks import NetworkConfig
 from .paths import absolute
-from .pretrained import with_card
+from .pretrained import pretrained_name, read_card, with_card
 from .root import Config
 from .unfit import refuse_impossible_paths, refuse_unfit
 
@@ -45,6 +46,7 @@ def load_config(config: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     refuse_unfit(document)
     document = with_card(document)
     parsed = parse_config(document)
+    _require_network_of_card(parsed)
     refuse_impossible_paths(document)
     base = folder if parsed.run_directory == "." else Path.cwd()
     run_directory = (base / Path(parsed.run_directory).expanduser()).resolve()
@@ -70,6 +72,29 @@ def _with_kind_of_teacher(document: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(teacher, dict) or "kind" in teacher:
         return document
     return {**document, "teacher": {"kind": "network", **teacher}}
+
+
+def _require_network_of_card(config: Config) -> None:
+    """Make sure that a ready-made student predicts as the network that it is.
+
+    Raises:
+        UserError: the config describes another one; names the first key that differs.
+    """
+    name = pretrained_name(config.predict.checkpoint)
+    if name is None:
+        return
+    if config.predict.network != "student":
+        raise UserError(f"pretrained:{name} is a student, not a {config.predict.network}", "predict.network")
+    network = json.dumps(read_card(name).config["student"]["network"])
+    trained: NetworkConfig = TypeAdapter(NetworkConfig).validate_json(network)
+    have, want = dump_config(trained), dump_config(config.student.network)
+    for key in ("name", *want):
+        if have.get(key) != want[key]:
+            raise UserError(
+                f"pretrained:{name} has {json.dumps(have.get(key))} there, not {json.dumps(want[key])}; leave"
+                " student.network out, or name a checkpoint that you trained",
+                f"student.network.{key}",
+            )
 
 
 def dump_config(config: BaseModel) -> dict[str, Any]:

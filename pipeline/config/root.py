@@ -65,6 +65,16 @@ class Config(BlockwiseSections):
         assert section is not None, "validated below"
         return section
 
+    @property
+    def networks_to_train(self) -> tuple[str, ...]:
+        """The networks that prediction needs trained, in order; none if a checkpoint is given."""
+        if self.predict.checkpoint is not None or not self.volumes.train:
+            return ()
+        if self.predict.network == "teacher":
+            return ("teacher",)
+        alone = self.student.distillation is None or self.network_teacher is None
+        return ("student",) if alone else ("teacher", "student")
+
     @model_validator(mode="after")
     def _fragments_have_their_affinities(self) -> Config:
         neighbours = self.neighbours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +11,18 @@ from .base import NanometreShape, NanometreVector, NonNegative, Offset, Section,
 from .networks import NetworkConfig
 from .training import ScheduleConfig
 from .volumes import SourceName
+
+
+def _refuse_repeated(channels: Sequence[int] | None) -> None:
+    """Make sure that every offset has a channel of its own.
+
+    Raises:
+        ValueError: two have the same.
+    """
+    given = channels or ()
+    repeated = next((channel for index, channel in enumerate(given) if channel in given[:index]), None)
+    if repeated is not None:
+        raise ValueError(f"channels names channel {repeated} twice; each of offsets has a channel of its own")
 
 
 class TeacherConfig(Section):
@@ -57,6 +70,7 @@ class StoredAffinitiesConfig(Section):
     def _channels_and_range_fit(self) -> StoredAffinitiesConfig:
         if self.channels is not None and (self.offsets is None or len(self.channels) != len(self.offsets)):
             raise ValueError("channels names one channel for each of offsets, which must be given with them")
+        _refuse_repeated(self.channels)
         if self.range is not None and self.range[0] == self.range[1]:
             raise ValueError("range names two different values: that of no affinity and that of full affinity")
         return self
@@ -102,6 +116,7 @@ class TorchscriptTeacherConfig(Section):
             raise ValueError("output_shape is the middle of input_shape: smaller by an even number, or as large")
         if self.channels is not None and len(self.channels) != len(self.offsets):
             raise ValueError("channels names one channel for each of offsets")
+        _refuse_repeated(self.channels)
         if self.intensities[0] == self.intensities[1]:
             raise ValueError("intensities names two different values: those of black and of white")
         return self

@@ -20,7 +20,7 @@ import numpy as np
 from ..run import Run
 from ..search_path import safe_search_path
 from ..terminal import tracked
-from ..units import duration, memory_size
+from ..units import counted, duration, memory_size
 from ..volumes import limit_storage_threads
 from .blocks.process import WORKER, limit_threads, peak_memory, thread_environment
 from .blocks.stage import BlockTask, Stage
@@ -206,8 +206,9 @@ def report(pilot: Pilot) -> list[str]:
     timeout = task.run.config.cluster.block_timeout
     lines = [
         f"{task.name}: a block takes {np.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}, "
-        f"{len(seconds)} blocks), {memory_size(pilot.peak_memory)} per worker, {pilot.start_seconds:.1f} s to start",
-        f"  {pilot.blocks} blocks with {_workers(pilot.workers)}: about {duration(expected)} "
+        f"{counted(len(seconds), 'block')}), {memory_size(pilot.peak_memory)} per worker, "
+        f"{pilot.start_seconds:.1f} s to start",
+        f"  {counted(pilot.blocks, 'block')} with {counted(pilot.workers, 'worker')}: about {duration(expected)} "
         f"({CONFIDENCE:.0%} of such pilots: {duration(low)} to {duration(high)})",
     ]
     if pilot.slowest > NEAR_TIMEOUT * timeout:
@@ -216,10 +217,6 @@ def report(pilot: Pilot) -> list[str]:
             "or make predict.block_size smaller"
         )
     return lines
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"
 
 
 def _measure(

@@ -17,7 +17,7 @@ from ..command_names import name_of
 from ..errors import UserError
 from ..run import Run
 from ..terminal import rendered, table_of
-from ..units import disk_size, times
+from ..units import counted, disk_size, times
 from ..volumes import Box, chunk_inside, container_format, volume_exists
 from .blocks.grid import BlockGrid
 from .blocks.stage import BlockReader, BlockTask, Stage, VolumeTask
@@ -59,10 +59,10 @@ def plan_lines(stage: Stage, state: Progress) -> list[str]:
     if isinstance(stage, BlockTask):
         if stage.grid_counts == "files":
             return [
-                f"{lines[0]}; {len(stage.grid)} files",
+                f"{lines[0]}; {counted(len(stage.grid), 'file')}",
                 *(f"  {name}: {text}" for name, text in stage.plan_details()),
             ]
-        lines[0] += f"; {len(stage.grid)} blocks of {times(stage.grid.block_size)} voxels in " + times(
+        lines[0] += f"; {counted(len(stage.grid), 'block')} of {times(stage.grid.block_size)} voxels in " + times(
             stage.grid.region.shape
         )
         lines += [f"  {line}" for line in rendered(table_of(("", ""), _details(stage)))[1:]]
@@ -88,8 +88,10 @@ def _files(task: VolumeTask) -> str:
     share = "one per block" if files == len(task.grid) else f"of {times(block)} voxels"
     present = container_format(task.container)
     if (present or task.run.config.storage.format) == 2:
-        return f"{files} chunks, {share}, no two blocks share one"
-    return f"{files} shards, {share}, no two blocks share one; in chunks of {times(chunk_inside(block))} voxels"
+        return f"{counted(files, 'chunk')}, {share}, no two blocks share one"
+    return (
+        f"{counted(files, 'shard')}, {share}, no two blocks share one; in chunks of {times(chunk_inside(block))} voxels"
+    )
 
 
 def _written(task: VolumeTask) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..command_names import command_line, place_of, script_after
+from ..command_names import SCRIPTS, command_line, next_command, place_of, script_after
 from ..errors import UserError
 from ..run import Run, read_summary, update_summary
-from ..units import duration, memory_size, short_number
+from ..units import counted, duration, memory_size, short_number
 from .blocks.process import peak_memory
 from .blocks.stage import BlockTask, Stage
 from .executors.scheduling import Outcome
@@ -66,11 +66,21 @@ def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
 
 
 def log_next_command(stages: Sequence[Stage]) -> None:
-    """Say what to type after stages, unless that is their user's own business."""
-    last = max((stage.script for stage in stages), key=place_of)
-    script = script_after(last)
-    if script is not None:
-        logger.info("next: %s", command_line(script, stages[0].run.directory / "config.json"))
+    """Say what to type after stages, unless that is their user's own business; nothing is scored without labels."""
+    run = stages[0].run
+    script = script_after(max((stage.script for stage in stages), key=place_of))
+    if script == SCRIPTS["evaluate"] and _is_surely_unlabelled(run):
+        script = script_after(script)
+    following = next_command(script, run.directory / "config.json")
+    if following:
+        logger.info("next: %s", following)
+
+
+def _is_surely_unlabelled(run: Run) -> bool:
+    try:
+        return not run.has_labels(run.config.volumes.segment.source)
+    except UserError:  # a server that is away, perhaps: whoever scores is told
+        return False
 
 
 def _log(outcome: Outcome) -> None:
@@ -90,20 +100,23 @@ def _log(outcome: Outcome) -> None:
         if len(worth_telling) > SHOWN_FAILURES:
             logger.error("%s: all %d failures: %s", task.name, len(outcome.failures), failure_folder(task))
     elif not outcome.done:
-        logger.info("%s: up to date, %d blocks%s in %s", task.name, outcome.skipped, _of_empty(outcome), task.output)
+        blocks = counted(outcome.skipped, "block")
+        logger.info("%s: up to date, %s%s in %s", task.name, blocks, _of_empty(outcome), task.output)
     else:
         logger.info(
-            "%s: wrote %d blocks (%d were done before%s) to %s in %s, %s %s/s, at most %s per worker",
+            "%s: wrote %s%s to %s in %s, %s %s/s, at most %s per worker",
             task.name,
-            outcome.done,
-            outcome.skipped - outcome.empty,
-            f", {outcome.empty} are empty" if outcome.empty else "",
+            counted(outcome.done, "block"),
+            _of_others(outcome),
             task.output,
             duration(outcome.seconds),
             short_number(outcome.voxels / max(outcome.seconds, 1e-9)),
             task.grid_counts,
             memory_size(outcome.peak_memory),
         )
+    remark = task.remark() if outcome.complete else ""
+    if remark:
+        logger.warning("%s: %s", task.name, remark)
 
 
 def describe_failure(task: BlockTask, failure: BlockFailure) -> str:
@@ -128,6 +141,14 @@ def describe_failure(task: BlockTask, failure: BlockFailure) -> str:
 
 def _vector(values: Sequence[float]) -> str:
     return f"({', '.join(f'{value:.10g}' for value in values)})"
+
+
+def _of_others(outcome: Outcome) -> str:
+    """The blocks that were not computed now: ` (12 were done before, 3 are empty)`, as far as there are any."""
+    before = outcome.skipped - outcome.empty
+    parts = [f"{before:,} {'was' if before == 1 else 'were'} done before"] if before else []
+    parts += [f"{outcome.empty:,} {'is' if outcome.empty == 1 else 'are'} empty"] if outcome.empty else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _of_empty(outcome: Outcome) -> str:

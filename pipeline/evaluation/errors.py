@@ -14,7 +14,7 @@ import csv
 import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log2
 from pathlib import Path
 from typing import Literal
@@ -64,6 +64,7 @@ class SegmentationError:
         voxels: of the two pieces, with all that belongs to each by errors before.
         contact: faces between voxels along the seam; 0 if the two do not touch.
         voxel: z, y, x beside the seam, in voxels of the labels' volume.
+        position: the middle of that voxel in nanometres, z, y, x; None where only a table would tell.
     """
 
     kind: Literal["split", "merge"]
@@ -73,6 +74,15 @@ class SegmentationError:
     voxels: tuple[int, int]
     contact: int
     voxel: tuple[int, int, int]
+    position: tuple[float, float, float] | None = field(default=None, compare=False)
+
+    @property
+    def text(self) -> str:
+        """The error in one line."""
+        segments, labels = (", ".join(map(str, dict.fromkeys(ids))) for ids in (self.segments, self.labels))
+        if self.kind == "split":
+            return f"split, {self.cost:.3g} bits: segments {segments} are one object (label {labels})"
+        return f"merge, {self.cost:.3g} bits: segment {segments} holds objects {labels}"
 
 
 def rank_errors(overlap: Overlap, most: int = MOST) -> list[SegmentationError]:
@@ -159,7 +169,14 @@ def _of_line(line: dict[str, str]) -> SegmentationError:
         (numbers["voxels_a"], numbers["voxels_b"]),
         numbers["contact"],
         (numbers["z"], numbers["y"], numbers["x"]),
+        _position(line),
     )
+
+
+def _position(line: dict[str, str]) -> tuple[float, float, float] | None:
+    """Nanometres; None where nothing said them."""
+    told = [line[f"{axis}_nm"] for axis in "zyx"]
+    return (float(told[0]), float(told[1]), float(told[2])) if any(told) else None
 
 
 @dataclass(frozen=True)

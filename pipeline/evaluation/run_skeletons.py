@@ -12,8 +12,8 @@ from ..errors import UserError
 from ..rag import EdgeTable
 from ..run import Run, region_box
 from ..segmentation import SmallSegments, connected_components
-from ..volumes import Volume
-from ..volumes.volume import Volume as AnyVolume
+from ..volumes import RunVolume
+from ..volumes.volume import Volume
 from .placed_ids import PlacedIds
 from .skeleton_scores import NodeSegments, SkeletonOptions, open_mask, summary_of, write_table
 from .skeletons import RunLengths, Skeletons
@@ -23,7 +23,7 @@ TABLE = "skeletons.csv"
 """In the run directory."""
 WHOLE = "volumes.segment"
 
-Segmentations = tuple[Volume, EdgeTable, SmallSegments | None, Mapping[float, Volume]]
+Segmentations = tuple[RunVolume, EdgeTable, SmallSegments | None, Mapping[float, RunVolume]]
 """Fragments, the graph with merge scores, what more joins small segments, and the segmentations that were written, by
 threshold."""
 
@@ -101,12 +101,12 @@ def _joined(
         yield threshold, found.relabelled(connected_components(ids, edges.pairs, edges.score, limit, small))
 
 
-def _placed(volume: Volume, raw: AnyVolume) -> PlacedIds:
+def _placed(volume: RunVolume, raw: Volume) -> PlacedIds:
     source = (raw.shape, raw.offset)
     return PlacedIds(volume, volume.name, volume.shape, volume.voxel_size, volume.offset, source=source)
 
 
-def _nodes_in(run: Run, name: str, raw: AnyVolume, skeletons: Skeletons) -> np.ndarray | None:
+def _nodes_in(run: Run, name: str, raw: Volume, skeletons: Skeletons) -> np.ndarray | None:
     """(N,) bool whether nodes lie in a held-out region; None if all count."""
     if name == WHOLE:
         return None

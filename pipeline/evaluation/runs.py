@@ -15,7 +15,8 @@ from ..errors import UserError
 from ..rag import EdgeTable, open_rag
 from ..run import SEGMENTATIONS, RankedBlocks, Run, update_summary
 from ..segmentation import SmallSegments, connected_components
-from ..volumes import Volume, open_volume
+from ..units import counted
+from ..volumes import RunVolume, open_volume
 from .certainty import rank_blocks, stored_certainty
 from .contingency import Contingency
 from .errors import rank_errors, write_errors
@@ -167,11 +168,11 @@ def check_run(run: Run, skeletons: SkeletonOptions | None = None) -> str:
         if test is not None:
             places.append(f", the best of them on volumes.test, voxels {test.region.begin} to {test.region.end}")
     if nodes is not None:
-        places.append(f"{',' if places else ''} on {len(nodes.names)} skeletons")
+        places.append(f"{',' if places else ''} on {counted(len(nodes.names), 'skeleton')}")
     open_volume(run.volume, "fragments")
     written = ", ".join(f"{threshold:.2f}" for threshold in written_segmentations(run)) or "none"
     sweep = len(run.config.evaluate.sweep)
-    return f"{sweep} thresholds and the written segmentations ({written}){''.join(places)}"
+    return f"{counted(sweep, 'threshold')} and the written segmentations ({written}){''.join(places)}"
 
 
 def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
@@ -249,6 +250,6 @@ def _some_labelled(tables: Iterable[Contingency], region: str = "") -> Iterator[
         )
 
 
-def written_segmentations(run: Run) -> dict[float, Volume]:
+def written_segmentations(run: Run) -> dict[float, RunVolume]:
     """The segmentations of a run by threshold."""
     return {float(name): open_volume(run.volume, f"{SEGMENTATIONS}/{name}") for name in run.segmentation_names()}

@@ -14,6 +14,7 @@ from ..disk_arrays import DiskArray, chunks
 from ..rag import NodeTable
 from ..run import MENDED, Run
 from ..small_files import Count, read_json_as
+from ..units import counted
 
 
 class SegmentSummary(TypedDict):
@@ -42,6 +43,8 @@ class SegmentSizes(TypedDict):
 
 LARGEST = 20
 """Segments that are listed."""
+NEARLY_ALL = 0.9
+"""Share of the voxels: a segment with as much holds many objects, unless the volume is a single one."""
 
 
 class SegmentSums:
@@ -133,6 +136,26 @@ def _boxes(segments: np.ndarray, segment_of: np.ndarray, nodes: Iterator[NodeTab
         np.minimum.at(boxes[:, 0], which, table.begin[rows])
         np.maximum.at(boxes[:, 1], which, table.end[rows])
     return boxes
+
+
+def of_little_use(sizes: SegmentSizes) -> str:
+    """What is wrong with a segmentation that tells hardly anything apart, and what to change, in one line; empty if
+    nothing is.
+    """
+    train = "train longer, or on volumes like this one"
+    if sizes["segments"] == 0:
+        return (
+            "there is no segment: lower segment.minimum_size, fragments.minimum_affinity or"
+            f" fragments.background_threshold, or {train}"
+        )
+    largest = sizes["largest"][0]
+    share = largest["voxels"] / max(1, sizes["voxels"])
+    if share < NEARLY_ALL:
+        return ""
+    told = f"{100 * share:.3g} % of the segmented voxels lie in one of {counted(sizes['segments'], 'segment')}"
+    if largest["fragments"] == 1:
+        return f"{told}, which is a single fragment: raise fragments.boundary_threshold, or {train}"
+    return f"{told}: if there are more objects, lower segment.thresholds, which merges less, or {train}"
 
 
 def read_segment_sizes(run: Run, threshold: str) -> SegmentSizes | None:

@@ -10,9 +10,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import psutil
 
 from ..errors import UserError
 from ..small_files import DamagedFile, understanding
+from ..units import disk_size
 from ..volumes.dialects.units import nanometres_per
 from ..volumes.locations import Location
 from .precomputed_skeletons import is_precomputed, read_precomputed
@@ -25,6 +27,8 @@ EXPECTED = (
     "expected an SWC file or a folder of them, an NML file, an npz file, or a folder or URL of precomputed skeletons"
 )
 COLUMNS_OF_SWC = 7
+COPIES = 3
+"""Times that the arrays of an npz file are in memory at once: as stored, in order, and as the types that count."""
 FARTHEST = 1e15
 """Nanometres; what lies farther away was never imaged, and its voxels could not be counted."""
 
@@ -137,10 +141,29 @@ def read_npz(path: Path, scale: Scale | None = None) -> Skeletons:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
+        _require_room(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise DamagedFile(f"cannot be read as npz: {error}", str(path)) from error
+
+
+def _require_room(path: Path) -> None:
+    """Refuse an archive that would fill the memory: a few megabytes of it can unpack to gigabytes.
+
+    Raises:
+        UserError: its arrays say that they take more than the free memory bears, with the copies that are made of them.
+        BadZipFile: it is no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    free = psutil.virtual_memory().available
+    if COPIES * size > free:
+        raise UserError(
+            f"its arrays take {disk_size(size)} when they are unpacked, and {COPIES} times that to be read; "
+            f"{disk_size(free)} of memory are free",
+            str(path),
+        )
 
 
 def _rows(arrays: Mapping[str, np.ndarray], name: str, columns: int, kinds: str) -> np.ndarray:

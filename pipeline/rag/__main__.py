@@ -10,6 +10,7 @@ from pathlib import Path
 from ..config.graph_url import shown_url
 from ..errors import UserError
 from ..terminal import replace_what_cannot_be_printed
+from ..units import counted
 from . import RagCounts, is_connection_error, open_rag, rag_exists
 
 
@@ -61,7 +62,8 @@ def _run(options: argparse.Namespace) -> str:
 
 
 def _described(counts: RagCounts) -> str:
-    return f"{counts.blocks} blocks, {counts.nodes} nodes, {counts.edges} edges ({counts.scored_edges} with a score)"
+    parts = [counted(counts.blocks, "block"), counted(counts.nodes, "node"), counted(counts.edges, "edge")]
+    return f"{', '.join(parts)} ({counts.scored_edges:,} with a score)"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ..engine.tracking.markers import done_blocks
 from ..engine.tracking.progress import Progress, progress_of, read_record, why_stale
 from ..errors import UserError
 from ..run import Run
+from ..units import counted
 from .agglomerate import agglomeration
 from .by_script import chained_stages
 from .certainty import written_certainty
@@ -156,6 +157,6 @@ def _note_scores(stage: Stage, found: StageFindings, graph: GraphFindings) -> No
     elif read_record(stage).get("complete") is True:
         found.done = 1
         if graph.edges_without_score:
-            found.unsound = f"{graph.edges_without_score} edges have no score"
+            found.unsound = f"without a score: {counted(graph.edges_without_score, 'edge')}"
         elif graph.changed_scores.any():
-            found.unsound = f"the scores of {int(graph.changed_scores.sum())} blocks have another checksum"
+            found.unsound = f"the scores of {counted(int(graph.changed_scores.sum()), 'block')} have another checksum"

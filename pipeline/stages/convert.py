@@ -29,7 +29,7 @@ from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.process import WORKER, keep_freed_memory
 from ..engine.blocks.stage import BlockFunction, VolumeTask
 from ..run import Run
-from ..volumes import Box, Volume, open_volume, volume_exists
+from ..volumes import Box, RunVolume, open_volume, volume_exists
 from ..volumes.locations import Location
 from ..volumes.sources import DATASETS
 
@@ -146,7 +146,7 @@ class ConvertTask(VolumeTask):
         return shards.merged(shards_per_block(shards.block_size, self.layout.chunks, self.layout.shape))
 
     @property
-    def _stored(self) -> Volume | None:
+    def _stored(self) -> RunVolume | None:
         """The array, if it was begun under the present key."""
         return open_volume(self.container, self.dataset) if self.stored_key() == self.key else None
 

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..disk_arrays import DiskArray, chunks, release_mapped
 from ..hashing import splitmix64
 from ..segmentation.cluster_edges import ClusterEdges
 
-COLUMNS = {
+COLUMNS: dict[str, DTypeLike] = {
     "a": np.int32,
     "b": np.int32,
     "first_u": np.uint64,
@@ -20,7 +21,7 @@ COLUMNS = {
     "counts": np.int64,
 }
 
-CLUSTER_EDGES = [np.uint64] * 4 + [np.int64] * 2
+CLUSTER_EDGES: list[DTypeLike] = [np.uint64, np.uint64, np.uint64, np.uint64, np.int64, np.int64]
 """Columns of `ClusterEdges`."""
 
 

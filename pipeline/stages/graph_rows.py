@@ -20,6 +20,7 @@ from ..engine.blocks.stage import BlockTask, Stage
 from ..engine.tracking.markers import done_blocks
 from ..errors import UserError
 from ..rag import EdgeTable, NodeTable, RagStore
+from ..units import counted
 
 logger = logging.getLogger(__name__)
 
@@ -200,8 +201,8 @@ def require_sound(store: RagStore, sums: RowSums, graph: BlockTask, scores: Stag
     if changed.any() or strange:
         which = f"the first is block {int(np.argmax(changed))}" if changed.any() else "they belong to no block"
         raise UserError(
-            f"the graph has lost or changed rows of {max(1, int(changed.sum()))} blocks since they were written,"
-            f" {which}; {audit} has them made again",
+            f"the graph has lost or changed rows of {counted(max(1, int(changed.sum())), 'block')} since they were"
+            f" written, {which}; {audit} has them made again",
             graph.output,
         )
     if scores is None:
@@ -211,7 +212,7 @@ def require_sound(store: RagStore, sums: RowSums, graph: BlockTask, scores: Stag
     changed = changed_scores(sums, scores)
     unscored = 0 if isinstance(scores, BlockTask) else sums.unscored  # on the whole graph, every edge gets one
     if changed.any() or unscored:
-        what = f"of {int(changed.sum())} blocks" if changed.any() else f"of {unscored} edges"
+        what = f"of {counted(int(changed.sum()), 'block')}" if changed.any() else f"of {counted(unscored, 'edge')}"
         raise UserError(
             f"the merge scores {what} are lost or have changed since they were written; {audit} has them made again",
             graph.output,

@@ -34,7 +34,7 @@ from ..engine.tracking.failures import read_failures, reason_to_end
 from ..engine.tracking.markers import marked_blocks, unmark_blocks
 from ..engine.tracking.progress import Progress, progress_of, write_record
 from ..errors import UserError
-from ..run import Run
+from ..run import Run, region_box
 from ..units import disk_size
 from ..volumes import ensure_container
 from ..volumes.placement import by
@@ -90,7 +90,19 @@ def ensure_imported(run: Run, sources: Iterable[str] | None = None, tell: bool =
         look_at(source, in_place[source.name])
         if tell or (source.name in new and (in_place[source.name] or source.is_converted("raw"))):
             logger.info(describe(source, run.config.volumes))
+    _require_regions(run, [source.name for source, _ in chosen])
     tell_ranges(run)
+
+
+def _require_regions(run: Run, sources: Collection[str]) -> None:
+    """Make sure that the regions that are scored lie in their sources: nobody else asks before the scores.
+
+    Raises:
+        UserError: one is empty or reaches beyond its source.
+    """
+    for name, region in run.config.volumes.held_out.items():
+        if region.source in sources:
+            region_box(region, run.open_raw(region.source).shape, f"volumes.{name}")
 
 
 def plan_conversions(run: Run, sources: Iterable[str] | None = None) -> list[ConvertTask]:

@@ -24,9 +24,9 @@ from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
 from ..engine.blocks.storage import open_raw, raw_identity
 from ..errors import UserError
 from ..run import Run
-from ..volumes import Box, Volume, container_format
+from ..volumes import Box, RunVolume, container_format
 from ..volumes.pyramids import Method, Reader, downsampled_box, level_factors
-from ..volumes.volume import Volume as SourceVolume
+from ..volumes.volume import Volume
 from .fragments import FragmentsTask
 from .segment import SegmentTask
 
@@ -128,7 +128,7 @@ class PyramidTask(VolumeTask):
     def open_before(self) -> tuple[Reader, Coordinate, np.dtype]:
         """A function that reads a box of the level before, which has all its shards; its shape and type."""
         assert self.before is not None, "raw has an answer of its own"
-        volume: Volume = self.before.open_complete()
+        volume: RunVolume = self.before.open_complete()
         return volume.read, volume.shape, volume.dtype
 
     @contextmanager
@@ -167,7 +167,7 @@ class RawPyramid(PyramidTask):
         return BlockGrid(raw.box, block, raw.voxel_size, raw.offset)
 
     @cached_property
-    def _raw(self) -> SourceVolume:
+    def _raw(self) -> Volume:
         return open_raw(self.run)
 
     @property

@@ -19,7 +19,7 @@ from ..engine.blocks.stage import BlockFunction, BlockTask, Stage
 from ..rag import EdgeTable, NodeTable, RagStore, open_rag, rag_exists, rag_is_missing
 from ..run import Run
 from ..segmentation import fragment_statistics, region_graph_statistics
-from ..volumes import ZERO, Box, Volume, crop
+from ..volumes import ZERO, Box, RunVolume, crop
 from .fragments import FragmentsTask
 from .graph_rows import edge_checksums, node_checksums
 from .predict import PredictTask
@@ -62,7 +62,7 @@ def edge_table(
     return EdgeTable.of(graph.edges, graph.count, graph.affinity_sum)
 
 
-def read_with_faces(volume: Volume, box: Box, around: Box) -> np.ndarray:
+def read_with_faces(volume: RunVolume, box: Box, around: Box) -> np.ndarray:
     """A box and the voxels that touch its low faces; each face lies in another chunk, and no chunk is read in vain.
 
     Args:

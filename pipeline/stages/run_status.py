@@ -1,14 +1,18 @@
-"""The status of a run with its stages from raw to segmentation."""
+"""The status of a run with its trainings, and its stages from raw to segmentation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..checkpoints import newest_iteration
+from ..command_names import SCRIPTS
 from ..engine.blocks.stage import Stage
 from ..engine.status.model import RunStatus, StageState, StageStatus
 from ..engine.status.pace import History
 from ..engine.status.read_run import read_run_status
+from ..engine.status.read_training import KnownTraining
+from ..engine.tracking.training_record import read_training_record
 from ..run import Run
 from .by_script import known_stages
 from .segment import SegmentTask
@@ -24,7 +28,7 @@ def read_status(run: Run, config: Path, history: History | None = None) -> RunSt
 
 
 class _StagesOfRun:
-    """The stages from raw to segmentation."""
+    """The trainings, and the stages from raw to segmentation."""
 
     def known(self, run: Run) -> list[Stage]:
         """Those whose tasks are known by now."""
@@ -44,3 +48,31 @@ class _StagesOfRun:
                 "the best threshold is chosen when the graph is there",
             )
         ]
+
+    def trainings(self, run: Run) -> list[KnownTraining]:
+        """Those of the networks that predict and teach, and of what stands between them."""
+        return [
+            training
+            for training, is_needed in _possible_trainings(run)
+            if is_needed or read_training_record(training.directory) is not None
+        ]
+
+
+def _possible_trainings(run: Run) -> Iterator[tuple[KnownTraining, bool]]:
+    """All trainings that the config describes, and whether the run needs them."""
+    config, needed = run.config, run.config.networks_to_train
+    teacher, distillation = config.network_teacher, config.student.distillation
+    if teacher is not None:
+        is_needed = "teacher" in needed and teacher.checkpoint is None
+        yield _of_network(run, "teacher", "train-teacher", teacher.training.iterations), is_needed
+    flow = distillation.graph_flow if distillation is not None else None
+    if flow is not None and flow.paraphraser is not None:
+        script, directory = SCRIPTS["train-paraphraser"], run.directory / "paraphraser"
+        is_needed = "student" in needed and flow.paraphraser.checkpoint is None
+        yield KnownTraining("paraphraser", script, directory, flow.paraphraser.iterations, None), is_needed
+    yield _of_network(run, "student", "distill", config.student.training.iterations), "student" in needed
+
+
+def _of_network(run: Run, role: str, step: str, iterations: int) -> KnownTraining:
+    directory = run.network_directory(role)
+    return KnownTraining(role, SCRIPTS[step], directory, iterations, newest_iteration(directory))

@@ -20,7 +20,7 @@ from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
 from ..errors import UserError
 from ..run import Run
 from ..segmentation import relabel
-from ..small_files import read_npy, write_json
+from ..small_files import DamagedFile, read_npy, write_json
 from .agglomerate import agglomeration
 from .fragments import FragmentsTask
 from .region_graph import RagTask, open_graph
@@ -120,6 +120,16 @@ class SegmentTask(VolumeTask):
     @override
     def damage(self) -> str:
         return "" if self.lut_is_sound() else "the lookup table is missing or damaged"
+
+    @override
+    def remark(self) -> str:
+        from ..evaluation.segment_sizes import of_little_use, read_segment_sizes  # not needed by workers
+
+        try:
+            sizes = read_segment_sizes(self.run, f"{self.threshold:.2f}")
+        except DamagedFile as error:
+            return str(error)
+        return of_little_use(sizes) if sizes is not None else ""
 
     @override
     def depends_on_whole_upstream(self) -> bool:

@@ -271,8 +271,9 @@ def _result(
         columns["a"] = np.where(up, columns["a"], np.int32(-1))
         columns |= {name: getattr(edges, name)[part] for name in list(COLUMNS)[2:]}
         own.write(part, columns)
-        for array in (edge_of, score, goes_up, table):
+        for array in (edge_of, score, goes_up):
             array.release()
+        table.release()
     rising, target = united(own, room, folder)
     up_columns = [DiskArray(folder, rising.rows, dtype) for dtype in CLUSTER_EDGES]
     for part, columns in rising.portions():

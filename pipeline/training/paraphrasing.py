@@ -14,9 +14,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ..command_names import next_command
 from ..config import ParaphraserConfig, ScheduleConfig
 from ..distillation import Paraphraser
 from ..errors import UserError
+from ..units import counted, duration
 from .objective.embedding import embed_with_layers
 from .objective.flow import flow_channels
 from .objective.paraphraser_files import (
@@ -76,7 +78,9 @@ def ensure_paraphraser(student: Training) -> Path | None:
     if stored is not None:
         refuse_changes(stored["settings"], settings, path)
         if stored["iteration"] >= config.iterations:
-            logger.info("paraphraser: finished already, %s has %d iterations; skipped", path, stored["iteration"])
+            logger.info(
+                "paraphraser: finished already, %s has %s; skipped", path, counted(stored["iteration"], "iteration")
+            )
             return path
     done = 0 if stored is None else stored["iteration"]
     logger.info("paraphraser: training it first, iterations %d to %d", done, config.iterations)
@@ -146,13 +150,17 @@ class _ParaphraserTraining:
             unexplained = self._steps(loader, log, stop)
         if stop.is_set() and self.iteration < total:
             raise KeyboardInterrupt
+        seconds, done = time.monotonic() - self.began, self.iteration - (stored["iteration"] if stored else 0)
         shares = ", ".join(f"{share:.1%} of {layer}" for layer, share in unexplained.items())
+        following = next_command("01_distill.py", self.training.run.directory / "config.json")
         logger.info(
-            "paraphraser: wrote %s after %d iterations in %.0f s; unexplained: %s",
+            "paraphraser: wrote %s, %s in %s (%.3g/s), unexplained: %s%s",
             paraphraser_path(self.training.run),
-            self.iteration,
-            time.monotonic() - self.began,
+            counted(done, "iteration"),
+            duration(seconds),
+            done / seconds,
             shares,
+            f"; next: {following}" if following else "",
         )
 
     def _steps(self, loader: BatchLoader, log: TrainingLog, stop: threading.Event) -> dict[str, float]:

@@ -7,13 +7,14 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ..command_names import command_line
+from ..command_names import goes_on_by_itself, next_command
 from ..config import ParaphraserConfig
 from ..engine.tracking.driver_lock import keeps_others_out
 from ..errors import UserError
 from ..networks import load_network
 from ..networks.intensity import tell_other_intensities
 from ..run import Run, update_summary
+from ..units import counted, duration
 from .objective.paraphraser_files import paraphraser_path, read_paraphrasers
 from .paraphrasing import ensure_paraphraser, paraphraser_config
 from .steps.loop import TrainingProgress, train
@@ -80,8 +81,10 @@ def train_student(run: Run) -> Path:
         return _train_if_unfinished(student)
     if student.teacher is None:
         logger.info("student: there is no teacher yet, training it first")
-    student = Training(run, "student", train_teacher(run))
-    return _train_if_unfinished(replace(student, paraphraser=ensure_paraphraser(student)))
+    with goes_on_by_itself():
+        student = Training(run, "student", train_teacher(run))
+        paraphraser = ensure_paraphraser(student)
+    return _train_if_unfinished(replace(student, paraphraser=paraphraser))
 
 
 @keeps_others_out
@@ -103,7 +106,9 @@ def train_paraphraser(run: Run) -> Path:
     student = Training(run, "student")
     _require_paraphraser(student)
     student.check_layers()
-    path = ensure_paraphraser(Training(run, "student", train_teacher(run)))
+    with goes_on_by_itself():
+        student = Training(run, "student", train_teacher(run))
+    path = ensure_paraphraser(student)
     assert path is not None
     return path
 
@@ -165,7 +170,7 @@ def _what_comes_first(training: Training) -> str:
     config = paraphraser_config(training)
     if config is None or config.checkpoint is not None or paraphraser_path(training.run).exists():
         return ""
-    return f"; its paraphraser comes first, with {config.iterations} iterations"
+    return f"; its paraphraser comes first, with {counted(config.iterations, 'iteration')}"
 
 
 def _train_if_unfinished(training: Training) -> Path:
@@ -173,7 +178,7 @@ def _train_if_unfinished(training: Training) -> Path:
     stored = _stored(training)
     done = 0 if stored is None else stored.iteration
     if stored is not None and done >= total:
-        logger.info("%s: finished already, %s has %d iterations; skipped", role, stored.path, done)
+        logger.info("%s: finished already, %s has %s; skipped", role, stored.path, counted(done, "iteration"))
         return stored.path
     if stored is not None:
         logger.info("%s: continuing after iteration %d of %d", role, done, total)
@@ -207,14 +212,15 @@ def _report(training: Training, path: Path, iterations: int, seconds: float, pro
     from ..evaluation import format_score
 
     best = progress.best
-    score = f", best validation {format_score(best)} at iteration {best['iteration']}" if best else ""
+    score = f", best validation {format_score(best)} at iteration {best['iteration']:,}" if best else ""
+    following = next_command(NEXT_SCRIPT[training.role], training.run.directory / "config.json")
     logger.info(
-        "%s: wrote %s, %d iterations in %.0f s (%.2f per second)%s; next: %s",
+        "%s: wrote %s, %s in %s (%.3g/s)%s%s",
         training.role,
         path,
-        iterations,
-        seconds,
+        counted(iterations, "iteration"),
+        duration(seconds),
         iterations / seconds,
         score,
-        command_line(NEXT_SCRIPT[training.role], training.run.directory / "config.json"),
+        f"; next: {following}" if following else "",
     )

@@ -16,7 +16,8 @@ import numpy as np
 from neuroglancer.trackable_state import ConcurrentModificationError
 
 from ..errors import UserError
-from .error_list import ListedError
+from ..evaluation import SegmentationError
+from ..units import counted
 from .joins import MOST_JOINS, Joins, equivalences
 from .serving import RunViewer
 
@@ -49,7 +50,7 @@ class Controls:
         written: layers of segmentations, by threshold with two decimals.
         joins: which fragments are one; None if there is no graph, or it is too large.
         threshold: of `SEGMENTS`.
-        errors: to walk through, the dearest first.
+        errors: to walk through, the dearest first; each has a position.
         errors_at: the threshold that they were found at.
     """
 
@@ -62,7 +63,7 @@ class Controls:
     written: dict[str, str]
     joins: Joins | None
     threshold: float
-    errors: Sequence[ListedError] = ()
+    errors: Sequence[SegmentationError] = ()
     errors_at: float | None = None
     step: float = STEP
     at_error: int | None = None
@@ -93,7 +94,7 @@ class Controls:
     def help(self) -> str:
         """The keys in one line."""
         threshold = f" · d, u: threshold {self.threshold:.2f}" if self.joins is not None else ""
-        errors = f" · j, k: {len(self.errors)} errors" if self.errors else ""
+        errors = f" · j, k: {counted(len(self.errors), 'error')}" if self.errors else ""
         return f"{HELP}{threshold}{errors} · h: all keys"
 
     def say(self, text: str) -> None:
@@ -161,13 +162,14 @@ class Controls:
         self.at_error = 0 if before is None else (before + step) % len(self.errors)
         error = self.errors[self.at_error]
         self._show_threshold_of_errors()
+        assert error.position is not None
         position = (np.asarray(error.position) - self.offset) / self.voxel_size + self.first
 
         def change(state: State) -> None:
             state["position"] = position.tolist()
             for name, ids in ((self.shown, error.segments), ("labels", error.labels)):
                 for layer in named(state, name):
-                    layer["segments"] = [str(segment) for segment in ids]
+                    layer["segments"] = [str(segment) for segment in dict.fromkeys(ids)]
 
         self.change(change)
         self.say(f"error {self.at_error + 1} of {len(self.errors)}: {error.text} · j: next, k: previous")

@@ -16,6 +16,8 @@ from funlib.geometry import Coordinate
 from neuroglancer.local_volume import MeshesNotSupportedForVolume
 
 from ..errors import UserError
+from ..evaluation import read_errors
+from ..evaluation.runs import ERRORS
 from ..rag import open_rag, rag_is_missing
 from ..rag.connection_errors import is_connection_error
 from ..run import Run, region_box
@@ -23,7 +25,6 @@ from ..volumes import Box, open_volume, position_of, volume_exists
 from ..volumes.locations import Location, located
 from ..volumes.readable import Readable
 from .controls import SEGMENTS, STEP, Controls
-from .error_list import read_errors
 from .exported import ExportedSegmentation
 from .joins import MOST_EDGES, Joins
 from .layers import Layer, best_threshold, chosen_segmentation, existing_layers, shown_box, shown_threshold
@@ -112,7 +113,7 @@ def open_viewer(
     layers = existing_layers(run)
     raw = layers[0].volume
     exported = exported_segmentations(run, exports)
-    errors = read_errors(run)
+    errors = [error for error in read_errors(run.directory / ERRORS) if error.position is not None]
     start_server(run.config.view)
     viewer = RunViewer()
     segmentation = chosen_segmentation(run)

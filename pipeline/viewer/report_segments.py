@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..evaluation import SegmentationError, SegmentSizes, read_segment_sizes, stored_certainty
+from ..evaluation.segment_sizes import of_little_use
 from ..run import Run, read_summary
+from ..units import counted
 from ..volumes import open_volume
 from .bodies import body_pictures, swatches
 from .error_pictures import pictured_errors
@@ -37,7 +39,8 @@ def _segments(run: Run) -> dict[str, Any] | None:
     bodies = [] if run.config.volumes.images else body_pictures(run, threshold, sizes)
     return {
         "threshold": threshold,
-        "count": sizes["segments"],
+        "count": counted(sizes["segments"], "segment"),
+        "remark": of_little_use(sizes),
         "plot": embedded("sizes of the segments", sizes_png(sizes["counts"], sizes["volumes"])),
         "rows": _rows(sizes, voxel, tuple(volume.voxel_size)),
         "bodies": [_body(body.segments, body.extent, picture_png(body.image)) for body in bodies],

@@ -18,6 +18,7 @@ import tornado.web
 
 from ..config import ViewConfig
 from ..errors import UserError
+from .requests import bound
 
 ROUTE = r"/data/([^/]+)/([^/]+)/(.*)"
 """Token of a viewer, name of a folder, path of a file in it."""
@@ -143,3 +144,4 @@ def start_server(view: ViewConfig) -> None:
     server = neuroglancer.server.global_server
     server.viewers = Viewers()
     server.app.add_handlers(".*", [(ROUTE, FileHandler, {"viewers": server.viewers})])
+    bound(server)

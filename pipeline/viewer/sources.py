@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import neuroglancer
 
-from ..volumes import Volume as StoredVolume
+from ..volumes import RunVolume
 from ..volumes.aligned import Labels
 from ..volumes.containers import multiscales_of
 from ..volumes.dialects import ngff
@@ -20,7 +20,7 @@ from ..volumes.nanometres import Nanometres
 from ..volumes.placement import Placement, combined
 from ..volumes.placing import statements
 from ..volumes.readable import Readable
-from ..volumes.volume import Volume as FoundVolume
+from ..volumes.volume import Volume
 from .serving import RunViewer
 
 SPACE = "zyx"
@@ -69,9 +69,9 @@ def files_of(volume: Readable) -> Files:
         return _files_of_labels(volume)
     if volume.dtype.name not in SHOWN_TYPES:
         raise NotReadable(f"its type is {volume.dtype.name}")
-    if isinstance(volume, StoredVolume):
+    if isinstance(volume, RunVolume):
         return _files_of_run(volume)
-    if isinstance(volume, FoundVolume):
+    if isinstance(volume, Volume):
         return _files_in_place(volume)
     raise NotReadable("it is no array of chunks")
 
@@ -128,7 +128,7 @@ def url_of(viewer: RunViewer, files: Files, name: str) -> str:
     return location.name
 
 
-def _files_of_run(volume: StoredVolume) -> Files:
+def _files_of_run(volume: RunVolume) -> Files:
     array = volume.array
     axes = ("c" if volume.channels is not None else "") + SPACE
     if array.format == 2:
@@ -149,7 +149,7 @@ def _files_of_labels(labels: Labels) -> Files:
     return replace(files_of(aligned.volume), begin=tuple(aligned.begin))
 
 
-def _files_in_place(volume: FoundVolume) -> Files:
+def _files_in_place(volume: Volume) -> Files:
     node, choice = volume.found.array, volume.choice
     container = volume.found.groups[-1][0].location if volume.found.groups else node.location
     if node.format == "precomputed":
@@ -180,7 +180,7 @@ def _files_in_place(volume: FoundVolume) -> Files:
     return alone
 
 
-def _stated(volume: FoundVolume) -> Placement:
+def _stated(volume: Volume) -> Placement:
     return combined(statements(volume.found, volume.choice), volume.name, required=False)
 
 

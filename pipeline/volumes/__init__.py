@@ -1,6 +1,6 @@
 """Arrays on disk with their place in the world, and boxes of voxels."""
 
-from .arrays import Volume, create_volume, delete_volume, open_volume, volume_exists
+from .arrays import RunVolume, create_volume, delete_volume, open_volume, volume_exists
 from .boxes import SPATIAL_AXES, ZERO, Box, cells_of, crop, mirror_indices
 from .nanometres import Nanometres, position_of, three_numbers
 from .run_arrays import StorageFormat, StoredArray
@@ -13,9 +13,9 @@ __all__ = [
     "ZERO",
     "Box",
     "Nanometres",
+    "RunVolume",
     "StorageFormat",
     "StoredArray",
-    "Volume",
     "cells_of",
     "chunk_inside",
     "compressor_of",

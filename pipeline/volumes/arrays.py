@@ -29,7 +29,7 @@ __all__ = [
     "SPATIAL_AXES",
     "ZERO",
     "Box",
-    "Volume",
+    "RunVolume",
     "cells_of",
     "create_volume",
     "crop",
@@ -44,8 +44,8 @@ MEND = "delete the dataset and run its stage again"
 
 
 @dataclass(frozen=True)
-class Volume:
-    """An open array of a run with its place in the world.
+class RunVolume:
+    """An open array that a run has written, with its place in the world. What others have written is a `volume.Volume`.
 
     Attributes:
         array: axes (z, y, x) or (k, z, y, x).
@@ -112,7 +112,7 @@ def create_volume(
     dataset: str,
     shape: Sequence[int],
     dtype: Any,
-    like: Volume | None = None,
+    like: RunVolume | None = None,
     *,
     voxel_size: Sequence[float] | None = None,
     offset: Sequence[float] | None = None,
@@ -120,7 +120,7 @@ def create_volume(
     attributes: dict[str, Any] | None = None,
     storage_format: StorageFormat = 3,
     downsampling: Sequence[int] = (1, 1, 1),
-) -> Volume:
+) -> RunVolume:
     """Create an empty array (blosc-zstd), replacing one of the same name.
 
     Args:
@@ -153,10 +153,10 @@ def create_volume(
     array = create_stored(folder, storage_format, shape, dtype, chunks, told)
     if storage_format == 2:
         write_document(folder, ".zattrs", told)
-    return Volume(array, voxel_size, offset, f"{container}/{dataset}")
+    return RunVolume(array, voxel_size, offset, f"{container}/{dataset}")
 
 
-def open_volume(container: Place, dataset: str, mode: str = "r") -> Volume:
+def open_volume(container: Place, dataset: str, mode: str = "r") -> RunVolume:
     """Open an array of a container, in the format that it has.
 
     Args:
@@ -185,7 +185,7 @@ def open_volume(container: Place, dataset: str, mode: str = "r") -> Volume:
         raise UserError(f"the dataset has no voxel_size attribute; {MEND}", name)
     with understanding(found.name, MEND):
         voxel_size, offset = attributes["voxel_size"], attributes.get("offset", (0, 0, 0))
-        return Volume(array, three_numbers(voxel_size), three_numbers(offset), name)
+        return RunVolume(array, three_numbers(voxel_size), three_numbers(offset), name)
 
 
 def volume_exists(container: Place, dataset: str) -> bool:

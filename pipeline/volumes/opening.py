@@ -175,6 +175,8 @@ def _open_hdf5(node: Node, wanted: Wanted) -> Volume | None:
 
 
 def _open_npy(node: Node, wanted: Wanted) -> Volume:
+    if wanted.dataset is not None:
+        raise UserError(f"{node.name} is one array and has no datasets; leave it out", wanted.path(wanted.key))
     return _of_file(open_npy(node.location.file), None, Found(node), wanted)
 
 

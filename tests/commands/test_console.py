@@ -94,7 +94,8 @@ def test_from_nothing_to_scores_without_the_repository(emdistill: Path, tmp_path
     early = type_command(emdistill, tmp_path, "03", *overrides, expected=2)
     assert early.stderr == "error: fragments needs predict, which is missing; run emdistill predict first\n"
     done = type_command(emdistill, tmp_path, "run", *overrides)
-    assert f"look at it: emdistill view {tmp_path}/here/config.json" in done.stdout
+    assert done.stdout.splitlines()[-1] == f"next: emdistill view {tmp_path}/here/config.json"
+    assert "next:" not in done.stderr, "no step tells what comes next while the command goes on to it by itself"
     assert "workflows/" not in done.stdout + done.stderr
     assert open_run(tmp_path / "here" / "config.json").summary.exists()
     status = type_command(emdistill, tmp_path, "status", "here/config.json")

@@ -12,10 +12,10 @@ import pytest
 from imported_sources import import_source
 
 from pipeline.config import FileSource
-from pipeline.volumes import Volume, open_volume, volume_exists
+from pipeline.volumes import RunVolume, open_volume, volume_exists
 
 BLOCK = (4, 16, 16)
-Import = Callable[..., dict[str, Volume]]
+Import = Callable[..., dict[str, RunVolume]]
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def labels() -> np.ndarray:
 def imported(tmp_path: Path) -> Import:
     """Import a file source with the given fields; returns the datasets that were written."""
 
-    def run(path: Path, **fields: Any) -> dict[str, Volume]:
+    def run(path: Path, **fields: Any) -> dict[str, RunVolume]:
         container = tmp_path / "run" / "volume.zarr"
         import_source("lab", FileSource(path=str(path), **fields), container, BLOCK)
         names = [name for name in ("raw", "labels", "mask") if volume_exists(container, name)]

@@ -17,10 +17,10 @@ from stored_arrays import write_n5
 
 from pipeline.config import FileSource, PhantomSource
 from pipeline.datasets import Phantom
-from pipeline.volumes import Box, Volume, open_volume
+from pipeline.volumes import Box, RunVolume, open_volume
 
 BLOCK = (4, 16, 16)
-Import = Callable[..., dict[str, Volume]]
+Import = Callable[..., dict[str, RunVolume]]
 
 
 def hdf5(path: Path, attributes: dict[str, Any] | None = None, **datasets: np.ndarray) -> Path:

@@ -20,7 +20,7 @@ from pipeline.run import Run
 from pipeline.stages.convert import all_conversions
 from pipeline.stages.importing import ensure_imported
 from pipeline.training.sampling.regions import ChunkCache, training_regions
-from pipeline.volumes import Box, Volume, container_attributes, note_in_container, open_volume
+from pipeline.volumes import Box, RunVolume, container_attributes, note_in_container, open_volume
 
 BLOCK = (2, 16, 16)
 
@@ -113,12 +113,12 @@ def test_labels_of_an_earlier_import_do_not_survive(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_line_and_the_import_can_be_repeated(
     tmp_path: Path, source: FileSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Volume, *arguments: Any) -> None:
+    def full(self: RunVolume, *arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
     container = tmp_path / "volume.zarr"
     with monkeypatch.context() as patch:
-        patch.setattr(Volume, "write", full)
+        patch.setattr(RunVolume, "write", full)
         with pytest.raises(UserError, match=r"No space left on device; make room and run the same command again"):
             import_source("lab", source, container, BLOCK)
     assert import_source("lab", source, container, BLOCK)

@@ -13,9 +13,11 @@ import tifffile
 from imported_sources import import_source
 from stored_arrays import write_n5
 
-from pipeline.config import FileSource, PublicSource
+from pipeline.config import FileSource, PublicSource, parse_config
 from pipeline.datasets.importing import imported_identity
 from pipeline.errors import UserError
+from pipeline.run import Run
+from pipeline.stages.importing import ensure_imported
 
 RAW = np.zeros((4, 8, 8), np.uint8)
 LABELS = np.ones((4, 8, 8), np.uint64)
@@ -206,3 +208,16 @@ def test_a_damaged_chunk_is_named(tmp_path: Path) -> None:
 def test_unknown_public_data_set_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"volumes\.sources\.lab\.name: .*cremi_a.*fib25.*isbi2012.*snemi3d"):
         import_source("lab", PublicSource(kind="public", name="cremi_z"), tmp_path / "volume.zarr", (2, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["validate", "test"])
+def test_a_region_that_is_scored_later_must_lie_in_its_source(tmp_path: Path, name: str) -> None:
+    """Or everything would be computed before the scores tell."""
+    regions = {"validate": {"source": "a", "end": [2, 8, 8]}, "test": {"source": "a", "begin": [2, 0, 0]}}
+    source = {"kind": "phantom", "shape": [4, 16, 16]}
+    volumes = {"sources": {"a": source}, "segment": {"source": "a"}, **regions}
+    volumes[name] = {**regions[name], "end": [2 if name == "validate" else 4, 99, 16]}
+    student = {"network": {"name": "section_unet"}, "distillation": None}
+    run = Run(parse_config({"run_directory": str(tmp_path), "volumes": volumes, "student": student}))
+    with pytest.raises(UserError, match=rf"^volumes\.{name}: the region .* reaches beyond the source of"):
+        ensure_imported(run)

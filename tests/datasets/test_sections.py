@@ -12,9 +12,9 @@ import pytest
 import tifffile
 
 from pipeline.errors import UserError
-from pipeline.volumes import Volume
+from pipeline.volumes import RunVolume
 
-Import = Callable[..., dict[str, Volume]]
+Import = Callable[..., dict[str, RunVolume]]
 
 SPLIT = np.array([0, 0, 1, 0, 2, 2, 0, 1, 0], np.uint8)
 CHUNKS = (4, 16, 16)

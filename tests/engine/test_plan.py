@@ -107,7 +107,7 @@ def test_a_pilot_touches_neither_blocks_that_are_done_nor_empty_ones(
     log_pilots(run, [Doubled(run)], 4, overwrite=False)
     assert visits(tmp_path) == {**before, 5: before[5] + 1}
     assert 0 not in visits(tmp_path)
-    assert "1 blocks with 1 worker: about" in caplog.text
+    assert "1 block with 1 worker: about" in caplog.text
 
 
 def test_a_stage_without_inputs_is_not_tried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

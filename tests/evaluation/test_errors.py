@@ -124,6 +124,22 @@ def test_a_region_of_a_larger_segmentation() -> None:
     assert found == direct
 
 
+@pytest.mark.parametrize("size", [(40, 8, 8), None])
+def test_a_table_gives_back_what_was_written_with_places_in_nanometres(
+    tmp_path: Path, size: tuple[int, int, int] | None
+) -> None:
+    written = [
+        SegmentationError("split", 0.5, (7, 9), (3, 3), (20, 10), 4, (1, 2, 3)),
+        SegmentationError("merge", 0.25, (7, 7), (3, 4), (20, 10), 4, (0, 0, 0)),
+    ]
+    write_errors(tmp_path / "errors.csv", written, size, (100, 0, 0))
+    found = read_errors(tmp_path / "errors.csv")
+    assert found == written
+    assert [error.position for error in found] == ([(160, 20, 28), (120, 4, 4)] if size else [None, None])
+    assert found[0].text == "split, 0.5 bits: segments 7, 9 are one object (label 3)"
+    assert found[1].text == "merge, 0.25 bits: segment 7 holds objects 3, 4"
+
+
 def test_a_table_with_an_endless_field_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "errors.csv").write_text('kind\n"' + "x" * 200_000 + '"\n')
     with pytest.raises(DamagedFile, match="delete it"):

@@ -329,6 +329,7 @@ def test_a_mask_at_another_place_covers_what_it_covers(tmp_path: Path) -> None:
         (["--skeletons", "a.swc", "--merge-threshold", "0"], "--merge-threshold: is 0; one node at least merges"),
         (["--skeletons", "b.swc"], "b.swc: there is no such file or folder"),
         (["--skeletons", "a.swc", "--voxel-size", "1", "1", "0"], "argument --voxel-size: 0 is not above 0"),
+        (["--skeletons", "a.swc", "--offset", "0", "nan", "0"], "argument --offset: nan is no place"),
     ],
 )
 def test_wrong_options_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -209,6 +209,15 @@ def test_an_npz_that_claims_more_than_any_memory_is_one_line(tmp_path: Path) -> 
         open_skeletons(tmp_path / "a.npz")
 
 
+def test_an_npz_that_unpacks_to_more_than_the_memory_is_one_line(tmp_path: Path) -> None:
+    """Its header may even be small: what is unpacked is what counts."""
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("positions.npy", bytes(1000))
+        file.getinfo("positions.npy").file_size = 10**13
+    with pytest.raises(UserError, match=r"a\.npz: its arrays take 10.0 TB when they are unpacked"):
+        open_skeletons(tmp_path / "a.npz")
+
+
 @pytest.mark.parametrize("transform", [[1, 2], "turned", None])
 def test_a_transform_that_is_none_is_one_line(tmp_path: Path, transform: object) -> None:
     (tmp_path / "info").write_text(json.dumps({"@type": "neuroglancer_skeletons", "transform": transform}))

@@ -94,7 +94,7 @@ def test_the_commands_copy_count_and_drop(tmp_path: Path, capsys: pytest.Capture
     assert main([*run, "copy", "sqlite:///rag.sqlite", "files:///copy"]) == 0
     assert main([*run, "drop", "sqlite:///rag.sqlite"]) == 0
     assert main([*run, "counts", "files:///copy"]) == 0
-    assert capsys.readouterr().out.endswith("files:///copy: 1 blocks, 5 nodes, 4 edges (0 with a score)\n")
+    assert capsys.readouterr().out.endswith("files:///copy: 1 block, 5 nodes, 4 edges (0 with a score)\n")
     assert main([*run, "copy", "files:///copy", "files:///copy"]) == 2
     assert main([*run, "copy", "files:///none", "files:///other"]) == 2
     assert "there is no graph at files:///none" in capsys.readouterr().err

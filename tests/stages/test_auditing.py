@@ -254,13 +254,13 @@ def test_the_script_prints_a_table_and_its_exit_status_tells(
 
     status, told = run_audit()
     assert status == 0
-    assert "blocks are sound" in told
+    assert "sound: all of" in told
     chunk_of(run, "segmentation/0.60").unlink()
     for dry_run in (True, False):
         status, told = run_audit(requeue=True, dry_run=dry_run)
         assert status == 1
         assert "missing" in told.splitlines()[0]
-        assert "1 blocks are damaged" in told
-        assert "1 blocks of segment_0.60" in told
+        assert "damaged: 1 block;" in told
+        assert "1 block of segment_0.60" in told
     assert segment(run)
     assert_same(everything(run), everything(finished))

@@ -77,10 +77,10 @@ def test_a_flipped_bit_of_a_score_is_found_by_who_reads_it_and_mended(tmp_path: 
     path = run.directory / "rag.sqlite"
     flip(path, path.read_bytes().rindex(edges.score[len(edges) // 2].tobytes()), 0)
     for use in (segment, require_graph):
-        with pytest.raises(UserError, match=rf"merge scores of 1 blocks are lost or have changed .*{AUDIT}"):
+        with pytest.raises(UserError, match=rf"merge scores of 1 block are lost or have changed .*{AUDIT}"):
             use(run)
     findings = audit(run)
-    assert [found.unsound for found in findings if found.unsound] == ["the scores of 1 blocks have another checksum"]
+    assert [found.unsound for found in findings if found.unsound] == ["the scores of 1 block have another checksum"]
     requeue(findings)
     with pytest.raises(UserError, match="agglomerate is not complete"):
         require_graph(run)
@@ -96,7 +96,7 @@ def test_deleted_rows_are_found_before_scores_are_made_of_the_rest(tmp_path: Pat
     with sqlite3.connect(tmp_path / "rag.sqlite") as connection:
         connection.execute(f"DELETE FROM {table} WHERE {key} = (SELECT max({key}) FROM {table})")
         connection.execute("DELETE FROM notes WHERE name = 'agglomerate'")
-    with pytest.raises(UserError, match=rf"lost or changed rows of 1 blocks .*{AUDIT}"):
+    with pytest.raises(UserError, match=rf"lost or changed rows of 1 block .*{AUDIT}"):
         agglomerate(run)
     requeue(audit(run))
     assert agglomerate(run)
@@ -144,7 +144,7 @@ def test_a_database_that_lost_its_write_ahead_log_is_not_believed(tmp_path: Path
         assert_same(columns(whole_graph(run)), columns(whole_graph(scored)))
         shutil.copytree(run.directory, tmp_path / "copy", ignore=shutil.ignore_patterns("*-wal", "*-shm"))
     copy = Run(run.config.model_copy(update={"run_directory": str(tmp_path / "copy")}))
-    with pytest.raises(UserError, match=rf"lost or changed rows of 1 blocks .*{AUDIT}"):
+    with pytest.raises(UserError, match=rf"lost or changed rows of 1 block .*{AUDIT}"):
         segment(copy)
 
 
@@ -196,7 +196,7 @@ def test_a_score_that_changed_in_a_server_is_found(tmp_path: Path, stores: Store
     run = scored_run(tmp_path, url)
     whole_graph(run)
     CHANGES[kind](url)
-    with pytest.raises(UserError, match=r"merge scores of 1 blocks"):
+    with pytest.raises(UserError, match=r"merge scores of 1 block"):
         segment(run)
 
 
@@ -218,5 +218,5 @@ def test_graphs_of_earlier_versions_stay_sound(tmp_path: Path, scored: Run) -> N
     with open_rag(run.config.rag, run.directory) as store:
         nodes, edges = next(store._read_nodes([4])), next(store._read_edges([4]))
         store.write_block(4, replace(nodes, size=nodes.size + 1), edges)
-    with pytest.raises(UserError, match=r"lost or changed rows of 1 blocks .* block 4;"):
+    with pytest.raises(UserError, match=r"lost or changed rows of 1 block .* block 4;"):
         whole_graph(run)

@@ -16,13 +16,13 @@ from pipeline.networks import EmbeddingNetwork, build_network, save_checkpoint
 from pipeline.run import Run
 from pipeline.stages.by_script import predict
 from pipeline.stages.inference import Predictor
-from pipeline.volumes import Box, Volume, create_volume, crop, open_volume, position_of
-from pipeline.volumes.volume import Volume as SourceVolume
+from pipeline.volumes import Box, RunVolume, create_volume, crop, open_volume, position_of
+from pipeline.volumes.volume import Volume
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 4, -3))
 
 
-def make_raw(container: Path, shape: tuple[int, int, int]) -> Volume:
+def make_raw(container: Path, shape: tuple[int, int, int]) -> RunVolume:
     raw = create_volume(container, "raw", shape, "uint8", voxel_size=(40, 8, 8), chunks=(8, 16, 16))
     raw.write(raw.box, np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8))
     return raw
@@ -33,12 +33,12 @@ def make_network(config: SectionUnetConfig | MalaConfig | ResidualUnetConfig) ->
     return build_network(config).eval()
 
 
-def affinities_of(network: EmbeddingNetwork, raw: Volume, box: Box) -> np.ndarray:
+def affinities_of(network: EmbeddingNetwork, raw: RunVolume, box: Box) -> np.ndarray:
     predictor = Predictor(network, OFFSETS)
     return predictor.affinities(raw.read_mirrored(predictor.read_box(box)), box)
 
 
-def quantised(network: EmbeddingNetwork, raw: Volume | SourceVolume, box: Box) -> np.ndarray:
+def quantised(network: EmbeddingNetwork, raw: RunVolume | Volume, box: Box) -> np.ndarray:
     predictor = Predictor(network, OFFSETS)
     return predictor.quantised(raw.read_mirrored(predictor.read_box(box)), box)
 

@@ -27,7 +27,7 @@ from pipeline.stages.fragments import FragmentsTask
 from pipeline.stages.inference import Predictor
 from pipeline.stages.predict import PredictTask
 from pipeline.stages.tiles import TILES_PER_WORKER, tile_blocks
-from pipeline.volumes import Box, Volume, open_volume
+from pipeline.volumes import Box, RunVolume, open_volume
 
 BLOCK = (4, 16, 16)
 TILES = [BLOCK, (8, 16, 32), (4, 40, 35), (8, 48, 48)]
@@ -97,7 +97,7 @@ def test_a_petavoxel_is_planned_from_a_few_boxes() -> None:
     assert len(asked) < 1000
 
 
-def predicted(directory: Path, tile: Any, **predict_section: Any) -> tuple[Run, Volume]:
+def predicted(directory: Path, tile: Any, **predict_section: Any) -> tuple[Run, RunVolume]:
     run = make_run(directory, predict={"tile_size": tile, **predict_section})
     assert predict(run)
     return run, open_volume(run.volume, "affinities")

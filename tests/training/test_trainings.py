@@ -19,6 +19,7 @@ from training_state import assert_equal, assert_same_state, curves, weights
 
 from pipeline.checkpoints import latest_checkpoint
 from pipeline.config import dump_config
+from pipeline.engine.tracking.training_record import read_training_record
 from pipeline.errors import UserError
 from pipeline.networks import load_network
 from pipeline.networks.checkpoint import load_checkpoint
@@ -115,7 +116,7 @@ def test_a_training_that_is_stopped_anywhere_continues(make_run: MakeRun, tmp_pa
         os.killpg(process.pid, number)  # as terminals and batch systems do: to all processes
     if number != signal.SIGINT:
         process.send_signal(number)  # a job's script passes on what all have got
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=500)
     assert process.returncode == (-number if number == signal.SIGKILL else 130), errors
     assert "Traceback" not in errors
     done = load_checkpoint(latest_checkpoint(directory))["iteration"]
@@ -139,11 +140,22 @@ def test_a_finished_training_is_skipped_and_says_so(make_run: MakeRun, caplog: p
     assert read_json(run.summary)["training"]["student"]["iterations"] == 4
 
 
+def test_a_training_leaves_its_record_for_the_status(make_run: MakeRun) -> None:
+    run = make_run(ALONE, "student.training.validate_every=2")
+    train_student(run)
+    record = read_training_record(run.network_directory("student"))
+    assert record is not None and record.ended > 0 and record.error == ""
+    assert (record.iteration, record.iterations, record.validated) == (4, 4, 4)
+    assert record.validation["voi_sum"] >= 0
+
+
 def test_a_missing_teacher_is_trained_first_and_says_so(make_run: MakeRun, caplog: pytest.LogCaptureFixture) -> None:
     run = make_run()
     with caplog.at_level(logging.INFO):
         train_student(run)
     assert "no teacher yet" in caplog.messages[0]
+    (following,) = [line for line in caplog.messages if "next:" in line]
+    assert following.startswith("student: wrote") and "/s)" in following, "the teacher's end is followed by itself"
     assert latest_checkpoint(run.network_directory("teacher")).exists()
 
 

@@ -32,7 +32,7 @@ from pipeline.run import Run
 from pipeline.viewer import neuroglancer_link, open_viewer
 from pipeline.viewer.neuroglancer_view import LazyVolume, Sliced, sampled_contrast
 from pipeline.viewer.serving import RunViewer
-from pipeline.volumes import Box, Volume, create_volume, delete_volume, open_volume
+from pipeline.volumes import Box, RunVolume, create_volume, delete_volume, open_volume
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,7 +138,7 @@ def test_what_a_browser_cannot_read_is_read_here(untouched_run: Run) -> None:
     np.testing.assert_array_equal(np.squeeze(shown).astype(np.uint64), np.where(stored == 7, 0, stored))
 
 
-def huge(container: Path, name: str, dtype: str) -> Volume:
+def huge(container: Path, name: str, dtype: str) -> RunVolume:
     """A volume of 27 · 10¹² voxels of which one chunk exists."""
     volume = create_volume(container, name, (30_000,) * 3, dtype, voxel_size=(8, 8, 8), chunks=(64, 64, 64))
     box = Box.of_shape((64, 64, 64))

@@ -55,6 +55,17 @@ def text_of(page: ReportPage) -> str:
     return " ".join(page.text)
 
 
+def test_a_segmentation_that_tells_nothing_apart_is_called_so(finished_run: Run) -> None:
+    describe_segments(finished_run)
+    assert "voxels lie in one of" not in text_of(page_of(finished_run))
+    path = finished_run.segment_sizes("0.50")
+    sizes = read_segment_sizes(finished_run, "0.50")
+    assert sizes is not None
+    sizes["largest"][0]["voxels"] = sizes["voxels"]
+    write_json(path, {**sizes})
+    assert "100 % of the segmented voxels lie in one of" in text_of(page_of(finished_run))
+
+
 def test_the_largest_segments_are_pictured_and_listed_with_their_sizes(finished_run: Run) -> None:
     describe_segments(finished_run)
     page = page_of(finished_run)

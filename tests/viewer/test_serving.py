@@ -15,6 +15,7 @@ from pipeline.config import dump_config, parse_config
 from pipeline.errors import UserError
 from pipeline.run import Run
 from pipeline.viewer import open_viewer
+from pipeline.viewer.requests import MOST_BYTES
 from pipeline.viewer.serving import RunViewer
 
 
@@ -33,7 +34,7 @@ def viewer(raw_run: Run) -> RunViewer:
 
 def answer(viewer: RunViewer, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, dict[str, str]]:
     """Status, content and header fields (lower case) of the server's answer; the path is sent as it is."""
-    connection = http.client.HTTPConnection("127.0.0.1", neuroglancer.server.global_server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", neuroglancer.server.global_server.port, timeout=300)
     connection.request(method, path, headers=headers)
     got = connection.getresponse()
     found = got.status, got.read(), {name.lower(): value for name, value in got.getheaders()}
@@ -124,6 +125,70 @@ def test_nothing_is_handed_out_that_a_browser_would_run(raw_run: Run, viewer: Ru
 
 def test_credentials_of_the_user_are_not_handed_out(viewer: RunViewer) -> None:
     assert answer(viewer, f"/credentials/{viewer.token}", "POST")[0] == 403
+
+
+def post(viewer: RunViewer, route: str, body: bytes, length: int | None = None, token: str | None = None) -> int:
+    """Status of the answer to a body that says it has a length."""
+    connection = http.client.HTTPConnection("127.0.0.1", neuroglancer.server.global_server.port, timeout=30)
+    connection.putrequest("POST", route.format(token or viewer.token))
+    connection.putheader("Content-Length", str(len(body) if length is None else length))
+    connection.endheaders(body)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(viewer: RunViewer) -> None:
+    """Or anybody who reaches the port could fill the memory, without the token."""
+    for token in (viewer.token, "0" * len(viewer.token)):
+        assert post(viewer, "/state/{}", b"", MOST_BYTES + 1, token) == 400
+
+
+STATE = b'{"s": {"layers": []}, "g": "1", "pg": "x", "c": "me"}'
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/state/{}", b""),
+        ("/state/{}", b"[]"),
+        ("/state/{}", b"{}"),
+        ("/state/{}", b"[" * 100_000),
+        ("/state/{}", STATE.replace(b'{"layers": []}', b"7")),
+        ("/state/{}", STATE.replace(b"[]", b"7")),
+        ("/action/{}", b"\xff"),
+        ("/action/{}", b'{"action": "emdistill-next", "state": 7}'),
+        ("/action/{}", b'{"action": [], "state": {}}'),
+        ("/action/{}", b'{"action": "screenshot", "state": {"mousePosition": "x"}}'),
+        ("/action/{}", b'{"action": "screenshot", "state": {"viewerState": {"layers": 7}}}'),
+        ("/volume_response/{}/1/info", b"7"),
+        ("/volume_response/{}/1/chunk", b""),
+        ("/volume_response/{}/1/chunk?p=7", b""),
+    ],
+)
+def test_a_body_that_nobody_understands_is_400_without_a_traceback(
+    viewer: RunViewer,
+    route: str,
+    body: bytes,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert post(viewer, route, body) == 400
+    assert post(viewer, route, body, token="0" * len(viewer.token)) == 404
+    assert answer(viewer, f"/data/{viewer.token}/raw/zarr.json")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err + caplog.text
+
+
+def test_what_the_page_sends_is_understood(viewer: RunViewer) -> None:
+    viewer.set_state({}, "x")
+    assert post(viewer, "/state/{}", STATE) == 200
+    assert post(viewer, "/state/{}", STATE) == 412, "somebody else has changed it since"
+    assert post(viewer, "/action/{}", b'{"action": "a", "state": {"mousePosition": [1, 2, 3]}}') == 200
+
+
+def test_positions_beyond_all_volumes_are_400(viewer: RunViewer) -> None:
+    place = f"/neuroglancer/raw/{viewer.token}.0/1/0,0,0/{'9' * 30},1,1"
+    assert answer(viewer, place)[0] == 400
 
 
 def test_it_listens_on_this_machine_alone(viewer: RunViewer) -> None:

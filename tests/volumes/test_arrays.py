@@ -19,8 +19,8 @@ from stored_arrays import write_group, write_zarr
 from pipeline.errors import UserError
 from pipeline.volumes import (
     Box,
+    RunVolume,
     StorageFormat,
-    Volume,
     create_volume,
     crop,
     delete_volume,
@@ -48,7 +48,7 @@ def storage_format(request: pytest.FixtureRequest) -> StorageFormat:
 
 
 @pytest.fixture
-def raw(container: Path, storage_format: StorageFormat) -> Volume:
+def raw(container: Path, storage_format: StorageFormat) -> RunVolume:
     """A volume of random intensities whose shards do not divide it."""
     volume = create_volume(
         container,
@@ -98,7 +98,7 @@ def test_box_arithmetic() -> None:
 # The place in the world
 
 
-def test_positions_may_have_fractions(container: Path, raw: Volume) -> None:
+def test_positions_may_have_fractions(container: Path, raw: RunVolume) -> None:
     assert position_of((1, 2, 3), raw.voxel_size, raw.offset) == (440, -64, 24)
     create_volume(
         container, "fine", (7, 10, 9), np.uint8, voxel_size=(30, 3.58, 5.24), offset=(0, 0.5, 8), chunks=(4,) * 3
@@ -111,7 +111,7 @@ def test_positions_may_have_fractions(container: Path, raw: Volume) -> None:
 
 
 @pytest.mark.parametrize("storage_format", [2], indirect=True)
-def test_funlib_persistence_reads_arrays_in_format_2(container: Path, raw: Volume) -> None:
+def test_funlib_persistence_reads_arrays_in_format_2(container: Path, raw: RunVolume) -> None:
     create_volume(container, "affinities", (3, 7, 10, 9), np.uint8, like=raw, chunks=(4, 4, 4))
     array = open_ds(container / "raw")
     assert array.voxel_size == Coordinate(VOXEL_SIZE)
@@ -130,7 +130,7 @@ def test_funlib_persistence_reads_arrays_in_format_2(container: Path, raw: Volum
 
 
 @pytest.mark.parametrize("storage_format", [2], indirect=True)
-def test_arrays_in_format_2_are_zarr_2_with_zstd_and_undivided_channels(container: Path, raw: Volume) -> None:
+def test_arrays_in_format_2_are_zarr_2_with_zstd_and_undivided_channels(container: Path, raw: RunVolume) -> None:
     volume = create_volume(container, "segmentation/0.50", (3, 7, 10, 9), np.uint8, like=raw, chunks=(4, 99, 4))
     stored = json.loads((container / "segmentation" / "0.50" / ".zarray").read_text())
     assert stored["chunks"] == [3, 4, 10, 4]
@@ -157,12 +157,12 @@ def test_opening_again_keeps_place_and_attributes(container: Path, storage_forma
     assert volume.array.read_only
 
 
-def test_creating_again_starts_empty(container: Path, raw: Volume) -> None:
+def test_creating_again_starts_empty(container: Path, raw: RunVolume) -> None:
     again = create_volume(container, "raw", raw.shape, np.uint8, like=raw, chunks=(4, 4, 4))
     assert not again.read(again.box).any()
 
 
-def test_deleting_leaves_nothing_and_may_be_repeated(container: Path, raw: Volume) -> None:
+def test_deleting_leaves_nothing_and_may_be_repeated(container: Path, raw: RunVolume) -> None:
     assert volume_exists(container, "raw")
     delete_volume(container, "raw")
     delete_volume(container, "raw")
@@ -193,14 +193,14 @@ def test_one_section_mirrors_to_itself() -> None:
         box(7, 0, 0, 9, 1, 1),
     ],
 )
-def test_reading_beyond_the_volume_equals_padding_the_whole(raw: Volume, part: Box) -> None:
+def test_reading_beyond_the_volume_equals_padding_the_whole(raw: RunVolume, part: Box) -> None:
     margin = 12
     whole = np.pad(raw.read(raw.box), margin, mode="reflect")
     expected = whole[part.grow([-margin] * 3, [margin] * 3).slices]
     np.testing.assert_array_equal(raw.read_mirrored(part), expected)
 
 
-def test_mirrored_reads_keep_channels(container: Path, raw: Volume) -> None:
+def test_mirrored_reads_keep_channels(container: Path, raw: RunVolume) -> None:
     volume = create_volume(container, "affinities", (2, 3, 4, 5), np.uint8, like=raw, chunks=(3, 4, 5))
     data = np.random.default_rng(1).integers(0, 255, (2, 3, 4, 5), dtype=np.uint8)
     volume.write(volume.box, data)
@@ -212,7 +212,7 @@ def test_mirrored_reads_keep_channels(container: Path, raw: Volume) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 8, 40, -1])
-def test_a_truncated_file_is_named_instead_of_read_as_rubbish(raw: Volume, kept: int) -> None:
+def test_a_truncated_file_is_named_instead_of_read_as_rubbish(raw: RunVolume, kept: int) -> None:
     path = raw.array.file((1, 0, 0))
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UserError) as error:
@@ -222,19 +222,19 @@ def test_a_truncated_file_is_named_instead_of_read_as_rubbish(raw: Volume, kept:
     assert "\n" not in str(error.value)
 
 
-def test_a_file_of_rubbish_is_named(raw: Volume) -> None:
+def test_a_file_of_rubbish_is_named(raw: RunVolume) -> None:
     path = raw.array.file((0, 0, 0))
     path.write_bytes(b"\xff" * 12 + path.stat().st_size.to_bytes(4, "little") + b"\xff" * (path.stat().st_size - 16))
     with pytest.raises(UserError, match=r"volume\.zarr/raw.*: (chunk 0\.0\.0|shard c/0/0/0) is truncated or damaged"):
         open_volume(Path(raw.name).parent, "raw").read(box(0, 0, 0, 1, 1, 1))
 
 
-def test_damage_elsewhere_does_not_matter(raw: Volume) -> None:
+def test_damage_elsewhere_does_not_matter(raw: RunVolume) -> None:
     raw.array.file((1, 0, 0)).write_bytes(b"")
     assert raw.read(box(0, 0, 0, 4, 4, 4)).all()
 
 
-def test_a_missing_dataset_is_a_users_error(container: Path, raw: Volume) -> None:
+def test_a_missing_dataset_is_a_users_error(container: Path, raw: RunVolume) -> None:
     for path, name in [(container, "fragments"), (container.parent / "none.zarr", "raw")]:
         with pytest.raises(UserError, match="there is no such dataset; run the earlier stages first"):
             open_volume(path, name)
@@ -243,7 +243,7 @@ def test_a_missing_dataset_is_a_users_error(container: Path, raw: Volume) -> Non
 @pytest.mark.parametrize(
     ("storage_format", "file"), [(2, ".zarray"), (2, ".zattrs"), (3, "s0/zarr.json")], indirect=["storage_format"]
 )
-def test_damaged_metadata_are_a_users_error(container: Path, raw: Volume, file: str) -> None:
+def test_damaged_metadata_are_a_users_error(container: Path, raw: RunVolume, file: str) -> None:
     (container / "raw" / file).write_text("{")
     with pytest.raises(UserError, match=r"is damaged .*; delete the dataset and run its stage again"):
         open_volume(container, "raw")

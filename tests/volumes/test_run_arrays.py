@@ -20,7 +20,7 @@ from yaozarrs import v05
 
 from pipeline.engine.blocks.storage import require_whole
 from pipeline.errors import UserError
-from pipeline.volumes import Box, StorageFormat, Volume, create_volume, delete_volume, open_volume
+from pipeline.volumes import Box, RunVolume, StorageFormat, create_volume, delete_volume, open_volume
 from pipeline.volumes.locations import Location
 from pipeline.volumes.opening import Wanted, open_at
 
@@ -33,7 +33,7 @@ PROCESSES = 8
 storage_formats = pytest.mark.parametrize("storage_format", [2, 3], ids=["format 2", "format 3"])
 
 
-def make(folder: Path, storage_format: StorageFormat = 3, channels: tuple[int, ...] = ()) -> Volume:
+def make(folder: Path, storage_format: StorageFormat = 3, channels: tuple[int, ...] = ()) -> RunVolume:
     return create_volume(
         folder / "volume.zarr",
         "ids",
@@ -50,7 +50,7 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(1, 2**60, shape, dtype=np.uint64)
 
 
-def boxes(volume: Volume) -> list[Box]:
+def boxes(volume: RunVolume) -> list[Box]:
     return list(volume.box.split(SHARD))
 
 

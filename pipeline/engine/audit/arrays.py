@@ -12,7 +12,7 @@ from enum import Enum
 import numpy as np
 
 from ...errors import UserError
-from ...volumes import Box, Volume
+from ...volumes import Box, RunVolume
 from ...volumes.storage_errors import StorageUnavailable
 from ..blocks.checksums import RecordTable, array_checksum
 from ..blocks.grid import Block
@@ -172,7 +172,7 @@ def _check_files(task: BlockTask, found: StageFindings) -> None:
     found.damaged = {kind: flag.reshape(task.grid.shape) for kind, flag in flags.items()}
 
 
-def _examined(task: VolumeTask, volume: Volume, block: Block, stored: Box) -> tuple[int, int]:
+def _examined(task: VolumeTask, volume: RunVolume, block: Block, stored: Box) -> tuple[int, int]:
     """The checksum of a block as it is on disk, in a box of the array, and how many ids it has."""
     if not task.checksum_by_shard:
         data = volume.read(stored)

@@ -84,6 +84,10 @@ class Stage(ABC):
         """What is wrong with the output besides its blocks, for the audit; empty if nothing is."""
         return ""
 
+    def remark(self) -> str:
+        """What a user should know of the finished output, in one line; empty if nothing."""
+        return ""
+
     def depends_on_whole_upstream(self) -> bool:
         """Whether something besides the blocks is made from all upstream blocks, and made again with them."""
         return False

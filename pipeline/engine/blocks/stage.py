@@ -21,7 +21,7 @@ from typing_extensions import override
 from ...command_names import command_line, name_of
 from ...config import Config
 from ...errors import UserError
-from ...volumes import ZERO, Box, Volume, create_volume, delete_volume, open_volume, volume_exists
+from ...volumes import ZERO, Box, RunVolume, create_volume, delete_volume, open_volume, volume_exists
 from ...volumes.locations import Location
 from ...volumes.storage_errors import not_unavailable
 from .base import DriverStep as DriverStep
@@ -238,7 +238,7 @@ class VolumeTask(BlockTask):
     def drop(self) -> None:
         delete_volume(self.container, self.dataset)
 
-    def open(self, mode: str = "r") -> Volume:
+    def open(self, mode: str = "r") -> RunVolume:
         """The array. Raises a `UserError` if there is none, or its metadata are not what this stage has written."""
         volume = open_volume(self.container, self.dataset, mode)
         cure = f"delete the dataset and run {name_of(self.script)} again"

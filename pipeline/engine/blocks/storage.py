@@ -17,16 +17,16 @@ from typing_extensions import override
 from ...config.base import plain_number
 from ...errors import UserError
 from ...run import Run
-from ...volumes import Box, Volume, container_attributes, crop, open_volume
+from ...volumes import Box, RunVolume, container_attributes, crop, open_volume
 from ...volumes.locations import Place
 from ...volumes.storage_errors import StorageUnavailable, not_unavailable
-from ...volumes.volume import Volume as SourceVolume
+from ...volumes.volume import Volume
 from .checksums import BlockRecords, RecordTable, array_checksum
 from .grid import Block, BlockGrid
 
 
 @dataclass(frozen=True)
-class UpstreamVolume(Volume):
+class UpstreamVolume(RunVolume):
     """An array of an earlier stage, or the raw volume, where every shard must be there and whole.
 
     Attributes:
@@ -76,7 +76,9 @@ class UpstreamVolume(Volume):
             self.known[position] = True
 
 
-def require_whole(volume: Volume, empty: np.ndarray, cure: str, records: RecordTable | None = None) -> UpstreamVolume:
+def require_whole(
+    volume: RunVolume, empty: np.ndarray, cure: str, records: RecordTable | None = None
+) -> UpstreamVolume:
     """An array whose shards must be complete.
 
     Args:
@@ -88,7 +90,7 @@ def require_whole(volume: Volume, empty: np.ndarray, cure: str, records: RecordT
     return UpstreamVolume(volume.array, volume.voxel_size, volume.offset, volume.name, cure, empty.copy(), records)
 
 
-def require_metadata(volume: Volume, grid: BlockGrid, channels: tuple[int, ...], dtype: str, cure: str) -> None:
+def require_metadata(volume: RunVolume, grid: BlockGrid, channels: tuple[int, ...], dtype: str, cure: str) -> None:
     """Refuse an array whose metadata have changed: voxels would be missing, or taken for others.
 
     Args:
@@ -116,7 +118,7 @@ def require_metadata(volume: Volume, grid: BlockGrid, channels: tuple[int, ...],
             )
 
 
-def may_hold_something(volume: Volume, box: Box) -> bool:
+def may_hold_something(volume: RunVolume, box: Box) -> bool:
     """Whether a box of an array has a voxel that is not 0; if it cannot be read, it held something that is damaged."""
     try:
         return bool(volume.read(box).any())
@@ -124,7 +126,7 @@ def may_hold_something(volume: Volume, box: Box) -> bool:
         return not_unavailable(error)
 
 
-def open_raw(run: Run) -> SourceVolume:
+def open_raw(run: Run) -> Volume:
     """Raw intensities of the segmented source, (z, y, x). Of what the run has converted, a missing chunk is an error;
     in a source that is read in place, it is what its format says, 0 where it says nothing.
 

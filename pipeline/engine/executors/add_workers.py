@@ -15,6 +15,7 @@ from ...errors import UserError
 from ...rag import password_in_environment
 from ...run import Run
 from ...slurm import ControllerAway, Rejected
+from ...units import counted
 from ..blocks.stage import BlockTask
 from ..tracking.driver_lock import lock_state
 from ..tracking.driver_record import DriverRecord, trusted_driver
@@ -120,7 +121,7 @@ def _start(run: Run, joined: JoinableTask, names: Sequence[str]) -> bool:
         )
     with contextlib.ExitStack() as stack:
         processes = [stack.enter_context(_process(run, joined, name)) for name in names]
-        logger.info("%s: %d workers join; Ctrl-C ends them", joined.task.name, len(names))
+        logger.info("%s: %s more; Ctrl-C ends what was added", joined.task.name, counted(len(names), "worker"))
         return all([process.wait() == 0 for process in processes])  # noqa: C419  every one is waited for
 
 

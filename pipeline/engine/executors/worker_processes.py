@@ -24,6 +24,7 @@ from ...command_names import what_the_user_typed
 from ...rag import password_in_environment
 from ...run import Run
 from ...search_path import module_command, python_path
+from ...terminal import ProgressLines
 from ..blocks.process import LOG, WORKER, thread_variables
 from ..blocks.stage import BlockTask
 from ..tracking.driver_record import DriverRecord
@@ -167,12 +168,16 @@ def _worker_function(session: DriverSession, task: BlockTask, start_worker: Work
 
 
 class _Observer:
-    """Called by daisy after each block: moves the progress bar, and notes which tasks have no block left."""
+    """Called by daisy after each block: shows how far the tasks are, and notes which of them have no block left."""
 
     def __init__(self, session: DriverSession) -> None:
         self._session = session
         names = tuple(task.name for task in session.tasks)
         self._bars = _TqdmObserver(task_order=list(names)) if sys.stderr.isatty() else None
+        self._lines = {
+            task.task: ProgressLines(task.task, task.blocks, "blocks", task.done_before)
+            for task in session.record.tasks
+        }
         self._open = names
 
     def on_start(self, states: Mapping[str, Any]) -> None:
@@ -183,6 +188,9 @@ class _Observer:
     def on_progress(self, states: Mapping[str, Any]) -> None:
         """Called after each block; daisy's server waits for it, so it asks no more than each open task."""
         for task in self._open:
+            if self._bars is None:
+                failed = states[task].failed_count
+                self._lines[task].tell(states[task].completed_count, f"{failed:,} failed" if failed else "")
             if states[task].is_done():
                 self._open = tuple(other for other in self._open if other != task)
                 self._session.finish(task)

@@ -14,7 +14,7 @@ def status_document(status: RunStatus) -> dict[str, Any]:
     """The fields of a status as JSON values. The state of the driver is called `life`, that of a worker `standing`.
 
     Besides the fields of the dataclasses: `headline`, `goes_on` and `is_done` of the run, `left`, `fraction` and
-    `voxels_per_second` of each stage.
+    `voxels_per_second` of each stage, `fraction` of each training.
     """
     document = _plain(asdict(status))
     document |= {"headline": phrases.headline(status), "goes_on": status.goes_on, "is_done": status.is_done}
@@ -23,6 +23,8 @@ def status_document(status: RunStatus) -> dict[str, Any]:
         worker["standing"] = worker.pop("state")
     for entry, stage in zip(document["stages"], status.stages, strict=True):
         entry |= {"left": stage.left, "fraction": stage.fraction, "voxels_per_second": stage.voxels_per_second}
+    for entry, training in zip(document["trainings"], status.trainings, strict=True):
+        entry["fraction"] = training.fraction
     return dict(document)
 
 

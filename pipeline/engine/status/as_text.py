@@ -11,7 +11,7 @@ from rich.text import Text
 from ...terminal import rendered, table_of
 from ...units import duration, memory_size
 from . import phrases
-from .model import DriverState, RunStatus, StageState, StageStatus, WorkerState, WorkerStatus
+from .model import DriverState, RunStatus, StageState, StageStatus, TrainingStatus, WorkerState, WorkerStatus
 
 COLUMNS = 100
 BAR = 20
@@ -54,6 +54,7 @@ def render_text(status: RunStatus, style: TerminalStyle, all_workers: bool = Fal
     """
     parts: list[Sequence[str | Text]] = [
         list(_head(status)),
+        list(_trainings(status, style)),
         list(_stages(status, style)),
         _workers(status, style, all_workers),
         list(_failures(status)),
@@ -79,22 +80,37 @@ def _head(status: RunStatus) -> Iterator[Text]:
 
 
 def _stages(status: RunStatus, style: TerminalStyle) -> Iterator[Text]:
-    width = max(len(stage.name) for stage in status.stages)
-    indent = " " * (width + 2)
+    width = _width_of_names(status)
     for stage in status.stages:
-        yield _stage_line(stage, style, width)
-        for line in _filled(phrases.details(stage, status.time), COLUMNS - len(indent)):
-            yield Text(indent).append(line, "dim")
+        yield _progress_line(stage, phrases.format_blocks(stage), style, width)
+        yield from _details(phrases.details(stage, status.time), width)
 
 
-def _stage_line(stage: StageStatus, style: TerminalStyle, width: int) -> Text:
-    full = int(stage.fraction * BAR)
+def _trainings(status: RunStatus, style: TerminalStyle) -> Iterator[Text]:
+    width = _width_of_names(status)
+    for training in status.trainings:
+        yield _progress_line(training, phrases.format_iterations(training), style, width)
+        yield from _details(phrases.training_details(training, status.time), width)
+
+
+def _width_of_names(status: RunStatus) -> int:
+    return max(len(part.name) for part in (*status.trainings, *status.stages))
+
+
+def _details(parts: Sequence[str], width: int) -> Iterator[Text]:
+    indent = " " * (width + 2)
+    for line in _filled(parts, COLUMNS - len(indent)):
+        yield Text(indent).append(line, "dim")
+
+
+def _progress_line(part: StageStatus | TrainingStatus, count: str, style: TerminalStyle, width: int) -> Text:
+    full = int(part.fraction * BAR)
     bar = style.full * full + style.rest * (BAR - full)
-    percent = f"{phrases.percent(stage):>7}" if stage.is_begun else " " * 7
+    percent = f"{phrases.percent(part):>7}" if part.is_begun else " " * 7
     return Text.assemble(
-        f"{stage.name:<{width}}  ",
-        (f"{stage.state.value:<9}", STAGE_STYLES[stage.state]),
-        f"  {bar}  {percent}  {phrases.format_blocks(stage)}".rstrip(),
+        f"{part.name:<{width}}  ",
+        (f"{part.state.value:<9}", STAGE_STYLES[part.state]),
+        f"  {bar}  {percent}  {count}".rstrip(),
     )
 
 

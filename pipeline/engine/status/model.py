@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -205,6 +206,51 @@ class StageStatus:
 
 
 @dataclass(frozen=True)
+class TrainingStatus:
+    """A training.
+
+    Attributes:
+        name: of the network, `teacher` or `student`, or `paraphraser`.
+        script: workflow script that does it.
+        output: folder of the checkpoints.
+        state: of it.
+        note: what else there is to say, or empty: why it failed.
+        done: iterations done; while nobody trains, those that a checkpoint has.
+        iterations: in all.
+        per_second: iterations of the process at work; None if there is nothing to tell yet.
+        seconds_left: until all are done; None likewise.
+        end: when that will be, in seconds since 1970; None likewise.
+        loss: of the last iteration; None if unknown.
+        validated: iteration of the last validation; 0 if there was none.
+        validation: its scores.
+    """
+
+    name: str
+    script: str
+    output: str
+    state: StageState
+    note: str = ""
+    done: int = 0
+    iterations: int = 0
+    per_second: float | None = None
+    seconds_left: float | None = None
+    end: float | None = None
+    loss: float | None = None
+    validated: int = 0
+    validation: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def fraction(self) -> float:
+        """Of the iterations, those that are done."""
+        return min(1.0, self.done / self.iterations) if self.iterations else 0.0
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is anything of it."""
+        return self.state is not StageState.NOT_BEGUN
+
+
+@dataclass(frozen=True)
 class DriverStatus:
     """The process that works on the run, or did.
 
@@ -239,6 +285,7 @@ class RunStatus:
         workers: of all stages, those that ask for a look first.
         failures: the newest failed blocks, newest first.
         command: what to type to go on; empty while a driver works on blocks, or when all is done.
+        trainings: in the order of work.
     """
 
     directory: str
@@ -249,6 +296,7 @@ class RunStatus:
     workers: tuple[WorkerStatus, ...]
     failures: tuple[FailureStatus, ...]
     command: str
+    trainings: tuple[TrainingStatus, ...] = ()
 
     @property
     def goes_on(self) -> bool:
@@ -258,6 +306,11 @@ class RunStatus:
         return self.driver.state in (DriverState.WORKS, DriverState.UNKNOWN)
 
     @property
+    def is_begun(self) -> bool:
+        """Whether there is anything of it."""
+        return any(part.is_begun for part in (*self.trainings, *self.stages))
+
+    @property
     def is_done(self) -> bool:
         """Whether every stage is."""
         return all(stage.state is StageState.DONE for stage in self.stages)
@@ -265,4 +318,4 @@ class RunStatus:
     @property
     def is_over(self) -> bool:
         """Whether it has begun, and its blocks will not get more by themselves."""
-        return self.is_done or (not self.goes_on and any(stage.is_begun for stage in self.stages))
+        return self.is_done or (not self.goes_on and self.is_begun)

@@ -7,8 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ...command_names import command_line
-from ...units import duration, memory_size, short_number
-from .model import DriverState, DriverStatus, RunStatus, StageState, StageStatus, WorkerState, WorkerStatus
+from ...units import counted, duration, memory_size, short_number
+from .model import (
+    DriverState,
+    DriverStatus,
+    RunStatus,
+    StageState,
+    StageStatus,
+    TrainingStatus,
+    WorkerState,
+    WorkerStatus,
+)
 
 SHOWN_WORKERS = 20
 """Workers that are listed unless all are wanted."""
@@ -51,8 +60,8 @@ def format_blocks(stage: StageStatus) -> str:
     """`512 of 1,024 blocks (12 empty)`."""
     empty = f" ({stage.empty:,} empty)" if stage.empty else ""
     if not stage.is_begun:
-        return f"{stage.blocks:,} blocks{empty}" if stage.blocks > 1 else ""
-    return f"{stage.done + stage.empty:,} of {stage.blocks:,} {'block' if stage.blocks == 1 else 'blocks'}{empty}"
+        return f"{counted(stage.blocks, 'block')}{empty}" if stage.blocks > 1 else ""
+    return f"{stage.done + stage.empty:,} of {counted(stage.blocks, 'block')}{empty}"
 
 
 def format_remaining(stage: StageStatus) -> str:
@@ -95,7 +104,29 @@ def format_costs(stage: StageStatus) -> str:
     return ", ".join(parts)
 
 
-def percent(stage: StageStatus) -> str:
+def format_iterations(training: TrainingStatus) -> str:
+    """`6,840 of 20,000 iterations`."""
+    if not training.is_begun:
+        return counted(training.iterations, "iteration")
+    return f"{training.done:,} of {counted(training.iterations, 'iteration')}"
+
+
+def training_details(training: TrainingStatus, now: float) -> list[str]:
+    """Everything besides state and iterations that there is to tell of a training."""
+    parts = []
+    if training.per_second is not None:
+        parts.append(f"{short_number(training.per_second)} iterations/s")
+    if training.seconds_left is not None and training.end is not None:
+        parts.append(f"done in {duration(training.seconds_left)}, at {clock_time(training.end, now)}")
+    if training.loss is not None and training.state is not StageState.DONE:
+        parts.append(f"loss {training.loss:.4g}")
+    if training.validated:
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in training.validation.items())
+        parts.append(f"validation at {training.validated:,}: {scores}")
+    return [*parts, training.note] if training.note else parts
+
+
+def percent(stage: StageStatus | TrainingStatus) -> str:
     """`51.2 %`, rounded down: 100 % is all of it."""
     return f"{int(1000 * stage.fraction) / 10:.1f} %"
 
@@ -121,7 +152,7 @@ def worker_summary(workers: Sequence[WorkerStatus]) -> str:
     counts = Counter(worker.state for worker in workers)
     summary = ", ".join(f"{counts[state]} {state.value}" for state in WorkerState if counts[state])
     nodes = len({worker.host for worker in workers if worker.state.is_present})
-    return f"{summary}, on {nodes} node{'s' if nodes > 1 else ''}" if nodes else summary
+    return f"{summary}, on {counted(nodes, 'node')}" if nodes else summary
 
 
 def workers_to_show(workers: Sequence[WorkerStatus], all_workers: bool) -> Sequence[WorkerStatus]:
@@ -134,14 +165,14 @@ def workers_to_show(workers: Sequence[WorkerStatus], all_workers: bool) -> Seque
 def headline(status: RunStatus) -> str:
     """The state of the run in a few words."""
     failed = sum(stage.failed for stage in status.stages)
-    trouble = f", {failed:,} failed block{'s' if failed > 1 else ''}" if failed else ""
+    trouble = f", {counted(failed, 'failed block')}" if failed else ""
     if status.is_done:
         return "done"
     if status.goes_on:
         return f"going on{trouble}"
-    if not any(stage.is_begun for stage in status.stages):
+    if not status.is_begun:
         return "not begun"
-    states = {stage.state for stage in status.stages}
+    states = {part.state for part in (*status.trainings, *status.stages)}
     if StageState.FAILED in states:
         return f"failed{trouble}"
     return "stopped" if StageState.STOPPED in states else "not complete"

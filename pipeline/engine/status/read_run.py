@@ -13,10 +13,11 @@ from ...command_names import command_line
 from ...errors import UserError
 from ...run import Run, read_summary
 from ..blocks.stage import Stage
-from .model import DriverState, DriverStatus, RunStatus, StageState, StageStatus, WorkerState
+from .model import DriverState, DriverStatus, RunStatus, StageState, StageStatus, TrainingStatus, WorkerState
 from .pace import History
 from .read_driver import CLOCK_SLACK, read_driver_status
 from .read_stage import RunSnapshot, StageReport, stage_report
+from .read_training import KnownTraining, training_status, unfinished
 
 ATTEMPTS = 3
 """How often files that change meanwhile are read."""
@@ -36,6 +37,9 @@ class RunStages(Protocol):
 
     def to_come(self, run: Run, known: Sequence[Stage]) -> list[StageStatus]:
         """Stages of which only later ones will tell what their tasks are."""
+
+    def trainings(self, run: Run) -> list[KnownTraining]:
+        """The trainings that the run needs, and others that somebody began, in the order of work."""
 
 
 def read_run_status(run: Run, stages: RunStages, config: Path, history: History | None = None) -> RunStatus:
@@ -79,6 +83,7 @@ def _read(run: Run, of_run: RunStages, config: Path, history: History, time: flo
         reports.append(stage_report(stage, snapshot, [report.status for report in reports]))
     statuses = _without_repeated_notes([report.status for report in reports])
     statuses += of_run.to_come(run, stages)
+    trainings = tuple(training_status(training, driver, time) for training in of_run.trainings(run))
     history.note(time, {status.name: status.done + status.empty for status in statuses})
     workers = [worker for report in reports for worker in report.workers]
     own_config = run.directory / "config.json"
@@ -91,7 +96,8 @@ def _read(run: Run, of_run: RunStages, config: Path, history: History, time: flo
         stages=tuple(statuses),
         workers=tuple(sorted(workers, key=lambda worker: list(WorkerState).index(worker.state))),
         failures=tuple(failure for report in reports for failure in report.failures),
-        command=_command(statuses, driver, shown_config),
+        command=_command(trainings, statuses, driver, shown_config),
+        trainings=trainings,
     )
 
 
@@ -110,10 +116,15 @@ def _is_summed_up(run: Run, driver: DriverStatus) -> bool:
     return run.summary.stat().st_mtime >= driver.ended - CLOCK_SLACK
 
 
-def _command(stages: Sequence[StageStatus], driver: DriverStatus, config: Path) -> str:
-    """What to type to go on, unless a driver works on blocks or nothing is left."""
-    unfinished = [stage for stage in stages if stage.state is not StageState.DONE]
-    if driver.state in (DriverState.WORKS, DriverState.UNKNOWN) or not unfinished:
+def _command(
+    trainings: Sequence[TrainingStatus], stages: Sequence[StageStatus], driver: DriverStatus, config: Path
+) -> str:
+    """What to type to go on, unless a driver works on the run or nothing is left. The last training sees to those
+    before it.
+    """
+    left = [stage for stage in stages if stage.state is not StageState.DONE]
+    if driver.state in (DriverState.WORKS, DriverState.UNKNOWN) or not left:
         return ""
-    first = unfinished[0]
-    return command_line(first.script, config, *(["--overwrite"] if first.state is StageState.STALE else []))
+    if unfinished(trainings) and not any(stage.is_begun for stage in stages):
+        return command_line(trainings[-1].script, config)
+    return command_line(left[0].script, config, *(["--overwrite"] if left[0].state is StageState.STALE else []))

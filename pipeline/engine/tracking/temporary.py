@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from ...errors import writing
+from ...units import counted
 from ..blocks.readers import overlapping, read_by
 from ..blocks.stage import BlockTask, Stage, VolumeTask
 from .markers import proven_blocks, unmark_blocks
@@ -126,7 +127,7 @@ def drop_used(task: VolumeTask) -> int:
         with writing(task.drops):
             task.drops.touch()  # before the first is gone: who keeps everything from now on must know
         array.delete(unwanted)
-        logger.info("%s: dropped %d files that no block needs any more", task.dataset, len(unwanted))
+        logger.info("%s: dropped %s that no block needs any more", task.dataset, counted(len(unwanted), "file"))
     return len(unwanted)
 
 

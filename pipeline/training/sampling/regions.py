@@ -206,7 +206,11 @@ def _open_region(run: Run, index: int | None) -> LabelledRegion:
     assert region is not None
     raw = run.open_raw(region.source)
     if not run.has_labels(region.source):
-        raise UserError(f"the source {region.source!r} has no labels; training and validation need them", where)
+        raise UserError(
+            f"the source {region.source!r} has no labels; training and validation need them, and raw alone is segmented"
+            " with predict.checkpoint pretrained:<name> (configs/raw.json)",
+            where,
+        )
     box = region_box(region, raw.shape, where)
     labels, mask = run.open_labels(region.source), run.open_mask(region.source)
     return LabelledRegion(raw, box, where, labels, mask, intensity=run.intensity(region.source))

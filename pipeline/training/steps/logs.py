@@ -1,4 +1,4 @@
-"""Logs of a training: TensorBoard, `curves.jsonl` for the report, and a progress bar."""
+"""Logs of a training: TensorBoard, `curves.jsonl` for the report, a progress bar, and a record for the status."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from ...engine.tracking.training_record import TrainingNotes
 from ...errors import UserError, writing
 from ...small_files import read_json_lines, replaced_file
 from ...terminal import ProgressBar
@@ -24,7 +25,7 @@ class TrainingLog:
     What was logged after iteration `start` by an earlier run that got further than its last checkpoint is dropped.
 
     Args:
-        directory: the network's folder; gets `curves.jsonl` and `logs/`.
+        directory: the network's folder; gets `curves.jsonl`, `progress.json` and `logs/`.
         start: iterations done so far.
         total: iterations to do in all.
         name: of the progress bar.
@@ -34,6 +35,7 @@ class TrainingLog:
         self.curves = directory / "curves.jsonl"
         self._rewind(start)
         self.progress = ProgressBar(name, total, "iterations", start)
+        self.notes = TrainingNotes(directory, start, total)
         self.events = directory / "logs"
         with writing(self.events):
             self.writer = SummaryWriter(str(self.events), purge_step=start + 1)
@@ -50,6 +52,7 @@ class TrainingLog:
         try:  # its thread has ended when this returns
             with writing(self.events):
                 self.writer.close()
+            self.notes.end(error)
         except UserError:
             if error is None:  # otherwise there is more to tell
                 raise
@@ -64,6 +67,7 @@ class TrainingLog:
     def advance(self, loss: float, waiting: float | None = None) -> None:
         """One more iteration is done; lately training has waited for data for a share of the time."""
         self.progress.advance(f"loss {loss:.4f}" + ("" if waiting is None else f", data {waiting:.0%}"))
+        self.notes.advance(loss)
 
     def scalars(
         self, iteration: int, values: Mapping[str, float], weights: Mapping[str, float], seconds: float
@@ -88,6 +92,7 @@ class TrainingLog:
             for name, value in values.items():
                 self.writer.add_scalar(f"validation/{name}", value, iteration)
         self._append({"iteration": iteration, "validation": dict(values)})
+        self.notes.validation(iteration, dict(values))
 
     def picture(self, iteration: int, name: str, picture: np.ndarray) -> None:
         """Log a picture, (y, x, 3) uint8."""

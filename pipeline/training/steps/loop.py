@@ -74,6 +74,15 @@ def train(training: Training, stored: StoredTraining | None) -> tuple[Path, Trai
     if held_out is not None:
         check_validation(held_out, Coordinate(schedule.validate_shape), training.run.config.volumes.images)
     start = 0 if stored is None else stored.iteration
+    logger.info(
+        "%s: training %s with %s parameters on %s, iterations %s to %s",
+        training.role,
+        training.section.network.name,
+        f"{network.parameter_count():,}",
+        training.device,
+        f"{start:,}",
+        f"{schedule.iterations:,}",
+    )
     with BatchLoader(sampling, start) as loader:
         step = TrainStep(network.to(training.device), objective, schedule, training.autocast, sampling.keys)
         if stored is not None:

@@ -38,7 +38,7 @@ def test_a_plan_and_a_pilot_know_the_stages_of_an_export(
     region = 8 * 40 * 35
     assert f"segmentation, level s0: {8 * region / 1000:.1f} kB before compression" in caplog.text
     assert f"raw, level s0: {region / 1000:.1f} kB before compression" in caplog.text
-    assert "1 files" in caplog.text and "of all segments of at least 50 voxels" in caplog.text
+    assert "; 1 file\n" in caplog.text and "of all segments of at least 50 voxels" in caplog.text
     caplog.clear()
     assert run_stages(finished, [segments_of(finished, THRESHOLD)], False)
     log_pilots(finished, stages, 1, False)

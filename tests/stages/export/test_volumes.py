@@ -207,6 +207,8 @@ def test_killed_in_the_middle_the_same_command_gives_the_same_files(tmp_path: Pa
     killed.wait()
     done = subprocess.run([*command, "--to", str(tmp_path / "out")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    following = done.stderr.splitlines()[-1]
+    assert following.startswith("next: ") and following.endswith(f"config.json --export {tmp_path / 'out'}")
     assert contents(tmp_path / "out") == contents(tmp_path / "expected")
 
 

@@ -266,6 +266,19 @@ def test_affinities_that_are_not_what_the_config_says_are_refused(
         batch_of(run)
 
 
+def test_a_dataset_in_a_file_that_has_none_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((len(OFFSETS), *make_run(STILL).open_raw("p").shape), np.uint8))
+    run = make_run(STILL, taught_by(tmp_path / "a.npy", offsets=[list(each) for each in OFFSETS], dataset="other"))
+    with pytest.raises(UserError, match=r"^teacher\.affinities\.p\.dataset: .*a\.npy is one array and has no datasets"):
+        open_affinities(run, "p")
+
+
+def test_a_channel_for_two_offsets_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    given = {"offsets": [list(each) for each in NEAREST_NEIGHBOURS], "channels": [0, 0, 1]}
+    with pytest.raises(UserError, match=r"^teacher\.affinities\.p: channels names channel 0 twice"):
+        make_run(STILL, taught_by(tmp_path / "a.npy", **given))
+
+
 def test_offsets_that_only_augmentation_needs_are_named(make_run: MakeRun, tmp_path: Path) -> None:
     values = np.full((4, *make_run(STILL).open_raw("p").shape), 100, np.uint8)
     told = [list(offset) for offset in (*NEAREST_NEIGHBOURS, (0, -4, 0))]
