@@ -14,7 +14,7 @@ import platform
 import struct
 import tokenize
 import zlib
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, TypeVar, cast
@@ -22,6 +22,7 @@ from typing import Annotated, Any, BinaryIO, TypeVar, cast
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
+from .disk_arrays import chunks, release_mapped
 from .errors import UserError, writing
 
 Kind = TypeVar("Kind")
@@ -175,6 +176,19 @@ def write_npy(path: Path, array: np.ndarray) -> None:
         np.save(file, array)
 
 
+def write_npy_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype, rows: Iterable[np.ndarray]) -> None:
+    """Write an npy file of a shape in one step, from portions of its rows.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with replaced_file(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in rows:
+            file.write(np.ascontiguousarray(part, dtype).tobytes())
+
+
 def checked(values: np.ndarray) -> np.ndarray:
     """(N + 4,) uint8: values (N,) uint8 and a checksum of them, to be told from any others; see `unchecked`."""
     return np.append(values, np.frombuffer(_check(values), np.uint8))
@@ -186,6 +200,48 @@ def unchecked(stored: np.ndarray) -> np.ndarray | None:
         return None
     values = np.array(stored[:-CHECK_BYTES])
     return values if _check(values) == stored[-CHECK_BYTES:].tobytes() else None
+
+
+def write_checked_npy(path: Path, pieces: Sequence[np.ndarray]) -> int:
+    """Write arrays one after another into an npy file of bytes, with a checksum behind, in one step.
+
+    Returns:
+        The CRC-32 of all.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    checksum = 0
+
+    def rows() -> Iterator[np.ndarray]:
+        nonlocal checksum
+        for piece in pieces:
+            for part in chunks(len(piece)):
+                values = np.ascontiguousarray(piece[part]).reshape(-1).view(np.uint8)
+                checksum = zlib.crc32(values.data, checksum)
+                yield values
+                release_mapped(piece)
+        yield np.frombuffer(checksum.to_bytes(CHECK_BYTES, "little"), np.uint8)
+
+    size = sum(piece.nbytes for piece in pieces) + CHECK_BYTES
+    write_npy_rows(path, (size,), np.dtype(np.uint8), rows())
+    return checksum
+
+
+def read_checked_npy(path: Path) -> np.ndarray | None:
+    """(N,) uint8, mapped into memory: what `write_checked_npy` has written; None if the file holds anything else.
+
+    Raises:
+        FileNotFoundError, UserError: see `read_npy`.
+    """
+    stored = read_npy(path)
+    if stored.ndim != 1 or stored.dtype != np.uint8 or len(stored) < CHECK_BYTES:
+        return None
+    values, checksum = stored[:-CHECK_BYTES], 0
+    for part in chunks(len(values)):
+        checksum = zlib.crc32(np.ascontiguousarray(values[part]).data, checksum)
+        release_mapped(stored)
+    return values if checksum.to_bytes(CHECK_BYTES, "little") == stored[-CHECK_BYTES:].tobytes() else None
 
 
 @contextmanager

@@ -18,6 +18,7 @@ BASE = [
     "search_path",
     "stop_signals",
     "errors",
+    "disk_arrays",
     "small_files",
     "label_ids",
     "offsets",

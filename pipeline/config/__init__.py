@@ -9,6 +9,7 @@ from .blockwise import (
     PredictConfig,
     RagConfig,
     SegmentConfig,
+    SmallSegmentsConfig,
     StorageConfig,
     ViewConfig,
 )
@@ -23,6 +24,7 @@ from .distillation import (
 )
 from .load import apply_override, config_hash, dump_config, load_config, parse_config
 from .networks import MalaConfig, MalaTinyConfig, NetworkConfig, ResidualUnetConfig, SectionUnetConfig
+from .never_join import NeverJoinConfig
 from .plain_affinities import compared_offsets, taught_offsets
 from .root import Config
 from .teachers import (
@@ -57,6 +59,7 @@ __all__ = [
     "MalaConfig",
     "MalaTinyConfig",
     "NetworkConfig",
+    "NeverJoinConfig",
     "Offset",
     "ParaphraserConfig",
     "PhantomSource",
@@ -70,6 +73,7 @@ __all__ = [
     "SectionUnetConfig",
     "SegmentConfig",
     "SlurmConfig",
+    "SmallSegmentsConfig",
     "Source",
     "StageJobConfig",
     "StorageConfig",

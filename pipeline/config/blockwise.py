@@ -19,6 +19,7 @@ from .base import (
 )
 from .cluster import ClusterConfig
 from .graph_url import shown_url
+from .never_join import NeverJoinConfig
 
 DEFAULT_BLOCK = (32, 256, 256)
 Bias = Annotated[float, Field(ge=-1.0, le=0.0)]
@@ -166,14 +167,28 @@ class AgglomerateConfig(Section):
     to regions twice as long along each axis, until there is one. A volume of one region is linked in memory, by the
     driver. It decides nothing but memory and time."""
     memory: PositiveFloat = 16.0
-    """Gigabytes that a task of `global` may take for its part of the graph. One that would need more ends with a line
-    that says what to do: a lower `maximum_score`, with which far less goes up, or more memory."""
+    """Gigabytes that a task of `global` may take for its part of the graph: 260 bytes per edge in memory. Regions that
+    need more are linked from the disk, in portions, with the same result; 60 bytes per cluster have to fit. A region of
+    the first level that needs more ends with a line that says so: lower `region_size`, or allow more."""
     context: VoxelContext = (4, 32, 32)
     """Voxels read around a block on each side (`waterz`)."""
     merge_function: Literal["mean", "hist_quant_25", "hist_quant_50", "hist_quant_75"] = "mean"
     """How `waterz` scores an edge."""
     maximum_score: Fraction = 1.0
     """Edges are merged up to this score; larger ones are kept apart at every threshold."""
+    never_join: NeverJoinConfig | None = None
+    """Classes of fragments that are never joined with each other (soma, glia, myelin, out of tissue)."""
+
+
+class SmallSegmentsConfig(Section):
+    """A more lenient threshold for small segments: one with fewer than `below` voxels joins its best neighbour up to
+    `threshold`, where two large ones would have to be surer. docs/METHODS.md has the rule to the letter.
+    """
+
+    below: Positive
+    """Voxels; a segment with fewer is small."""
+    threshold: Fraction
+    """Merge threshold of joins with a small segment, where it is higher than that of the segmentation."""
 
 
 class SegmentConfig(Section):
@@ -183,8 +198,11 @@ class SegmentConfig(Section):
     """Merge thresholds (1 - affinity: larger merges more) of the segmentations to write. `best`: the one with the
     lowest VOI on the validation region, or of separate images the one with the highest panoptic quality; 0.5 when there
     are no labels."""
+    small_segments: SmallSegmentsConfig | None = None
+    """Join small segments more readily than large ones: at every threshold, in the sweep of `06_evaluate.py`, the
+    viewer and exports, too."""
     minimum_size: NonNegative = 0
-    """Segments with fewer voxels are set to 0."""
+    """Segments with fewer voxels are set to 0, after small ones were joined."""
     certainty: bool = True
     """Write `certainty`, how sure the segmentation at the first threshold is: a number from 0 to 1 per block, from the
     graph alone. docs/METHODS.md says how."""

@@ -26,6 +26,7 @@ BlockStage = Literal[
     "predict",
     "fragments",
     "rag",
+    "fragment_classes",
     "linkage",
     "merge_scores",
     "agglomerate",

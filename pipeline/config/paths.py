@@ -24,6 +24,8 @@ KEYS = (
     "teacher.module",
     "student.distillation.graph_flow.paraphraser.checkpoint",
     "predict.checkpoint",
+    "agglomerate.never_join.path",
+    "agglomerate.never_join.allow_links",
     "storage.location",
 )
 """Dotted paths of all keys that hold paths; `*` stands for any name."""

@@ -41,6 +41,14 @@ class Config(BlockwiseSections):
         """Offsets of the nearest neighbours, the first of `predict.offsets`: three in a volume, two in images."""
         return IN_PLANE_NEIGHBOURS if self.volumes.images else NEAREST_NEIGHBOURS
 
+    @property
+    def small_segments(self) -> tuple[int, float] | None:
+        """Voxels below which a segment is small, and the largest merge score that joins a small one; None if size
+        decides nothing.
+        """
+        small = self.segment.small_segments
+        return None if small is None else (small.below, min(small.threshold, self.agglomerate.maximum_score))
+
     def role(self, name: str) -> TeacherConfig | StudentConfig | None:
         """The section of a network, `teacher` or `student`; None if the config has none."""
         return self.network_teacher if name == "teacher" else self.student

@@ -189,6 +189,11 @@ class _Opener:
         return Volume(FileArray(array, choice, chunks, opened.name), placement, found, choice, tuple(array.shape))
 
 
+def open_file(location: Location, wanted: Wanted, stack: ExitStack) -> Volume | None:
+    """Open a volume of any format, TIFF too, as `open_at` does; files are closed with the stack."""
+    return _Opener(stack, wanted.where, compared=False)(location, wanted)
+
+
 def is_tiff_at(location: Location, wanted: Wanted) -> bool:
     """Whether a location is a TIFF file, or a folder that is no container: of TIFF files, then."""
     if not location.is_local or not location.file.exists():

@@ -12,6 +12,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..rag import EdgeTable
+from ..segmentation import SmallSegments
 from ..volumes import Box
 from .contingency import Contingency
 from .instances import instance_scores
@@ -38,7 +39,11 @@ def sections_of(box: Box) -> Iterator[Box]:
 
 
 def sweep_images(
-    tables: Iterable[Contingency], edges: EdgeTable, thresholds: Iterable[float], maximum_score: float = 1.0
+    tables: Iterable[Contingency],
+    edges: EdgeTable,
+    thresholds: Iterable[float],
+    maximum_score: float = 1.0,
+    small: SmallSegments | None = None,
 ) -> dict[float, Scores]:
     """Mean scores over images at each threshold.
 
@@ -47,12 +52,14 @@ def sweep_images(
         edges: the whole graph with merge scores, sorted by u; no edge joins two images.
         thresholds: merge scores up to which fragments are merged.
         maximum_score: edges above this are never merged.
+        small: what more joins small segments.
     """
     thresholds = list(thresholds)
     means = {threshold: MeanScores() for threshold in thresholds}
     for table in tables:
-        own = edges.select(_edges_from(edges.u, np.unique(table.segment)))
-        scored = sweep_thresholds(table, own.pairs, own.score, thresholds, maximum_score, image_scores)
+        rows = _edges_from(edges.u, np.unique(table.segment))
+        own, own_small = edges.select(rows), None if small is None else small.select(rows)
+        scored = sweep_thresholds(table, own.pairs, own.score, thresholds, maximum_score, image_scores, own_small)
         for threshold, scores in scored.items():
             means[threshold].add(scores)
     return {threshold: mean.scores() for threshold, mean in means.items()}

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import UserError
 from ..rag import EdgeTable
 from ..run import Run, region_box
-from ..segmentation import connected_components
+from ..segmentation import SmallSegments, connected_components
 from ..volumes import RunVolume
 from ..volumes.volume import Volume
 from .placed_ids import PlacedIds
@@ -23,8 +23,9 @@ TABLE = "skeletons.csv"
 """In the run directory."""
 WHOLE = "volumes.segment"
 
-Segmentations = tuple[RunVolume, EdgeTable, Mapping[float, RunVolume]]
-"""Fragments, the graph with merge scores, and the segmentations that were written, by threshold."""
+Segmentations = tuple[RunVolume, EdgeTable, SmallSegments | None, Mapping[float, RunVolume]]
+"""Fragments, the graph with merge scores, what more joins small segments, and the segmentations that were written, by
+threshold."""
 
 
 def score_skeletons_of_run(
@@ -58,7 +59,7 @@ def score_skeletons_of_run(
     Raises:
         UserError: nothing of the skeletons lies where it is to be scored, or the mask lies elsewhere.
     """
-    fragments, edges, written = segmentations
+    fragments, edges, small, written = segmentations
     raw = run.open_raw(run.config.volumes.segment.source)
     volume = _placed(fragments, raw)
     outside = volume.require_nodes(skeletons)
@@ -67,7 +68,7 @@ def score_skeletons_of_run(
     with ExitStack() as stack:
         mask = open_mask(options, stack)
         found = NodeSegments.of(volume, skeletons, options, mask)
-        at = dict(_joined(run, found, edges))
+        at = dict(_joined(run, found, edges, small))
         at |= {name: NodeSegments.of(_placed(ids, raw), skeletons, options, mask) for name, ids in written.items()}
     scores = {threshold: at[threshold].score(inside[compared_on]) for threshold in sorted(at)}
     if by_labels is None:
@@ -90,12 +91,14 @@ def score_skeletons_of_run(
     }
 
 
-def _joined(run: Run, found: NodeSegments, edges: EdgeTable) -> Iterator[tuple[float, NodeSegments]]:
+def _joined(
+    run: Run, found: NodeSegments, edges: EdgeTable, small: SmallSegments | None
+) -> Iterator[tuple[float, NodeSegments]]:
     """The nodes' segments at each threshold of the sweep."""
     ids = found.all_ids()
     for threshold in sorted({round(threshold, 2) for threshold in run.config.evaluate.sweep}):
         limit = min(threshold, run.config.agglomerate.maximum_score)
-        yield threshold, found.relabelled(connected_components(ids, edges.pairs, edges.score, limit))
+        yield threshold, found.relabelled(connected_components(ids, edges.pairs, edges.score, limit, small))
 
 
 def _placed(volume: RunVolume, raw: Volume) -> PlacedIds:

@@ -14,7 +14,7 @@ from ..engine.tracking.driver_lock import keeps_others_out
 from ..errors import UserError
 from ..rag import EdgeTable, open_rag
 from ..run import SEGMENTATIONS, RankedBlocks, Run, update_summary
-from ..segmentation import connected_components
+from ..segmentation import SmallSegments, connected_components
 from ..units import counted
 from ..volumes import RunVolume, open_volume
 from .certainty import rank_blocks, stored_certainty
@@ -63,7 +63,7 @@ def evaluate(run: Run, skeletons: SkeletonOptions | None = None) -> dict[str, An
     results: dict[str, Any] = dict.fromkeys(("scores", "best", "regions", "certainty", "run_length"))
     edges, written = scored_edges(run), written_segmentations(run)
     fragments = open_volume(run.volume, "fragments")
-    segmentations = (fragments, edges, written)
+    segmentations = (fragments, edges, small_segments(run, edges), written)
     if truths is not None:
         results |= _score_labels(run, *truths, segmentations)
     if skeletons is not None and nodes is not None:
@@ -84,15 +84,13 @@ def _score_labels(run: Run, truth: Truth, test: Truth | None, segmentations: Seg
         test: what the best is reported on; None for `truth`.
         segmentations: of the run.
     """
-    fragments, edges, written = segmentations
-    scores = sweep_edges(run.config, truth, fragments, edges)
+    fragments, edges, small, written = segmentations
+    scores = sweep_edges(run.config, truth, fragments, edges, small=small)
     for threshold, volume in written.items():
         scores[threshold] = truth.score(volume)
     scores = {threshold: with_share(scores[threshold], truth.region.size) for threshold in sorted(scores)}
     best = best_of(scores)
-    limit = min(best, run.config.agglomerate.maximum_score)
-    lut = connected_components(np.zeros(0, np.uint64), edges.pairs, edges.score, limit)
-    segmentation = written.get(best, Joined(fragments, lut))
+    segmentation = written.get(best, Joined(fragments, _lut_at(run, edges, small, best)))
     reported = truth if test is None else test
     best_scores = scores[best] if test is None else with_share(_scores_on(test, segmentation), test.region.size)
     if not truth.images:
@@ -101,17 +99,24 @@ def _score_labels(run: Run, truth: Truth, test: Truth | None, segmentations: Seg
         "scores": {f"{threshold:.2f}": scores[threshold] for threshold in scores},
         "best": {"threshold": best, **best_scores},
         "regions": {"chosen_on": truth.name, "reported_on": reported.name},
-        "certainty": None if truth.images else _rank_blocks(run, reported, fragments, edges),
+        "certainty": None if truth.images else _rank_blocks(run, reported, fragments, edges, small),
     }
 
 
-def _rank_blocks(run: Run, truth: Truth, fragments: Placed, edges: EdgeTable) -> RankedBlocks | None:
+def _lut_at(run: Run, edges: EdgeTable, small: SmallSegments | None, threshold: float) -> np.ndarray:
+    """(N, 2) uint64, the fragments that have edges, and their segments at a threshold."""
+    limit = min(threshold, run.config.agglomerate.maximum_score)
+    return connected_components(np.zeros(0, np.uint64), edges.pairs, edges.score, limit, small)
+
+
+def _rank_blocks(
+    run: Run, truth: Truth, fragments: Placed, edges: EdgeTable, small: SmallSegments | None
+) -> RankedBlocks | None:
     """How well the run's certainty ranks its blocks."""
     certainty = stored_certainty(run)
     if certainty is None:
         return None
-    limit = min(certainty.threshold, run.config.agglomerate.maximum_score)
-    lut = connected_components(np.zeros(0, np.uint64), edges.pairs, edges.score, limit)
+    lut = _lut_at(run, edges, small, certainty.threshold)
     return rank_blocks(run, certainty, Joined(fragments, lut), truth, truth.region, truth.rules)
 
 
@@ -176,7 +181,8 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
     Raises:
         UserError: the fragments or the merge scores are missing.
     """
-    return sweep_edges(run.config, truth, open_volume(run.volume, "fragments"), scored_edges(run))
+    edges = scored_edges(run)
+    return sweep_edges(run.config, truth, open_volume(run.volume, "fragments"), edges, small=small_segments(run, edges))
 
 
 def scored_edges(run: Run) -> EdgeTable:
@@ -192,8 +198,22 @@ def scored_edges(run: Run) -> EdgeTable:
     return edges
 
 
+def small_segments(run: Run, edges: EdgeTable) -> SmallSegments | None:
+    """What more joins small segments along the edges of the whole graph, if the config asks for it."""
+    if run.config.small_segments is None:
+        return None
+    with open_rag(run.config.rag, run.directory) as store:
+        nodes = store.read_nodes()
+    return SmallSegments.of(run.config.small_segments, nodes.id, nodes.size, edges.mean_affinity)
+
+
 def sweep_edges(
-    config: Config, truth: Truth, fragments: Placed, edges: EdgeTable, thresholds: Iterable[float] = ()
+    config: Config,
+    truth: Truth,
+    fragments: Placed,
+    edges: EdgeTable,
+    thresholds: Iterable[float] = (),
+    small: SmallSegments | None = None,
 ) -> dict[float, Scores]:
     """Scores of fragments joined along scored edges.
 
@@ -203,6 +223,7 @@ def sweep_edges(
         fragments: ids; they cover the region of `truth`.
         edges: the whole graph with merge scores, sorted by u.
         thresholds: more thresholds than those of the sweep.
+        small: what more joins small segments.
 
     Raises:
         UserError: no labelled voxel counts.
@@ -210,9 +231,9 @@ def sweep_edges(
     thresholds = sorted({round(threshold, 2) for threshold in (*config.evaluate.sweep, *thresholds)})
     limit = config.agglomerate.maximum_score
     if truth.images:
-        return sweep_images(_some_labelled(truth.count_images_against(fragments)), edges, thresholds, limit)
+        return sweep_images(_some_labelled(truth.count_images_against(fragments)), edges, thresholds, limit, small)
     (table,) = _some_labelled([truth.count_against(fragments)])
-    return sweep_thresholds(table, edges.pairs, edges.score, thresholds, limit)
+    return sweep_thresholds(table, edges.pairs, edges.score, thresholds, limit, small=small)
 
 
 def _some_labelled(tables: Iterable[Contingency], region: str = "") -> Iterator[Contingency]:

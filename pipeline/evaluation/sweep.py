@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 
-from ..segmentation import connected_components, relabel
+from ..segmentation import SmallSegments, connected_components, relabel
 from .contingency import Contingency
 from .metrics import cremi_score, rand_error_of_table, voi_of_table
 
@@ -73,6 +73,7 @@ def sweep_thresholds(
     thresholds: Iterable[float],
     maximum_score: float = 1.0,
     score: Callable[[Contingency], Scores] = scores_of_table,
+    small: SmallSegments | None = None,
 ) -> dict[float, Scores]:
     """Scores of the segmentation at each threshold.
 
@@ -83,10 +84,11 @@ def sweep_thresholds(
         thresholds: merge scores up to which fragments are merged.
         maximum_score: edges above this are never merged.
         score: of a table of segments against labels.
+        small: what more joins small segments.
     """
     results = {}
     for threshold in thresholds:
-        lut = connected_components(table.segment, edges, merge_scores, min(threshold, maximum_score))
+        lut = connected_components(table.segment, edges, merge_scores, min(threshold, maximum_score), small)
         segments = relabel(table.segment, lut[:, 0], lut[:, 1])
         results[threshold] = score(table.relabelled(segments))
     return results

@@ -58,7 +58,8 @@ class EdgeTable:
         u, v: (E,) uint64, the fragments.
         count: (E,) int64, voxel pairs in contact.
         affinity_sum: (E,) float64, sum of their affinities, each in [0, 1].
-        score: (E,) float64, merge score in [0, 1] (1 - affinity: small ones merge first); NaN where none was set.
+        score: (E,) float64, merge score in [0, 1] (1 - affinity: small ones merge first); 2 where the classes of
+            the fragments forbid a join; NaN where none was set.
     """
 
     u: np.ndarray

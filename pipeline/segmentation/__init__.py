@@ -3,18 +3,24 @@
 from .certainty import certainty_of
 from .components import connected_components, drop_small, join_pairs, relabel, unique_ids
 from .descriptors import descriptor_channels, descriptor_reach, local_shape_descriptors
+from .fragment_classes import ALONE, FORBIDDEN, FragmentClasses, majority_classes
 from .fragmentation import make_fragments
 from .graph import RegionGraph, merge_graphs, region_graph, region_graph_statistics
 from .linkage import agglomerate_global, merge_scores
 from .mutex import mutex_watershed
+from .small_segments import SmallSegments, joining_edges
 from .statistics import FragmentStatistics, fragment_statistics
 from .watershed import seeded_watershed
 from .waterz_linkage import MERGE_FUNCTIONS, agglomerate_waterz, waterz_edge_scores
 
 __all__ = [
+    "ALONE",
+    "FORBIDDEN",
     "MERGE_FUNCTIONS",
+    "FragmentClasses",
     "FragmentStatistics",
     "RegionGraph",
+    "SmallSegments",
     "agglomerate_global",
     "agglomerate_waterz",
     "certainty_of",
@@ -24,7 +30,9 @@ __all__ = [
     "drop_small",
     "fragment_statistics",
     "join_pairs",
+    "joining_edges",
     "local_shape_descriptors",
+    "majority_classes",
     "make_fragments",
     "merge_graphs",
     "merge_scores",

@@ -20,7 +20,7 @@ def certainty_of(sizes: np.ndarray, edges: np.ndarray, scores: np.ndarray, thres
     Args:
         sizes: (N,) voxels of each fragment.
         edges: (E, 2) numbers of fragments, rows of `sizes`.
-        scores: (E,) merge scores in [0, 1]; edges without one (NaN) join nothing.
+        scores: (E,) merge scores in [0, 1]; edges without one (NaN) or that are forbidden (above 1) join nothing.
         threshold: edges up to this score are merged.
 
     Returns:
@@ -52,7 +52,7 @@ def joins(sizes: np.ndarray, edges: np.ndarray, scores: np.ndarray) -> tuple[np.
         return number
 
     found = []
-    order = np.lexsort((edges[:, 1], edges[:, 0], scores))[: len(scores) - int(np.isnan(scores).sum())]
+    order = np.lexsort((edges[:, 1], edges[:, 0], scores))[: np.count_nonzero(scores <= 1)]
     for (u, v), score in zip(edges[order].tolist(), scores[order].tolist(), strict=True):
         one, other = root(u), root(v)
         if one != other:

@@ -8,8 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from .small_segments import SmallSegments, joining_edges
 
-def connected_components(nodes: np.ndarray, edges: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+
+def connected_components(
+    nodes: np.ndarray,
+    edges: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+    small: SmallSegments | None = None,
+) -> np.ndarray:
     """The LUT that joins fragments along all edges with a score of at most `threshold`.
 
     Args:
@@ -17,13 +25,17 @@ def connected_components(nodes: np.ndarray, edges: np.ndarray, scores: np.ndarra
         edges: (E, 2) fragment ids.
         scores: (E,) merge scores; NaN never merges.
         threshold: largest score that merges.
+        small: what more joins small segments.
 
     Returns:
         LUT (N, 2) uint64, sorted by fragment id; a segment carries the smallest id of its fragments.
     """
     edges = np.asarray(edges, np.uint64).reshape(-1, 2)
     ids = unique_ids(nodes, edges)
-    return join_pairs(ids, np.searchsorted(ids, edges[np.asarray(scores) <= threshold]))
+    if small is None:
+        return join_pairs(ids, np.searchsorted(ids, edges[np.asarray(scores) <= threshold]))
+    pairs = np.searchsorted(ids, edges)
+    return join_pairs(ids, pairs[joining_edges(ids, pairs, scores, threshold, small)])
 
 
 def join_pairs(ids: np.ndarray, pairs: np.ndarray) -> np.ndarray:

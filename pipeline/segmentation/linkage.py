@@ -14,6 +14,7 @@ import numpy as np
 
 from .cluster_edges import UNIT
 from .components import connected_components, unique_ids
+from .fragment_classes import FORBIDDEN, FragmentClasses
 
 SCORE_DECIMALS = 6
 """Scores are rounded to so many decimals: a threshold of 0.4 includes an average of 0.4 whatever its last bit."""
@@ -28,6 +29,7 @@ def agglomerate_global(
     count: np.ndarray,
     thresholds: Iterable[float],
     nodes: np.ndarray | None = None,
+    classes: FragmentClasses | None = None,
 ) -> dict[float, np.ndarray]:
     """Segments by exact average linkage, at several thresholds.
 
@@ -37,24 +39,27 @@ def agglomerate_global(
         count: (E,) contacts.
         thresholds: largest scores (1 - affinity) that merge; larger merges more.
         nodes: ids of all fragments; those without an edge keep their own id. Default: the ids in `edges`.
+        classes: of the fragments; those of different classes are never joined.
 
     Returns:
         For each threshold a LUT (N, 2) uint64 of fragment id and segment id, sorted by fragment id; a segment carries
         the smallest id of its fragments. Independent of the order and direction of the edges.
     """
-    scores = merge_scores(edges, mean, count)
+    scores = merge_scores(edges, mean, count, classes)
     ids = unique_ids(nodes, edges)
     return {threshold: connected_components(ids, edges, scores, threshold) for threshold in thresholds}
 
 
-def merge_scores(edges: np.ndarray, mean: np.ndarray, count: np.ndarray) -> np.ndarray:
+def merge_scores(
+    edges: np.ndarray, mean: np.ndarray, count: np.ndarray, classes: FragmentClasses | None = None
+) -> np.ndarray:
     """The score in [0, 1] at which the two fragments of each edge end up in one segment, under average linkage.
 
     Args:
-        edges, mean, count: as for `agglomerate_global`.
+        edges, mean, count, classes: as for `agglomerate_global`.
 
     Returns:
-        (E,) float64, in the order of `edges`.
+        (E,) float64, in the order of `edges`; `FORBIDDEN` for those that classes forbid.
 
     Raises:
         ValueError: the arrays differ in length, an edge occurs twice or joins a fragment with itself, a mean is not in
@@ -64,6 +69,10 @@ def merge_scores(edges: np.ndarray, mean: np.ndarray, count: np.ndarray) -> np.n
     mean, count = np.asarray(mean, np.float64), np.asarray(count)
     if not len(edges) == len(mean) == len(count):
         raise ValueError(f"{len(edges)} edges, {len(mean)} means and {len(count)} counts do not belong together")
+    if classes is not None:
+        scores, allowed = np.full(len(edges), FORBIDDEN), ~classes.forbid(edges)
+        scores[allowed] = merge_scores(edges[allowed], mean[allowed], count[allowed])
+        return scores
     if len(edges) == 0:
         return np.zeros(0)
     if not ((mean >= 0) & (mean <= 1)).all():

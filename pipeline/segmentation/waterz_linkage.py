@@ -20,6 +20,7 @@ import waterz
 
 from .affinities import NEAREST_NEIGHBOURS, as_unit_interval, check_matching
 from .components import relabel
+from .fragment_classes import ALONE, FragmentClasses
 from .linkage import SCORE_DECIMALS
 
 _MEAN = "OneMinus<MeanAffinity<RegionGraphType, ScoreValue>>"
@@ -35,7 +36,11 @@ _one_at_a_time = threading.Lock()
 
 
 def agglomerate_waterz(
-    affinities: np.ndarray, fragments: np.ndarray, thresholds: Iterable[float], merge_function: str = "mean"
+    affinities: np.ndarray,
+    fragments: np.ndarray,
+    thresholds: Iterable[float],
+    merge_function: str = "mean",
+    classes: FragmentClasses | None = None,
 ) -> dict[float, np.ndarray]:
     """Segmentations of a block by waterz.
 
@@ -44,6 +49,7 @@ def agglomerate_waterz(
         fragments: (z, y, x), ids; 0 stays 0.
         thresholds: scores (1 - affinity) up to which fragments are merged.
         merge_function: a key of `MERGE_FUNCTIONS`.
+        classes: of the fragments; those of different classes are never joined.
 
     Returns:
         For each threshold a segmentation (z, y, x) uint64; a segment carries the smallest id of its fragments.
@@ -52,6 +58,12 @@ def agglomerate_waterz(
         ValueError: the arrays do not belong together, or the merge function is unknown.
     """
     wanted = sorted(set(thresholds))
+    if classes is not None:
+        result = {threshold: fragments.astype(np.uint64) for threshold in wanted}  # `astype` copies
+        for only in _class_by_class(fragments, classes):
+            for threshold, part in agglomerate_waterz(affinities, only, wanted, merge_function).items():
+                np.copyto(result[threshold], part, where=only > 0)
+        return result
     ids, compact = _compact(fragments)
     options = _options(affinities, compact, merge_function)
     if compact.size == 0:
@@ -62,12 +74,17 @@ def agglomerate_waterz(
 
 
 def waterz_edge_scores(
-    affinities: np.ndarray, fragments: np.ndarray, merge_function: str = "mean"
+    affinities: np.ndarray,
+    fragments: np.ndarray,
+    merge_function: str = "mean",
+    classes: FragmentClasses | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The score at which waterz puts the two fragments of each edge into one segment.
 
     Args:
         affinities, fragments, merge_function: as for `agglomerate_waterz`.
+        classes: of the fragments. Edges that they forbid are left out: waterz sees the fragments of one class at a
+            time.
 
     Returns:
         edges (E, 2) uint64 with u < v, sorted; scores (E,) float64 in [0, 1].
@@ -75,6 +92,8 @@ def waterz_edge_scores(
     Raises:
         ValueError: the arrays do not belong together, or the merge function is unknown.
     """
+    if classes is not None:
+        return _scores_by_class(affinities, fragments, merge_function, classes)
     ids, compact = _compact(fragments)
     options = _options(affinities, compact, merge_function)
     graph, history = _merge_all(options) if compact.size else ([], [])
@@ -86,6 +105,28 @@ def waterz_edge_scores(
     scores = np.maximum.accumulate([merge["score"] for merge in history])
     joined = np.array([(merge["a"], merge["b"], merge["c"]) for merge in history], np.int64)
     return ids[edges], np.round(_join_scores(len(ids), joined, scores, edges), SCORE_DECIMALS)
+
+
+def _scores_by_class(
+    affinities: np.ndarray, fragments: np.ndarray, merge_function: str, classes: FragmentClasses
+) -> tuple[np.ndarray, np.ndarray]:
+    """`waterz_edge_scores` of the fragments of each class, as if there were no others."""
+    edges, scores = [np.zeros((0, 2), np.uint64)], [np.zeros(0)]
+    for only in _class_by_class(fragments, classes):
+        found, found_scores = waterz_edge_scores(affinities, only, merge_function)
+        edges.append(found)
+        scores.append(found_scores)
+    together = np.concatenate(edges)
+    order = np.lexsort((together[:, 1], together[:, 0]))
+    return together[order], np.concatenate(scores)[order]
+
+
+def _class_by_class(fragments: np.ndarray, classes: FragmentClasses) -> Iterator[np.ndarray]:
+    """The fragments (z, y, x) of each class that joins anything, uint64; the others are 0."""
+    ids = np.unique(fragments).astype(np.uint64)
+    of_id = classes.of_fragments(ids)
+    for kind in np.unique(of_id[(ids != 0) & (of_id != ALONE)]):
+        yield relabel(fragments, ids, np.where(of_id == kind, ids, np.uint64(0)))
 
 
 def _options(affinities: np.ndarray, fragments: np.ndarray, merge_function: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 `global` computes exact average linkage on the whole graph, which does not depend on blocks: a graph of one region in
 memory, a larger one region by region (`linkage.py`), with the same result. `waterz` agglomerates each block with its
-context and scores the edges that the block owns.
+context and scores the edges that the block owns. Edges that classes forbid (`fragment_classes.py`) are no edges for
+either; their score is `FORBIDDEN`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from ..engine.blocks.stage import BlockFunction, BlockTask, DriverStep, Stage
 from ..errors import UserError
 from ..rag import EdgeTable, rag_is_missing
 from ..run import Run
-from ..segmentation import waterz_edge_scores
+from ..segmentation import FORBIDDEN, waterz_edge_scores
 from ..segmentation.cluster_edges import ClusterEdges
 from ..segmentation.regional_linkage import link_region
+from .fragment_classes import ReadsEdges, class_stages
 from .fragments import FragmentsTask
 from .graph_rows import read_graph, score_checksums, score_records
-from .linkage import TOGETHER, MergeScoresTask, levels_of, linkage_stages, read_scores
+from .linkage import TOGETHER, levels_of
+from .merge_scores import MergeScoresTask, linkage_stages, read_scores
 from .predict import PredictTask
 from .region_graph import CONTACT_CONTEXT, RagTask, graph_note, open_graph
 
@@ -37,7 +40,7 @@ NAME = "agglomerate"
 
 
 @dataclass(frozen=True)
-class _Agglomeration(Stage):
+class _Agglomeration(Stage, ReadsEdges):
     """What both ways have in common: the scores lie in the graph store."""
 
     stage = NAME
@@ -50,7 +53,7 @@ class _Agglomeration(Stage):
 
     @cached_property
     def upstream(self) -> tuple[Stage, ...]:
-        return (RagTask(self.run),)
+        return self.edge_stages
 
     def stored_key(self) -> str | None:
         return graph_note(self.run, NAME)
@@ -89,9 +92,11 @@ class GlobalAgglomeration(_Global, DriverStep):
         checksums = np.zeros(len(self.grid), dtype=np.uint64)
         with open_graph(self.run) as store:
             _, edges = read_graph(store, RagTask(self.run))
-            whole = ClusterEdges.of_fragments(edges.u, edges.v, edges.affinity_sum, edges.count)
-            linked = link_region(whole, np.zeros(len(whole), bool), np.zeros(0, np.uint64))
-            scored = replace(edges, score=linked.score)
+            allowed = ~self.forbidden(edges.u, edges.v)
+            seen = edges if allowed.all() else edges.select(allowed)
+            whole = ClusterEdges.of_fragments(seen.u, seen.v, seen.affinity_sum, seen.count)
+            linked = link_region(whole, np.zeros(len(whole), bool), ClusterEdges.empty())
+            scored = _with_forbidden(edges, allowed, linked.score)
             for block, owned in edges_by_owner(scored, self.grid):
                 store.write_scores(block, owned)
                 checksums[block] = score_checksums(owned).sum()
@@ -117,12 +122,13 @@ class RegionalAgglomeration(_Global, BlockTask):
     @cached_property
     @override
     def upstream(self) -> tuple[Stage, ...]:
-        return (self.above, RagTask(self.run))
+        return (self.above, *self.edge_stages)
 
     @cached_property
     @override
     def key(self) -> str:
-        return config_hash(self.name, self.version, self.settings(), [RagTask(self.run).key])  # regions decide nothing
+        upstream = [stage.key for stage in self.edge_stages]  # regions decide nothing
+        return config_hash(self.name, self.version, self.settings(), upstream)
 
     @contextmanager
     @override
@@ -131,11 +137,20 @@ class RegionalAgglomeration(_Global, BlockTask):
 
             def process_block(block: Block) -> None:
                 edges = store.read_block_edges([block.index])
-                scored = replace(edges, score=read_scores(self.above, block.index, len(edges)))
+                allowed = ~self.forbidden(edges.u, edges.v)
+                scores = read_scores(self.above, block.index, int(allowed.sum()))
+                scored = _with_forbidden(edges, allowed, scores)
                 store.write_scores(block.index, scored)
                 self.records.write(block.index, int(score_checksums(scored).sum()), len(scored))
 
             yield process_block
+
+
+def _with_forbidden(edges: EdgeTable, allowed: np.ndarray, scores: np.ndarray) -> EdgeTable:
+    """Edges (E) with the scores (A,) of those that are allowed (E,), in their order."""
+    score = np.full(len(edges), FORBIDDEN)
+    score[allowed] = scores
+    return replace(edges, score=score)
 
 
 def edges_by_owner(edges: EdgeTable, grid: BlockGrid) -> Iterator[tuple[int, EdgeTable]]:
@@ -159,7 +174,7 @@ class WaterzAgglomeration(_Agglomeration, BlockTask):
     @override
     def upstream(self) -> tuple[Stage, ...]:
         rag = RagTask(self.run)
-        return (rag, *rag.upstream)
+        return (rag, *rag.upstream, *class_stages(self.run))
 
     @property
     @override
@@ -185,11 +200,16 @@ class WaterzAgglomeration(_Agglomeration, BlockTask):
 
             def process_block(block: Block) -> None:
                 around = self.grid.with_context(block.box, self.context, self.context)
-                seen = affinities.read(around)[: len(NEAREST_NEIGHBOURS)]
-                pairs, scores = waterz_edge_scores(seen, fragments.read(around), config.merge_function)
+                seen, ids = affinities.read(around)[: len(NEAREST_NEIGHBOURS)], fragments.read(around)
+                classes = self.forbidden.classes(np.unique(ids)) if config.never_join is not None else None
+                pairs, scores = waterz_edge_scores(seen, ids, config.merge_function, classes)
                 first_id, end_id = self.grid.fragment_ids(block)
                 owned = (pairs[:, 1] >= np.uint64(first_id)) & (pairs[:, 1] < np.uint64(end_id))
                 edges = scored_edges(pairs[owned], scores[owned])
+                if classes is not None:
+                    own = store.read_block_edges([block.index])
+                    never = own.pairs[self.forbidden(own.u, own.v)]
+                    edges = EdgeTable.concatenate([edges, scored_edges(never, np.full(len(never), FORBIDDEN))])
                 store.write_scores(block.index, edges)
                 self.records.write(block.index, int(score_checksums(edges).sum()), len(edges))
 
@@ -209,15 +229,16 @@ def agglomeration(run: Run) -> Stage:
 
 def scoring_stages(run: Run) -> list[Stage]:
     """The stages from the graph to its scores, upstream ones first."""
+    classes = class_stages(run)
     if run.config.agglomerate.method == "waterz":
-        return [WaterzAgglomeration(run)]
+        return [*classes, WaterzAgglomeration(run)]
     try:
         levels = levels_of(run, BlockGrid.of_run(run))
     except UserError:  # there is no raw yet, or no such region, and the stages before say so
         levels = 1
     if levels == 1:
-        return [GlobalAgglomeration(run)]
-    return [*linkage_stages(run, levels), RegionalAgglomeration(run)]
+        return [*classes, GlobalAgglomeration(run)]
+    return [*classes, *linkage_stages(run, levels), RegionalAgglomeration(run)]
 
 
 def readers_of_affinities(run: Run) -> tuple[BlockTask, ...]:

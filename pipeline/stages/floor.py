@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import product
 from statistics import mean
@@ -31,8 +32,15 @@ from ..evaluation.sweep import Scores, best_of
 from ..evaluation.truth import Truth
 from ..rag import EdgeTable
 from ..run import Run, update_summary, write_json
-from ..segmentation import merge_scores, region_graph_statistics, waterz_edge_scores
+from ..segmentation import (
+    FragmentClasses,
+    SmallSegments,
+    merge_scores,
+    region_graph_statistics,
+    waterz_edge_scores,
+)
 from ..volumes import Box, Nanometres, position_of
+from .class_volume import open_class_volume
 from .fragments import fragment_block
 from .importing import ensure_imported
 
@@ -95,7 +103,7 @@ def measure_floor(run: Run, sweep: bool = True) -> dict[str, Any]:
     """
     ensure_imported(run, [run.config.volumes.segment.source])
     truth = find_truth(run)
-    labels = truth.read(truth.region)
+    labels, classes = truth.read(truth.region), _classes(run, truth.region)
     voxel_size = truth.labels.voxel_size
     contacts = {"flat": labels, "cut": cut_apart(labels, run.config)}
     sections = is_anisotropic(voxel_size) and run.config.fragments.method == "watershed" and not truth.images
@@ -105,7 +113,7 @@ def measure_floor(run: Run, sweep: bool = True) -> dict[str, Any]:
         affinities = perfect_affinities(targets, run.config.predict.offsets)
         for row in tried:
             settings = run.config.fragments.model_copy(update=row["fragments"])
-            row[kind] = _floor(run.config, truth, affinities, settings)
+            row[kind] = _floor(run.config, truth, affinities, settings, classes)
             score = row[kind]["best"]["voi_sum"]
             logger.info("%s contacts, %s: VOI %.3f", kind, format_changes(row["fragments"]), score)
     results = {
@@ -185,12 +193,28 @@ def format_changes(changes: Changes) -> str:
     return ", ".join(f"{name} {value}" for name, value in changes.items()) or "as configured"
 
 
-def _floor(config: Config, truth: Truth, affinities: np.ndarray, settings: FragmentsConfig) -> dict[str, Any]:
+def _classes(run: Run, region: Box) -> np.ndarray | None:
+    """(z, y, x) uint64, the classes of the region's voxels that are never joined; None if there are none."""
+    if run.config.agglomerate.never_join is None:
+        return None
+    with ExitStack() as stack:
+        return open_class_volume(run, stack).read(region)
+
+
+def _floor(
+    config: Config, truth: Truth, affinities: np.ndarray, settings: FragmentsConfig, classes: np.ndarray | None
+) -> dict[str, Any]:
     """Scores of affinities of the region, at the best threshold and at those of the config."""
     fragments = _fragments(config, truth, affinities, settings)
-    edges = _scored_edges(config, affinities, fragments)
+    never = config.agglomerate.never_join
+    of_fragments = (
+        None if never is None or classes is None else FragmentClasses.of_voxels(fragments, classes, never.alone)
+    )
+    edges = _scored_edges(config, affinities, fragments, of_fragments)
+    ids, sizes = np.unique(fragments, return_counts=True)
+    small = SmallSegments.of(config.small_segments, ids, sizes, edges.mean_affinity)
     wanted = () if config.segment.thresholds == "best" else config.segment.thresholds
-    scores = sweep_edges(config, truth, _placed(fragments, truth), edges, wanted)
+    scores = sweep_edges(config, truth, _placed(fragments, truth), edges, wanted, small)
     best = best_of(scores)
     configured = {f"{threshold:.2f}": scores[round(threshold, 2)] for threshold in wanted}
     return {"best": {"threshold": best, **scores[best]}, "configured": configured}
@@ -214,15 +238,17 @@ def _fragments(config: Config, truth: Truth, affinities: np.ndarray, settings: F
     return fragments
 
 
-def _scored_edges(config: Config, affinities: np.ndarray, fragments: np.ndarray) -> EdgeTable:
+def _scored_edges(
+    config: Config, affinities: np.ndarray, fragments: np.ndarray, classes: FragmentClasses | None
+) -> EdgeTable:
     """The graph of the whole region with merge scores, as stage 04 makes it; `waterz` without blocks."""
     nearest = affinities[: len(config.neighbours)]
     if config.agglomerate.method == "waterz":
-        pairs, scores = waterz_edge_scores(nearest, fragments, config.agglomerate.merge_function)
+        pairs, scores = waterz_edge_scores(nearest, fragments, config.agglomerate.merge_function, classes)
         return replace(EdgeTable.of(pairs, np.ones(len(pairs)), np.zeros(len(pairs))), score=scores)
     graph = region_graph_statistics(nearest, fragments, config.neighbours)
     edges = EdgeTable.of(graph.edges, graph.count, graph.affinity_sum)
-    return replace(edges, score=merge_scores(graph.edges, graph.mean, graph.count))
+    return replace(edges, score=merge_scores(graph.edges, graph.mean, graph.count, classes))
 
 
 def _loss(truth: Truth, targets: np.ndarray) -> float:

@@ -130,7 +130,7 @@ def read_graph(store: RagStore, graph: BlockTask, scores: Stage | None = None) -
     sums = RowSums(graph.grid)
     nodes = NodeTable.concatenate(sums.nodes_through(store.iterate_nodes()))
     edges = EdgeTable.concatenate(sums.edges_through(store.iterate_edges()))
-    _require_sound(store, sums, graph, scores)
+    require_sound(store, sums, graph, scores)
     return nodes.select(np.argsort(nodes.id, kind="stable")), edges.summed()
 
 
@@ -145,7 +145,7 @@ def check_graph_rows(store: RagStore, graph: BlockTask, scores: Stage | None = N
         pass
     for _ in sums.edges_through(store.iterate_edges()):
         pass
-    _require_sound(store, sums, graph, scores)
+    require_sound(store, sums, graph, scores)
 
 
 def changed_rows(store: RagStore, sums: RowSums, graph: BlockTask) -> np.ndarray:
@@ -184,7 +184,16 @@ def score_records(scores: Stage) -> BlockRecords:
     return BlockRecords(scores.folder / "records", len(scores.grid))
 
 
-def _require_sound(store: RagStore, sums: RowSums, graph: BlockTask, scores: Stage | None) -> None:
+def require_sound(store: RagStore, sums: RowSums, graph: BlockTask, scores: Stage | None) -> None:
+    """Refuse a graph that is not what the blocks wrote.
+
+    Args:
+        store, graph, scores: as for `read_graph`.
+        sums: of all rows, as they were read.
+
+    Raises:
+        UserError: see `read_graph`.
+    """
     audit = command_line("audit.py", graph.run.directory / "config.json", "--requeue")
     done = done_blocks(graph).ravel()
     changed = changed_rows(store, sums, graph) | (done & ~graph.records.read().present)

@@ -4,11 +4,12 @@
    of (`segmentation/regional_linkage.py`). What is left goes into a file.
 2. `LinkageTask`, level 1, 2, …: the same for regions twice as long, with what their parts have left. The last level is
    one region, which leaves nothing; it hands the scores of what came to it to its parts.
-3. `MergeScoresTask`, the levels downwards: a region that has the scores of what it had left hands those of all that
-   came to it to its parts, and on level 0 to its blocks.
+3. `MergeScoresTask` (`merge_scores.py`), the levels downwards: a region that has the scores of what it had left hands
+   those of all that came to it to its parts, and on level 0 to its blocks.
 4. `RegionalAgglomeration` (`agglomerate.py`): a block writes its scores into the graph store.
 
-Nobody holds more than the edges of one region. The result does not depend on the regions.
+Nobody holds more than the edges of one region, and no more than fit into `agglomerate.memory`: a larger region is
+linked from the disk (`windowed_linkage.py`). The result does not depend on the regions.
 """
 
 from __future__ import annotations
@@ -25,23 +26,24 @@ from funlib.geometry import Coordinate
 from typing_extensions import override
 
 from ..command_names import SCRIPTS, command_line
-from ..engine.blocks.checksums import array_checksum
+from ..disk_arrays import chunks
 from ..engine.blocks.empty_blocks import all_empty
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.stage import BlockFunction, BlockTask, Stage
 from ..engine.tracking.progress import read_record
 from ..errors import UserError
-from ..rag import RagStore
+from ..rag import EdgeTable, NodeTable, RagStore
 from ..run import Run
 from ..segmentation.cluster_edges import ClusterEdges
-from ..segmentation.regional_linkage import link_region
+from ..segmentation.regional_linkage import LinkedRegion, across_inner_borders, link_region
 from ..volumes import ZERO
+from .edges_on_disk import concatenated_on_disk
+from .fragment_classes import ReadsEdges
 from .graph_rows import is_as_recorded
-from .region_files import RegionTable, read_region, region_bytes, region_rows, write_parts, write_region
+from .region_files import RegionTable, read_region, write_parts, write_region
 from .region_graph import CONTACT_CONTEXT, RagTask, open_graph
+from .windowed_linkage import BYTES_PER_EDGE, link_region_on_disk
 
-BYTES_PER_EDGE = 260
-"""Memory that a region takes per edge that comes to it: 130 while it is linked, the rest for rows read and written."""
 TOGETHER = "linkage"
 
 
@@ -69,7 +71,7 @@ class RegionTask(BlockTask):
 
     level: int
 
-    version = 1
+    version = 2
     script = SCRIPTS["agglomerate"]
     together = TOGETHER
     grid_counts = "regions"
@@ -134,7 +136,7 @@ class RegionTask(BlockTask):
 
 
 @dataclass(frozen=True)
-class LinkageTask(RegionTask):
+class LinkageTask(RegionTask, ReadsEdges):
     """A level upwards: the edges of each region, merged as far as they are sure."""
 
     stage = "linkage"
@@ -142,7 +144,7 @@ class LinkageTask(RegionTask):
     @cached_property
     @override
     def upstream(self) -> tuple[Stage, ...]:
-        return (RagTask(self.run),) if self.level == 0 else (replace(self, level=self.level - 1),)
+        return self.edge_stages if self.level == 0 else (replace(self, level=self.level - 1),)
 
     @property
     @override
@@ -166,34 +168,38 @@ class LinkageTask(RegionTask):
     @contextmanager
     @override
     def process(self) -> Iterator[BlockFunction]:
-        maximum = self.run.config.agglomerate.maximum_score
         with open_graph(self.run) as store:
 
             def process_region(region: Block) -> None:
-                edges, parts, beyond = self._from_blocks(store, region) if self.level == 0 else self._from_parts(region)
-                leaves = ~(self._contains(region, edges.u) & self._contains(region, edges.v))
-                linked = link_region(edges, leaves, beyond[:, 0], maximum)
-                table = RegionTable(linked, beyond, parts)
-                data = table.to_bytes()
-                write_region(self.files, region.index, data)
+                edges, seen, parts = self._from_blocks(store, region) if self.level == 0 else self._from_parts(region)
+                linked = self._linked(region, edges, seen)
+                checksum = write_region(self.files, region.index, RegionTable(linked, parts).pieces())
                 if self.is_last:
-                    write_parts(self.scores, table, linked.score)
-                self.records.write(region.index, array_checksum(data), len(edges))
+                    write_parts(self.scores, parts, lambda rows: linked.score[rows])
+                self.records.write(region.index, checksum, len(edges))
 
             yield process_region
 
-    def _from_blocks(self, store: RagStore, region: Block) -> tuple[ClusterEdges, np.ndarray, np.ndarray]:
-        """The edges of the blocks of a region, its parts, and its fragments with edges that other blocks hold."""
+    def _linked(self, region: Block, edges: ClusterEdges, seen: ClusterEdges) -> LinkedRegion:
+        """What becomes of the edges of a region; from the disk if there are too many for the memory."""
+        maximum = self.run.config.agglomerate.maximum_score
+        if self._fits(len(edges) + len(seen)):
+            return link_region(edges, ~self._contains(region, edges.u), seen, maximum)
+        memory = self.run.config.agglomerate.memory * 1e9
+        return link_region_on_disk(edges, lambda ids: ~self._contains(region, ids), seen, maximum, memory, self.files)
+
+    def _fits(self, rows: int) -> bool:
+        """Whether so many edges are linked in memory."""
+        return rows * BYTES_PER_EDGE <= self.run.config.agglomerate.memory * 1e9
+
+    def _from_blocks(self, store: RagStore, region: Block) -> tuple[ClusterEdges, ClusterEdges, np.ndarray]:
+        """The edges of the blocks of a region, those across its border that other blocks hold, and its parts."""
         own = [block.index for block in self.chunk_grid.blocks_in(region.box)]
-        recorded = RagTask(self.run).records.read().checksum
         tables, parts, rows = [], [], 0
         for block, nodes, edges in store.read_block_rows(own):
-            if not is_as_recorded(nodes, edges, int(recorded[block])):
-                raise UserError(
-                    f"the graph has lost or changed rows of block {block} since they were written; {self.cure}",
-                    RagTask(self.run).output,
-                )
-            tables.append(ClusterEdges.of_fragments(edges.u, edges.v, edges.affinity_sum, edges.count))
+            self._require_as_recorded(block, nodes, edges)
+            edges = self.forbidden.others(edges)
+            tables.append(_of_table(edges))
             parts.append((block, len(edges)))
             rows += len(edges)
             self._require_room(region, rows)
@@ -201,46 +207,58 @@ class LinkageTask(RegionTask):
         if missing:
             raise UserError(f"the graph has lost block {min(missing)}; {self.cure}", RagTask(self.run).output)
         parts_read = np.array(parts, np.int64).reshape(-1, 2)
-        return ClusterEdges.concatenate(tables), parts_read, self._beyond(store, region, own)
+        return ClusterEdges.concatenate(tables), self._seen(store, region, own, rows), parts_read
 
-    def _beyond(self, store: RagStore, region: Block, own: list[int]) -> np.ndarray:
-        """(N, 2) uint64, fragments with an edge into a block on the high side, and that block."""
+    def _seen(self, store: RagStore, region: Block, own: list[int], rows: int) -> ClusterEdges:
+        """The edges across the border of a region, of so many edges, that blocks on the high side hold."""
         around = self.grid.with_context(region.box, ZERO, CONTACT_CONTEXT)
-        found = [np.zeros((0, 2), np.uint64)]
+        tables = []
         higher = sorted({block.index for block in self.chunk_grid.blocks_in(around)} - set(own))
-        for block, _, edges in store.read_block_rows(higher):
-            fragments = np.unique(edges.u[self._contains(region, edges.u)])
-            found.append(np.stack([fragments, np.full_like(fragments, block)], axis=1))
-        return np.concatenate(found)
+        for block, nodes, edges in store.read_block_rows(higher):
+            self._require_as_recorded(block, nodes, edges)
+            tables.append(_of_table(self.forbidden.others(edges.select(self._contains(region, edges.u)))))
+            rows += len(tables[-1])
+            self._require_room(region, rows)
+        return ClusterEdges.concatenate(tables)
 
-    def _from_parts(self, region: Block) -> tuple[ClusterEdges, np.ndarray, np.ndarray]:
-        """What the parts of a region have left, the parts, and its fragments with edges that other regions hold."""
+    def _from_parts(self, region: Block) -> tuple[ClusterEdges, ClusterEdges, np.ndarray]:
+        """What the parts of a region have left, the edges across its border that others hold, and the parts."""
         below = replace(self, level=self.level - 1)
         indices = [part.index for part in below.grid.blocks_in(region.box) if not below.empty.flat[part.index]]
-        self._require_room(region, sum(region_rows(region_bytes(below.files, index)) for index in indices))
-        tables = [below.read(index) for index in indices]
-        beyond = np.concatenate([np.zeros((0, 2), np.uint64), *(table.beyond for table in tables)])
-        beyond = beyond[~self._blocks_inside(region, beyond[:, 1].astype(np.int64))]
-        edges = [table.linked.edges for table in tables]
-        parts = np.array([*zip(indices, map(len, edges), strict=True)], np.int64).reshape(-1, 2)
-        return ClusterEdges.concatenate(edges), parts, beyond
+        tables = [below.read(index).linked for index in indices]
+        parts = np.array([*zip(indices, (len(table.edges) for table in tables), strict=True)], np.int64).reshape(-1, 2)
+        seen = ClusterEdges.concatenate([table.seen for table in tables])
+        is_inside = self._contains(region, seen.v)
+        pieces = (table.edges.select(part) for table in tables for part in chunks(len(table.edges)))
+        met = (across_inner_borders(piece, seen, is_inside)[0] for piece in pieces)
+        rows = int(parts[:, 1].sum())
+        fits = self._fits(rows + len(seen))
+        edges = ClusterEdges.concatenate([*met]) if fits else concatenated_on_disk(met, rows, self.files)
+        return edges, seen.select(~is_inside), parts
+
+    def _require_as_recorded(self, block: int, nodes: NodeTable, edges: EdgeTable) -> None:
+        if not is_as_recorded(nodes, edges, int(self._recorded[block])):
+            raise UserError(
+                f"the graph has lost or changed rows of block {block} since they were written; {self.cure}",
+                RagTask(self.run).output,
+            )
+
+    @cached_property
+    def _recorded(self) -> np.ndarray:
+        """(N,) uint64, the checksums of all blocks."""
+        return RagTask(self.run).records.read().checksum
 
     def _require_room(self, region: Block, rows: int) -> None:
-        limit = self.run.config.agglomerate.memory
-        if rows * BYTES_PER_EDGE > limit * 1e9:
+        if not self._fits(rows):
             raise UserError(
-                f"region {region.index} of level {self.level} has {rows} edges or more, which take"
-                f" {rows * BYTES_PER_EDGE / 1e9:.3g} GB and not {limit:g}; allow more, or lower"
-                " agglomerate.maximum_score or agglomerate.region_size",
+                f"region {region.index} has {rows} edges or more, which take {rows * BYTES_PER_EDGE / 1e9:.3g} GB and"
+                f" not {self.run.config.agglomerate.memory:g}; lower agglomerate.region_size, or allow more",
                 "agglomerate.memory",
             )
 
     def _contains(self, region: Block, ids: np.ndarray) -> np.ndarray:
         """(N,) bool, whether fragments lie in a region."""
-        blocks = (ids - np.uint64(1)) // np.uint64(self.chunk_grid.voxels_per_block)
-        return self._blocks_inside(region, blocks.astype(np.int64))
-
-    def _blocks_inside(self, region: Block, blocks: np.ndarray) -> np.ndarray:
+        blocks = ((ids - np.uint64(1)) // np.uint64(self.chunk_grid.voxels_per_block)).astype(np.int64)
         begin, end = region.box.begin, region.box.end
         inside = np.ones(len(blocks), bool)
         positions = np.unravel_index(blocks, tuple(self.chunk_grid.shape))
@@ -260,69 +278,5 @@ class LinkageTask(RegionTask):
         return False
 
 
-@dataclass(frozen=True)
-class MergeScoresTask(RegionTask):
-    """A level downwards: the scores of what came to each region, handed to its parts."""
-
-    stage = "merge_scores"
-
-    @cached_property
-    def linkage(self) -> LinkageTask:
-        """The same level upwards."""
-        return LinkageTask(self.run, self.level)
-
-    @property
-    def above(self) -> LinkageTask | MergeScoresTask:
-        """The level that hands scores to this one."""
-        last = self.level + 1 == levels_of(self.run, self.chunk_grid) - 1
-        return LinkageTask(self.run, self.level + 1) if last else replace(self, level=self.level + 1)
-
-    @property
-    def scores(self) -> Path:
-        """Where the scores of its parts are."""
-        return self.files
-
-    @cached_property
-    @override
-    def upstream(self) -> tuple[Stage, ...]:
-        return (self.above, self.linkage)
-
-    @contextmanager
-    @override
-    def process(self) -> Iterator[BlockFunction]:
-        above = self.above
-
-        def process_region(region: Block) -> None:
-            table = self.linkage.read(region.index)
-            scores = table.linked.scores(read_scores(above, region.index, len(table.linked.edges)))
-            write_parts(self.scores, table, scores)
-            self.records.write(region.index, array_checksum(scores), len(scores))
-
-        yield process_region
-
-    @override
-    def is_lost(self, index: int) -> bool:
-        try:
-            for part, rows in self.linkage.read(index).parts.tolist():
-                read_scores(self, part, rows)
-        except UserError:
-            return True
-        return False
-
-
-def read_scores(above: LinkageTask | MergeScoresTask, index: int, rows: int) -> np.ndarray:
-    """(E,) float64, the scores that a level has handed to one of its parts.
-
-    Raises:
-        UserError: they are lost or damaged.
-    """
-    scores = read_region(above.scores, index, above.cure).view(np.float64)
-    if len(scores) != rows:
-        raise UserError(f"has {len(scores)} scores for {rows} edges; {above.cure}", str(above.scores))
-    return scores
-
-
-def linkage_stages(run: Run, levels: int) -> list[BlockTask]:
-    """The stages of a tree of so many levels, upstream ones first."""
-    up: list[BlockTask] = [LinkageTask(run, level) for level in range(levels)]
-    return [*up, *(MergeScoresTask(run, level) for level in reversed(range(levels - 1)))]
+def _of_table(edges: EdgeTable) -> ClusterEdges:
+    return ClusterEdges.of_fragments(edges.u, edges.v, edges.affinity_sum, edges.count)

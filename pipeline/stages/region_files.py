@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ..engine.blocks.checksums import array_checksum
 from ..errors import UserError
 from ..segmentation.cluster_edges import ClusterEdges
 from ..segmentation.regional_linkage import LinkedRegion
-from ..small_files import checked, read_npy, unchecked, write_npy
+from ..small_files import read_checked_npy, write_checked_npy
 
 FILES_PER_FOLDER = 1000
 
@@ -22,32 +23,30 @@ class RegionTable:
 
     Attributes:
         linked: its edges, and what became of them.
-        beyond: (N, 2) uint64, fragments of the region with an edge that only the neighbour on the high side has, and
-            the block in which that edge ends.
         parts: (P, 2) int64, the regions or blocks below, by index, and how many edges came from each, in their order.
     """
 
     linked: LinkedRegion
-    beyond: np.ndarray
     parts: np.ndarray
 
-    def to_bytes(self) -> np.ndarray:
-        """(N,) uint8, everything in a row."""
-        edges = self.linked.edges
-        sizes = np.array([len(edges), len(self.beyond), len(self.parts), len(self.linked.target)], np.int64)
-        columns = [*edges.columns(), self.beyond.astype(np.uint64), self.parts, self.linked.target, self.linked.score]
-        return np.concatenate([np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in (sizes, *columns)])
+    def pieces(self) -> list[np.ndarray]:
+        """Everything in a row."""
+        linked = self.linked
+        sizes = np.array([*map(len, (linked.edges, linked.seen, self.parts, linked.target))], np.int64)
+        return [sizes, *linked.edges.columns(), *linked.seen.columns(), self.parts, linked.target, linked.score]
 
     @staticmethod
     def from_bytes(data: np.ndarray) -> RegionTable:
-        """The opposite of `to_bytes`."""
+        """From the bytes (N,) uint8 of `pieces`; views of them."""
         words = data.view(np.int64)
-        rows, beyond, parts, inputs = words[:4].tolist()
-        pieces = np.split(words[4:], np.cumsum([rows] * 6 + [2 * beyond, 2 * parts, inputs]))
-        u, v, first_u, first_v = (column.view(np.uint64) for column in pieces[:4])
-        edges = ClusterEdges(u, v, first_u, first_v, pieces[4], pieces[5])
-        linked = LinkedRegion(edges, pieces[8], pieces[9].view(np.float64))
-        return RegionTable(linked, pieces[6].view(np.uint64).reshape(-1, 2), pieces[7].reshape(-1, 2))
+        rows, seen, parts, inputs = words[:4].tolist()
+        pieces = np.split(words[4:], np.cumsum([rows] * 6 + [seen] * 6 + [2 * parts, inputs]))
+        linked = LinkedRegion(_edges(pieces[:6]), _edges(pieces[6:12]), pieces[13], pieces[14].view(np.float64))
+        return RegionTable(linked, pieces[12].reshape(-1, 2))
+
+
+def _edges(columns: list[np.ndarray]) -> ClusterEdges:
+    return ClusterEdges(*(column.view(np.uint64) for column in columns[:4]), columns[4], columns[5])
 
 
 def region_file(folder: Path, index: int) -> Path:
@@ -55,17 +54,17 @@ def region_file(folder: Path, index: int) -> Path:
     return folder / f"{index // FILES_PER_FOLDER}" / f"{index}.npy"
 
 
-def write_region(folder: Path, index: int, data: np.ndarray) -> None:
-    """Write the bytes (N,) uint8 of a region or block, with a checksum, in one step.
+def write_region(folder: Path, index: int, pieces: Sequence[np.ndarray]) -> int:
+    """Write arrays of a region or block, with a checksum, in one step; the CRC-32 of all.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
     """
-    write_npy(region_file(folder, index), checked(data))
+    return write_checked_npy(region_file(folder, index), pieces)
 
 
 def read_region(folder: Path, index: int, cure: str) -> np.ndarray:
-    """The bytes (N,) uint8 that were written.
+    """The bytes (N,) uint8 that were written, mapped into memory.
 
     Args:
         folder, index: as for `write_region`.
@@ -76,7 +75,7 @@ def read_region(folder: Path, index: int, cure: str) -> np.ndarray:
     """
     path = region_file(folder, index)
     try:
-        data = unchecked(read_npy(path))
+        data = read_checked_npy(path)
     except FileNotFoundError:
         data = None
     except UserError as error:
@@ -86,20 +85,18 @@ def read_region(folder: Path, index: int, cure: str) -> np.ndarray:
     return data
 
 
-def region_bytes(folder: Path, index: int) -> int:
-    """How large the file of a region is, before it is read; 0 if there is none."""
-    path = region_file(folder, index)
-    return path.stat().st_size if path.exists() else 0
+def write_parts(folder: Path, parts: np.ndarray, scores: Callable[[slice], np.ndarray]) -> int:
+    """Hand the scores of all edges of a region to what they came from; the CRC-32 of all.
 
-
-def write_parts(folder: Path, table: RegionTable, scores: np.ndarray) -> int:
-    """Hand the scores (E,) float64 of all edges of a region to what they came from; how many parts that are."""
-    ends = np.cumsum(table.parts[:, 1])
-    for (index, rows), end in zip(table.parts.tolist(), ends.tolist(), strict=True):
-        write_region(folder, index, np.ascontiguousarray(scores[end - rows : end]).view(np.uint8))
-    return len(ends)
-
-
-def region_rows(size: int) -> int:
-    """How many edges a file of so many bytes can have at most."""
-    return math.ceil(size / (6 * 8))
+    Args:
+        folder: of the files.
+        parts: of a `RegionTable`.
+        scores: gives those of some rows, float64.
+    """
+    checksum, begin = 0, 0
+    for index, rows in parts.tolist():
+        part = np.asarray(scores(slice(begin, begin + rows)))
+        write_region(folder, index, [part])
+        checksum = array_checksum(part, checksum)
+        begin += rows
+    return checksum

@@ -14,51 +14,27 @@ import numpy as np
 from typing_extensions import override
 
 from ..command_names import SCRIPTS
-from ..engine.blocks.checksums import array_checksum
+from ..engine.blocks.checksums import mapped_checksum
 from ..engine.blocks.grid import Block
 from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
 from ..errors import UserError
-from ..rag import EdgeTable, NodeTable
 from ..run import Run
-from ..segmentation import connected_components, drop_small, relabel
-from ..small_files import DamagedFile, read_npy, write_json, write_npy
+from ..segmentation import relabel
+from ..small_files import DamagedFile, read_npy, write_json
 from .agglomerate import agglomeration
 from .fragments import FragmentsTask
-from .graph_rows import read_graph
 from .region_graph import RagTask, open_graph
 
 
-def lookup_table(
-    nodes: NodeTable, edges: EdgeTable, threshold: float, maximum_score: float, minimum_size: int
-) -> np.ndarray:
-    """Which segment each fragment belongs to.
-
-    Args:
-        nodes: all fragments.
-        edges: all edges, with scores.
-        threshold: edges up to this score are merged,
-        maximum_score: but none above this one.
-        minimum_size: segments with fewer voxels become 0.
-
-    Returns:
-        (N, 2) uint64, fragment id and segment id, sorted by fragment id. A segment has the id of its first fragment.
-    """
-    lut = connected_components(nodes.id, edges.pairs, edges.score, min(threshold, maximum_score))
-    return drop_small(lut, nodes.id, nodes.size, minimum_size) if minimum_size > 0 else lut
+def small_settings(run: Run) -> dict[str, Any]:
+    """What `segment.small_segments` adds to the settings of whoever makes a lookup table; nothing if it is not set."""
+    limits = run.config.small_segments
+    return {} if limits is None else {"segment.small_segments": list(limits)}
 
 
 def lut_path(run: Run, threshold: float) -> Path:
     """Where the lookup table of a threshold lies."""
     return run.luts / f"lut_{threshold:.2f}.npy"
-
-
-def write_lut(path: Path, lut: np.ndarray) -> None:
-    """Store a lookup table in one step.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    write_npy(path, lut)
 
 
 def lut_slice(lut: np.ndarray, first_id: int, end_id: int) -> np.ndarray:
@@ -117,6 +93,7 @@ class SegmentTask(VolumeTask):
             "segment.thresholds": round(self.threshold, 6),
             "segment.minimum_size": self.run.config.segment.minimum_size,
             "agglomerate.maximum_score": self.run.config.agglomerate.maximum_score,
+            **small_settings(self.run),
         }
 
     @override
@@ -126,7 +103,7 @@ class SegmentTask(VolumeTask):
     def lut_checksum(self) -> int | None:
         """Checksum of the stored lookup table; None if there is none that can be read."""
         try:
-            return array_checksum(read_npy(lut_path(self.run, self.threshold)))
+            return mapped_checksum(read_npy(lut_path(self.run, self.threshold)))
         except (FileNotFoundError, UserError):
             return None
 
@@ -193,14 +170,16 @@ class SegmentTask(VolumeTask):
         self.discard_whole()
 
     def _make_lut(self) -> None:
-        from ..evaluation.segment_sizes import segment_sizes  # not needed by workers
+        from .lookup_tables import JoinLimits, join_fragments, sum_segments, write_lookup_table  # not needed by workers
 
-        config = self.run.config
+        config, path = self.run.config, lut_path(self.run, self.threshold)
+        limits = JoinLimits(min(self.threshold, config.agglomerate.maximum_score), config.small_segments)
         with open_graph(self.run) as store:
-            nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))
-        lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
-        write_json(self.sizes_path, {**segment_sizes(nodes, lut)})
-        write_lut(lut_path(self.run, self.threshold), lut)
+            joined = join_fragments(store, RagTask(self.run), agglomeration(self.run), limits, path.parent)
+            sums = sum_segments(joined, config.segment.minimum_size, path.parent)
+            sizes = sums.summary(joined.ids.values, joined.first.values, store.iterate_nodes())
+        write_json(self.sizes_path, {**sizes})
+        write_lookup_table(joined, sums, path)
 
     @contextmanager
     @override

@@ -13,10 +13,10 @@ from functools import cached_property
 import numpy as np
 
 from ..engine.blocks.grid import BlockGrid
-from ..evaluation.runs import scored_edges
+from ..evaluation.runs import scored_edges, small_segments
 from ..rag import open_rag
 from ..run import Run
-from ..segmentation import drop_small, join_pairs, unique_ids
+from ..segmentation import SmallSegments, drop_small, join_pairs, joining_edges, unique_ids
 from ..volumes import Box
 
 MOST_EDGES = 50_000_000
@@ -34,12 +34,14 @@ class Graph:
         pairs: (E, 2) int32, edges as places in `ids`.
         scores: (E,) merge scores.
         sizes: (N,) voxels of the fragments; None if segments of any size count.
+        small: what more joins small segments.
     """
 
     ids: np.ndarray
     pairs: np.ndarray
     scores: np.ndarray
     sizes: np.ndarray | None
+    small: SmallSegments | None = None
 
 
 class Joins:
@@ -66,7 +68,8 @@ class Joins:
                 nodes = store.read_nodes()
         ids = unique_ids(None if nodes is None else nodes.id, edges.pairs)
         pairs = np.searchsorted(ids, edges.pairs).astype(np.int32)
-        return Graph(ids, pairs, edges.score, None if nodes is None else nodes.size)
+        small = small_segments(self._run, edges)
+        return Graph(ids, pairs, edges.score, None if nodes is None else nodes.size, small)
 
     def table(self, threshold: float) -> np.ndarray:
         """(N, 2) uint64, fragments and their segments, sorted: those alone that are called otherwise as segments.
@@ -79,7 +82,8 @@ class Joins:
         """
         config, graph = self._run.config, self.graph
         limit = min(threshold, config.agglomerate.maximum_score)
-        lut = join_pairs(graph.ids, graph.pairs[graph.scores <= limit])
+        joining = joining_edges(graph.ids, graph.pairs, graph.scores, limit, graph.small)
+        lut = join_pairs(graph.ids, graph.pairs[joining])
         if graph.sizes is not None:
             lut = drop_small(lut, graph.ids, graph.sizes, config.segment.minimum_size)
         changed: np.ndarray = lut[lut[:, 0] != lut[:, 1]]

@@ -7,7 +7,7 @@ from math import log2
 import numpy as np
 import pytest
 
-from pipeline.segmentation import certainty_of
+from pipeline.segmentation import FORBIDDEN, certainty_of
 from pipeline.segmentation.certainty import joins
 
 CHAIN = np.array([[0, 1], [1, 2]])
@@ -30,6 +30,7 @@ def test_far_from_the_threshold_nothing_is_in_doubt_on_either_side() -> None:
     for score in (0.0, 1.0):
         assert certainty([50, 50], [score], edges=CHAIN[:1]) == 1.0
     assert certainty([10, 20, 30], [np.nan, np.nan]) == 1.0
+    assert certainty([10, 20, 30], [FORBIDDEN, FORBIDDEN]) == 1.0, "what may never be joined is no decision"
     assert certainty([10], [], edges=CHAIN[:0]) == 1.0
     assert certainty([], [], edges=CHAIN[:0]) == 0.0
 

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.segmentation import merge_scores
 from pipeline.segmentation.cluster_edges import UNIT, ClusterEdges
-from pipeline.segmentation.regional_linkage import NEVER, LinkedRegion, link_region
+from pipeline.segmentation.regional_linkage import NEVER, LinkedRegion, across_inner_borders, link_region
 
 Graph = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -111,20 +111,24 @@ def by_regions(graph: Graph, levels: list[np.ndarray], order: np.random.Generato
     """
     pairs, sums, counts = graph
     edges = ClusterEdges.of_fragments(pairs[:, 0], pairs[:, 1], sums * UNIT, counts)
-    below = [edges]
+    below, seen_below = [edges], [ClusterEdges.empty()]
     linked: list[list[tuple[LinkedRegion, np.ndarray, np.ndarray]]] = []
-    for region in levels:
-        edges = ClusterEdges.concatenate(below)
+    for level, region in enumerate(levels):
+        edges, seen = ClusterEdges.concatenate(below), ClusterEdges.concatenate(seen_below)
         of_u, of_v = region[edges.u.astype(int)], region[edges.v.astype(int)]
-        below, done, first = [], [], 0
+        if level == 0:
+            seen = edges.select(of_u != of_v)  # an edge belongs to the region of its larger fragment; the other sees it
+        seen_of_u, seen_of_v = region[seen.u.astype(int)], region[seen.v.astype(int)]
+        below, seen_below, done, first = [], [], [], 0
         for name in order.permutation(np.unique(region[1:])).tolist():
-            rows = np.flatnonzero(of_v == name)  # a region has the edges that leave it downwards; of others it knows
-            beyond = edges.u[(of_u == name) & (of_v != name)]
-            beyond = np.append(beyond, edges.v[(of_u == name) & (of_v != name)])
-            result = link_region(edges.select(rows), of_u[rows] != name, beyond, maximum)
+            rows = np.flatnonzero(of_v == name)
+            from_here = seen_of_u == name
+            own, known = across_inner_borders(edges.select(rows), seen.select(from_here), seen_of_v[from_here] == name)
+            result = link_region(own, of_u[rows] != name, known, maximum)
             done.append((result, rows, first + np.arange(len(result.edges))))
             first += len(result.edges)
             below.append(result.edges)
+            seen_below.append(result.seen)
         linked.append(done)
     assert sum(len(table) for table in below) == 0, "nothing goes up from the last region"
     scores = np.zeros(0)
@@ -176,14 +180,39 @@ def test_scores_up_to_the_maximum_are_those_of_the_whole_graph(make: Callable[..
 
 
 def test_what_is_complete_is_merged_in_its_region() -> None:
-    # 1-2 and 3-4 are near each other; 4 has further edges, so only 1-2 is sure, and then waits for 3.
-    edges = ClusterEdges.of_fragments(
-        np.array([1, 2, 3]), np.array([2, 3, 4]), np.array([0.75, 0.25, 0.5]), np.array([1, 1, 1])
-    )
-    linked = link_region(edges, np.zeros(3, bool), np.array([4]))
+    # 4 has an edge to 5 beyond the border, nearer than 3, so 3-4 waits; 1-2 is sure, and then waits for 3.
+    u, v, ones = np.array([1, 2, 3]), np.array([2, 3, 4]), np.ones(3, int)
+    edges = ClusterEdges.of_fragments(u, v, np.array([0.75, 0.25, 0.5]), ones)
+    linked = link_region(edges, np.zeros(3, bool), one_edge(4, 5, 0.625))
     assert linked.score[0] == 0.25
     assert linked.target.tolist() == [-1, 0, 1]
     assert list(zip(linked.edges.u.tolist(), linked.edges.v.tolist(), strict=True)) == [(1, 3), (3, 4)]
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_who_touches_the_border_is_merged_with_what_is_nearer_than_all_beyond(owned: bool) -> None:
+    inside, across = one_edge(2, 3, 0.75), one_edge(1, 2, 0.5) if owned else one_edge(3, 5, 0.5)
+    edges = ClusterEdges.concatenate([inside, across]) if owned else inside
+    linked = link_region(edges, np.arange(len(edges)) == 1, ClusterEdges.empty() if owned else across)
+    assert linked.score[0] == 0.25 and linked.target[0] == -1
+    if owned:
+        assert (linked.edges.u.tolist(), linked.edges.v.tolist()) == ([1], [2])
+    else:
+        assert (linked.seen.u.tolist(), linked.seen.first_u.tolist(), len(linked.edges)) == ([2], [3], 0)
+
+
+def test_of_equal_scores_the_smaller_edge_is_nearer_also_across_the_border() -> None:
+    inside = one_edge(2, 3, 0.5)
+    waits = link_region(
+        ClusterEdges.concatenate([inside, one_edge(1, 3, 0.5)]), np.array([False, True]), ClusterEdges.empty()
+    )
+    merged = link_region(inside, np.array([False]), one_edge(3, 4, 0.5))
+    assert (waits.target >= 0).all()
+    assert merged.target.tolist() == [-1]
+
+
+def one_edge(u: int, v: int, mean: float) -> ClusterEdges:
+    return ClusterEdges.of_fragments(np.array([u]), np.array([v]), np.array([mean]), np.array([1]))
 
 
 def test_sums_beyond_what_floats_hold_are_compared_exactly() -> None:
@@ -191,7 +220,7 @@ def test_sums_beyond_what_floats_hold_are_compared_exactly() -> None:
     sums, counts = np.array([2**60, 2**60 + 1, 0]), np.array([2**36, 2**36, 2**36])
     u, v = np.array([1, 2, 1], np.uint64), np.array([3, 3, 2], np.uint64)
     edges = ClusterEdges(u, v, u, v, sums, counts)
-    linked = link_region(edges, np.zeros(3, bool), np.zeros(0, np.uint64))
+    linked = link_region(edges, np.zeros(3, bool), ClusterEdges.empty())
     assert linked.score.tolist() == [0.875, 0.75, 0.875], "2-3 is merged first, and 1 joins both at once"
 
 

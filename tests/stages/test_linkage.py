@@ -15,12 +15,16 @@ from pipeline.engine.audit.requeue import requeue
 from pipeline.engine.chain import run_stages
 from pipeline.rag import open_rag
 from pipeline.run import Run
+from pipeline.segmentation.regional_linkage import LinkedRegion
+from pipeline.stages import linkage
 from pipeline.stages.agglomerate import agglomeration
 from pipeline.stages.auditing import audit
 from pipeline.stages.by_script import agglomerate, extract_fragments, segment
-from pipeline.stages.linkage import LinkageTask, MergeScoresTask, levels_of
+from pipeline.stages.linkage import LinkageTask, levels_of
+from pipeline.stages.merge_scores import MergeScoresTask
 from pipeline.stages.region_files import region_file
 from pipeline.stages.region_graph import RagTask
+from pipeline.stages.windowed_linkage import BYTES_PER_EDGE, link_region_on_disk
 
 REGIONS = [[4, 16, 16], [8, 16, 32], [4, 48, 16]]
 """Voxels of the first regions; the volume has 2 x 3 x 3 blocks of 4 x 16 x 16."""
@@ -114,10 +118,29 @@ def test_changed_rows_of_the_graph_are_not_linked(fragments: Path, tmp_path: Pat
     assert "lost or changed rows of block 4" in (tmp_path / "summary.json").read_text()
 
 
-def test_a_region_that_does_not_fit_into_the_memory_is_told(fragments: Path, tmp_path: Path) -> None:
+def test_a_region_of_blocks_that_does_not_fit_into_the_memory_is_told(fragments: Path, tmp_path: Path) -> None:
     run = copied(fragments, tmp_path, {"region_size": [4, 16, 16], "memory": 1e-7})
     assert not agglomerate(run)
     assert "agglomerate.memory: region" in (tmp_path / "summary.json").read_text()
+
+
+def test_larger_regions_that_do_not_fit_are_linked_from_the_disk(
+    fragments: Path, reference: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked_on_disk = []
+
+    def noting(*arguments: Any) -> LinkedRegion:
+        linked_on_disk.append(len(arguments[0]))
+        return link_region_on_disk(*arguments)
+
+    monkeypatch.setattr(linkage, "link_region_on_disk", noting)
+    smallest = linked(fragments, tmp_path / "plenty", region_size=[4, 16, 16])
+    largest = max(len(LinkageTask(smallest, 0).read(i).linked.target) for i in range(18))
+    seen = max(len(LinkageTask(smallest, 0).read(i).linked.seen) for i in range(18))
+    memory = BYTES_PER_EDGE * (largest + seen) / 1e9
+    run = linked(fragments, tmp_path / "little", region_size=[4, 16, 16], memory=memory)
+    assert linked_on_disk and max(linked_on_disk) > largest + seen
+    assert_same(everything(run), reference)
 
 
 def test_with_a_maximum_score_less_goes_up_and_segments_are_the_same(

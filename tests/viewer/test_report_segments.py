@@ -10,7 +10,7 @@ from report_page import ReportPage
 
 from pipeline.errors import UserError
 from pipeline.evaluation.errors import SegmentationError, write_errors
-from pipeline.evaluation.segment_sizes import read_segment_sizes, segment_sizes
+from pipeline.evaluation.segment_sizes import SegmentSums, read_segment_sizes
 from pipeline.rag import NodeTable
 from pipeline.run import CERTAINTY, Run, update_summary, write_json
 from pipeline.segmentation import fragment_statistics
@@ -37,7 +37,9 @@ def describe_segments(run: Run) -> None:
     """What 05_segment.py notes of its segments."""
     found = fragment_statistics(segmentation(run))
     nodes = NodeTable(found.id, found.centre, found.size, found.begin, found.end)
-    write_json(run.segment_sizes("0.50"), {**segment_sizes(nodes, np.stack([found.id] * 2, axis=1))})
+    sums, rows = SegmentSums(run.directory, len(nodes)), np.arange(len(nodes))
+    sums.add(rows, nodes.size)
+    write_json(run.segment_sizes("0.50"), {**sums.summary(nodes.id, rows, iter([nodes]))})
 
 
 def write_certainty(run: Run, values: np.ndarray) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from isal.isal_zlib import crc32
 
+from ...disk_arrays import chunks, release_mapped
 from ...hashing import GOLDEN, splitmix64
 from ...run import replaced_file
 
@@ -129,6 +130,17 @@ def array_checksum(data: np.ndarray, before: int = 0) -> int:
     as fast as that of Python's zlib, which gives the same.
     """
     return int(crc32(np.ascontiguousarray(data).data, before))
+
+
+def mapped_checksum(mapped: np.ndarray) -> int:
+    """`array_checksum` of an npy file that is mapped into memory (see `read_npy`), of which no more is in memory than a
+    portion.
+    """
+    checksum = 0
+    for part in chunks(len(mapped)):
+        checksum = array_checksum(mapped[part], checksum)
+        release_mapped(mapped)
+    return checksum
 
 
 def row_checksums(*columns: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,20 +18,22 @@ import numpy as np
 from typing_extensions import override
 
 from ...command_names import SCRIPTS
-from ...engine.blocks.checksums import array_checksum
+from ...disk_arrays import DiskArray, chunks
+from ...engine.blocks.checksums import mapped_checksum
 from ...engine.blocks.grid import BlockGrid
 from ...engine.blocks.stage import DriverStep, Stage
 from ...errors import UserError
-from ...rag import NodeTable
+from ...evaluation.segment_sizes import SegmentSums
+from ...rag import NodeTable, RagStore
 from ...run import Run
 from ...segmentation import relabel
-from ...small_files import read_json, read_npy, write_json, write_npy
+from ...small_files import read_json, read_npy, write_json, write_npy_rows
 from ...volumes import Box, crop
 from ..agglomerate import agglomeration
 from ..fragments import FragmentsTask
-from ..graph_rows import read_graph
+from ..lookup_tables import JoinedFragments, JoinLimits, join_fragments, sum_segments, write_lookup_table
 from ..region_graph import RagTask, open_graph
-from ..segment import lookup_table, lut_slice
+from ..segment import lut_slice, small_settings
 from .written import recorded_key
 
 SEGMENT: np.dtype = np.dtype(
@@ -41,32 +44,62 @@ CHECKSUMS = "checksums.json"
 """Of both files, in the folder of what is known of the stage."""
 
 
-def segment_table(nodes: NodeTable, lut: np.ndarray) -> np.ndarray:
-    """The segments that a lookup table makes of fragments.
+def write_segment_table(store: RagStore, joined: JoinedFragments, sums: SegmentSums, path: Path) -> None:
+    """Write the segments of a graph, (M,) `SEGMENT`, sorted by id, in one step.
 
     Args:
-        nodes: all fragments, sorted by id.
-        lut: (N, 2) uint64, fragment and segment; segment 0 is none.
+        store: the graph store that the fragments are from.
+        joined: all fragments.
+        sums: of their segments; those that were dropped are none.
+        path: the file.
 
-    Returns:
-        (M,) `SEGMENT`, sorted by id.
+    Raises:
+        UserError: the folder cannot be written.
     """
-    segment_of = lut[np.searchsorted(lut[:, 0], nodes.id), 1]
-    order = np.argsort(segment_of, kind="stable")
-    order = order[segment_of[order] != 0]
-    ids, first = np.unique(segment_of[order], return_index=True)
-    table = np.zeros(len(ids), SEGMENT)
-    if not len(ids):
-        return table
-    size = nodes.size[order]
-    table["id"] = ids
-    table["size"] = np.add.reduceat(size, first)
-    table["fragments"] = np.diff([*first, len(order)])
-    weighted = np.add.reduceat(nodes.centre[order] * size[:, None], first, axis=0)
-    table["centre"] = weighted / table["size"][:, None]
-    table["begin"] = np.minimum.reduceat(nodes.begin[order], first, axis=0)
-    table["end"] = np.maximum.reduceat(nodes.end[order], first, axis=0)
-    return table
+    first, segments = joined.first.values, 0
+    row = DiskArray(path.parent, len(joined), np.int64)  # of each segment in the table
+    for part in chunks(len(joined)):
+        begins = sums.is_kept(np.arange(part.start, part.stop))
+        row.values[part] = segments + np.cumsum(begins) - 1
+        segments += int(begins.sum())
+        _release(joined, sums, row)
+    table = DiskArray(path.parent, segments, SEGMENT)
+    for part in chunks(len(joined)):
+        begins = part.start + np.flatnonzero(sums.is_kept(np.arange(part.start, part.stop)))
+        found = table.values[row.values[begins]]
+        found["id"], found["begin"] = joined.ids.values[begins], np.iinfo(np.int64).max
+        table.values[row.values[begins]] = found
+        _release(joined, sums, row, table)
+    end = 0
+    for nodes in store.iterate_nodes():
+        of_node = first[end : end + len(nodes)]
+        end += len(nodes)
+        kept = sums.is_kept(of_node)
+        _add_fragments(table.values, row.values[of_node[kept]], nodes.select(kept))
+        _release(joined, sums, row, table)
+
+    def rows() -> Iterator[np.ndarray]:
+        for part in chunks(segments):
+            found = table.values[part].copy()
+            found["centre"] /= found["size"][:, None]
+            yield found
+            table.release()
+
+    write_npy_rows(path, (segments,), SEGMENT, rows())
+
+
+def _release(*arrays: JoinedFragments | SegmentSums | DiskArray) -> None:
+    for array in arrays:
+        array.release()
+
+
+def _add_fragments(table: np.ndarray, row: np.ndarray, nodes: NodeTable) -> None:
+    """Add fragments to the rows (N,) of their segments; `centre` is the sum over voxels."""
+    np.add.at(table["size"], row, nodes.size)
+    np.add.at(table["fragments"], row, 1)
+    np.add.at(table["centre"], row, nodes.centre * nodes.size[:, None])
+    np.minimum.at(table["begin"], row, nodes.begin)
+    np.maximum.at(table["end"], row, nodes.end)
 
 
 @dataclass(frozen=True)
@@ -114,6 +147,7 @@ class SegmentsStep(DriverStep):
             "threshold": self.threshold,
             "segment.minimum_size": self.run.config.segment.minimum_size,
             "agglomerate.maximum_score": self.run.config.agglomerate.maximum_score,
+            **small_settings(self.run),
         }
 
     @override
@@ -136,13 +170,14 @@ class SegmentsStep(DriverStep):
     @override
     def execute(self) -> None:
         config = self.run.config
+        largest = min(self.threshold, config.agglomerate.maximum_score)
+        limits, folder = JoinLimits(largest, config.small_segments), self.lut_path.parent
         with open_graph(self.run) as store:
-            nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))
-        lut = lookup_table(nodes, edges, self.threshold, config.agglomerate.maximum_score, config.segment.minimum_size)
-        checksums = {}
-        for path, table in ((self.lut_path, lut), (self.table_path, segment_table(nodes, lut))):
-            write_npy(path, table)
-            checksums[path.name] = array_checksum(table)
+            joined = join_fragments(store, RagTask(self.run), agglomeration(self.run), limits, folder)
+            sums = sum_segments(joined, config.segment.minimum_size, folder)
+            write_lookup_table(joined, sums, self.lut_path)
+            write_segment_table(store, joined, sums, self.table_path)
+        checksums = {path.name: mapped_checksum(read_npy(path)) for path in (self.lut_path, self.table_path)}
         write_json(self.folder / CHECKSUMS, checksums)
 
     @override
@@ -150,7 +185,7 @@ class SegmentsStep(DriverStep):
         try:
             checksums = read_json(self.folder / CHECKSUMS)
             for path in (self.lut_path, self.table_path):
-                if array_checksum(read_npy(path)) != checksums.get(path.name):
+                if mapped_checksum(read_npy(path)) != checksums.get(path.name):
                     return f"{path.name} is damaged"
         except (FileNotFoundError, UserError):
             return "a file of it is missing or damaged"

@@ -21,6 +21,7 @@ from typing_extensions import override
 from ...engine.blocks.grid import BlockGrid
 from ...engine.blocks.stage import Stage
 from ...rag import EdgeTable, NodeTable
+from ...segmentation import SmallSegments, joining_edges
 from ...small_files import read_npy
 from ...volumes.locations import Location
 from ..agglomerate import agglomeration
@@ -35,7 +36,7 @@ FOLDER = "fragments/agglomerates"
 
 
 def agglomerate_arrays(
-    nodes: NodeTable, edges: EdgeTable, lut: np.ndarray, voxel_of: np.ndarray, largest_score: float
+    nodes: NodeTable, edges: EdgeTable, lut: np.ndarray, voxel_of: np.ndarray, joining: np.ndarray
 ) -> dict[str, np.ndarray]:
     """The arrays of an agglomerate file, by name.
 
@@ -44,7 +45,7 @@ def agglomerate_arrays(
         edges: all edges, with scores.
         lut: (N, 2) uint64, fragment and segment, sorted; segment 0 is none.
         voxel_of: (N, 3) position of each fragment in voxels of the layer, order x, y, z.
-        largest_score: up to which edges were joined.
+        joining: (E,) bool, edges that were joined.
 
     Returns:
         Fragments count from 1 in the order of their ids, segments likewise; 0 is none. Edges are places among the
@@ -58,7 +59,7 @@ def agglomerate_arrays(
     starts = np.searchsorted(agglomerate[members], np.arange(len(segments) + 2))
     place = np.zeros(len(lut), np.int64)
     place[members] = np.arange(len(members)) - starts[agglomerate[members]]
-    inside = edges.select(edges.score <= largest_score)
+    inside = edges.select(joining)
     u, v = np.searchsorted(nodes.id, inside.u), np.searchsorted(nodes.id, inside.v)
     of_edge = agglomerate[u]
     order = np.lexsort((place[v], place[u], of_edge))
@@ -120,9 +121,12 @@ class AgglomerateStep(FilesStep):
             nodes, edges = read_graph(store, RagTask(self.run), agglomeration(self.run))
         lut = read_npy(segments_of(self.run, self.threshold).lut_path)
         voxels = np.floor((nodes.centre - np.array(grid.offset)) / np.array(grid.voxel_size)).astype(np.int64)
-        largest = min(self.threshold, self.run.config.agglomerate.maximum_score)
+        config = self.run.config
+        small = SmallSegments.of(config.small_segments, nodes.id, nodes.size, edges.mean_affinity)
+        pairs, largest = np.searchsorted(nodes.id, edges.pairs), min(self.threshold, config.agglomerate.maximum_score)
+        joining = joining_edges(nodes.id, pairs, edges.score, largest, small)
         content = io.BytesIO()
         with h5py.File(content, "w") as file:
-            for name, array in agglomerate_arrays(nodes, edges, lut, voxels[:, ::-1], largest).items():
+            for name, array in agglomerate_arrays(nodes, edges, lut, voxels[:, ::-1], joining).items():
                 file.create_dataset(name, data=array)
         yield WrittenFile(*self.sign, content.getvalue())

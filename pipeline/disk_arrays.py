@@ -1,0 +1,63 @@
+"""Arrays in files that have no name, for what grows with the volume and would take too much memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .errors import writing
+
+CHUNK = 1 << 20
+"""Rows that are looked at together."""
+
+
+class DiskArray:
+    """An array on disk, zeros at first; the file goes with it.
+
+    What was touched of it counts as memory of the process until `release`.
+
+    Args:
+        folder: in which the file lies.
+        rows: how many; may be 0.
+        dtype: of the values.
+
+    Attributes:
+        values: (rows,) of `dtype`.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, rows: int, dtype: DTypeLike) -> None:
+        size = max(1, rows * np.dtype(dtype).itemsize)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder) as file:
+                os.posix_fallocate(file.fileno(), 0, size)  # a disk that is full later would kill the process
+                self._map = mmap.mmap(file.fileno(), size)
+        self.values = np.frombuffer(self._map, dtype, rows)
+
+    def release(self) -> None:
+        """Let go of the memory; the values stay."""
+        self._map.madvise(mmap.MADV_DONTNEED)
+
+
+def release_mapped(array: np.ndarray) -> None:
+    """Let go of what is in memory of an array, or a part of one, that numpy has mapped from a file; its values stay."""
+    base = array.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def chunks(rows: int) -> Iterator[slice]:
+    """Consecutive slices of so many rows in all."""
+    for begin in range(0, rows, CHUNK):
+        yield slice(begin, min(begin + CHUNK, rows))

@@ -1,0 +1,37 @@
+"""Sets of numbers that are joined two by two: connected components of a graph whose edges come in any portions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .compiled import compiled
+
+
+@compiled
+def join(parent: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
+    """Join the sets of first[i] and second[i], for all i.
+
+    Args:
+        parent: (N,) of any integers; for each number another one of its set that is smaller, or itself. At the
+            beginning, everybody itself.
+        first, second: (E,) int64.
+    """
+    for edge in range(len(first)):
+        a, b = first[edge], second[edge]
+        while parent[a] != a:
+            parent[a] = parent[parent[a]]
+            a = parent[a]
+        while parent[b] != b:
+            parent[b] = parent[parent[b]]
+            b = parent[b]
+        if a < b:
+            parent[b] = a
+        else:
+            parent[a] = b
+
+
+@compiled
+def settle(parent: np.ndarray, begin: int, end: int) -> None:
+    """Give the numbers begin .. end - 1 the smallest of their set as parent; those before must have theirs."""
+    for number in range(begin, end):
+        parent[number] = parent[parent[number]]

@@ -1,0 +1,225 @@
+"""Which segment each fragment belongs to, from the scores of the graph, in memory that does not grow with the volume.
+
+The graph is read once, a million rows at a time: fragments first, then edges, whose ends are joined if they score low
+enough (union-find). What has a row per fragment lies on disk (`disk_arrays.py`), and of that no more is in memory than
+what the rows in hand touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import disk_arrays
+from ..disk_arrays import DiskArray, chunks
+from ..engine.blocks.stage import BlockTask, Stage
+from ..errors import UserError
+from ..evaluation.segment_sizes import SegmentSums
+from ..rag import EdgeTable, RagStore
+from ..segmentation.small_segments_loop import join_small
+from ..segmentation.union_find import join, settle
+from ..small_files import write_npy_rows
+from .graph_rows import RowSums, require_sound
+
+SCORE_BINS = 1 << 16
+"""Scores from 0 to 1 are told apart so finely when edges are taken in their order, a portion at a time."""
+
+
+@dataclass(frozen=True)
+class JoinLimits:
+    """What joins fragments.
+
+    Attributes:
+        largest: edges up to this score.
+        small: voxels below which a segment is small, and the score up to which it is joined; None: all are alike.
+    """
+
+    largest: float
+    small: tuple[int, float] | None = None
+
+
+@dataclass(frozen=True)
+class JoinedFragments:
+    """All fragments, by id, and what they are joined to.
+
+    Attributes:
+        folder: where they lie.
+        ids: (N,) uint64, ascending.
+        sizes: (N,) int64, voxels.
+        first: (N,) int64, for each the row of the first fragment of its segment.
+    """
+
+    folder: Path
+    ids: DiskArray
+    sizes: DiskArray
+    first: DiskArray
+
+    def __len__(self) -> int:
+        return len(self.ids.values)
+
+    def release(self) -> None:
+        """Let go of the memory."""
+        for array in (self.ids, self.sizes, self.first):
+            array.release()
+
+
+def join_fragments(
+    store: RagStore, graph: BlockTask, scores: Stage, limits: JoinLimits, folder: Path
+) -> JoinedFragments:
+    """Join fragments along edges.
+
+    Args:
+        store: the graph store.
+        graph, scores: the stages that wrote nodes and edges, and the scores.
+        limits: what joins.
+        folder: has room for 24 bytes per fragment, and 32 per edge if small segments are not like others.
+
+    Raises:
+        UserError: a row of the graph is lost or has changed, or the disk is full; says what to run.
+    """
+    sums, counts = RowSums(graph.grid), store.counts()
+    rows, lenient = counts.nodes, limits.small[1] if limits.small is not None else -1.0
+    joined = JoinedFragments(folder, *(DiskArray(folder, rows, dtype) for dtype in (np.uint64, np.int64, np.int64)))
+    doubtful = DoubtfulEdges(folder, counts.edges if lenient > limits.largest else 0)
+    ids, first, end, fits = joined.ids.values, joined.first.values, 0, True
+    for nodes in sums.nodes_through(store.iterate_nodes()):
+        fits &= len(nodes) <= rows - end
+        nodes = nodes.select(slice(0, rows - end))
+        here = slice(end, end + len(nodes))
+        ids[here], joined.sizes.values[here], first[here] = nodes.id, nodes.size, np.arange(here.start, here.stop)
+        fits &= bool((np.diff(ids[max(end - 1, 0) : here.stop].astype(np.int64)) > 0).all())
+        end = here.stop
+        joined.release()
+    fits &= end == rows
+    for edges in sums.edges_through(store.iterate_edges()):
+        close = edges.select(edges.score <= max(limits.largest, lenient))
+        u, v = (np.minimum(np.searchsorted(ids, end_ids), max(rows - 1, 0)) for end_ids in (close.u, close.v))
+        known = (ids[u] == close.u) & (ids[v] == close.v) if rows else np.zeros(len(close), bool)
+        fits &= bool(known.all())
+        surely = close.score <= limits.largest
+        join(first, u[known & surely], v[known & surely])
+        if lenient > limits.largest:
+            doubtful.add(u[known & ~surely], v[known & ~surely], close.select(known & ~surely))
+        joined.release()
+    require_sound(store, sums, graph, scores)
+    if not fits:
+        raise UserError("the graph has edges between fragments that it does not have, or fragments twice", graph.output)
+    _settle(joined)
+    if limits.small is not None and doubtful.rows:
+        doubtful.join(joined, limits.small[0])
+        _settle(joined)
+    return joined
+
+
+def _settle(joined: JoinedFragments) -> None:
+    for part in chunks(len(joined)):
+        settle(joined.first.values, part.start, part.stop)
+        joined.release()
+
+
+class DoubtfulEdges:
+    """Edges that join small segments alone, on the disk until all others have joined.
+
+    Args:
+        folder: where they lie.
+        rows: how many at most; `rows` says how many there are.
+    """
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        self.rows = 0
+        self._columns = [DiskArray(folder, rows, dtype) for dtype in (np.int64, np.int64, np.float64, np.float64)]
+
+    def add(self, u: np.ndarray, v: np.ndarray, edges: EdgeTable) -> None:
+        """Add edges between the fragments in the rows u and v."""
+        here = slice(self.rows, self.rows + len(edges))
+        for column, values in zip(self._columns, (u, v, edges.score, edges.mean_affinity), strict=True):
+            column.values[here] = values
+            column.release()
+        self.rows = here.stop
+
+    def join(self, joined: JoinedFragments, below: int) -> None:
+        """Join segments of fewer voxels along these edges, in the order that `segmentation/small_segments.py` gives."""
+        voxels = DiskArray(joined.folder, len(joined), np.int64)
+        for part in chunks(len(joined)):
+            np.add.at(voxels.values, joined.first.values[part], joined.sizes.values[part])
+            voxels.release()
+            joined.release()
+        for u, v, scores, affinities in self._by_score():
+            pairs = np.stack([np.minimum(u, v), np.maximum(u, v)], axis=1)
+            order = np.lexsort((pairs[:, 1], pairs[:, 0], -affinities, scores))
+            join_small(joined.first.values, voxels.values, pairs[order], below)
+            voxels.release()
+            joined.release()
+
+    def _by_score(self) -> Iterator[list[np.ndarray]]:
+        """All edges, portions of higher scores later."""
+        scores = self._columns[2].values
+        counts = np.zeros(SCORE_BINS + 1, np.int64)
+        for part in self._portions():
+            np.add.at(counts, _bin_of(scores[part]), 1)
+        first, total = 0, np.cumsum(counts)
+        while first <= SCORE_BINS:
+            before = total[first - 1] if first else 0
+            end = max(first + 1, int(np.searchsorted(total, before + disk_arrays.CHUNK, side="right")))
+            rows = [
+                part.start + np.flatnonzero((_bin_of(scores[part]) >= first) & (_bin_of(scores[part]) < end))
+                for part in self._portions()
+            ]
+            found = np.concatenate(rows)
+            if len(found):
+                yield [np.array(column.values[found]) for column in self._columns]
+            first = end
+
+    def _portions(self) -> Iterator[slice]:
+        for part in chunks(self.rows):
+            yield part
+            for column in self._columns:
+                column.release()
+
+
+def _bin_of(scores: np.ndarray) -> np.ndarray:
+    return np.asarray((scores * SCORE_BINS).astype(np.int64))
+
+
+def sum_segments(joined: JoinedFragments, minimum_size: int, folder: Path) -> SegmentSums:
+    """How large the segments are that fragments are joined to; those with fewer voxels than `minimum_size` are dropped.
+
+    Args:
+        joined: all fragments.
+        minimum_size: voxels.
+        folder: has room for 16 bytes per fragment.
+    """
+    sums = SegmentSums(folder, len(joined))
+    for part in chunks(len(joined)):
+        sums.add(joined.first.values[part], joined.sizes.values[part])
+        joined.release()
+    sums.drop_small(minimum_size)
+    return sums
+
+
+def write_lookup_table(joined: JoinedFragments, sums: SegmentSums, path: Path) -> None:
+    """Write a lookup table (N, 2) uint64, fragment id and segment id, sorted by fragment id, in one step.
+
+    A segment has the id of its first fragment; those that were dropped are 0.
+
+    Args:
+        joined: all fragments.
+        sums: of their segments.
+        path: the file.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    ids, first = joined.ids.values, joined.first.values
+
+    def rows() -> Iterator[np.ndarray]:
+        for part in chunks(len(joined)):
+            segment = first[part]
+            yield np.stack([ids[part], np.where(sums.is_kept(segment), ids[segment], np.uint64(0))], axis=1)
+            joined.release()
+            sums.release()
+
+    write_npy_rows(path, (len(joined), 2), np.dtype(np.uint64), rows())
