@@ -21,8 +21,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+from chains.given_affinities import label_affinities
 from numcodecs import Blosc
-from postprocess import label_affinities
 
 from pipeline.segmentation import connected_components, merge_scores, region_graph, relabel, seeded_watershed
 from pipeline.volumes import compressor_of

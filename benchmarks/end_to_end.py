@@ -1,20 +1,25 @@
 r"""One table from raw to a segmentation: hours of CPU cores, and of a GPU where there is one, that a teravoxel takes.
 
+    python benchmarks/end_to_end.py --quick
+    python benchmarks/end_to_end.py --tiles 2 2 2                      # the ready-made student
     python benchmarks/end_to_end.py --teacher-checkpoint runs/fib25/teacher/best.pt \
         --student-checkpoint runs/fib25/student/best.pt
 
-The real workflows run on two boxes of a real volume, a smaller and a larger one. Every rate is the difference between
-the two over the difference in voxels, so that what a run costs once, above all the start of its processes, is left out.
-CPU time is user and system time of the driver and all its workers, which other load on the machine hardly changes;
-wall time is that of this machine with so many workers, and other load does lengthen it.
+The real workflows run on two boxes of a real volume, a smaller and a larger one; `--tiles` enlarges the volume with
+mirrored copies, powers of two along z, y, x. Every rate is the difference between the two over the difference in
+voxels, so that what a run costs once, above all the start of its processes, is left out. CPU time is user and system
+time of the driver and all its workers, which other load on the machine hardly changes; wall time is that of this
+machine with so many workers, and other load does lengthen it.
 
-Agglomeration (`global`) is one process that sorts the edges of the whole graph. Its CPU time per n log n edges is taken
-from the larger box and extrapolated to the edges of a teravoxel; how far the two boxes differ in it is told, and where
-it still grows, the extrapolation is a lower bound. Its memory is extrapolated, too, which tells whether one machine can
-do that; `waterz` is measured beside it as what works block by block instead.
+Every stage has its pyramid, and agglomeration is exact (`global`), by regions so small that both boxes have several of
+them (without `--quick`): then its cost grows with the volume, as that of a teravoxel does. `--with-waterz` measures the
+alternative beside it.
 
-The last line of the output is one JSON object: by network `cpu_hours_per_teravoxel` (of all stages, with the
-agglomeration that works block by block) and `stages`; `student_over_teacher`.
+A teacher without a checkpoint (`--teacher-checkpoint random`) has random weights. How long it predicts does not depend
+on them, but everything after that would, so that only its prediction is measured.
+
+The last line of the output is one JSON object: `core_hours_per_teravoxel` (of all stages, of the student, or of the
+teacher if it alone is measured), by network the same and `stages`; `student_over_teacher`.
 """
 
 from __future__ import annotations
@@ -33,30 +38,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import torch
 
 from pipeline.config import load_config
+from pipeline.networks import build_network, save_checkpoint
 from pipeline.rag import open_rag
 from pipeline.run import Run, read_summary
-from pipeline.stages.agglomerate import GlobalAgglomeration
+from pipeline.volumes import create_volume
 
 ROOT = Path(__file__).resolve().parents[1]
 TERAVOXEL = 1e12
-BYTES_PER_EDGE = 465
-"""What the global stage takes (benchmarks/scale.py)."""
-STAGES = ("predict", "fragments", "rag", "agglomerate, global", "agglomerate, waterz", "segment")
-SUMMED = tuple(name for name in STAGES if name != "agglomerate, global")
+RANDOM = "random"
+WATERZ = "agglomerate, waterz"
+STAGES = ("predict", "fragments", "rag", "agglomerate, global", "segment")
+"""In the order of work; all that a sum holds."""
 BOXES = {
     "teacher": ((50, 250, 250), (100, 375, 500)),
-    "student": ((50, 250, 250), (200, 500, 500)),
+    "student": ((200, 500, 500), (400, 1000, 1000)),
 }
-"""The smaller and the larger box of each network, whole blocks of configs/fib25.json."""
-QUICK_BOXES = ((50, 125, 250), (50, 250, 250))
+"""The smaller and the larger box of each network."""
+QUICK_BOXES = {"teacher": ((50, 125, 250), (50, 250, 250)), "student": ((50, 250, 250), (200, 500, 500))}
+REGION = (200, 250, 250)
+"""Voxels of the regions in which agglomeration begins; with `--quick` there is one."""
+GRAPH_ALONE = """
+import json
+import sys
+from pathlib import Path
+from pipeline.config import load_config
+from pipeline.engine.chain import run_stages
+from pipeline.run import Run
+from pipeline.stages.region_graph import RagTask
+
+run = Run(load_config(Path(sys.argv[1]), sys.argv[2:]))
+sys.exit(0 if run_stages(run, [RagTask(run)], False) else 1)
+"""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Time and memory that a stage took.
+    """Time that a stage took.
 
     Attributes:
         cpu: seconds of user and system time.
@@ -90,14 +112,34 @@ class Passage:
     costs: dict[str, Cost]
 
 
-def run_workflow(script: str, config: Path, settings: dict[str, Any], *flags: str) -> Cost:
-    """CPU time of a workflow and everything that it starts, and its time on the wall."""
-    arguments = [*(f"--set={key}={json.dumps(value)}" for key, value in settings.items()), *flags]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    before, began = _cpu_of_children(), time.perf_counter()
-    command = [sys.executable, str(ROOT / "workflows" / script), str(config), *arguments]
-    subprocess.run(command, check=True, env=environment)
-    return Cost(_cpu_of_children() - before, time.perf_counter() - began)
+class Workflows:
+    """Runs the workflows of one run, and tells what each costs.
+
+    Args:
+        config: file of the config.
+        settings: what differs from it, by dotted key.
+    """
+
+    def __init__(self, config: Path, settings: dict[str, Any]) -> None:
+        self._config = config
+        self.changes = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+
+    def script(self, name: str, *flags: str, **changes: str) -> Cost:
+        """Run a script; changes as `agglomerate__method="waterz"`."""
+        more = [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in changes.items()]
+        arguments = [f"--set={change}" for change in (*self.changes, *more)]
+        return self._run(str(ROOT / "workflows" / name), str(self._config), *arguments, *flags)
+
+    def graph_alone(self) -> Cost:
+        """Make the graph without scores; the script that agglomerates finds it done."""
+        return self._run("-c", GRAPH_ALONE, str(self._config), *self.changes)
+
+    @staticmethod
+    def _run(*arguments: str) -> Cost:
+        """CPU time of a Python process and everything that it starts, and its time on the wall."""
+        before, began = _cpu_of_children(), time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        return Cost(_cpu_of_children() - before, time.perf_counter() - began)
 
 
 def _cpu_of_children() -> float:
@@ -106,59 +148,80 @@ def _cpu_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def passage(network: str, checkpoint: Path, shape: Sequence[int], options: argparse.Namespace) -> Passage:
-    """Run all stages on a box from an empty directory."""
-    shutil.rmtree(options.out, ignore_errors=True)
+def passage(network: str, checkpoint: str, shape: Sequence[int], raw: Path, options: argparse.Namespace) -> Passage:
+    """Run all stages on a box from an empty directory; with a teacher of random weights, prediction alone."""
+    directory = options.out.resolve() / "run"
+    shutil.rmtree(directory, ignore_errors=True)
+    random_weights = checkpoint == RANDOM
+    if random_weights:
+        checkpoint = str(random_teacher(options.config, options.out))
     settings: dict[str, Any] = {
-        "run_directory": str(options.out.resolve()),
+        "run_directory": str(directory),
         "volumes": {
-            "sources": {"large": {"kind": "file", "path": str(options.raw), "raw": "raw"}},
+            "sources": {"large": {"kind": "file", "path": str(raw), "raw": "raw"}},
             "segment": {"source": "large", "begin": [0, 0, 0], "end": list(shape)},
         },
-        "predict.checkpoint": str(checkpoint.resolve()),
+        "predict.checkpoint": checkpoint if checkpoint.startswith("pretrained:") else str(Path(checkpoint).resolve()),
         "predict.network": network,
+        "predict.autocast": "auto",
+        "predict.engine": options.engine,
         "segment.thresholds": [0.5],
         "cluster.workers": options.workers,
     }
-    waterz = settings | {"agglomerate.method": "waterz"}
-    run_workflow("import_data.py", options.config, settings)
-    costs = {
-        "predict": run_workflow("02_predict_blockwise.py", options.config, settings),
-        "fragments": run_workflow("03_extract_fragments.py", options.config, settings),
-    }
-    graph = run_workflow("04_agglomerate.py", options.config, settings)
-    run = Run(load_config(options.config, [f"{key}={json.dumps(value)}" for key, value in settings.items()]))
-    costs["agglomerate, global"] = _global_agglomeration(run)
-    costs["rag"] = graph.minus(costs["agglomerate, global"])
-    costs["segment"] = run_workflow("05_segment.py", options.config, settings)
-    costs["agglomerate, waterz"] = run_workflow("04_agglomerate.py", options.config, waterz, "--overwrite")
+    if not options.quick:
+        settings["agglomerate.region_size"] = list(REGION)
+    workflows = Workflows(options.config, settings)
+    workflows.script("import_data.py")
+    costs = {"predict": workflows.script("02_predict_blockwise.py")}
+    if random_weights:
+        return Passage(math.prod(shape), 0, costs)
+    costs["fragments"] = workflows.script("03_extract_fragments.py")
+    costs["rag"] = workflows.graph_alone()
+    costs["agglomerate, global"] = workflows.script("04_agglomerate.py")
+    costs["segment"] = workflows.script("05_segment.py")
+    run = Run(load_config(options.config, workflows.changes))
     assert all(not stage["blocks_failed"] for stage in read_summary(run)["stages"].values())
     with open_rag(run.config.rag, run.directory) as store:
         edges = store.counts().edges
+    if options.with_waterz:
+        costs[WATERZ] = workflows.script("04_agglomerate.py", "--overwrite", agglomerate__method="waterz")
     return Passage(math.prod(shape), edges, costs)
 
 
-def _global_agglomeration(run: Run) -> Cost:
-    """The stage once more, alone: it is one process, and replaces what it has stored."""
-    cpu, began = time.process_time(), time.perf_counter()
-    GlobalAgglomeration(run).execute()
-    return Cost(time.process_time() - cpu, time.perf_counter() - began)
+def random_teacher(config: Path, folder: Path) -> Path:
+    """A checkpoint of the config's teacher with random weights."""
+    teacher = load_config(config, []).network_teacher
+    assert teacher is not None
+    path = folder.resolve() / "random_teacher.pt"
+    torch.manual_seed(0)
+    save_checkpoint(path, build_network(teacher.network), 1, {})
+    return path
+
+
+def enlarged(raw: Path, tiles: Sequence[int], folder: Path) -> Path:
+    """A volume with mirrored copies of itself behind it, powers of two along z, y, x."""
+    with h5py.File(raw) as file:
+        voxels = file["raw"][:]
+        voxel_size = tuple(float(extent) for extent in file.attrs["voxel_size_nm"])
+    for axis in np.repeat((0, 1, 2), [count.bit_length() - 1 for count in tiles]):
+        voxels = np.concatenate([voxels, np.flip(voxels, axis)], axis)
+    container = folder.resolve() / "raw.zarr"
+    shutil.rmtree(container, ignore_errors=True)
+    volume = create_volume(container, "raw", voxels.shape, voxels.dtype, voxel_size=voxel_size, chunks=(64, 128, 128))
+    volume.write(volume.box, voxels)
+    return container
 
 
 def per_teravoxel(small: Passage, large: Passage) -> dict[str, Cost]:
     """Seconds of each stage."""
     factor = TERAVOXEL / (large.voxels - small.voxels)
-    costs = {name: large.costs[name].minus(small.costs[name]).times(factor) for name in STAGES}
-    edges = large.edges / large.voxels * TERAVOXEL
-    growth = edges * math.log2(edges) / (large.edges * math.log2(large.edges))
-    costs["agglomerate, global"] = large.costs["agglomerate, global"].times(growth)
-    return costs
+    return {name: cost.minus(small.costs[name]).times(factor) for name, cost in large.costs.items()}
 
 
-def growth_of_global(small: Passage, large: Passage) -> float:
-    """CPU time per n log n edges, of the larger box over the smaller; 1 if that is how it grows."""
-    per_edge = [one.costs["agglomerate, global"].cpu / (one.edges * math.log2(one.edges)) for one in (small, large)]
-    return per_edge[1] / per_edge[0]
+def total(costs: dict[str, Cost]) -> Cost:
+    """Of all stages, with one agglomeration."""
+    summed = [costs[name] for name in STAGES if name in costs]
+    return Cost(sum(cost.cpu for cost in summed), sum(cost.wall for cost in summed))
 
 
 def table(results: dict[str, dict[str, Cost]], gpu: bool) -> str:
@@ -166,71 +229,72 @@ def table(results: dict[str, dict[str, Cost]], gpu: bool) -> str:
     units = ["CPU-hours", "hours here"] + (["GPU-hours"] if gpu else [])
     heads = [f"{network}, {unit}" for network in results for unit in units]
     lines = ["| stage | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
-    for name in STAGES:
-        cells = [cell for costs in results.values() for cell in _cells(name, costs[name], gpu)]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    totals = [cell for costs in results.values() for cell in _cells("predict", _total(costs), gpu, costs["predict"])]
-    lines.append("| **all, with waterz** | " + " | ".join(f"**{cell}**" for cell in totals) + " |")
+    for name in (*STAGES, WATERZ):
+        if any(name in costs for costs in results.values()):
+            cells = [cell for costs in results.values() for cell in _cells(name, costs.get(name), gpu)]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    sums = [cell for costs in results.values() for cell in _cells("predict", total(costs), gpu, costs["predict"])]
+    lines.append("| **all, with global** | " + " | ".join(f"**{cell}**" for cell in sums) + " |")
     return "\n".join(lines)
 
 
-def _cells(name: str, cost: Cost, gpu: bool, on_gpu: Cost | None = None) -> list[str]:
-    cells = [f"{cost.cpu / 3600:,.0f}", f"{cost.wall / 3600:,.0f}"]
+def _cells(name: str, cost: Cost | None, gpu: bool, on_gpu: Cost | None = None) -> list[str]:
+    if cost is None:
+        return ["–"] * (3 if gpu else 2)
+    cells = [f"{cost.cpu / 3600:,.1f}", f"{cost.wall / 3600:,.1f}"]
     if gpu:
         cells.append(f"{(on_gpu or cost).wall / 3600:,.1f}" if name == "predict" else "")
     return cells
 
 
-def _total(costs: dict[str, Cost]) -> Cost:
-    return Cost(sum(costs[name].cpu for name in SUMMED), sum(costs[name].wall for name in SUMMED))
+def parse() -> argparse.Namespace:
+    """The arguments of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = os.environ.get("EMDISTILL_DATA", ".")
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "fib25.json")
+    parser.add_argument("--raw", type=Path, default=Path(data) / "fib25_unlabelled.h5", help="HDF5, dataset raw")
+    parser.add_argument("--tiles", type=int, nargs=3, help="mirrored copies along z y x (default: 2 2 2, quick 1 1 1)")
+    parser.add_argument("--teacher-checkpoint", help=f"of the config's teacher, or {RANDOM}")
+    parser.add_argument(
+        "--student-checkpoint", default="pretrained:fibsem-10nm", help="of the config's student; none leaves it out"
+    )
+    parser.add_argument("--engine", default="auto", help="predict.engine")
+    parser.add_argument("--with-waterz", action="store_true", help="agglomerate with waterz as well")
+    parser.add_argument("--out", type=Path, default=Path("runs/end_to_end"))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="the student on boxes of 3 and 50 Mvoxel")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Measure the networks whose checkpoints are given, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = os.environ.get("EMDISTILL_DATA", ".")
-    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "fib25.json")
-    parser.add_argument("--raw", type=Path, default=Path(data) / "fib25_unlabelled.h5")
-    parser.add_argument("--teacher-checkpoint", type=Path, help="a trained teacher of the config")
-    parser.add_argument("--student-checkpoint", type=Path, help="a trained student of the config")
-    parser.add_argument("--out", type=Path, default=Path("runs/end_to_end"))
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="boxes of 1.6 and 3.1 Mvoxel: checks the benchmark only")
-    options = parser.parse_args()
+    options = parse()
     checkpoints = {"teacher": options.teacher_checkpoint, "student": options.student_checkpoint}
-    given = {network: path for network, path in checkpoints.items() if path is not None}
-    if not given:
-        parser.error("a trained checkpoint is needed: what the later stages do depends on the affinities")
+    given = {network: path for network, path in checkpoints.items() if path not in (None, "none")}
+    options.out.mkdir(parents=True, exist_ok=True)
+    raw = enlarged(options.raw, options.tiles or ((1, 1, 1) if options.quick else (2, 2, 2)), options.out)
 
     gpu = torch.cuda.is_available()
     results: dict[str, dict[str, Cost]] = {}
     document: dict[str, Any] = {"quick": options.quick, "workers": options.workers, "gpu": gpu}
     for network, checkpoint in given.items():
-        boxes = QUICK_BOXES if options.quick else BOXES[network]
-        small, large = (passage(network, checkpoint, shape, options) for shape in boxes)
+        boxes = (QUICK_BOXES if options.quick else BOXES)[network]
+        small, large = (passage(network, checkpoint, shape, raw, options) for shape in boxes)
         results[network] = costs = per_teravoxel(small, large)
-        edges = large.edges / large.voxels * TERAVOXEL
         document[network] = {
-            "cpu_hours_per_teravoxel": round(_total(costs).cpu / 3600, 1),
+            "core_hours_per_teravoxel": round(total(costs).cpu / 3600, 1),
             "stages": {name: {"cpu_hours": cost.cpu / 3600, "hours": cost.wall / 3600} for name, cost in costs.items()},
             "gpu_hours_per_teravoxel": costs["predict"].wall / 3600 if gpu else None,
             "voxels": [small.voxels, large.voxels],
             "edges_per_voxel": large.edges / large.voxels,
-            "global_terabytes": edges * BYTES_PER_EDGE / 1e12,
-            "global_growth_over_n_log_n": round(growth_of_global(small, large), 3),
         }
+        document["core_hours_per_teravoxel"] = document[network]["core_hours_per_teravoxel"]
     shutil.rmtree(options.out, ignore_errors=True)
     print(table(results, gpu))
-    for network in results:
-        print(
-            f"{network}: {document[network]['edges_per_voxel']:.4f} edges per voxel; `global` would take about "
-            f"{document[network]['global_terabytes']:.1f} TB of memory on a teravoxel; its time per n log n edges is "
-            f"{document[network]['global_growth_over_n_log_n']:.2f} times as long in the larger box"
-        )
     if len(results) == len(checkpoints):
+        shared = [name for name in results["teacher"] if name in results["student"]]
         document["student_over_teacher"] = {
-            "predict": round(results["student"]["predict"].cpu / results["teacher"]["predict"].cpu, 4),
-            "all": round(_total(results["student"]).cpu / _total(results["teacher"]).cpu, 4),
+            name: round(results["student"][name].cpu / results["teacher"][name].cpu, 4) for name in shared
         }
     print(json.dumps(document))
 

@@ -27,9 +27,6 @@ import argparse
 import importlib.util
 import itertools
 import json
-import math
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -41,35 +38,27 @@ from typing import Any
 import numpy as np
 import torch
 from funlib.geometry import Coordinate
+from prediction.against_forward import against_forward, texture
 
-from pipeline.config import NEAREST_NEIGHBOURS, NetworkConfig, dump_config, load_config, parse_config
+from pipeline.config import NEAREST_NEIGHBOURS, load_config
 from pipeline.engine.blocks.grid import BlockGrid
 from pipeline.engine.blocks.process import free_memory, keep_freed_memory
 from pipeline.networks import (
-    EmbeddingNetwork,
     best_engine,
     build_engine,
     build_network,
     choose_device,
     compact,
     normalise_raw,
-    save_checkpoint,
-    sections_at_once,
 )
 from pipeline.networks.eight_bits import quantise
-from pipeline.run import Run, write_json
-from pipeline.stages.by_script import predict
 from pipeline.stages.inference import Predictor, read_box, working_bytes
-from pipeline.stages.predict import PredictTask
 from pipeline.stages.tile_choice import MEMORY_FRACTION
 from pipeline.stages.tiles import tile_blocks
-from pipeline.volumes import Box, create_volume, crop
+from pipeline.volumes import Box, crop
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCK = Coordinate(32, 256, 256)
 PUBLISHED = Coordinate(56, 56, 56)
-TILES_FORWARD = 3
-"""That each process passes to its engine."""
 TABLES = ["engines", "student", "int8", "tiles", "pipeline"]
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -88,117 +77,16 @@ class Scale:
 
 
 FULL = Scale(3, (32, 1024, 1024), (96, 1024, 1024), (560, 5600, 5600), 4, (8, 768, 768), (16, 768, 768))
-QUICK = Scale(1, (32, 256, 256), (64, 256, 512), (56, 224, 224), 2, (4, 128, 128), (8, 384, 384))
-
-
-def texture(shape: Sequence[int]) -> np.ndarray:
-    """(z, y, x) uint8, as smooth as EM."""
-    coarse = np.random.default_rng(0).integers(0, 200, [-(-extent // 4) for extent in shape], dtype=np.uint8)
-    noise = np.random.default_rng(1).integers(0, 56, shape, dtype=np.uint8)
-    fine = coarse.repeat(4, 0).repeat(4, 1).repeat(4, 2)
-    return fine[tuple(slice(extent) for extent in shape)] + noise
-
-
-def make_run(folder: Path, network: NetworkConfig, shape: Sequence[int], engine: str, **cluster: Any) -> Run:
-    """A run over a whole raw volume, with random weights."""
-    document = {
-        "run_directory": str(folder),
-        "volumes": {"sources": {"a": {"kind": "phantom"}}, "segment": {"source": "a"}},
-        "student": {"network": dump_config(network), "distillation": None},
-        "predict": {"block_size": list(BLOCK), "skip_empty": False, "engine": engine},
-        "cluster": cluster,
-    }
-    run = Run(parse_config(document))
-    raw = create_volume(run.volume, "raw", shape, "uint8", voxel_size=(8, 8, 8), chunks=(64, 128, 128))
-    raw.write(raw.box, texture(shape))
-    torch.manual_seed(0)
-    save_checkpoint(run.network_directory("student") / "checkpoint_0000001.pt", build_network(network), 1, {})
-    return run
-
-
-def stage_seconds(folder: Path, network: NetworkConfig, shape: Sequence[int], engine: str, workers: int) -> float:
-    """Of stage 02 from an empty directory."""
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        run = make_run(Path(place), network, shape, engine, executor="local", workers=workers)
-        started = time.perf_counter()
-        assert predict(run)
-        return time.perf_counter() - started
-
-
-def stage_rate(folder: Path, network: NetworkConfig, scale: Scale, engine: str, workers: int) -> float:
-    """Voxels per second of stage 02, the start of its workers left out."""
-    small, large = (stage_seconds(folder, network, shape, engine, workers) for shape in (scale.small, scale.large))
-    return (math.prod(scale.large) - math.prod(scale.small)) / (large - small)
-
-
-def forward_rate(folder: Path, network: NetworkConfig, scale: Scale, engine: str, workers: int) -> float:
-    """Voxels per second of as many processes that do nothing but pass the windows of the same tiles to the engine."""
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        run = make_run(Path(place), network, scale.large, engine, executor="local", workers=workers)
-        tiles = min(TILES_FORWARD, len(PredictTask(run).grid) // workers)
-        write_json(Path(place) / "only_forward.json", dump_config(run.config))
-        command = [sys.executable, __file__, "--only-forward", str(Path(place) / "only_forward.json"), str(tiles)]
-        processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(workers)]
-        for process in processes:
-            told(process)
-        started = time.perf_counter()
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.close()
-        for process in processes:
-            told(process)
-        taken = time.perf_counter() - started
-        for process in processes:
-            process.wait()
-        return tiles * workers * PredictTask(run).grid.block(0).box.size / taken
-
-
-def told(process: subprocess.Popen[bytes]) -> None:
-    """Wait until a process writes a line."""
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == b"here"
-
-
-def only_forward(config: Path, tiles: int) -> None:
-    """Pass a number of tiles to the engine of a run, in a process that waits for a line before it begins."""
-    task = PredictTask(Run(load_config(config)))
-    network = task.load_network()
-    engine = build_engine(task.engine, network, None, 1)
-    box = task.grid.block(0).box
-    windows = parts_of(network, read_box(network, box, NEAREST_NEIGHBOURS).shape)
-    engine(windows[0])
-    print("here", flush=True)
-    sys.stdin.read()
-    for _ in range(tiles):
-        for part in windows:
-            engine(part)
-    print("here", flush=True)
-
-
-def parts_of(network: EmbeddingNetwork, read: Coordinate) -> list[torch.Tensor]:
-    """Windows of the passes that a tile takes."""
-    reach = network.section_reach
-    if reach is None:
-        return [torch.rand(1, 1, *read)]
-    step = sections_at_once(read[1:], torch.device("cpu"))
-    sections = read[0] - 2 * reach
-    part = torch.rand(step, 2 * reach + 1, *read[1:])
-    return [part[: min(step, sections - first)] for first in range(0, sections, step)]
+QUICK = Scale(1, (32, 256, 256), (64, 768, 768), (56, 224, 224), 2, (4, 128, 128), (8, 384, 384))
 
 
 def pipeline_table(folder: Path, scale: Scale, engines: Sequence[str], workers: int) -> dict[str, dict[str, float]]:
-    """Voxels per second of teacher and student through the stage and through the engine alone."""
-    config = load_config(ROOT / "configs" / "fib25.json", [])
-    networks = {"student": config.student.network}
-    rates: dict[str, dict[str, float]] = {}
-    for name, network in networks.items():
-        for engine in engines:
-            stage, forward = [], []
-            for _ in range(scale.repeats):
-                stage.append(stage_rate(folder, network, scale, engine, workers))
-                forward.append(forward_rate(folder, network, scale, engine, workers))
-            rates[f"{name}, {engine}"] = {"stage": median(stage), "forward": median(forward)}
-    return rates
+    """The student through the stage and through the engine alone."""
+    network, shapes = load_config(ROOT / "configs" / "fib25.json", []).student.network, (scale.small, scale.large)
+    return {
+        f"student, {engine}": against_forward(folder, network, shapes, engine, workers, scale.repeats)
+        for engine in engines
+    }
 
 
 def tiling_table(scale: Scale, engine_name: str) -> dict[str, Any]:
@@ -340,10 +228,6 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(1)
     keep_freed_memory()
-    if options.only_forward:
-        config, tiles = options.only_forward
-        only_forward(Path(config), int(tiles))
-        return
     scale = QUICK if options.quick else FULL
     best = best_engine(torch.device("cpu"))
     engines = sorted({"torch", best}, reverse=True)
@@ -362,9 +246,10 @@ def main() -> None:
     if "pipeline" in options.table:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             result["pipeline"] = pipeline_table(Path(folder), scale, engines, options.workers)
-        result["pipeline_over_forward"] = {
-            name: rates["stage"] / rates["forward"] for name, rates in result["pipeline"].items()
-        }
+        for by in ("", "_by_processor_time"):
+            result[f"pipeline_over_forward{by}"] = {
+                name: rates[f"stage_over_forward{by}"] for name, rates in result["pipeline"].items()
+            }
     print(json.dumps(result, indent=1))
     print(json.dumps(result))
 
@@ -378,7 +263,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--folder", help="where volumes are put; default: the system's temporary folder")
     parser.add_argument("--table", action="append", choices=TABLES, help="repeatable; default: all that can")
     parser.add_argument("--student", metavar="NETWORK", help="another network than the config's, as JSON")
-    parser.add_argument("--only-forward", nargs=2, metavar=("CONFIG", "TILES"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     able = [table for table in TABLES if table != "int8" or importlib.util.find_spec("nncf") is not None]
     options.table = options.table or able

@@ -37,11 +37,11 @@ class ClassicChain:
         affinities: path of a zarr array, (3, z, y, x) uint8.
         out: a new container for fragments and segments.
         block: voxels of a block.
-        context: voxels around it.
+        context: voxels around it along z, y, x.
         workers: processes.
     """
 
-    def __init__(self, affinities: Path, out: Path, block: Sequence[int], context: int, workers: int) -> None:
+    def __init__(self, affinities: Path, out: Path, block: Sequence[int], context: Sequence[int], workers: int) -> None:
         self.affinities, self.out, self.block, self.context, self.workers = affinities, out, block, context, workers
         self.shape = zarr.open_array(str(affinities), mode="r").shape[1:]
 
@@ -69,8 +69,8 @@ class ClassicChain:
             for at, size, extent in zip(position, self.block, self.shape, strict=True)
         ]
         around = [
-            (max(0, low - self.context), min(extent, high + self.context))
-            for (low, high), extent in zip(ranges, self.shape, strict=True)
+            (max(0, low - context), min(extent, high + context))
+            for (low, high), context, extent in zip(ranges, self.context, self.shape, strict=True)
         ]
         inner = tuple(slice(low - a, high - a) for (low, high), (a, _) in zip(ranges, around, strict=True))
         return tuple(slice(*r) for r in ranges), tuple(slice(*a) for a in around), inner

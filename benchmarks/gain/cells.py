@@ -38,6 +38,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     **{TERMS[count - 1]: TERMS[:count] for count in range(1, len(TERMS))},
     "full": TERMS,
     "recipe": (),
+    "touching": TERMS[:3],
+    "cross_section": (),
+    "described": (),
     "recipe_unlabelled": (),
     "flow": (),
     "flow_unlabelled": (),
@@ -50,7 +53,21 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 """The distillation terms of each variant: one more from row to row. `recipe` is the config as it is; `flow` is graph
 flow in its place, `flow_logits` with logits, `flow_full` with these and a critic, as published; `unlabelled` ones also
 see raw without labels, and the last two have instances there, from the teacher's affinities
-(`student.distillation.unlabelled.instances`)."""
+(`student.distillation.unlabelled.instances`). `touching` has the terms of `affinity`, as a segmentation needs them in
+place of the published form; `cross_section` and `described` add one thing to the config, see `SETTINGS`."""
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "touching": {
+        "student.distillation.edges": "touching",
+        "student.distillation.node_comparison": "directions",
+        "student.distillation.least_depth": 8,
+        "student.distillation.node_weight": 0.05,
+        "student.distillation.edge_weight": 0.05,
+    },
+    "cross_section": {"student.distillation.cross_section_weight": 0.5},
+    "described": {"targets.descriptors": {"learnt_by": "student"}},
+}
+"""What else a variant changes in the config. Descriptors are the student's: its teacher is that of all variants."""
 
 ABLATION = ("teacher", "alone", "alone_near", *TERMS[:-1], "full", "recipe")
 """The variants that tell what the terms of graph relation distillation do."""
@@ -156,7 +173,7 @@ class Cell:
                 changes["student.offsets"] = None
         else:
             changes["teacher.checkpoint"] = str(self.plan.teacher(self.dataset).checkpoint.resolve())
-            changes |= self.term_weights()
+            changes |= self.term_weights() | SETTINGS.get(self.variant, {})
             changes |= self.flow_terms()
         if "_unlabelled" in self.variant:
             changes |= unlabelled_volumes(self.dataset)
@@ -167,15 +184,13 @@ class Cell:
 
     def term_weights(self) -> dict[str, float]:
         """The weights of terms that the variant changes in the config, and an embedding for them to compare."""
-        if not VARIANTS[self.variant]:
-            return {}
         present = VARIANTS[self.variant]
         weights = {term: weight if term in present else 0.0 for term, weight in ABLATION_WEIGHTS.items()}
         if "affinity" not in present:
             weights["affinity"] = 0.0
-        changes = {f"student.distillation.{term}_weight": weight for term, weight in weights.items()}
+        changes = {f"student.distillation.{term}_weight": weight for term, weight in weights.items()} if present else {}
         network = json.loads(self.config_file.read_text())["student"]["network"]
-        if network.get("embedding_channels") == 0:
+        if (present or self.variant == "cross_section") and network.get("embedding_channels") == 0:
             changes["student.network.embedding_channels"] = EMBEDDING_CHANNELS
         return changes
 

@@ -32,7 +32,7 @@ from .teachers import (
     TeacherConfig,
     TorchscriptTeacherConfig,
 )
-from .training import AugmentConfig, ElasticConfig, ScheduleConfig, StudentConfig, TargetsConfig
+from .training import AugmentConfig, DescriptorsConfig, ElasticConfig, ScheduleConfig, StudentConfig, TargetsConfig
 from .volumes import ChosenSections, FileSource, PhantomSource, PublicSource, Region, Source, VolumesConfig
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "ChosenSections",
     "ClusterConfig",
     "Config",
+    "DescriptorsConfig",
     "DistillationConfig",
     "ElasticConfig",
     "EvaluateConfig",

@@ -107,6 +107,20 @@ class DistillationConfig(Section):
     """Weight of the instance nodes (intra-image instance graph); 0.1 as published."""
     edge_weight: Weight = 0.0
     """Weight of the instance edges (intra-image instance graph); 0.1 as published."""
+    node_comparison: Literal["raw", "directions"] = "raw"
+    """Of instance nodes. `raw`: the means of the embeddings, as published; `directions`: the same divided by their
+    length, which is what affinities know of them."""
+    edges: Literal["all", "touching"] = "all"
+    """Between which instances there are edges within an image. `all`: each with each, as published; `touching`: those
+    that touch, weighted by how much of them does, which is what a segmentation has to tell apart."""
+    contact_distance: Positive | None = None
+    """Two instances touch where voxels of theirs lie so many voxels apart along an axis. Default: twice
+    `targets.erosion` and 1, which is across the cut that erosion makes; labels with membranes between the instances
+    need more."""
+    least_depth: NonNegative = 0
+    """Instances that the border of a patch cuts, and that nowhere lie so many voxels inside it, are left out of nodes
+    and edges: of a sliver, a mean says little. Along axes on which the patch has at most twice as many voxels, no
+    border counts. 0 leaves none out, as published."""
     affinity_weight: Weight = 2.0
     """Weight of the affinity graph (intra-image); 10 as published, with `affinity_comparison: published`."""
     affinity_comparison: Literal["balanced", "published"] = "balanced"
@@ -116,6 +130,13 @@ class DistillationConfig(Section):
     """Weight of the inter-image instance edges; 1 as published."""
     inter_affinity_weight: Weight = 0.0
     """Weight of the inter-image affinities; 1 as published, on sums."""
+    cross_section_weight: Weight = 0.0
+    """Weight of affinities across networks: the student's embedding of a section against the teacher's of the sections
+    before and behind it (after CAD, CVPR 2024), for anisotropic tissue. Where their widths differ, the student's pass a
+    trained map that only the training has."""
+    cross_section_target: Literal["labels", "teacher"] = "labels"
+    """What these are to be: the affinities of the `labels`, or those that the `teacher` itself gives between the
+    sections, which needs no labels."""
     memory_size: Positive = 32
     """Images in the memory bank."""
     memory_sample: Positive = 12
@@ -146,7 +167,13 @@ class DistillationConfig(Section):
     @property
     def needs_embeddings(self) -> tuple[str, str] | None:
         """The first setting that compares embeddings or inner layers, and what it is without; None if none does."""
-        for name in ("node_weight", "edge_weight", "inter_edge_weight", "inter_affinity_weight"):
+        for name in (
+            "node_weight",
+            "edge_weight",
+            "inter_edge_weight",
+            "inter_affinity_weight",
+            "cross_section_weight",
+        ):
             if getattr(self, name):
                 return name, "0"
         if self.layers:
@@ -156,7 +183,7 @@ class DistillationConfig(Section):
     @property
     def compares_embeddings(self) -> bool:
         """Whether any term compares embeddings, and not affinities alone."""
-        return self.has_instance_terms or bool(self.inter_affinity_weight)
+        return self.has_instance_terms or bool(self.inter_affinity_weight or self.cross_section_weight)
 
     @property
     def compares_affinities(self) -> bool:

@@ -58,8 +58,8 @@ def _missing_for_distillation(config: Config) -> Iterator[str]:
     for role, network in networks:
         if distillation.compares_embeddings and not network.embedding_channels:
             yield (
-                f"{role}.network.embedding_channels is 0, but the weights of node, edge and inter-image terms compare "
-                "embeddings; set them to 0, or embedding_channels above 0"
+                f"{role}.network.embedding_channels is 0, but the weights of node, edge, inter-image and cross-section"
+                " terms compare embeddings; set them to 0, or embedding_channels above 0"
             )
         for offset in compared_offsets(config):
             if distillation.compares_affinities and not network.gives(offset):

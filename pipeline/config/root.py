@@ -108,6 +108,18 @@ class Config(BlockwiseSections):
         return self
 
     @model_validator(mode="after")
+    def _sections_have_affinities_between_them(self) -> Config:
+        distillation = self.student.distillation
+        if distillation is None or not distillation.cross_section_weight:
+            return self
+        if distillation.cross_section_target == "labels" and NEAREST_NEIGHBOURS[0] not in self.targets.offsets:
+            raise ValueError(
+                "student.distillation.cross_section_weight needs the offset [-1, 0, 0] in targets.offsets; add it, or"
+                " set cross_section_target to teacher"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _given_affinities_can_teach(self) -> Config:
         if self.student.distillation is None or self.teacher is None or self.network_teacher is not None:
             return self
@@ -180,6 +192,8 @@ def _reasons(config: Config) -> Iterator[str]:
         yield "targets.erosion_in_plane must be true"
     if config.agglomerate.method != "global":
         yield "agglomerate.method must be global"
+    if config.student.distillation is not None and config.student.distillation.cross_section_weight:
+        yield "student.distillation.cross_section_weight must be 0"
     augment = config.augment
     if augment.transpose_all:
         yield "augment.transpose_all must be false"

@@ -10,6 +10,7 @@ from .base import (
     NEAREST_NEIGHBOURS,
     Fraction,
     LabelId,
+    NanometreExtent,
     NonNegative,
     Offset,
     Positive,
@@ -69,6 +70,22 @@ class AugmentConfig(Section):
     """Largest slip in voxels."""
 
 
+class DescriptorsConfig(Section):
+    """Local shape descriptors (Sheridan et al., Nature Methods 2022) as an auxiliary target: besides affinities, what
+    an object looks like around each of its voxels. A head that only the training has learns them; prediction and
+    checkpoints of the network are as without.
+    """
+
+    sigma: NanometreExtent = 80.0
+    """Standard deviation, in nanometres along all axes, of the Gaussian that says what is around a voxel. As published:
+    80 for FIB-25, 120 where neurites are larger. Samples need labels up to three of it around them, so it should be
+    some voxels, and not many tens."""
+    weight: PositiveFloat = 1.0
+    """Weight of the mean squared error beside the loss of the affinities."""
+    learnt_by: Literal["teacher", "student", "both"] = "both"
+    """The networks that learn them."""
+
+
 class TargetsConfig(Section):
     """What the networks are asked to predict."""
 
@@ -88,6 +105,14 @@ class TargetsConfig(Section):
     unlabelled_id: LabelId | None = None
     """A label value that means "not annotated": no loss and no scores there. Label 0 is background, not unknown, unless
     named here. -1 and 18446744073709551615 are one value: with and without a sign."""
+
+    descriptors: DescriptorsConfig | None = None
+    """Local shape descriptors as an auxiliary target; `null` leaves them out, `{}` takes the defaults."""
+
+    def descriptors_of(self, role: str) -> DescriptorsConfig | None:
+        """The auxiliary target of a network, `teacher` or `student`; None if it has none."""
+        descriptors = self.descriptors
+        return descriptors if descriptors is not None and descriptors.learnt_by in (role, "both") else None
 
     @model_validator(mode="after")
     def _background_has_its_place_in_the_balance(self) -> TargetsConfig:

@@ -5,6 +5,7 @@ graph flow, predictions, and a critic.
 from .adversarial import AdversarialLoss, gradient_penalty
 from .affinities import AffinityGraphLoss, cosine_to_affinity, embedding_affinities, padded_affinities
 from .critic import Critic
+from .cross_section import PREVIOUS_SECTION, CrossSectionLoss
 from .given import UNKNOWN, GivenAffinities, channel_of
 from .graph_flow import GraphFlowLoss
 from .graph_relation import GraphRelationDistillation
@@ -20,11 +21,13 @@ from .supervised import SupervisedAffinityLoss
 from .targets import affinity_targets, erode_boundaries
 
 __all__ = [
+    "PREVIOUS_SECTION",
     "SMALLEST_NORM",
     "UNKNOWN",
     "AdversarialLoss",
     "AffinityGraphLoss",
     "Critic",
+    "CrossSectionLoss",
     "EmbeddedPatch",
     "GivenAffinities",
     "GraphFlowLoss",

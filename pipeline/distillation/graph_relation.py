@@ -10,12 +10,13 @@ from torch import nn
 
 from .affinities import AffinityGraphLoss
 from .comparison import Comparison
-from .instances import edge_term, node_term, nodes_of_images
+from .contacts import contacts, without_slivers
+from .instances import edge_term, node_term, nodes_of_images, touching_edge_term
 from .inter_image import inter_affinity_term, inter_edge_term
 from .layer_features import LayerFeatures, align, coarse_offsets
 from .memory import MemoryBank, MemoryEntry, pooled_map
 from .patch import EmbeddedPatch, Offsets
-from .precision import no_autocast
+from .precision import no_autocast, unit_vectors
 
 EMBEDDING = "embedding"
 Terms = dict[str, torch.Tensor]
@@ -41,6 +42,10 @@ class GraphRelationDistillation(nn.Module):
             student's nodes pass a trained linear map for the node term; no other term needs one.
         balanced: how the affinity graph is compared, see `AffinityGraphLoss`.
         least_lengths: of the student's and the teacher's embeddings, see `embedding_affinities`; layers have none.
+        unit_nodes: the node term compares directions of nodes.
+        touching: the edge term compares instances that touch, weighted by their contact, see `contacts`; distances in
+            voxels, one per spatial axis. Default: all instances with all.
+        least_depth: instances that the border cuts to less than this are no instances, see `without_slivers`.
         seed: of the samples from the memory.
     """
 
@@ -59,6 +64,9 @@ class GraphRelationDistillation(nn.Module):
         projections: Mapping[str, tuple[int, int]] | None = None,
         balanced: bool = False,
         least_lengths: tuple[float, float] = (0.0, 0.0),
+        unit_nodes: bool = False,
+        touching: Sequence[int] | None = None,
+        least_depth: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -77,6 +85,9 @@ class GraphRelationDistillation(nn.Module):
         )
         self.balanced = balanced
         self.least_lengths = least_lengths
+        self.unit_nodes = unit_nodes
+        self.touching = touching
+        self.least_depth = least_depth
         self._seed = seed
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -102,8 +113,10 @@ class GraphRelationDistillation(nn.Module):
         Raises:
             ValueError: extents, names or channels do not fit together.
         """
+        if self.least_depth:
+            labels = without_slivers(labels, self.least_depth)
         both = Comparison(student, teacher, labels, self.least_lengths)
-        per_layer = [self._terms_of_layer(EMBEDDING, both, self.offsets)]
+        per_layer = [self._terms_of_layer(EMBEDDING, both, self.offsets, self.touching)]
         per_layer += self._inner_layers(student_layers or {}, teacher_layers or {}, labels)
         terms = {name: torch.stack([layer[name] for layer in per_layer]).mean() for name in per_layer[0]}
         terms.update(self._between_images(both))
@@ -122,17 +135,24 @@ class GraphRelationDistillation(nn.Module):
         terms = []
         for name, layer in student_layers.items():
             both = Comparison(*align(layer, teacher_layers[name], labels))
-            terms.append(self._terms_of_layer(name, both, coarse_offsets(self.offsets, layer.downsampling)))
+            touching = None if self.touching is None else coarse_offsets([self.touching], layer.downsampling)[0]
+            terms.append(self._terms_of_layer(name, both, coarse_offsets(self.offsets, layer.downsampling), touching))
         return terms
 
-    def _terms_of_layer(self, layer: str, both: Comparison, offsets: Offsets) -> Terms:
+    def _terms_of_layer(self, layer: str, both: Comparison, offsets: Offsets, touching: Sequence[int] | None) -> Terms:
         """The terms within an image: node, edge and affinity of one layer."""
         terms: Terms = {}
         if self.weights["node"]:
             student, teacher = both.nodes
-            terms["node"] = node_term(self._project(layer, student), teacher, both.instances.present)
-        if self.weights["edge"]:
+            student = self._project(layer, student)
+            if self.unit_nodes:
+                student, teacher = unit_vectors(student, 2), unit_vectors(teacher, 2)
+            terms["node"] = node_term(student, teacher, both.instances.present)
+        if self.weights["edge"] and touching is None:
             terms["edge"] = edge_term(*both.nodes, both.instances.present)
+        elif self.weights["edge"] and touching is not None:
+            touched = contacts(both.instances, both.labels.shape[1:], touching)
+            terms["edge"] = touching_edge_term(*both.nodes, touched)
         if self.weights["affinity"]:
             terms["affinity"] = AffinityGraphLoss(offsets, balanced=self.balanced).compare(both.student, both.teacher)
         return terms

@@ -147,10 +147,24 @@ def edge_term(student: torch.Tensor, teacher: torch.Tensor, present: torch.Tenso
     """Squared difference of cosines between all nodes (B, I, D), mean over ordered pairs, then over images that have
     instances; the channels may differ.
     """
-    with no_autocast(student):
-        difference = _cosines(student) - _cosines(teacher)  # (B, I, I), zero in unused places
+    difference = _difference_of_cosines(student, teacher)  # zero in unused places
     counts = present.sum(1)
     return _mean_over_images(difference.square().sum((1, 2)) / counts.square().clamp(min=1), counts)
+
+
+def touching_edge_term(student: torch.Tensor, teacher: torch.Tensor, contacts: torch.Tensor) -> torch.Tensor:
+    """Squared difference of cosines between nodes (B, I, D) that touch, mean over pairs, each weighted by its contact
+    (B, I, I), then over images in which any touch; the channels may differ.
+    """
+    squares = _difference_of_cosines(student, teacher).square()
+    totals = contacts.sum((1, 2))
+    return _mean_over_images((contacts * squares).sum((1, 2)) / totals.clamp(min=1), totals)
+
+
+def _difference_of_cosines(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """(B, I, I), between all nodes (B, I, D) of an image."""
+    with no_autocast(student):
+        return _cosines(student) - _cosines(teacher)
 
 
 def check_extents(embedding: torch.Size, labels: torch.Tensor) -> None:

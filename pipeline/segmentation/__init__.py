@@ -2,6 +2,7 @@
 
 from .certainty import certainty_of
 from .components import connected_components, drop_small, join_pairs, relabel, unique_ids
+from .descriptors import descriptor_channels, descriptor_reach, local_shape_descriptors
 from .fragmentation import make_fragments
 from .graph import RegionGraph, merge_graphs, region_graph, region_graph_statistics
 from .linkage import agglomerate_global, merge_scores
@@ -18,9 +19,12 @@ __all__ = [
     "agglomerate_waterz",
     "certainty_of",
     "connected_components",
+    "descriptor_channels",
+    "descriptor_reach",
     "drop_small",
     "fragment_statistics",
     "join_pairs",
+    "local_shape_descriptors",
     "make_fragments",
     "merge_graphs",
     "merge_scores",

@@ -19,6 +19,12 @@ wait in a small heap.
 Where some faces of voxels are closed, water first goes as far as it can through the open ones. What it cannot reach so
 lies in boundaries, where height says little: it is given to whatever is nearest, breadth first.
 
+Whether a cell has a free neighbour behind an open face stands in one byte of the cell, its *ways*: whoever takes a cell
+clears the ways of its neighbours to it. To ask the neighbours themselves, again and again, would take twice the time:
+ways fit into a processor's cache, where labels and heights do not. Cells are counted through, without a border around
+the volume: the ways out of it are closed, and those that are cleared beyond an end belong to cells at another end,
+where they are closed as well; one section before the first and after the last is there for that alone.
+
 Places in arrays are unsigned numbers here: of a signed one, compiled code asks each time whether it counts from the
 end, which takes a quarter of the time.
 """
@@ -32,7 +38,6 @@ from .faces import ALL_FACES, HIGH_X, HIGH_Y, HIGH_Z, IN_SECTION, LOW_X, LOW_Y, 
 
 _CELLS_PER_LEVEL = 64
 _MOST_LEVELS = 1 << 13
-_FREE, _WALL = np.uint32(0), np.uint32(2**32 - 1)
 _LOWEST = np.uint64(2**32 - 1)
 _ONE = np.uint64(1)
 _DIGITS = 256
@@ -61,52 +66,69 @@ def flood(
     Returns:
         (z, y, x) int32. Without seeds, all 0.
     """
-    inner = (slice(1, -1),) * 3
-    cells = np.zeros((*(extent + 2 for extent in heights.shape), 2), np.uint32)
-    cells[..., 1] = _WALL
-    cells[(*inner, 0)] = heights.view(np.uint32)
-    cells[(*inner, 1)] = seeds
+    labels = np.array(seeds, np.int32, order="C")
     del seeds  # frees memory if nobody else holds them
-    flat = cells.reshape(-1, 2)
-    levels = max(1, min(_MOST_LEVELS, heights.size // _CELLS_PER_LEVEL))
-    section, row = np.uint64(cells.shape[1] * cells.shape[2]), np.uint64(cells.shape[2])
-    if faces is None:
-        _spread(flat, flat.view(np.float32), None, levels, section, row)
-    else:
-        padded = np.pad(faces, 1)
-        _spread(flat, flat.view(np.float32), padded.ravel(), levels, section, row)
+    flat, heights = labels.reshape(-1), np.ascontiguousarray(heights).reshape(-1)
+    section, row = np.uint64(labels.shape[1] * labels.shape[2]), np.uint64(labels.shape[2])
+    levels = max(1, min(_MOST_LEVELS, len(flat) // _CELLS_PER_LEVEL))
+    ways = _ways(labels.shape, ALL_FACES if faces is None else faces)
+    _spread(flat, heights, heights.view(np.uint32), np.flatnonzero(flat), ways, levels, section, row)
+    if faces is not None:
         for opened in (IN_SECTION, ALL_FACES) if sections_first else (ALL_FACES,):
-            padded[:] = opened
-            _give_to_nearest(flat, padded.ravel(), section, row)
-    return cells[(*inner, 1)].astype(np.int32)
+            if flat.all():
+                break
+            _give_to_nearest(flat, _ways(labels.shape, opened), section, row)
+    return labels
+
+
+def _ways(shape: tuple[int, ...], faces: np.ndarray | int) -> np.ndarray:
+    """Open faces, those at the ends of the volume closed; (n,) uint8, with a section of nothing before and after."""
+    section = shape[1] * shape[2]
+    ways = np.zeros((shape[0] + 2) * section, np.uint8)
+    inside = ways[section : len(ways) - section].reshape(shape)
+    inside[:] = faces
+    for axis, (low, high) in enumerate(((LOW_Z, HIGH_Z), (LOW_Y, HIGH_Y), (LOW_X, HIGH_X))):
+        ends = np.moveaxis(inside, axis, 0)
+        ends[0] &= np.uint8(ALL_FACES - low)
+        ends[-1] &= np.uint8(ALL_FACES - high)
+    return ways
 
 
 @compiled
 def _spread(
-    cells: np.ndarray, heights: np.ndarray, faces: np.ndarray | None, levels: int, section: np.uint64, row: np.uint64
+    labels: np.ndarray,
+    heights: np.ndarray,
+    bits: np.ndarray,
+    seeded: np.ndarray,
+    ways: np.ndarray,
+    levels: int,
+    section: np.uint64,
+    row: np.uint64,
 ) -> None:
     """Flood all free cells that open faces lead to.
 
     Args:
-        cells: (n, 2) uint32, bits of the height, which are in the order of the heights, and label.
-        heights: the same memory as float32.
-        faces: (n,) uint8, open faces; None: all are open, and what asks for them is compiled away.
+        labels: (n,) int32; 0 is free.
+        heights: (n,) float32.
+        bits: the same memory as uint32, whose order is that of the heights.
+        seeded: places of the cells that have a label.
+        ways: open faces (see `_ways`); when this returns, those to cells that are still free.
         levels: into how many ranges of equal width heights are divided.
         section, row: cells from one section, and from one row, to the next.
     """
     steps = (-section, -row, -_ONE, _ONE, row, section)  # modulo 2**64, as the sums are
     through = (np.uint8(LOW_Z), np.uint8(LOW_Y), np.uint8(LOW_X), np.uint8(HIGH_X), np.uint8(HIGH_Y), np.uint8(HIGH_Z))
-    top = np.float32(0)
-    for index in range(len(cells)):
-        top = max(top, heights[index, 0])
+    top = heights.max()
     scale = np.float32((levels - 1) / top) if top > 0 else np.float32(0)
-    starts = _level_starts(cells, heights, levels, top, scale)
+    starts = _level_starts(heights, levels, top, scale)
     ends = starts[:-1].astype(np.uint64)
     waiting = np.empty(starts[-1], np.uint32)
-    for index in range(len(cells)):
+    for index in seeded:
+        _take(ways, np.uint64(index), section, row)
+    for index in seeded:
         cell = np.uint64(index)
-        if cells[cell, 1] != _FREE and cells[cell, 1] != _WALL and _can_spread(cells, faces, cell, section, row):
-            its_level = _level(heights[cell, 0], top, scale)
+        if ways[cell + section] != 0:
+            its_level = _level(heights[cell], top, scale)
             waiting[ends[its_level]] = cell
             ends[its_level] += _ONE
     longest = np.diff(starts).max()
@@ -114,14 +136,14 @@ def _spread(
     counts = np.empty(_DIGITS + 1, np.int32)
     late_keys, late_cells, late = np.empty(1024, np.uint64), np.empty(1024, np.uint32), 0
     age = np.uint64(0)
-    free = np.empty(len(steps), np.uint64)
+    free = np.empty(len(steps) + 1, np.uint64)
     for index in range(levels):
         level = np.uint64(index)
         begin, number = np.uint64(starts[level]), 0
         for order in range(ends[level] - begin):
             cell = np.uint64(waiting[begin + np.uint64(order)])
-            if _can_spread(cells, faces, cell, section, row):
-                keys[number] = _key(cells[cell, 0], np.uint64(order))
+            if ways[cell + section] != 0:
+                keys[number] = _key(bits[cell], np.uint64(order))
                 number += 1
         _sort(keys[:number], spare, counts)
         place = 0
@@ -133,18 +155,17 @@ def _spread(
             else:
                 cell = np.uint64(waiting[begin + (keys[place] & _LOWEST)])
                 place += 1
-            number_free = np.uint64(0)
+            its_ways, number_free = ways[cell + section], np.uint64(0)
             for direction in range(len(steps)):  # no branch here: none could be predicted
-                reached = cell + steps[direction]
-                free[number_free] = reached
-                if faces is None:
-                    number_free += np.uint64(cells[reached, 1] == _FREE)
-                else:
-                    number_free += np.uint64((cells[reached, 1] == _FREE) & (faces[cell] & through[direction] != 0))
+                free[number_free] = cell + steps[direction]
+                number_free += np.uint64(its_ways & through[direction] != 0)
             for turn in range(number_free):
                 reached = free[turn]
-                cells[reached, 1] = cells[cell, 1]
-                its_level = _level(heights[reached, 0], top, scale)
+                labels[reached] = labels[cell]
+                _take(ways, reached, section, row)
+                if ways[reached + section] == 0:
+                    continue
+                its_level = _level(heights[reached], top, scale)
                 if its_level > level:
                     waiting[ends[its_level]] = reached
                     ends[its_level] += _ONE
@@ -152,9 +173,21 @@ def _spread(
                 if late == len(late_keys):
                     late_keys = np.concatenate((late_keys, np.empty_like(late_keys)))
                     late_cells = np.concatenate((late_cells, np.empty_like(late_cells)))
-                _insert(late_keys, late_cells, late, _key(cells[reached, 0], age), reached)
+                _insert(late_keys, late_cells, late, _key(bits[reached], age), reached)
                 late += 1
                 age += _ONE
+
+
+@compiled
+def _take(ways: np.ndarray, cell: np.uint64, section: np.uint64, row: np.uint64) -> None:
+    """Close the ways of its neighbours to a cell."""
+    place = cell + section
+    ways[place - section] &= np.uint8(ALL_FACES - HIGH_Z)
+    ways[place - row] &= np.uint8(ALL_FACES - HIGH_Y)
+    ways[place - _ONE] &= np.uint8(ALL_FACES - HIGH_X)
+    ways[place + _ONE] &= np.uint8(ALL_FACES - LOW_X)
+    ways[place + row] &= np.uint8(ALL_FACES - LOW_Y)
+    ways[place + section] &= np.uint8(ALL_FACES - LOW_Z)
 
 
 @compiled
@@ -164,48 +197,24 @@ def _level(height: np.float32, top: np.float32, scale: np.float32) -> np.uint64:
 
 
 @compiled
-def _can_spread(
-    cells: np.ndarray, faces: np.ndarray | None, cell: np.uint64, section: np.uint64, row: np.uint64
-) -> bool:
-    """Whether a neighbour behind an open face is free; without branches, so that memory serves many cells at once."""
-    if faces is None:
-        return bool(
-            (cells[cell - section, 1] == _FREE)
-            | (cells[cell - row, 1] == _FREE)
-            | (cells[cell - _ONE, 1] == _FREE)
-            | (cells[cell + _ONE, 1] == _FREE)
-            | (cells[cell + row, 1] == _FREE)
-            | (cells[cell + section, 1] == _FREE)
-        )
-    its_faces = faces[cell]
-    return bool(
-        (cells[cell - section, 1] == _FREE) & (its_faces & LOW_Z != 0)
-        | (cells[cell - row, 1] == _FREE) & (its_faces & LOW_Y != 0)
-        | (cells[cell - _ONE, 1] == _FREE) & (its_faces & LOW_X != 0)
-        | (cells[cell + _ONE, 1] == _FREE) & (its_faces & HIGH_X != 0)
-        | (cells[cell + row, 1] == _FREE) & (its_faces & HIGH_Y != 0)
-        | (cells[cell + section, 1] == _FREE) & (its_faces & HIGH_Z != 0)
-    )
-
-
-@compiled
-def _give_to_nearest(cells: np.ndarray, faces: np.ndarray, section: np.uint64, row: np.uint64) -> None:
+def _give_to_nearest(labels: np.ndarray, ways: np.ndarray, section: np.uint64, row: np.uint64) -> None:
     """Give every free cell to the labelled one that is the fewest steps away; of several, to the first in scan order.
 
     Args:
-        cells, section, row: as for `_spread`.
-        faces: (n,) uint8, faces that steps may go through, the same everywhere.
+        labels, section, row: as for `_spread`.
+        ways: that steps may go, the same everywhere but at the ends.
     """
     steps = (-section, -row, -_ONE, _ONE, row, section)
     through = (np.uint8(LOW_Z), np.uint8(LOW_Y), np.uint8(LOW_X), np.uint8(HIGH_X), np.uint8(HIGH_Y), np.uint8(HIGH_Z))
-    number = 0
-    for index in range(len(cells)):
-        label = cells[index, 1]
-        number += label == _FREE or (label != _WALL and _can_spread(cells, faces, np.uint64(index), section, row))
-    waiting, end = np.empty(number, np.uint32), 0
-    for index in range(len(cells)):
-        label = cells[index, 1]
-        if label != _FREE and label != _WALL and _can_spread(cells, faces, np.uint64(index), section, row):
+    near, number = np.zeros(len(ways), np.uint8), 0  # cells that touch a free one, a few others at the ends as well
+    for index in range(len(labels)):
+        if labels[index] == 0:
+            number += 1
+            for direction in range(len(steps)):
+                near[np.uint64(index) + section + steps[direction]] = 1
+    waiting, end = np.empty(number + np.count_nonzero(near), np.uint32), 0
+    for index in range(len(labels)):
+        if near[np.uint64(index) + section] != 0 and labels[index] != 0:
             waiting[end] = index
             end += 1
     place = 0
@@ -214,21 +223,18 @@ def _give_to_nearest(cells: np.ndarray, faces: np.ndarray, section: np.uint64, r
         place += 1
         for direction in range(len(steps)):
             reached = cell + steps[direction]
-            if cells[reached, 1] == _FREE and faces[cell] & through[direction] != 0:
-                cells[reached, 1] = cells[cell, 1]
+            if ways[cell + section] & through[direction] != 0 and labels[reached] == 0:
+                labels[reached] = labels[cell]
                 waiting[end] = reached
                 end += 1
 
 
 @compiled
-def _level_starts(
-    cells: np.ndarray, heights: np.ndarray, levels: int, top: np.float32, scale: np.float32
-) -> np.ndarray:
+def _level_starts(heights: np.ndarray, levels: int, top: np.float32, scale: np.float32) -> np.ndarray:
     """Where each level's part of the waiting cells begins, and where the last one ends; (levels + 1,) int32."""
     starts = np.zeros(levels + 1, np.int32)
-    for cell in range(len(cells)):
-        if cells[cell, 1] != _WALL:
-            starts[_level(heights[cell, 0], top, scale) + _ONE] += 1
+    for height in heights:
+        starts[_level(height, top, scale) + _ONE] += 1
     for level in range(levels):
         starts[level + 1] += starts[level]
     return starts

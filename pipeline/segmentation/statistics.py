@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cc3d
 import numpy as np
 
 from .components import relabel
@@ -35,30 +34,26 @@ def fragment_statistics(fragments: np.ndarray) -> FragmentStatistics:
     Args:
         fragments: (z, y, x), ids; 0 is no fragment.
     """
+    from .fragment_sums import sum_fragments  # compiled: whoever asks for none need not load a compiler
+
     fragments = np.ascontiguousarray(fragments, np.uint64)
-    ids = _candidates(fragments)
-    if len(ids) == 0:
-        vectors = np.zeros((0, 3), np.int64)
-        return FragmentStatistics(ids, np.zeros(0, np.int64), np.zeros((0, 3)), vectors, vectors.copy())
-    found = cc3d.statistics(relabel(fragments, ids, np.arange(1, len(ids) + 1, dtype=np.uint32)))
-    present = np.flatnonzero(found["voxel_counts"][1:]) + 1
-    boxes = [found["bounding_boxes"][number] for number in present]
-    return FragmentStatistics(
-        id=ids[present - 1],
-        size=found["voxel_counts"][present].astype(np.int64),
-        centre=found["centroids"][present].astype(np.float64),
-        begin=np.array([[axis.start for axis in box] for box in boxes], np.int64),
-        end=np.array([[axis.stop for axis in box] for box in boxes], np.int64),
-    )
+    first, ids = _candidates(fragments)
+    if first is None:
+        fragments, first = relabel(fragments, ids, np.arange(1, len(ids) + 1, dtype=np.uint64)), 1
+    size, index_sum, begin, end = sum_fragments(fragments, np.uint64(first), len(ids))
+    found = size > 0
+    return FragmentStatistics(ids[found], size[found], index_sum[found] / size[found, None], begin[found], end[found])
 
 
-def _candidates(fragments: np.ndarray) -> np.ndarray:
-    """Sorted ids among which are all fragments: without gaps if they are dense enough, as those of a block are."""
+def _candidates(fragments: np.ndarray) -> tuple[int | None, np.ndarray]:
+    """Sorted ids among which are all fragments; without gaps if they are dense enough, as those of a block are, and
+    then the first of them besides.
+    """
     last = int(fragments.max(initial=0))
     if last == 0:
-        return np.zeros(0, np.uint64)
+        return 1, np.zeros(0, np.uint64)
     first = int((fragments - np.uint64(1)).min()) + 1  # 0 becomes the largest number
     if last - first < fragments.size:
-        return np.arange(first, last + 1, dtype=np.uint64)
+        return first, np.arange(first, last + 1, dtype=np.uint64)
     ids = np.unique(fragments)
-    return ids[ids > 0]
+    return None, ids[ids > 0]

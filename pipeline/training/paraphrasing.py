@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -124,7 +124,7 @@ class _ParaphraserTraining:
     def of(cls, student: Training, config: ParaphraserConfig, settings: dict[str, str]) -> _ParaphraserTraining:
         """Everything checked and built, from the config's seed."""
         network = student.build_network()
-        sampling, views = student.sampling(network), student.views(network)
+        sampling, views = replace(student.sampling(network), described=None), student.views(network)
         assert student.distillation is not None and student.distillation.graph_flow is not None
         channels = flow_channels(student.distillation.graph_flow, network, views[1].network)
         sections = student.compares_sections(*views)

@@ -136,3 +136,18 @@ def test_time_is_the_median_of_pairs(tmp_path: Path) -> None:
     write_json(tmp_path / "fib25" / "timing.json", {"seconds": [[10.0, 1.0], [20.0, 1.0], [10.0, 3.0]]})
     facts = ratios(tmp_path, [voi("teacher", 0, 1.0), voi("alone", 0, 2.0)])["fib25"]
     assert facts["time_ratio"] == pytest.approx(0.1)
+
+
+def test_variants_of_their_own_add_what_they_are_named_after(tmp_path: Path) -> None:
+    plan = Plan(tmp_path)
+    touching, crossed, described, affinity = (
+        plan.cell("fib25", name, 0).run.config for name in ("touching", "cross_section", "described", "affinity")
+    )
+    terms, published = touching.student.distillation, affinity.student.distillation
+    assert terms is not None and published is not None and crossed.student.distillation is not None
+    assert (terms.edges, terms.node_comparison) == ("touching", "directions") and terms.least_depth > 0
+    assert (published.edges, published.node_comparison, published.least_depth) == ("all", "raw", 0)
+    assert terms.affinity_weight == published.affinity_weight and terms.edge_weight > 0 < published.edge_weight
+    assert crossed.student.distillation.cross_section_weight > 0 and crossed.student.network.embedding_channels > 0
+    assert not crossed.student.distillation.has_instance_terms
+    assert described.targets.descriptors_of("student") is not None and not described.targets.descriptors_of("teacher")

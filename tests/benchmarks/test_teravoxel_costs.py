@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from end_to_end import STAGES, SUMMED, TERAVOXEL, Cost, Passage, growth_of_global, per_teravoxel, table
+from end_to_end import STAGES, TERAVOXEL, WATERZ, Cost, Passage, per_teravoxel, table, total
 from training_step import overheads
 
 from pipeline.training.objective.step_clock import DATA, TEACHER, Split
 
+HOURS = 2e-6 * TERAVOXEL / 3600
+"""Of a core per stage."""
 
-def passage(voxels: int, edges: int, start: float) -> Passage:
-    """Every stage takes 2 µs of a core and 1 µs per voxel, and its start; the global one 3 µs per n log n edges."""
-    costs = {name: Cost(start + 2e-6 * voxels, start + 1e-6 * voxels) for name in STAGES}
-    costs["agglomerate, global"] = Cost(3e-6 * edges * math.log2(edges), 1.0)
-    return Passage(voxels, edges, costs)
+
+def passage(voxels: int, start: float, *more: str) -> Passage:
+    """Every stage takes 2 µs of a core and 1 µs per voxel, and its start."""
+    costs = {name: Cost(start + 2e-6 * voxels, start + 1e-6 * voxels) for name in (*STAGES, *more)}
+    return Passage(voxels, voxels // 1000, costs)
 
 
 def test_the_start_of_processes_does_not_count() -> None:
-    quick, slow = (per_teravoxel(passage(10**6, 1000, s), passage(10**7, 10000, s)) for s in (0.0, 50.0))
-    for name in SUMMED:
+    quick, slow = (per_teravoxel(passage(10**6, start), passage(10**7, start)) for start in (0.0, 50.0))
+    for name in STAGES:
         assert slow[name].cpu == pytest.approx(2e-6 * TERAVOXEL) == pytest.approx(quick[name].cpu)
         assert slow[name].wall == pytest.approx(1e-6 * TERAVOXEL)
 
 
-def test_the_global_stage_grows_with_n_log_n_edges() -> None:
-    small, large = passage(10**6, 1000, 5.0), passage(10**7, 10000, 5.0)
-    edges = 1e-3 * TERAVOXEL
-    assert per_teravoxel(small, large)["agglomerate, global"].cpu == pytest.approx(3e-6 * edges * math.log2(edges))
-    assert growth_of_global(small, large) == pytest.approx(1.0)
-
-
 def test_the_sum_holds_one_agglomeration_and_gpu_hours_only_of_predict() -> None:
-    costs = per_teravoxel(passage(10**6, 1000, 0.0), passage(10**7, 10000, 0.0))
+    costs = per_teravoxel(passage(10**6, 0.0, WATERZ), passage(10**7, 0.0, WATERZ))
+    assert total(costs).cpu / 3600 == pytest.approx(5 * HOURS)
     last = table({"student": costs}, gpu=True).splitlines()[-1]
-    hours = 2e-6 * TERAVOXEL / 3600
-    assert last == f"| **all, with waterz** | **{5 * hours:,.0f}** | **{2.5 * hours:,.0f}** | **{hours / 2:,.1f}** |"
+    assert last == f"| **all, with global** | **{5 * HOURS:,.1f}** | **{2.5 * HOURS:,.1f}** | **{HOURS / 2:,.1f}** |"
+
+
+def test_a_network_whose_later_stages_mean_nothing_has_prediction_alone() -> None:
+    costs = per_teravoxel(*(Passage(n, 0, {"predict": Cost(2e-6 * n, 1e-6 * n)}) for n in (10**6, 10**7)))
+    rows = table({"teacher": costs}, gpu=False).splitlines()
+    assert f"| predict | {HOURS:,.1f} | {HOURS / 2:,.1f} |" in rows
+    assert rows[-1] == f"| **all, with global** | **{HOURS:,.1f}** | **{HOURS / 2:,.1f}** |"
+    assert len(rows) == 4
 
 
 def test_distillation_is_what_is_added_beside_the_teacher() -> None:

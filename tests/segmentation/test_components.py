@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cc3d
 import numpy as np
 import pytest
 
@@ -44,6 +45,18 @@ def test_fragment_statistics_worked_by_hand() -> None:
     assert statistics.centre.tolist() == [[2, 0.5, 4], [0, 1, 2]]
     assert statistics.begin.tolist() == [[2, 0, 4], [0, 1, 1]]
     assert statistics.end.tolist() == [[3, 2, 5], [1, 2, 4]]
+
+
+@pytest.mark.parametrize("first", [1, 10**15])
+def test_fragment_statistics_equal_those_of_cc3d_to_the_bit(first: int) -> None:
+    parts = np.random.default_rng(0).integers(0, 9, (4, 6, 5)).repeat(3, 0).repeat(4, 1).repeat(7, 2)
+    expected = cc3d.statistics(parts.astype(np.uint32))
+    found = fragment_statistics(np.where(parts > 0, parts + first - 1, 0))
+    assert found.id.tolist() == list(range(first, first + 8))
+    np.testing.assert_array_equal(found.size, expected["voxel_counts"][1:])
+    np.testing.assert_array_equal(found.centre, expected["centroids"][1:].astype(np.float64))
+    boxes = [[(axis.start, axis.stop) for axis in box] for box in expected["bounding_boxes"][1:]]
+    np.testing.assert_array_equal(np.stack([found.begin, found.end], axis=-1), boxes)
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 2), (0, 2, 2)])

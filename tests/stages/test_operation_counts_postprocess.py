@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import tracemalloc
@@ -16,15 +17,16 @@ from funlib.geometry import Coordinate
 from storage_counts import WRITES, count_chunks, counted
 from voronoi_run import make_run, store_affinities, voronoi_affinities
 
-from pipeline.config import FragmentsConfig
+from pipeline.config import FragmentsConfig, load_config
 from pipeline.engine.blocks.grid import Block, BlockGrid
 from pipeline.engine.chain import run_stages
 from pipeline.run import Run
 from pipeline.stages.by_script import agglomerate, extract_fragments, segment
 from pipeline.stages.certainty import certainty_stages
 from pipeline.stages.fragments import FragmentsTask, fragment_block
-from pipeline.volumes import Box, StoredArray, create_volume
+from pipeline.volumes import Box, StoredArray, chunk_inside, create_volume
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 THRESHOLD = 0.5
 AFFINITIES, FRAGMENTS, SEGMENTATION = "affinities", "fragments", f"segmentation/{THRESHOLD:.2f}"
 
@@ -186,6 +188,22 @@ def test_context_costs_the_chunks_that_it_touches_not_the_blocks(
     counts.clear()
     volume.read(block.grow((0, 0, 0), (1, 0, 0)))
     assert counts == {"ids": 3 * 2 * 2}
+
+
+@pytest.mark.parametrize("name", ["fib25", "fib25_graph_flow", "slurm"])
+def test_shipped_blocks_of_isotropic_data_cost_little_for_their_context(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a volume: voxels flooded per voxel kept, and voxels of affinities decoded."""
+    monkeypatch.setenv("EMDISTILL_DATA", "data")
+    config = load_config(CONFIGS / f"{name}.json")
+    block, context = config.predict.write_block, config.fragments.context
+    flooded = math.prod((size + 2 * reach) / size for size, reach in zip(block, context, strict=True))
+    decoded = 1.0
+    for size, reach, chunk in zip(block, context, chunk_inside(block), strict=True):
+        decoded *= (size + 2 * -(-reach // chunk) * chunk) / size
+    assert flooded < 1.45
+    assert decoded <= 8
 
 
 def test_memory_of_a_block_is_a_small_multiple_of_its_voxels() -> None:

@@ -193,7 +193,7 @@ class BlockOutput:
         data = np.ascontiguousarray(data, dtype=self.volume.array.dtype)
         checksum = 0
         for _, box in self.volume.array.shards_in(block.box):
-            shard = crop(data, box.relative_to(block.box))
+            shard = np.ascontiguousarray(crop(data, box.relative_to(block.box)))  # it is gone over several times
             self._write_shard(box, shard)
             checksum = array_checksum(shard, checksum) if self._by_shard else 0
         checksum = checksum if self._by_shard else array_checksum(data)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
 from ...config import DistillationConfig, Offset
-from ...distillation import EmbeddedPatch, GraphRelationDistillation, LayerFeatures
+from ...distillation import CrossSectionLoss, EmbeddedPatch, GraphRelationDistillation, LayerFeatures
+from ...errors import UserError
+from ...volumes import Box
 from .embedding import embed_with_layers, patch_of, spatial
 from .flow import FlowTerms
 from .predictions import PredictionTerms
@@ -34,6 +36,7 @@ class Distiller(nn.Module):
         seed: of the samples from the memory.
         images: the sections are separate images.
         paraphrasers: trained ones of the layers of graph flow; None compares the teacher's features as they are.
+        contact: distances in voxels, along z, y, x, at which instances touch, where edges are those of touching ones.
         instances: gives the unlabelled samples of a batch instances; None leaves them without.
 
     Raises:
@@ -50,6 +53,7 @@ class Distiller(nn.Module):
         seed: int,
         images: bool = False,
         *,
+        contact: Sequence[int] = (1, 1, 1),
         paraphrasers: nn.ModuleDict | None = None,
         instances: TeacherInstances | None = None,
     ) -> None:
@@ -76,10 +80,18 @@ class Distiller(nn.Module):
             projections=projections(config, student, teacher),
             balanced=config.affinity_comparison == "balanced",
             least_lengths=(student.network.least_length, teacher.network.least_length),
+            unit_nodes=config.node_comparison == "directions",
+            touching=None if config.edges == "all" else contact[1:] if self.images else contact,
+            least_depth=config.least_depth,
             seed=seed,
         )
         self.flow = None if config.graph_flow is None else FlowTerms(config.graph_flow, paraphrasers)
         self.predictions = PredictionTerms(config, compared, seed) if config.logits or config.adversarial else None
+        self.cross_section: CrossSectionLoss | None = None
+        if config.cross_section_weight:
+            require_two_sections(self.common)
+            widths = (view.network.config.embedding_channels for view in (student, teacher))
+            self.cross_section = CrossSectionLoss((next(widths), next(widths)))
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -91,7 +103,9 @@ class Distiller(nn.Module):
         """The weight of each term that is computed in an iteration, warm-up included."""
         share = warm_up_share(iteration, self.config.warm_up)
         parts = [part.weights for part in (self.losses, self.flow, self.predictions) if part is not None]
-        return {name: weight * share for part in parts for name, weight in part.items() if weight}
+        weights = {name: weight * share for part in parts for name, weight in part.items() if weight}
+        crossed = {} if self.cross_section is None else {"cross_section": self.config.cross_section_weight * share}
+        return weights | crossed
 
     def forward(
         self,
@@ -101,6 +115,8 @@ class Distiller(nn.Module):
         labels: torch.Tensor,
         iteration: int,
         part: Part = untimed,
+        *,
+        between: tuple[torch.Tensor, ...] | None = None,
     ) -> tuple[torch.Tensor, Terms]:
         """The weighted sum of the terms, and each term.
 
@@ -111,6 +127,8 @@ class Distiller(nn.Module):
             labels: (b, z, y, x) int64 of the voxels that it embedded.
             iteration: counted from 0.
             part: in whose contexts the parts of the step run.
+            between: affinities to the section before, as the labels have them, and where they are known; each (b, z, y,
+                x) of the voxels that it embedded.
         """
         student, teacher = self._student[0], self._teacher[0]
         with torch.no_grad(), part(TEACHER):
@@ -121,15 +139,31 @@ class Distiller(nn.Module):
         of_teacher, labels = patch_of(teacher.network, taught[in_teacher]), labels[in_student]
         if self.instances is not None:
             labels = self.instances(of_teacher, labels)
+        crossed = self._cross_sections(embedded, of_teacher, between and tuple(one[in_student] for one in between))
         if self.images:
             embedded, of_teacher, labels = _sections(embedded), _sections(of_teacher), labels.flatten(0, 1)
         scale = warm_up_share(iteration, self.config.warm_up)
         with part(RELATIONS):
             total, terms = self._relations(embedded, of_teacher, labels, (layers, taught_layers), scale)
+        if crossed is not None:
+            total = total + scale * self.config.cross_section_weight * crossed
+            terms["cross_section"] = crossed.detach()
         for losses, named in self._label_free(embedded, of_teacher, (layers, taught_layers), part):
             total = total + scale * sum(losses.weights[name] * value for name, value in named.items())
             terms |= {name: value.detach() for name, value in named.items()} | losses.reported
         return total, terms
+
+    def _cross_sections(
+        self, embedded: EmbeddedPatch, taught: EmbeddedPatch, between: tuple[torch.Tensor, ...] | None
+    ) -> torch.Tensor | None:
+        if self.cross_section is None:
+            return None
+        labels = None
+        if self.config.cross_section_target == "labels":
+            assert between is not None, "validated with the config"
+            labels = (between[0], between[1])
+        crossed: torch.Tensor = self.cross_section(embedded, taught, labels)
+        return crossed
 
     def _relations(
         self,
@@ -164,6 +198,20 @@ class Distiller(nn.Module):
             with part(PREDICTIONS):
                 predictions = self.predictions(embedded, taught)
             yield self.predictions, predictions
+
+
+def require_two_sections(common: Box) -> None:
+    """Refuse patches in which no section has another one beside it.
+
+    Raises:
+        UserError: there is one section that both networks embed.
+    """
+    if common.shape[0] < 2:
+        raise UserError(
+            "student and teacher embed one common section of a patch, so that cross_section_weight has none to compare "
+            "it with; make it deeper",
+            "student.training.patch_shape",
+        )
 
 
 def _sections(patch: EmbeddedPatch) -> EmbeddedPatch:

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from ...config import Offset, TargetsConfig, taught_offsets
+from ...distillation import PREVIOUS_SECTION
 from ...networks import EmbeddingNetwork
 from .affinity_distiller import AffinityDistiller
+from .descriptor_head import LAYER, DescriptorHead
 from .distiller import Distiller, Terms
 from .embedding import patch_of
 from .step_clock import SUPERVISED, Part, untimed
@@ -23,6 +25,7 @@ class Objective(nn.Module):
         network: that learns.
         distiller: for a student that learns from a teacher.
         offsets: those of the targets' offsets that are supervised. Default: all at which the network has affinities.
+        descriptors: learns local shape descriptors beside.
     """
 
     def __init__(
@@ -31,24 +34,30 @@ class Objective(nn.Module):
         network: EmbeddingNetwork,
         distiller: Distiller | AffinityDistiller | None = None,
         offsets: tuple[Offset, ...] | None = None,
+        descriptors: DescriptorHead | None = None,
     ) -> None:
         super().__init__()
         supervised = taught_offsets(network.config, targets.offsets if offsets is None else offsets)
         self.channels = [targets.offsets.index(offset) for offset in supervised]
         self.supervised = supervised_affinities(targets, supervised)
+        self.before = targets.offsets.index(PREVIOUS_SECTION) if PREVIOUS_SECTION in targets.offsets else None
         self._network = (network,)  # in a tuple, so that torch does not take it for a part of this module
         self.distiller = distiller
+        self.descriptors = descriptors
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Tapped layers of the trained network that the loss needs."""
-        return () if self.distiller is None else self.distiller.layers
+        of_distiller = () if self.distiller is None else self.distiller.layers
+        return of_distiller if self.descriptors is None else tuple(dict.fromkeys((*of_distiller, LAYER)))
 
     def weights(self, iteration: int) -> dict[str, float]:
         """The weight of each term in an iteration."""
+        weights = {} if self.descriptors is None else {"descriptors": self.descriptors.weight}
         if self.distiller is None:
-            return {"supervised": 1.0}
-        return {"supervised": self.distiller.config.supervised_weight, **self.distiller.weights(iteration)}
+            return {"supervised": 1.0, **weights}
+        distilled = self.distiller.weights(iteration)
+        return {"supervised": self.distiller.config.supervised_weight, **weights, **distilled}
 
     def forward(
         self,
@@ -64,7 +73,8 @@ class Objective(nn.Module):
             embedding: (b, d, z, y, x) float32, as the network gives it.
             layers: tapped features.
             batch: `raw` (b, 1, z, y, x), `labels` (b, z, y, x), `affinities` and `mask` (b, k, z, y, x). The mask is 0
-                in unlabelled samples, which leaves them out of the supervised loss. `taught` of affinities on disk.
+                in unlabelled samples, which leaves them out of the supervised loss. `taught` of affinities on disk,
+                `descriptors` (b, c, z, y, x) where they are learnt.
             iteration: counted from 0.
             part: in whose contexts the parts of the step run.
         """
@@ -77,7 +87,17 @@ class Objective(nn.Module):
             if isinstance(self.distiller, AffinityDistiller):
                 distilled, named = self.distiller(embedded, batch, iteration, part)
             else:
-                distilled, named = self.distiller(embedded, layers, batch["raw"], batch["labels"], iteration, part)
+                between = (
+                    None if self.before is None else tuple(batch[n][:, self.before] for n in ("affinities", "mask"))
+                )
+                distilled, named = self.distiller(
+                    embedded, layers, batch["raw"], batch["labels"], iteration, part, between=between
+                )
             terms.update(named)
             total = self.distiller.config.supervised_weight * total + distilled
+        if self.descriptors is not None:
+            with part(SUPERVISED):
+                shapes = self.descriptors(layers[LAYER], batch["descriptors"], batch["labels"])
+            terms["descriptors"] = shapes.detach()
+            total = total + self.descriptors.weight * shapes
         return total, terms

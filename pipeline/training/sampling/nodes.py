@@ -131,13 +131,19 @@ class RejectUnlabelled(gp.BatchFilter):
     """Draws anew until enough voxels carry a label.
 
     gunpowder's own Reject repeats a seeded request with the same seed, and so never ends.
+
+    Args:
+        minimum_share: of the voxels that count.
+        errors: where mistakes of the user are also noted.
+        where: the array whose voxels count, all of which have labels.
     """
 
     attempts = 200
 
-    def __init__(self, minimum_share: float, errors: list[UserError]) -> None:
+    def __init__(self, minimum_share: float, errors: list[UserError], where: gp.ArrayKey = LABELS) -> None:
         self.minimum_share = minimum_share
         self.errors = errors
+        self.where = where
 
     @override
     def provide(self, request: gp.BatchRequest) -> gp.Batch:
@@ -147,7 +153,8 @@ class RejectUnlabelled(gp.BatchFilter):
             for key, spec in request.items():
                 attempt[key] = spec.copy()
             batch = self.get_upstream_provider().request_batch(attempt)
-            if np.count_nonzero(batch[LABELS].data) >= self.minimum_share * batch[LABELS].data.size:
+            labels = batch[LABELS].crop(request[self.where].roi).data
+            if np.count_nonzero(labels) >= self.minimum_share * labels.size:
                 return batch
         error = UserError(
             f"in {self.attempts} random places fewer than {self.minimum_share:.0%} of the voxels carry a label; "

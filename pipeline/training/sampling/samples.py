@@ -22,6 +22,7 @@ from ...run import Run
 from ...volumes import Box
 from .affinity_files import open_affinities
 from .deform import Deform
+from .described import DESCRIPTORS, Described, MakeDescriptors
 from .light_requests import Request, Spec
 from .nodes import (
     AFFINITIES,
@@ -47,10 +48,10 @@ AnyRegion = TypeVar("AnyRegion", bound=RawRegion)
 Arrays = dict[str, np.ndarray]
 """A batch: `raw` (b, 1, z, y, x) float32, `labels` (b, z, y, x) int64, `affinities`, `mask` (b, k, z, y, x) uint8. In
 unlabelled samples, which come last, all of these but raw is 0. Where affinities on disk teach, also `taught` (b, k, z,
-y, x) float32, `UNKNOWN` where they are not known."""
+y, x) float32, `UNKNOWN` where they are not known; where descriptors are learnt, also `descriptors` (b, c, z, y, x)
+float32, which mean nothing where `labels` is 0."""
 
 LABEL_KEYS = {"labels": LABELS, "affinities": AFFINITIES, "mask": AFFINITY_MASK}
-"""What only labelled samples have, by the name in a batch."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Sampling:
         output: the part of the patch that the network predicts, counted from the patch's first voxel.
         unlabelled: how many samples of a batch, the last ones, come from the regions without labels.
         taught: offsets of the affinities on disk that teach; none if no such do.
+        described: the local shape descriptors that are learnt; None if none are.
     """
 
     run: Run
@@ -72,6 +74,12 @@ class Sampling:
     output: Box
     unlabelled: int = 0
     taught: tuple[Offset, ...] = ()
+    described: Described | None = None
+
+    @property
+    def labelled(self) -> dict[str, gp.ArrayKey]:
+        """What only labelled samples have, by the name in a batch."""
+        return LABEL_KEYS if self.described is None else {**LABEL_KEYS, "descriptors": DESCRIPTORS}
 
     @property
     def everywhere(self) -> dict[str, gp.ArrayKey]:
@@ -81,7 +89,7 @@ class Sampling:
     @property
     def keys(self) -> dict[str, gp.ArrayKey]:
         """All arrays of a batch, by their names."""
-        return self.everywhere | LABEL_KEYS
+        return self.everywhere | self.labelled
 
 
 class SampleMaker:
@@ -123,7 +131,7 @@ class SampleMaker:
         arrays = {}
         for name, key in self.sampling.everywhere.items():
             arrays[name] = np.stack([sample[key].data for sample in (*samples, *rest)])
-        for name, key in LABEL_KEYS.items():
+        for name, key in self.sampling.labelled.items():
             array = np.stack([sample[key].data for sample in samples])
             nothing = np.zeros((len(rest), *array.shape[1:]), array.dtype)
             arrays[name] = np.concatenate([array, nothing]) if rest else array
@@ -139,7 +147,7 @@ class SampleMaker:
         request = Request(random_seed=int(seed))
         request[RAW] = Spec(Roi((0, 0, 0), self.sampling.patch))
         for name, key in self.sampling.keys.items():
-            if key != RAW and (name not in LABEL_KEYS or pipeline is self._labelled):
+            if key != RAW and (name not in self.sampling.labelled or pipeline is self._labelled):
                 request[key] = Spec(Roi(self.sampling.output.begin, self.sampling.output.shape))
         try:
             return pipeline.request_batch(request)
@@ -166,9 +174,12 @@ def labelled_pipeline(sampling: Sampling, cache: ChunkCache, errors: list[UserEr
     regions = _with_teachers(sampling, training_regions(sampling.run), config.volumes.train)
     pipeline = _any_of([_random_place(region, sampling, cache, errors) for region in regions], regions)
     if sampling.schedule.minimum_labelled > 0:
-        pipeline += RejectUnlabelled(sampling.schedule.minimum_labelled, errors)
+        where = LABELS if sampling.described is None else ANNOTATED  # labels around the sample do not count
+        pipeline += RejectUnlabelled(sampling.schedule.minimum_labelled, errors, where)
     for node in augmentation_nodes(config.augment, sampling.taught):
         pipeline += node
+    if sampling.described is not None:
+        pipeline += MakeDescriptors(sampling.described)
     return pipeline + MakeTargets(config.targets)
 
 
@@ -209,6 +220,8 @@ def _random_place(
     place = RegionSource(region, cache, errors) + gp.Pad(RAW, missing + missing_raw + context * 2, mode="reflect")
     if max(missing) > 0:
         place = place + gp.Pad(LABELS, missing) + gp.Pad(ANNOTATED, missing)
+    if sampling.described is not None:  # what is around a sample never limits where it may lie
+        place = place + gp.Pad(LABELS, None)
     return _with_unknown_around(place, region) + RandomPlace(region)
 
 

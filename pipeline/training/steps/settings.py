@@ -40,6 +40,11 @@ NEWER = {
     "teacher.training.average": "0.0",
     "student.training.average": "0.0",
     "student.offsets": "null",
+    "student.distillation.node_comparison": '"raw"',
+    "student.distillation.edges": '"all"',
+    "student.distillation.least_depth": "0",
+    "student.distillation.cross_section_weight": "0.0",
+    "student.distillation.cross_section_target": '"labels"',
     "volumes.unlabelled": "{}",
 }
 """Keys that came later, with the value that stands for what was before: then they are left out, so that trainings of
@@ -75,7 +80,7 @@ def training_settings(
     parts: dict[str, Any] = {
         "seed": document["seed"],
         "augment": document["augment"],
-        "targets": document["targets"],
+        "targets": _targets_settings(config, role),
         "volumes.train": {str(index): region for index, region in enumerate(volumes["train"])},
         "volumes.sources": {name: volumes["sources"][name] for name in sorted(sources)},
         "volumes.images": volumes["images"],
@@ -115,6 +120,14 @@ def refuse_changes(trained: dict[str, str], wanted: dict[str, str], checkpoint: 
             f"deleting {checkpoint.parent}{use}",
             path,
         )
+
+
+def _targets_settings(config: Config, role: str) -> dict[str, Any]:
+    """Without what has no effect: descriptors that the other network learns."""
+    targets: dict[str, Any] = dump_config(config)["targets"]
+    learns = config.targets.descriptors_of(role) is not None
+    kept = {key: value for key, value in (targets["descriptors"] or {}).items() if key != "learnt_by"}
+    return {**targets, "descriptors": kept if learns else None}
 
 
 def _distillation_settings(distillation: dict[str, Any] | None, unlabelled: bool) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from ...config import (
     Offset,
     Region,
     StudentConfig,
+    TargetsConfig,
     TeacherConfig,
     TorchscriptTeacherConfig,
     compared_offsets,
@@ -25,6 +26,7 @@ from ...errors import UserError
 from ...networks import EmbeddingNetwork, build_network, choose_autocast, choose_device, load_network
 from ...run import Run, file_digest
 from ..objective.affinity_distiller import AffinityDistiller
+from ..objective.descriptor_head import DescriptorHead
 from ..objective.distiller import Distiller
 from ..objective.embedding import embedded_part
 from ..objective.flow import flow_channels
@@ -34,6 +36,7 @@ from ..objective.paraphraser_files import load_paraphrasers
 from ..objective.teacher_instances import TeacherInstances
 from ..objective.views import View, in_sections
 from ..sampling.affinity_files import identities, open_affinities
+from ..sampling.described import Described
 from ..sampling.regions import RawRegion, check_regions, training_regions, unlabelled_regions
 from ..sampling.samples import Sampling
 from ..sampling.turned_offsets import require_turned_offsets
@@ -133,10 +136,31 @@ class Training:
         patch = Coordinate(schedule.patch_shape)
         output = embedded_part(network, patch, f"{self.role}.training.patch_shape")
         unlabelled = unlabelled_regions(self.run) if self.unlabelled_samples else []
-        check_regions(training_regions(self.run), unlabelled, output.shape, self.run.config.augment.transpose_all)
+        regions = training_regions(self.run)
+        check_regions(regions, unlabelled, output.shape, self.run.config.augment.transpose_all)
         if self.stored_offsets:
             self._check_stored()
-        return Sampling(self.run, schedule, patch, output, self.unlabelled_samples, self.stored_offsets)
+        described = self._described(regions[0].raw.voxel_size)
+        return Sampling(self.run, schedule, patch, output, self.unlabelled_samples, self.stored_offsets, described)
+
+    def _described(self, voxel_size: Sequence[float]) -> Described | None:
+        """The local shape descriptors that the network learns, if it learns any.
+
+        Raises:
+            UserError: y and x are exchanged, though a voxel has other extents along them.
+        """
+        config = self.run.config
+        descriptors = config.targets.descriptors_of(self.role)
+        if descriptors is None:
+            return None
+        z, y, x = (descriptors.sigma / extent for extent in voxel_size)
+        if y != x and config.augment.transpose_yx:
+            raise UserError(
+                "voxels are not as long along y as along x, which descriptors (targets.descriptors) cannot follow if y"
+                " and x are exchanged; set it to false",
+                "augment.transpose_yx",
+            )
+        return Described((z, y, x), config.volumes.images)
 
     def _check_stored(self) -> None:
         """Refuse affinities on disk that cannot teach, before the first step.
@@ -171,7 +195,16 @@ class Training:
             given = self.run.config.network_teacher is None
             distiller = (self._affinity_distiller if given else self._distiller)(network, self.distillation)
         offsets = self.run.config.student.offsets if self.role == "student" else None
-        return Objective(self.run.config.targets, network, distiller, offsets).to(self.device)
+        head = self._descriptor_head(network)
+        return Objective(self.run.config.targets, network, distiller, offsets, head).to(self.device)
+
+    def _descriptor_head(self, network: EmbeddingNetwork) -> DescriptorHead | None:
+        from ...segmentation import descriptor_channels  # not needed by the loader's workers
+
+        descriptors = self.run.config.targets.descriptors_of(self.role)
+        if descriptors is None:
+            return None
+        return DescriptorHead(network, descriptor_channels(self.run.config.volumes.images), descriptors.weight)
 
     def views(self, network: EmbeddingNetwork) -> tuple[View, View]:
         """The student and its trained teacher, which is moved to the training's device.
@@ -238,9 +271,18 @@ class Training:
             self.autocast,
             run.seed,
             images,
+            contact=contact_distances(config, run.targets),
             paraphrasers=paraphrasers,
             instances=instances,
         )
+
+
+def contact_distances(distillation: DistillationConfig, targets: TargetsConfig) -> tuple[int, int, int]:
+    """Voxels along z, y, x that lie between voxels of touching instances, and 1."""
+    if distillation.contact_distance is not None:
+        return (distillation.contact_distance,) * 3
+    across = 2 * targets.erosion + 1
+    return (1 if targets.erosion_in_plane else across), across, across
 
 
 def given_teacher(run: Run) -> dict[str, Any]:
