@@ -24,8 +24,12 @@ ROOM_FOR_TESTS = 4 << 30
 
 
 def pytest_configure() -> None:
-    """Keep temporary files in memory where there is room: blocks wait for the disk again and again, which is what they
-    are for, but here nobody pulls the plug."""
+    """Before numpy and torch are imported: one thread for each process, and temporary files in memory.
+
+    Arrays are so small here that threads only wait for each other. Blocks wait for the disk again and again, which is
+    what they are for, but here nobody pulls the plug.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if "PYTEST_DEBUG_TEMPROOT" in os.environ or not MEMORY_DISK.is_dir() or not os.access(MEMORY_DISK, os.W_OK):
         return
     if shutil.disk_usage(MEMORY_DISK).free >= ROOM_FOR_TESTS:

@@ -34,7 +34,7 @@ def test_processes_of_multiprocessing_import_no_stranger(tmp_path: Path, method:
     script = tmp_path / "script.py"
     script.write_text(LOADER.format(root=str(ROOT), method=method, file=str(script)))
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path / "here", capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, str(script)], cwd=tmp_path / "here", capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.strip()) == 64

@@ -91,5 +91,5 @@ def test_the_command_lists_names_nanometres_and_licences(capsys: pytest.CaptureF
 
 def test_the_command_runs_as_a_module() -> None:
     command = [sys.executable, "-m", "pipeline.networks", "pretrained"]
-    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=500).stdout
     assert "fibsem-10nm: 10 x 10 x 10 nm" in shown

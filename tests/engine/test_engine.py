@@ -102,7 +102,6 @@ def test_a_failing_block_is_reported_and_only_what_needs_it_waits(
     assert visits(tmp_path) == {0: 2} | dict.fromkeys(range(1, BLOCKS), 1)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_worker_costs_its_block_only(tmp_path: Path, workers: int) -> None:
     """Not the whole run either: workers of the next stage take its place, and wait for its block."""
@@ -205,7 +204,6 @@ def stop_whoever(directory: Path, condition: Callable[[], int | None]) -> thread
     return thread
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_is_stopped_in_a_block_is_killed_and_its_block_done_by_another(
     tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -227,7 +225,6 @@ def test_a_worker_that_is_stopped_in_a_block_is_killed_and_its_block_done_by_ano
     assert "longer than cluster.block_timeout (4.0 s): it was stopped, or hung in a system call" in caplog.text
 
 
-@pytest.mark.timeout(120)
 def test_a_worker_that_is_stopped_while_it_waits_for_a_block_does_not_keep_the_driver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -28,7 +28,7 @@ OPTIONS = (
     "--use-angle=swiftshader",  # WebGL without a graphics card
     "--enable-unsafe-swiftshader",
 )
-PATIENCE = 120_000
+PATIENCE = 300_000
 """Milliseconds that a page may take; drawing without a graphics card is slow."""
 
 

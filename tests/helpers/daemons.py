@@ -49,7 +49,7 @@ class Daemon:
 
     def end(self) -> None:
         """End it, and return when all its processes are gone."""
-        self._keeper.communicate(b"\n", timeout=60)
+        self._keeper.communicate(b"\n", timeout=300)
 
 
 def free_ports(count: int) -> list[int]:

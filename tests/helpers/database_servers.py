@@ -126,13 +126,13 @@ class MongoServer(Server):
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen([self._program, *place, "--standalone"], stdout=log, stderr=log)
         client: pymongo.MongoClient[dict[str, Any]]
-        with pymongo.MongoClient(self.url, serverSelectionTimeoutMS=60_000) as client:
+        with pymongo.MongoClient(self.url, serverSelectionTimeoutMS=300_000) as client:
             client.admin.command("ping")
 
     def stop(self) -> None:
         assert self._process is not None
         self._process.terminate()
-        self._process.wait(timeout=60)
+        self._process.wait(timeout=300)
 
     def remove_graph(self, name: str) -> None:
         client: pymongo.MongoClient[dict[str, Any]]

@@ -59,15 +59,20 @@ class TroubledGraph(RagTask):
 
 def prepared(directory: Path, executor: str = "local", **sections: Any) -> Run:
     """A run with affinities; what follows takes worker processes."""
-    run = make_run(
+    run = run_for_kills(directory, executor, **sections)
+    store_affinities(run)
+    return run
+
+
+def run_for_kills(directory: Path, executor: str = "local", **sections: Any) -> Run:
+    """The run, with whatever its directory has."""
+    return make_run(
         directory,
         cluster={"executor": executor, "workers": 2, "worker_restarts": 2, "passing_pause": 0.2},
         fragments={"context": [1, 6, 6], "seed_distance": 3, "boundary_threshold": 0.7},
         segment={"thresholds": [0.6]},
         **sections,
     )
-    store_affinities(run)
-    return run
 
 
 def finish(run: Run) -> bool:

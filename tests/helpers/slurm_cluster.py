@@ -6,6 +6,7 @@ the cluster through `SLURM_CONF`. It has two partitions: `main`, and `scavenger`
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 from daemons import Daemon, free_ports
@@ -35,6 +37,8 @@ ENDED = {
     "TIMEOUT",
 }
 """States in which nothing of a job runs any more."""
+LOCK = Path("/tmp/emdistill-slurm.lock")
+"""Held by a cluster whose networks or control groups have names that another one on this machine would give too."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class SlurmCluster:
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self._processors = processors
         self._memory_limits = memory_limits
+        self._lock: IO[str] | None = None
         self._networks = {
             name: NodeNetwork(name, number) for number, name in enumerate(self.nodes, 1) if namespaces
         }  # none without namespaces
@@ -92,7 +97,10 @@ class SlurmCluster:
         self._daemons: dict[str, Daemon] = {}
 
     def start(self) -> None:
-        """Start everything, and wait until all nodes are idle."""
+        """Start everything, and wait until all nodes are idle; first for the end of a cluster with the same names."""
+        if self._networks or self._memory_limits:
+            self._lock = LOCK.open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
         for network in self._networks.values():
             network.create()
         self._configure()
@@ -119,6 +127,8 @@ class SlurmCluster:
             for network in self._networks.values():
                 network.remove()
             shutil.rmtree(self._folder)
+            if self._lock is not None:
+                self._lock.close()
 
     def start_controller(self) -> None:
         """Start slurmctld with the state that it kept, and wait until it answers."""
@@ -166,7 +176,7 @@ class SlurmCluster:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
         return done.stdout
 
-    def wait_until(self, condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout: float = 300) -> None:
         """Wait for a condition.
 
         Raises:

@@ -163,7 +163,7 @@ def fill_disk(path: Path) -> None:
             file.write(bytes(4096))
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 400.0) -> None:
     """Wait for a state that another process brings about."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -20,7 +20,7 @@ from pipeline.engine.blocks.stage import BlockFunction
 from pipeline.engine.chain import run_stages
 from pipeline.engine.tracking.worker_spec import WorkerSpec
 from pipeline.errors import UserError
-from pipeline.rag import open_rag, password_in_environment
+from pipeline.rag import mongo, open_rag, password_in_environment
 from pipeline.rag.__main__ import main as rag_main
 from pipeline.run import Run, update_summary
 
@@ -107,11 +107,18 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL that names this machine by mistake may lead to where no server answers."""
+    monkeypatch.setattr(mongo, "SERVER_SELECTION_MS", 100)
+
+
 def everything_in(directory: Path) -> str:
     return "".join(path.read_text(errors="replace") for path in directory.rglob("*") if path.is_file())
 
 
 @mistyped
+@pytest.mark.usefixtures("impatient")
 def test_a_mistyped_url_is_refused_without_its_password(
     url: str, directory: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

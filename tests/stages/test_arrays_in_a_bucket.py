@@ -70,7 +70,7 @@ def write_config(directory: Path, checkpoint: Path, source: str | Path, location
         "fragments": {"context": [1, 6, 6], "seed_distance": 3, "boundary_threshold": 0.98},
         "segment": {"thresholds": [0.3, 0.6]},
         "evaluate": {"minimum_size": 0},
-        "cluster": {"executor": executor, "workers": 2, "passing_pause": 0.1},
+        "cluster": {"executor": executor, "workers": 1, "passing_pause": 0.1},
         "storage": {"location": location},
     }
     directory.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
+def copied(finished: Run, directory: Path) -> Run:
+    """A finished run that a test may spoil."""
+    shutil.copytree(finished.directory, directory, dirs_exist_ok=True)
+    return make_run(directory, segment={"thresholds": [0.6]}, predict=SMALL)
+
+
 def by_hand(run: Run, threshold: float) -> np.ndarray:
     """The certainty of every block from voxels and the whole graph."""
     fragments, grid = stored(run, "fragments"), BlockGrid.of_run(run)
@@ -74,9 +81,16 @@ def test_it_is_an_image_whose_voxels_are_the_blocks(finished: Run) -> None:
     yaozarrs.validate_zarr_store(str(finished.directory / "volume.zarr" / CERTAINTY))
 
 
-@pytest.mark.parametrize("sections", [{"rag": {"url": "files:///rag"}}, {"storage": {"format": 2}}, {}])
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"rag": {"url": "files:///rag"}, "cluster": {"executor": "local", "workers": 2}},
+        {"storage": {"format": 2}},
+    ],
+    ids=["workers, files", "zarr 2"],
+)
 def test_workers_stores_and_formats_give_the_same(tmp_path: Path, finished: Run, sections: dict[str, Any]) -> None:
-    run = make(tmp_path, cluster={"executor": "local", "workers": 2}, **sections)
+    run = make(tmp_path, **sections)
     assert run_chain(run) and segment(run)
     np.testing.assert_array_equal(stored(run, CERTAINTY), stored(finished, CERTAINTY))
 
@@ -100,9 +114,8 @@ def test_half_done_it_goes_on_and_another_threshold_makes_it_stale(tmp_path: Pat
     np.testing.assert_array_equal(stored(other, CERTAINTY), by_hand(other, 0.3))
 
 
-def test_damage_is_found_and_mended(tmp_path: Path) -> None:
-    run = make(tmp_path)
-    assert run_chain(run) and segment(run)
+def test_damage_is_found_and_mended(tmp_path: Path, finished: Run) -> None:
+    run = copied(finished, tmp_path)
     expected = stored(run, CERTAINTY)
     assert all(found.sound for found in audit(run))
     shard_of(run, CERTAINTY, 0, 0, 0).unlink()
@@ -128,9 +141,8 @@ def test_rows_that_were_changed_are_refused(tmp_path: Path) -> None:
         process_block(task.grid.block(0))
 
 
-def test_other_scores_under_the_same_key_make_it_again(tmp_path: Path) -> None:
-    run = make(tmp_path)
-    assert run_chain(run) and segment(run)
+def test_other_scores_under_the_same_key_make_it_again(tmp_path: Path, finished: Run) -> None:
+    run = copied(finished, tmp_path)
     (task,) = certainty_stages(run, 0.6)
     assert progress_of(task) is Progress.DONE
     records = run.tracking / "agglomerate" / task.upstream[0].key / "records"

@@ -35,7 +35,7 @@ def kill(scenario: str, folder: Path, points: int) -> None:
 
 @pytest.mark.parametrize("scenario", [pytest.param(s, marks=pytest.mark.slow if s in LONG else ()) for s in SCENARIOS])
 def test_killed_at_some_moments(tmp_path: Path, scenario: str) -> None:
-    kill(scenario, tmp_path, 8)
+    kill(scenario, tmp_path, 5)
 
 
 @pytest.mark.slow

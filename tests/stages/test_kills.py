@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from database_servers import PostgresServer
 from graph_stores import Stores
-from killed_runs import BLOCKS, driver_in_the_middle_of, finish, prepared
+from killed_runs import BLOCKS, driver_in_the_middle_of, finish, prepared, run_for_kills
 from run_files import shard_of
 from small_disk import small_disk
 from toy_tasks import fill_disk, visits, wait_until
@@ -142,16 +143,24 @@ def test_a_disk_that_is_full_while_daisy_makes_its_markers_leaves_nothing_that_s
         assert_same(everything(run), undisturbed)
 
 
+@pytest.fixture(scope="module")
+def failed_at_a_block(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run whose block 7 failed; to be copied."""
+    run = prepared(tmp_path_factory.mktemp("failed") / "run", "serial")
+    (run.directory / "raise").write_text("7")
+    assert not finish(run)
+    (run.directory / "raise").unlink()
+    return run.directory
+
+
 @pytest.mark.parametrize("file", ["zarr.json", "done/zarr.json", "done/c/0/0/0", "failures/zarr.json"])
 @pytest.mark.parametrize("content", [b"", b"\0" * 64, b"{}"])
 def test_markers_that_cannot_be_read_are_made_anew_from_the_records(
-    tmp_path: Path, undisturbed: dict[str, np.ndarray], file: str, content: bytes
+    tmp_path: Path, undisturbed: dict[str, np.ndarray], failed_at_a_block: Path, file: str, content: bytes
 ) -> None:
     """As a version left them whose disk was full at the wrong moment; what was done stays done."""
-    run = prepared(tmp_path, "serial")
-    (tmp_path / "raise").write_text("7")
-    assert not finish(run)
-    (tmp_path / "raise").unlink()
+    shutil.copytree(failed_at_a_block, tmp_path, dirs_exist_ok=True)
+    run = run_for_kills(tmp_path, "serial")
     (FragmentsTask(run).folder / "blocks" / file).write_bytes(content)
     assert finish(run)
     assert visits(tmp_path) == {block: 2 if block == 7 else 1 for block in range(BLOCKS)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -86,13 +87,20 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-@pytest.fixture
-def used(tmp_path: Path) -> Run:
-    """All done, and all affinities dropped."""
-    run = temporary_run(tmp_path / "used")
+@pytest.fixture(scope="module")
+def used_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run of which all is done, and all affinities dropped; to be copied."""
+    run = temporary_run(tmp_path_factory.mktemp("used") / "used")
     assert agglomerate(run) and segment(run)
     assert stored_affinities(run) == 0
-    return run
+    return run.directory
+
+
+@pytest.fixture
+def used(tmp_path: Path, used_directory: Path) -> Run:
+    """All done, and all affinities dropped."""
+    shutil.copytree(used_directory, tmp_path / "used")
+    return temporary_run(tmp_path / "used")
 
 
 @pytest.fixture

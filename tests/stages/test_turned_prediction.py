@@ -28,6 +28,8 @@ SECTION = SectionUnetConfig(sections=3, widths=(4, 6, 8), embedding_channels=4)
 PLANE = ResidualUnetConfig(dimensions=2, widths=(4, 6), embedding_channels=4)
 VOLUME = ResidualUnetConfig(widths=(3, 4), embedding_channels=4, stem=(2, 2, 2), downsampling=((1, 2, 2),))
 VALID = MalaConfig(widths=(3, 4), downsampling=((1, 2, 2),), embedding_channels=4)
+RAW_SHAPE = (9, 26, 25)
+"""Of the run: its region has two blocks along every axis, the last ones cut off by the face."""
 NETWORKS: dict[str, Any] = {"section": SECTION, "plane": PLANE, "volume": VOLUME, "valid": VALID}
 
 
@@ -102,8 +104,8 @@ def make_run(directory: Path, **settings: object) -> Run:
     }
     run = Run(parse_config(document))
     if not run.volume.file.exists():
-        raw = create_volume(run.volume, "raw", (10, 43, 38), "uint8", voxel_size=(40, 8, 8), chunks=(8, 16, 16))
-        raw.write(raw.box, raw_of((10, 43, 38)))
+        raw = create_volume(run.volume, "raw", RAW_SHAPE, "uint8", voxel_size=(40, 8, 8), chunks=(8, 16, 16))
+        raw.write(raw.box, raw_of(RAW_SHAPE))
         save_checkpoint(run.network_directory("student") / "checkpoint_0000001.pt", network_of(SECTION), 1, {})
     return run
 

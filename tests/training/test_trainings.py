@@ -115,7 +115,7 @@ def test_a_training_that_is_stopped_anywhere_continues(make_run: MakeRun, tmp_pa
         os.killpg(process.pid, number)  # as terminals and batch systems do: to all processes
     if number != signal.SIGINT:
         process.send_signal(number)  # a job's script passes on what all have got
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=500)
     assert process.returncode == (-number if number == signal.SIGKILL else 130), errors
     assert "Traceback" not in errors
     done = load_checkpoint(latest_checkpoint(directory))["iteration"]

@@ -33,7 +33,7 @@ def viewer(raw_run: Run) -> RunViewer:
 
 def answer(viewer: RunViewer, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, dict[str, str]]:
     """Status, content and header fields (lower case) of the server's answer; the path is sent as it is."""
-    connection = http.client.HTTPConnection("127.0.0.1", neuroglancer.server.global_server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", neuroglancer.server.global_server.port, timeout=300)
     connection.request(method, path, headers=headers)
     got = connection.getresponse()
     found = got.status, got.read(), {name.lower(): value for name, value in got.getheaders()}

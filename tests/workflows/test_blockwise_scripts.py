@@ -14,7 +14,7 @@ WORKFLOWS = Path(__file__).parents[2] / "workflows"
 
 def run_workflow(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(WORKFLOWS / script), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
 
 
 def test_stages_run_from_the_config_of_the_current_folder(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "workflows" / "06_evaluate.py"
 
 def call(config: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), str(config), "--floor", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=500)
 
 
 def write_config(folder: Path) -> Path:

@@ -166,7 +166,7 @@ def fuzz(config: Path, cases: int, seed: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_damage_to_any_file_is_mended_or_told(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fuzz(finished, int(os.environ.get("EMDISTILL_FUZZ", "100")), os.environ.get("EMDISTILL_SEED", "short"), monkeypatch)
+    fuzz(finished, int(os.environ.get("EMDISTILL_FUZZ", "50")), os.environ.get("EMDISTILL_SEED", "short"), monkeypatch)
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def typed(line: str, folder: Path, **variables: str) -> subprocess.CompletedProc
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, **variables}
     return subprocess.run(
-        ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, timeout=300, check=False
+        ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, timeout=500, check=False
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,12 @@ def one_of_each_folder(folder: Path) -> list[Path]:
     return sorted({*largest.values(), *(path for path in files if path.suffix in (".json", "") or "zarr" in path.name)})
 
 
+def one_of_each_kind(folder: Path) -> list[Path]:
+    """Of files whose paths differ in numbers alone, one: of all levels and folders of chunks."""
+    kinds = {re.sub(r"\d+", "#", str(path.relative_to(folder))): path for path in one_of_each_folder(folder)}
+    return sorted(kinds.values())
+
+
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -71,7 +78,7 @@ def test_the_same_command_makes_damaged_and_lost_files_again(tmp_path: Path, fin
     assert export_run(finished, options)
     before = contents(tmp_path)
     assert is_sound(finished)
-    for path in one_of_each_folder(tmp_path):
+    for path in one_of_each_kind(tmp_path):
         content = path.read_bytes()
         flip(path)
         assert not is_sound(finished), f"{path} is damaged"

@@ -80,7 +80,7 @@ def test_modules_of_the_working_directory_are_not_imported(make_run: MakeRun, tm
     for name in ("signal", "selectors", "socket", "pipeline", "numpy", "torch"):
         (work / f"{name}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write({name!r})\n")
     program = start_loading(make_run("teacher.training.loader_workers=1"), work)
-    printed, _ = program.communicate("", timeout=120)
+    printed, _ = program.communicate("", timeout=500)
     assert program.returncode == 0 and len(json.loads(printed)) == 1
     assert not (tmp_path / "imported").exists()
 
