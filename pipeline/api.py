@@ -300,9 +300,11 @@ def run_all(run: Run, *, overwrite: bool = False) -> bool:
     from .command_names import goes_on_by_itself
     from .engine.tracking.driver_lock import only_driver
     from .stages import by_script
+    from .stages.class_volume import require_class_volume
 
     with only_driver(run), goes_on_by_itself():
         import_data(run)
+        require_class_volume(run)
         train_networks(run)
         if not by_script.run_chain(run, overwrite) or not segment(run, overwrite=overwrite):
             return False

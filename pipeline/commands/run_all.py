@@ -17,6 +17,7 @@ from ..engine.plan import log_plan
 from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
 from ..stages.by_script import chained_stages, run_chain
+from ..stages.class_volume import require_class_volume
 from ..training import describe_training
 
 logger = logging.getLogger("emdistill")
@@ -110,6 +111,7 @@ def work(run: Run, options: argparse.Namespace) -> int:
         return 0
     with only_driver(run), goes_on_by_itself():
         import_data(run)
+        require_class_volume(run)
         train_networks(run)
         if not run_chain(run, options.overwrite) or not segment(run, overwrite=options.overwrite):
             return 1

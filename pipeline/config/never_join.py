@@ -42,10 +42,13 @@ class NeverJoinConfig(Section):
     have the extent of raw."""
     alone: tuple[ClassId, ...] = ()
     """Classes whose fragments join nothing, not even each other: out of tissue, for example."""
-    together: tuple[Annotated[tuple[ClassId, ...], Field(min_length=2)], ...] = ()
+    together: Annotated[
+        tuple[Annotated[tuple[ClassId, ...], Field(min_length=2)], ...],
+        Readable("list of lists of two or more whole numbers ≥ 0"),
+    ] = ()
     """Classes that are to be one class, for example `[[0, 4, 5]]` for axons and dendrites, and what is neither. They
     are put together before voxels are counted, and the class is called after the smallest."""
-    outside: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    outside: Annotated[int, Field(ge=0, lt=2**63), Readable("whole number ≥ 0")] | None = None
     """The class of voxels that the volume does not cover. Default: it has to cover the segmented region."""
     samples: Positive = 16
     """So many chunks are looked at to tell whether the volume has changed."""

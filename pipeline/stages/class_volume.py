@@ -95,6 +95,13 @@ def open_class_volume(run: Run, stack: ExitStack) -> ClassVolume:
     return ClassVolume(section, nearest)
 
 
+def require_class_volume(run: Run) -> None:
+    """Make sure, before networks are trained, that the volume is as `open_class_volume` wants it; raises as it does."""
+    if run.config.agglomerate.never_join is not None:
+        with ExitStack() as stack:
+            open_class_volume(run, stack)
+
+
 def _opened(section: NeverJoinConfig, stack: ExitStack) -> Volume:
     location = Location.of(section.path, where=f"{WHERE}.path")
     wanted = Wanted(

@@ -12,6 +12,7 @@ import pytest
 import tifffile
 from voronoi_run import make_run
 
+from pipeline import api
 from pipeline.config import parse_config
 from pipeline.engine.blocks.grid import BlockGrid
 from pipeline.errors import UserError
@@ -166,3 +167,15 @@ def test_keys_that_cannot_be_meant_are_refused(section: dict[str, Any], words: s
     document["agglomerate"]["never_join"] = section
     with pytest.raises(UserError, match=words):
         parse_config(document)
+
+
+def test_it_is_missed_before_networks_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document: dict[str, Any] = {
+        "run_directory": str(tmp_path / "run"),
+        "volumes": {"sources": {"a": {"kind": "phantom", "shape": [8, 16, 16]}}, "segment": {"source": "a"}},
+        "student": {"network": {"name": "section_unet"}, "distillation": None},
+        "agglomerate": {"never_join": {"path": str(tmp_path / "nothing.zarr")}},
+    }
+    monkeypatch.setattr(api, "train_networks", pytest.fail)
+    with pytest.raises(UserError, match=r"never_join\.path: .*nothing\.zarr"):
+        api.run_all(Run(parse_config(document)))
