@@ -159,13 +159,11 @@ def only_forward(config: Path, tiles: int) -> None:
 
 def parts_of(network: EmbeddingNetwork, read: Coordinate) -> list[torch.Tensor]:
     """Windows of the passes that a tile takes."""
-    reach = network.section_reach
-    if reach is None:
+    if network.section_reach is None:
         return [torch.rand(1, 1, *read)]
-    step = sections_at_once(read[1:], torch.device("cpu"))
-    sections = read[0] - 2 * reach
-    part = torch.rand(step, 2 * reach + 1, *read[1:])
-    return [part[: min(step, sections - first)] for first in range(0, sections, step)]
+    together = network.stem[0]
+    at_once = sections_at_once(read[1:], torch.device("cpu"), together) // together
+    return [part.contiguous() for part in network.windows(torch.rand(1, 1, *read)).split(at_once)]
 
 
 def against_forward(
@@ -186,11 +184,10 @@ def against_forward(
         small, large = (stage_took(folder, network, shape, engine, workers) for shape in shapes)
         stage.append(large.minus(small))
         forward.append(forward_took(folder, network, shapes[1], engine, workers))
-    rates = {
-        f"{name}{by}": median(one.voxels / seconds(one) for one in took)
-        for name, took in (("stage", stage), ("forward", forward))
-        for by, seconds in (("", lambda one: one.wall), ("_by_processor_time", lambda one: one.processor))
-    }
+    rates = {}
+    for name, took in (("stage", stage), ("forward", forward)):
+        rates[name] = median(one.voxels / one.wall for one in took)
+        rates[f"{name}_by_processor_time"] = median(one.voxels / one.processor for one in took)
     for by in ("", "_by_processor_time"):
         rates[f"stage_over_forward{by}"] = rates[f"stage{by}"] / rates[f"forward{by}"]
     return rates

@@ -32,7 +32,7 @@ class RegionTable:
     def pieces(self) -> list[np.ndarray]:
         """Everything in a row."""
         linked = self.linked
-        sizes = np.array([*map(len, (linked.edges, linked.seen, self.parts, linked.target))], np.int64)
+        sizes = np.array([len(linked.edges), len(linked.seen), len(self.parts), len(linked.target)], np.int64)
         return [sizes, *linked.edges.columns(), *linked.seen.columns(), self.parts, linked.target, linked.score]
 
     @staticmethod
@@ -46,7 +46,8 @@ class RegionTable:
 
 
 def _edges(columns: list[np.ndarray]) -> ClusterEdges:
-    return ClusterEdges(*(column.view(np.uint64) for column in columns[:4]), columns[4], columns[5])
+    u, v, first_u, first_v = (column.view(np.uint64) for column in columns[:4])
+    return ClusterEdges(u, v, first_u, first_v, columns[4], columns[5])
 
 
 def region_file(folder: Path, index: int) -> Path:

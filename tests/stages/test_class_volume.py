@@ -56,7 +56,7 @@ def nearest(classes: np.ndarray, size: tuple[float, ...], offset: tuple[float, .
 def stored(path: Path, classes: np.ndarray, size: tuple[float, ...], offset: tuple[float, ...]) -> dict[str, Any]:
     volume = create_volume(
         path, "c", classes.shape, str(classes.dtype), chunks=(4, 16, 16), voxel_size=size, offset=offset
-    )  # type: ignore[arg-type]
+    )
     volume.write(volume.box, classes)
     return {"path": str(path)}
 

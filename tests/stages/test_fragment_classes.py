@@ -35,7 +35,8 @@ RAW = (9, 42, 38)
 def class_array() -> np.ndarray:
     """Four classes in slanted slabs, which cross cells and blocks; the last one is to stand alone."""
     z, y, x = np.indices(RAW)
-    return ((z * 2 + y + x) // 17 % 4).astype(np.uint8)
+    classes: np.ndarray = ((z * 2 + y + x) // 17 % 4).astype(np.uint8)
+    return classes
 
 
 def write_classes(path: Path, classes: np.ndarray, **place: Any) -> dict[str, Any]:

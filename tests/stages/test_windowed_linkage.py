@@ -58,9 +58,9 @@ def test_two_regions_and_what_they_leave_in_windows_give_the_scores_of_the_whole
         for rows, linked in parts:
             scores[rows] = linked.scores(top.score[begin : begin + len(linked.edges)])
             begin += len(linked.edges)
-        expected = merge_scores(np.stack([edges.u, edges.v], axis=1), edges.sums * UNIT / edges.counts, edges.counts)
-        wanted = expected <= maximum
-        assert np.array_equal(scores[wanted], expected[wanted])
+        whole = merge_scores(np.stack([edges.u, edges.v], axis=1), edges.sums * UNIT / edges.counts, edges.counts)
+        wanted = whole <= maximum
+        assert np.array_equal(scores[wanted], whole[wanted])
         assert (scores[~wanted] > maximum).all()
 
 
@@ -72,7 +72,8 @@ def assert_alike(linked: LinkedRegion, expected: LinkedRegion, outside: np.ndarr
     up = expected.target[expected.target >= 0]
     edges, other = linked.edges.select(linked.target[expected.target >= 0]), expected.edges.select(up)
     assert all(map(np.array_equal, edges.columns()[2:], other.columns()[2:]))
-    assert np.array_equal(*(np.sort(np.stack([table.u, table.v]), axis=0) for table in (edges, other)))
+    ends, other_ends = (np.sort(np.stack([table.u, table.v]), axis=0) for table in (edges, other))
+    assert np.array_equal(ends, other_ends)
     assert np.array_equal(outside[edges.u.astype(int)], outside[other.u.astype(int)])
     assert all(map(np.array_equal, linked.seen.columns(), expected.seen.columns()))
 

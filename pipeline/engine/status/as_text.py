@@ -94,7 +94,7 @@ def _trainings(status: RunStatus, style: TerminalStyle) -> Iterator[Text]:
 
 
 def _width_of_names(status: RunStatus) -> int:
-    return max(len(part.name) for part in (*status.trainings, *status.stages))
+    return max(len(part.name) for part in status.parts)
 
 
 def _details(parts: Sequence[str], width: int) -> Iterator[Text]:

@@ -308,7 +308,12 @@ class RunStatus:
     @property
     def is_begun(self) -> bool:
         """Whether there is anything of it."""
-        return any(part.is_begun for part in (*self.trainings, *self.stages))
+        return any(part.is_begun for part in self.parts)
+
+    @property
+    def parts(self) -> tuple[TrainingStatus | StageStatus, ...]:
+        """Trainings and stages, in the order of work."""
+        return (*self.trainings, *self.stages)
 
     @property
     def is_done(self) -> bool:

@@ -172,7 +172,7 @@ def headline(status: RunStatus) -> str:
         return f"going on{trouble}"
     if not status.is_begun:
         return "not begun"
-    states = {part.state for part in (*status.trainings, *status.stages)}
+    states = {part.state for part in status.parts}
     if StageState.FAILED in states:
         return f"failed{trouble}"
     return "stopped" if StageState.STOPPED in states else "not complete"

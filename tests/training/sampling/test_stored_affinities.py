@@ -274,9 +274,9 @@ def test_a_dataset_in_a_file_that_has_none_is_refused(make_run: MakeRun, tmp_pat
 
 
 def test_a_channel_for_two_offsets_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
-    given = {"offsets": [list(each) for each in NEAREST_NEIGHBOURS], "channels": [0, 0, 1]}
+    offsets = [list(each) for each in NEAREST_NEIGHBOURS]
     with pytest.raises(UserError, match=r"^teacher\.affinities\.p: channels names channel 0 twice"):
-        make_run(STILL, taught_by(tmp_path / "a.npy", **given))
+        make_run(STILL, taught_by(tmp_path / "a.npy", offsets=offsets, channels=[0, 0, 1]))
 
 
 def test_offsets_that_only_augmentation_needs_are_named(make_run: MakeRun, tmp_path: Path) -> None:
