@@ -59,7 +59,13 @@ PUBLIC = {
     },
     "pipeline.networks": {"build_network"},
     "pipeline.rag": {"open_rag"},
-    "pipeline.segmentation": {"agglomerate_global", "agglomerate_waterz", "region_graph", "seeded_watershed"},
+    "pipeline.segmentation": {
+        "FragmentClasses",
+        "agglomerate_global",
+        "agglomerate_waterz",
+        "region_graph",
+        "seeded_watershed",
+    },
 }
 """Names that people's programs rely on: one that goes breaks them, one that comes is to be kept for good."""
 

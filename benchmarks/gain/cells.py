@@ -18,6 +18,7 @@ FLOW_CONFIG = ROOT / "configs" / "fib25_graph_flow.json"
 """Holds the weights of graph flow, for all data sets."""
 CRITIC = {"weight": 0.02, "critic_learning_rate": 0.0001, "critic_steps": 1, "penalty": 10.0}
 """Adversarial distillation, where a variant has it."""
+TEACHERS = ("teacher", "teacher_embedding")
 TEACHER_SEED = 0
 """One teacher serves the students of all seeds."""
 
@@ -29,10 +30,11 @@ ABLATION_WEIGHTS = {"node": 0.0005, "edge": 0.01, "inter_edge": 0.05, "inter_aff
 a tenth of the affinity graph's or less; the affinity graph has the config's weight."""
 
 EMBEDDING_CHANNELS = 16
-"""Of a student that has plain affinities only, where a variant compares embeddings."""
+"""Of networks that have plain affinities only, where a variant compares embeddings."""
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "teacher": (),
+    "teacher_embedding": (),
     "alone": (),
     "alone_near": (),
     **{TERMS[count - 1]: TERMS[:count] for count in range(1, len(TERMS))},
@@ -50,11 +52,13 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "full_unlabelled_watershed": TERMS,
     "full_unlabelled_components": TERMS,
 }
-"""The distillation terms of each variant: one more from row to row. `recipe` is the config as it is; `flow` is graph
-flow in its place, `flow_logits` with logits, `flow_full` with these and a critic, as published; `unlabelled` ones also
-see raw without labels, and the last two have instances there, from the teacher's affinities
-(`student.distillation.unlabelled.instances`). `touching` has the terms of `affinity`, as a segmentation needs them in
-place of the published form; `cross_section` and `described` add one thing to the config, see `SETTINGS`."""
+"""The distillation terms of each variant: one more from row to row. `teacher_embedding` teaches those that compare
+embeddings, where the config's teacher has none: its affinities are the cosines of an embedding. `recipe` is the
+config as it is; `flow` is graph flow in its place, `flow_logits` with logits, `flow_full` with these and a critic, as
+published; `unlabelled` ones also see raw without labels, and the last two have instances there, from the teacher's
+affinities (`student.distillation.unlabelled.instances`). `touching` has the terms of `affinity`, as a segmentation
+needs them in place of the published form; `cross_section` and `described` add one thing to the config, see
+`SETTINGS`."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "touching": {
@@ -116,7 +120,7 @@ class Plan:
         return Cell(self, dataset, variant, seed)
 
     def teacher(self, dataset: str) -> Cell:
-        """The teacher of all students of a data set."""
+        """The teacher of a data set."""
         return self.cell(dataset, "teacher", TEACHER_SEED)
 
 
@@ -142,7 +146,23 @@ class Cell:
     @property
     def role(self) -> str:
         """Which network of the config it trains."""
-        return "teacher" if self.variant == "teacher" else "student"
+        return "teacher" if self.variant in TEACHERS else "student"
+
+    @property
+    def compares_embeddings(self) -> bool:
+        """Whether a term of it does."""
+        return bool(VARIANTS[self.variant]) or self.variant == "cross_section"
+
+    @property
+    def teacher(self) -> Cell:
+        """Which teaches it."""
+        embeds = self.channels_of("teacher") > 0 or not self.compares_embeddings
+        return self.plan.cell(self.dataset, TEACHERS[0 if embeds else 1], TEACHER_SEED)
+
+    def channels_of(self, role: str) -> int:
+        """Channels of the embedding that the config gives a network."""
+        network = json.loads(self.config_file.read_text())[role]["network"]
+        return int(network.get("embedding_channels", EMBEDDING_CHANNELS))
 
     @property
     def config_file(self) -> Path:
@@ -152,7 +172,9 @@ class Cell:
     @property
     def unused_section(self) -> str:
         """The config section of the network that has no part in the cell."""
-        return {"teacher": "student", "alone": "teacher", "alone_near": "teacher"}.get(self.variant, "")
+        if self.role == "teacher":
+            return "student"
+        return "teacher" if self.variant in ("alone", "alone_near") else ""
 
     def overrides(self) -> list[str]:
         """What the cell changes in the config, as `key=value`."""
@@ -164,7 +186,7 @@ class Cell:
             "volumes.segment": region,
             **(QUICK if self.plan.quick else {}),
         }
-        if self.variant == "teacher":
+        if self.role == "teacher":
             changes["predict.network"] = "teacher"
         elif self.variant in ("alone", "alone_near"):
             changes["student.distillation"] = None
@@ -172,26 +194,32 @@ class Cell:
             if self.variant == "alone":
                 changes["student.offsets"] = None
         else:
-            changes["teacher.checkpoint"] = str(self.plan.teacher(self.dataset).checkpoint.resolve())
+            changes["teacher.checkpoint"] = str(self.teacher.checkpoint.resolve())
             changes |= self.term_weights() | SETTINGS.get(self.variant, {})
             changes |= self.flow_terms()
         if "_unlabelled" in self.variant:
             changes |= unlabelled_volumes(self.dataset)
             instances = self.variant.partition("_unlabelled")[2].removeprefix("_")
             changes |= {"student.distillation.unlabelled.instances": instances} if instances else {}
-        changes |= labelled_volumes(self.dataset)
+        changes |= self.embeddings() | labelled_volumes(self.dataset)
         return [f"{key}={json.dumps(value)}" for key, value in changes.items()] + given
 
     def term_weights(self) -> dict[str, float]:
-        """The weights of terms that the variant changes in the config, and an embedding for them to compare."""
+        """The weights of terms that the variant changes in the config."""
         present = VARIANTS[self.variant]
         weights = {term: weight if term in present else 0.0 for term, weight in ABLATION_WEIGHTS.items()}
         if "affinity" not in present:
             weights["affinity"] = 0.0
-        changes = {f"student.distillation.{term}_weight": weight for term, weight in weights.items()} if present else {}
-        network = json.loads(self.config_file.read_text())["student"]["network"]
-        if (present or self.variant == "cross_section") and network.get("embedding_channels") == 0:
+        return {f"student.distillation.{term}_weight": weight for term, weight in weights.items()} if present else {}
+
+    def embeddings(self) -> dict[str, Any]:
+        """What the variant changes in the config so that there are embeddings to compare."""
+        changes: dict[str, Any] = {}
+        if self.compares_embeddings and not self.channels_of("student"):
             changes["student.network.embedding_channels"] = EMBEDDING_CHANNELS
+        if TEACHERS[1] in (self.variant, self.teacher.variant):
+            changes["teacher.network.embedding_channels"] = EMBEDDING_CHANNELS
+            changes["teacher.network.affinity_offsets"] = []
         return changes
 
     def flow_terms(self) -> dict[str, Any]:
@@ -278,20 +306,23 @@ def chooses_offsets(dataset: str) -> bool:
 
 
 def planned_cells(plan: Plan, datasets: Sequence[str], variants: Sequence[str], seeds: Iterable[int]) -> list[Cell]:
-    """The chosen cells, seed by seed, each data set's teacher first; other cells that the table needs are added:
-    the teacher always, and the student alone.
+    """The chosen cells, teachers first, then seed by seed; other cells that the table needs are added: the teachers
+    always, and the student alone.
     """
-    students = [variant for variant in VARIANTS if variant in {*variants, "alone"} - {"teacher"}]
-    if set(variants) == {"teacher"}:
+    students = [variant for variant in VARIANTS if variant in {*variants, "alone"} - set(TEACHERS)]
+    if set(variants) <= set(TEACHERS):
         students = []
-    chosen = [plan.teacher(dataset) for dataset in datasets]
-    return chosen + [
+    cells = [
         plan.cell(dataset, variant, seed)
         for seed in seeds
         for dataset in datasets
         for variant in students
         if variant != "alone_near" or chooses_offsets(dataset)
     ]
+    teachers = [plan.teacher(dataset) for dataset in datasets]
+    if TEACHERS[1] in variants:
+        teachers += [plan.cell(dataset, TEACHERS[1], TEACHER_SEED) for dataset in datasets]
+    return list(dict.fromkeys([*teachers, *(cell.teacher for cell in cells)])) + cells
 
 
 def finished_results(out: Path) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from .scoring import mean_over_watersheds
 def finish_cells(cells: Sequence[Cell], jobs: int, threads: int) -> None:
     """Run the cells that are not finished: teachers first, then students, `jobs` at a time."""
     for teachers in (True, False):
-        missing = [cell for cell in cells if (cell.variant == "teacher") == teachers and not cell.is_finished()]
+        missing = [cell for cell in cells if (cell.role == "teacher") == teachers and not cell.is_finished()]
         with ThreadPoolExecutor(jobs) as pool:
             for _ in pool.map(lambda cell: finish_cell(cell, threads), missing):
                 pass

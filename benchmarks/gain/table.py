@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.run import read_json
 
-from .cells import VARIANTS
+from .cells import TEACHERS, VARIANTS
 from .datasets import DATASETS
 
 Result = dict[str, Any]
@@ -47,7 +47,7 @@ def closure_of(dataset: str, rows: Rows, variant: str) -> float | None:
     """Share of the gap that a variant closes, between means over the seeds that it has in common with the student
     alone; None where that cannot be said: a cell is missing, or there is no gap.
     """
-    if "teacher" not in rows or "alone" not in rows or variant in ("teacher", "alone"):
+    if "teacher" not in rows or "alone" not in rows or variant in (*TEACHERS, "alone"):
         return None
     seeds = {result["seed"] for result in rows[variant]} & {result["seed"] for result in rows["alone"]}
     if not seeds:
