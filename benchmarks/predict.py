@@ -174,7 +174,7 @@ def student_table(scale: Scale, engines: Sequence[str], settings: str | None) ->
             predictors[name] = Predictor(built, NEAREST_NEIGHBOURS, build_engine(engine, built, None, 1))
         raws = {name: texture(predictor.read_box(box).shape) for name, predictor in predictors.items()}
         seconds: dict[str, list[float]] = {name: [] for name in predictors}
-        for repeat in range(scale.repeats + 2):  # in the first one graphs are compiled
+        for repeat in range(scale.repeats + 1):  # in the first one graphs are compiled
             for name, predictor in predictors.items():
                 _, taken = timed(predictor.quantised, raws[name], box)
                 seconds[name] += [taken / box.size * 1e6] if repeat else []

@@ -89,7 +89,15 @@ def make_run(directory: Path, affinities: np.ndarray, settings: Settings, worker
     run = Run(parse_config(document))
     torch.manual_seed(0)
     save_checkpoint(run.network_directory("student") / "checkpoint_0000001.pt", build_network(NETWORK), 1, {})
-    raw = create_volume(run.volume, "raw", shape, "uint8", voxel_size=settings.voxel_size, chunks=settings.block)
+    raw = create_volume(
+        run.volume,
+        "raw",
+        shape,
+        "uint8",
+        voxel_size=settings.voxel_size,
+        chunks=settings.block,
+        storage_format=run.config.storage.format,
+    )
     raw.write(raw.box, affinities[2])
     task = PredictTask(run)
     begin(task)

@@ -95,3 +95,11 @@ def driver_in_the_middle_of(run: Run, block: int) -> tuple[BaseProcess, int]:
     waiting = run.directory / "waiting"
     wait_until(lambda: waiting.exists() and waiting.read_text())
     return driver, int(waiting.read_text())
+
+
+def has_ended(process: int) -> bool:
+    """Whether nothing of a process is left but its exit status."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return True

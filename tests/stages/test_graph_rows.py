@@ -17,7 +17,8 @@ import psycopg
 import pymongo
 import pytest
 from graph_stores import STORES, Stores
-from killed_runs import driver_in_the_middle_of, finish, prepared
+from killed_runs import driver_in_the_middle_of, finish, has_ended, prepared
+from toy_tasks import wait_until
 from voronoi_run import assert_same, everything, make_run, store_affinities
 
 from pipeline.engine.audit.requeue import requeue
@@ -120,6 +121,7 @@ def test_a_kill_that_costs_half_of_the_write_ahead_log_costs_no_result(tmp_path:
     for process in (driver.pid or 0, worker):
         os.kill(process, signal.SIGKILL)
     driver.join()
+    wait_until(lambda: has_ended(worker))  # before that, its connection holds the index of the log
     log = run.directory / "rag.sqlite-wal"
     content = log.read_bytes()
     log.write_bytes(content[: len(content) // 2])
