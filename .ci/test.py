@@ -13,7 +13,14 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = ["tests/engine", "tests/slurm", "tests/stages", "tests/workflows/test_batch_scripts.py"]
-"""The first half, with all tests that start a SLURM; the second half is everything else."""
+"""The first half, with all tests that start a SLURM; the second half is everything else, and exports."""
+FIRST_LEAVES_OUT = ["--ignore=tests/stages/export"]
+SECOND_LEAVES_OUT = [
+    "--ignore=tests/engine",
+    "--ignore=tests/slurm",
+    "--ignore-glob=tests/stages/test_*.py",
+    "--ignore=tests/workflows/test_batch_scripts.py",
+]
 PASSED, NO_TESTS = 0, 5
 """Two of pytest's statuses; options may leave no test in one of the halves."""
 
@@ -22,10 +29,11 @@ def main() -> int:
     """0 if all tests passed, otherwise what pytest ended with."""
     signal.signal(signal.SIGINT, lambda *_: None)  # the halves hear Ctrl-C themselves, and stop their servers
     command = [sys.executable, "-m", "pytest", "-m", "not slow", *sys.argv[1:]]
-    ignored = [f"--ignore={path}" for path in FIRST]
     with tempfile.TemporaryFile() as kept:
-        second = subprocess.Popen([*command, *ignored], stdout=kept, stderr=subprocess.STDOUT, cwd=ROOT)
-        first = subprocess.Popen([*command, *FIRST], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT)
+        second = subprocess.Popen([*command, *SECOND_LEAVES_OUT], stdout=kept, stderr=subprocess.STDOUT, cwd=ROOT)
+        first = subprocess.Popen(
+            [*command, *FIRST_LEAVES_OUT, *FIRST], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT
+        )
         end_on_request(first, second)
         first_lines = shown(first.stdout)
         statuses = first.wait(), second.wait()
