@@ -64,7 +64,7 @@ def test_raw_alone_becomes_a_segmentation_at_the_threshold_of_the_card(tmp_path:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(config))
     command = [sys.executable, str(ROOT / "workflows" / "run_all.py"), str(path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "iteration" not in done.stderr and not (tmp_path / "run" / "student").exists()
