@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .compiled import compiled
+from .union_find import root_of
 
 
 @compiled
@@ -19,13 +20,7 @@ def join_small(segment: np.ndarray, sizes: np.ndarray, pairs: np.ndarray, below:
     """
     joins = np.zeros(len(pairs), np.bool_)
     for edge in range(len(pairs)):
-        one, other = pairs[edge, 0], pairs[edge, 1]
-        while segment[one] != one:
-            segment[one] = segment[segment[one]]
-            one = segment[one]
-        while segment[other] != other:
-            segment[other] = segment[segment[other]]
-            other = segment[other]
+        one, other = root_of(segment, pairs[edge, 0]), root_of(segment, pairs[edge, 1])
         if one != other and (sizes[one] < below or sizes[other] < below):
             one, other = min(one, other), max(one, other)
             segment[other] = one

@@ -8,6 +8,15 @@ from .compiled import compiled
 
 
 @compiled
+def root_of(parent: np.ndarray, number: int) -> int:
+    """The smallest number of a set; the way there becomes shorter."""
+    while parent[number] != number:
+        parent[number] = parent[parent[number]]
+        number = parent[number]
+    return number
+
+
+@compiled
 def join(parent: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
     """Join the sets of first[i] and second[i], for all i.
 
@@ -17,13 +26,7 @@ def join(parent: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
         first, second: (E,) int64.
     """
     for edge in range(len(first)):
-        a, b = first[edge], second[edge]
-        while parent[a] != a:
-            parent[a] = parent[parent[a]]
-            a = parent[a]
-        while parent[b] != b:
-            parent[b] = parent[parent[b]]
-            b = parent[b]
+        a, b = root_of(parent, first[edge]), root_of(parent, second[edge])
         if a < b:
             parent[b] = a
         else:

@@ -15,19 +15,17 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
-from ..command_names import SCRIPTS, command_line
+from ..command_names import SCRIPTS
 from ..engine.blocks.checksums import array_checksum
 from ..engine.blocks.grid import Block
 from ..engine.blocks.stage import BlockFunction, BlockTask, Stage
 from ..engine.tracking.progress import read_record
-from ..errors import UserError
 from ..rag import EdgeTable
 from ..run import Run
 from ..segmentation import FragmentClasses
-from ..small_files import checked, read_npy, unchecked, write_npy
 from .class_volume import WHERE, open_class_volume
 from .fragments import FragmentsTask
-from .region_files import region_file
+from .region_files import read_region, region_file, write_region
 from .region_graph import RagTask
 
 FILES_KEPT = 256
@@ -51,11 +49,6 @@ class FragmentClassesTask(BlockTask):
     @override
     def output(self) -> str:
         return str(self.files)
-
-    @property
-    def cure(self) -> str:
-        """What to do about a lost file."""
-        return f"{command_line('audit.py', self.run.directory / 'config.json', '--requeue')} has it made again"
 
     @cached_property
     @override
@@ -99,8 +92,8 @@ class FragmentClassesTask(BlockTask):
                 first, _ = self.grid.fragment_ids(block)
                 last = int(found.ids[-1]) if len(found.ids) else first - 1
                 classes = found.of_fragments(np.arange(first, last + 1, dtype=np.uint64))
-                write_npy(region_file(self.files, block.index), checked(classes.view(np.uint8)))
-                self.records.write(block.index, array_checksum(classes), len(classes))
+                checksum = write_region(self.files, block.index, [classes])
+                self.records.write(block.index, checksum, len(classes))
 
             yield process_block
 
@@ -119,14 +112,7 @@ class FragmentClassesTask(BlockTask):
         Raises:
             UserError: they are lost or damaged.
         """
-        path = region_file(self.files, block)
-        try:
-            classes = unchecked(read_npy(path))
-        except (FileNotFoundError, UserError):
-            classes = None
-        if classes is None:
-            raise UserError(f"is lost or damaged; {self.cure}", str(path))
-        return classes.view(np.uint64)
+        return read_region(self.files, block, self.cure).view(np.uint64)
 
 
 class ForbiddenEdges:

@@ -25,7 +25,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 from typing_extensions import override
 
-from ..command_names import SCRIPTS, command_line
+from ..command_names import SCRIPTS
 from ..disk_arrays import chunks
 from ..engine.blocks.empty_blocks import all_empty
 from ..engine.blocks.grid import Block, BlockGrid
@@ -90,11 +90,6 @@ class RegionTask(BlockTask):
     @override
     def output(self) -> str:
         return str(self.files)
-
-    @property
-    def cure(self) -> str:
-        """What to do about a lost file."""
-        return f"{command_line('audit.py', self.run.directory / 'config.json', '--requeue')} has it made again"
 
     @cached_property
     @override

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from run_files import shard_of
-from toy_tasks import Doubled, Summed, expected_sums, make_run, visits, wait_until
+from toy_tasks import BLOCKS, Doubled, Summed, expected_sums, make_run, result, toy_chain, visits, wait_until
 
 from pipeline.engine.chain import run_stages
 from pipeline.engine.executors import local, patience
@@ -24,17 +24,6 @@ from pipeline.engine.tracking.worker_records import SIGN_SECONDS, worker_records
 from pipeline.errors import UserError
 from pipeline.run import Run, read_json
 from pipeline.volumes import open_volume
-
-BLOCKS = 2 * 2 * 3
-
-
-def toy_chain(run: Run, factor: int = 2, overwrite: bool = False) -> bool:
-    return run_stages(run, [Doubled(run, factor), Summed(run, factor)], overwrite)
-
-
-def result(run: Run) -> np.ndarray:
-    summed = open_volume(run.volume, "summed")
-    return summed.read(summed.box)
 
 
 def stages(run: Run) -> dict[str, dict[str, Any]]:

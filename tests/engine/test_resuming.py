@@ -8,24 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_tasks import Doubled, Summed, expected_sums, make_run, visits
+from toy_tasks import BLOCKS, Doubled, Summed, expected_sums, make_run, result, toy_chain, visits
 
 from pipeline.engine.blocks.grid import BlockGrid
 from pipeline.engine.chain import run_stages
 from pipeline.errors import UserError
 from pipeline.run import Run, read_json
-from pipeline.volumes import open_volume
-
-BLOCKS = 2 * 2 * 3
-
-
-def toy_chain(run: Run, factor: int = 2, overwrite: bool = False) -> bool:
-    return run_stages(run, [Doubled(run, factor), Summed(run, factor)], overwrite)
-
-
-def result(run: Run) -> np.ndarray:
-    summed = open_volume(run.volume, "summed")
-    return summed.read(summed.box)
 
 
 def test_an_unchanged_run_computes_nothing_again(tmp_path: Path) -> None:

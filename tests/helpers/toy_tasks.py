@@ -19,8 +19,9 @@ from funlib.geometry import Coordinate
 from pipeline.config import parse_config
 from pipeline.engine.blocks.grid import Block
 from pipeline.engine.blocks.stage import BlockFunction, Stage, VolumeTask
+from pipeline.engine.chain import run_stages
 from pipeline.run import Run
-from pipeline.volumes import create_volume
+from pipeline.volumes import create_volume, open_volume
 
 SLOW_SECONDS = 40.0
 
@@ -178,3 +179,16 @@ def visits(directory: Path) -> dict[int, int]:
 
 def _visits(directory: Path, index: int) -> int:
     return (directory / "visited" / str(index)).stat().st_size
+
+
+BLOCKS = 2 * 2 * 3
+"""Of `toy_chain`'s stages."""
+
+
+def toy_chain(run: Run, factor: int = 2, overwrite: bool = False) -> bool:
+    return run_stages(run, [Doubled(run, factor), Summed(run, factor)], overwrite)
+
+
+def result(run: Run) -> np.ndarray:
+    summed = open_volume(run.volume, "summed")
+    return summed.read(summed.box)

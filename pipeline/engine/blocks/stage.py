@@ -88,6 +88,11 @@ class BlockTask(Stage):
         """Blocks that a worker has under way at a time, each in a thread that calls what `process` gives."""
         return 1
 
+    @property
+    def cure(self) -> str:
+        """What to do about an output that is lost or damaged."""
+        return f"{command_line('audit.py', self.run.directory / 'config.json', '--requeue')} has it made again"
+
     def forget_blocks(self) -> None:
         """Remove all that is known of the blocks, so that every one is computed again."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -247,10 +252,9 @@ class VolumeTask(BlockTask):
 
     def open_complete(self) -> UpstreamVolume:
         """The array for later stages: every shard must be there and as written, except those of empty blocks."""
-        config = self.run.directory / "config.json"
-        cure = f"{command_line('audit.py', config, '--requeue')} has it made again"
+        cure = self.cure
         if self.drops.exists():
-            again = command_line(self.script, config)
+            again = command_line(self.script, self.run.directory / "config.json")
             cure = f"it was dropped after use or is lost; with predict.keep_affinities all, {again} makes it again"
         volume = self.open()
         compared = volume.array.format == 2 and self.grid.block_size == self.chunk_grid.block_size
