@@ -97,13 +97,18 @@ class RegionTask(BlockTask):
         return self.chunk_grid.merged(blocks_per_region(self.run, self.chunk_grid, self.level))
 
     @cached_property
+    def graph(self) -> RagTask:
+        """The stage that made the graph."""
+        return RagTask(self.run)
+
+    @cached_property
     @override
     def empty(self) -> np.ndarray:
-        return all_empty(RagTask(self.run).empty, self.chunk_grid, self.grid)
+        return all_empty(self.graph.empty, self.chunk_grid, self.grid)
 
     @override
     def known_empty(self) -> tuple[np.ndarray, bool]:
-        known, are_all = RagTask(self.run).known_empty()
+        known, are_all = self.graph.known_empty()
         return all_empty(known, self.chunk_grid, self.grid), are_all
 
     @override
@@ -137,9 +142,14 @@ class LinkageTask(RegionTask, ReadsEdges):
     stage = "linkage"
 
     @cached_property
+    def below(self) -> LinkageTask:
+        """The level that this one continues."""
+        return replace(self, level=self.level - 1)
+
+    @cached_property
     @override
     def upstream(self) -> tuple[Stage, ...]:
-        return self.edge_stages if self.level == 0 else (replace(self, level=self.level - 1),)
+        return self.edge_stages if self.level == 0 else (self.below,)
 
     @property
     @override
@@ -198,9 +208,9 @@ class LinkageTask(RegionTask, ReadsEdges):
             parts.append((block, len(edges)))
             rows += len(edges)
             self._require_room(region, rows)
-        missing = set(own) - {block for block, _ in parts} - set(np.flatnonzero(RagTask(self.run).empty).tolist())
+        missing = {index for index in set(own) - {block for block, _ in parts} if not self.graph.empty.flat[index]}
         if missing:
-            raise UserError(f"the graph has lost block {min(missing)}; {self.cure}", RagTask(self.run).output)
+            raise UserError(f"the graph has lost block {min(missing)}; {self.cure}", self.graph.output)
         parts_read = np.array(parts, np.int64).reshape(-1, 2)
         return ClusterEdges.concatenate(tables), self._seen(store, region, own, rows), parts_read
 
@@ -218,7 +228,7 @@ class LinkageTask(RegionTask, ReadsEdges):
 
     def _from_parts(self, region: Block) -> tuple[ClusterEdges, ClusterEdges, np.ndarray]:
         """What the parts of a region have left, the edges across its border that others hold, and the parts."""
-        below = replace(self, level=self.level - 1)
+        below = self.below
         indices = [part.index for part in below.grid.blocks_in(region.box) if not below.empty.flat[part.index]]
         tables = [below.read(index).linked for index in indices]
         parts = np.array([*zip(indices, (len(table.edges) for table in tables), strict=True)], np.int64).reshape(-1, 2)
@@ -235,13 +245,13 @@ class LinkageTask(RegionTask, ReadsEdges):
         if not is_as_recorded(nodes, edges, int(self._recorded[block])):
             raise UserError(
                 f"the graph has lost or changed rows of block {block} since they were written; {self.cure}",
-                RagTask(self.run).output,
+                self.graph.output,
             )
 
     @cached_property
     def _recorded(self) -> np.ndarray:
         """(N,) uint64, the checksums of all blocks."""
-        return RagTask(self.run).records.read().checksum
+        return self.graph.records.read().checksum
 
     def _require_room(self, region: Block, rows: int) -> None:
         if not self._fits(rows):
