@@ -203,6 +203,16 @@ class RagStore(ABC):
         there = self._block_index(blocks=blocks).block.tolist()
         return EdgeTable.concatenate(self._read_edges(there) if there else ()).summed()
 
+    def count_edges(self, blocks: Sequence[int]) -> int:
+        """How many rows of edges some blocks have written."""
+        with self._decoding():
+            return int(self._block_index(blocks=blocks).edges.sum())
+
+    def edges_per_block(self) -> tuple[np.ndarray, np.ndarray]:
+        """The blocks that were written, ascending, and how many rows of edges each has; int64."""
+        index = self._sound_index()
+        return index.block, index.edges
+
     def read_block_rows(self, blocks: Sequence[int]) -> Iterator[tuple[int, NodeTable, EdgeTable]]:
         """The nodes and edges that a few blocks have written, block by block; those that wrote nothing are left out."""
         with self._decoding():

@@ -145,9 +145,7 @@ def _release(*arrays: DiskArray) -> None:
         array.release()
 
 
-def write_agglomerate_file(
-    path: Path, lut: np.ndarray, positions: Iterable[np.ndarray], joining: JoiningEdges
-) -> None:
+def write_agglomerate_file(path: Path, lut: np.ndarray, positions: Iterable[np.ndarray], joining: JoiningEdges) -> None:
     """Write an agglomerate file.
 
     Args:
@@ -179,9 +177,7 @@ def _dataset(file: h5py.File, name: str, rows: int, dtype: type, width: tuple[in
     return file.create_dataset(name, (rows, *width), dtype)
 
 
-def _write_members(
-    file: h5py.File, agglomerates: Agglomerates, positions: Iterable[np.ndarray], folder: Path
-) -> None:
+def _write_members(file: h5py.File, agglomerates: Agglomerates, positions: Iterable[np.ndarray], folder: Path) -> None:
     """Write which agglomerate each fragment belongs to, and the members of each with their positions."""
     number, place = agglomerates.number, agglomerates.place
     fragments = len(number.values)
@@ -223,7 +219,9 @@ def _write_edges(file: h5py.File, agglomerates: Agglomerates, joining: JoiningEd
     ends = _dataset(file, "agglomerate_to_edges", edges, np.uint64, (2,))
     means = _dataset(file, "agglomerate_to_affinities", edges, np.float32)
     for members, rows in _groups(starts):
-        first = np.repeat(np.arange(members.start, members.stop), np.diff(starts.values[members.start : members.stop + 1]))
+        first = np.repeat(
+            np.arange(members.start, members.stop), np.diff(starts.values[members.start : members.stop + 1])
+        )
         order = np.lexsort((second.values[rows], first))
         ordered = np.stack([first, second.values[rows][order]], axis=1)
         begins = agglomerates.starts.values

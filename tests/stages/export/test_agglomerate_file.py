@@ -93,9 +93,7 @@ def test_portions_give_the_arrays_of_the_whole_graph(
     for part in np.array_split(np.arange(len(pairs)), 5):
         joining.add(*pairs[part].T, affinities[part])
     write_agglomerate_file(tmp_path / "file.hdf5", lut, np.array_split(positions, 4), joining)
-    assert_written(
-        tmp_path / "file.hdf5", arrays_in_memory(lut[:, 0], lut, positions, lut[:, 0][pairs], affinities)
-    )
+    assert_written(tmp_path / "file.hdf5", arrays_in_memory(lut[:, 0], lut, positions, lut[:, 0][pairs], affinities))
 
 
 def test_no_more_than_a_portion_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,9 +114,7 @@ def test_no_more_than_a_portion_is_in_memory(tmp_path: Path, monkeypatch: pytest
 
 
 def finished(directory: Path, small_segments: dict[str, float] | None) -> Run:
-    run = make_run(
-        directory, segment={"thresholds": [THRESHOLD], "minimum_size": 40, "small_segments": small_segments}
-    )
+    run = make_run(directory, segment={"thresholds": [THRESHOLD], "minimum_size": 40, "small_segments": small_segments})
     store_affinities(run)
     assert run_chain(run)
     return run
