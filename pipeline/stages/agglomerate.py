@@ -38,7 +38,7 @@ from .region_graph import CONTACT_CONTEXT, RagTask, graph_note, open_graph
 
 NAME = "agglomerate"
 DRIVER_VOXELS = 2**28
-"""A volume of one region is linked by the driver if it has no more voxels: at most a gigabyte, however dense its graph."""
+"""A volume of one region is linked by the driver if it has no more voxels: a gigabyte if its graph is dense."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ EDGES_PER_VOXEL = 0.0022
 
 
 def edges_of_blocks(graph: RagTask) -> np.ndarray | None:
-    """(z, y, x) int64 over the block grid, rows of edges in the graph store; None as long as not every block is done."""
+    """(z, y, x) int64 over the block grid, rows of edges in the graph store; None unless all blocks are done."""
     if graph.is_missing() or graph.stored_key() != graph.key or not (done_blocks(graph) | graph.empty).all():
         return None
     edges = np.zeros(len(graph.grid), np.int64)

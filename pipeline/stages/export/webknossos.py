@@ -1,7 +1,8 @@
 """WEBKNOSSOS: fragments as a layer, and an agglomerate file (HDF5) that joins them at a threshold, with their edges.
 
-WEBKNOSSOS looks ids up by their place in an array (`agglomerate_file.py`), so that the layer has its fragments numbered 1, 2, … without gaps
-(`NumberedFragments`), and agglomerates are numbered so, too. The file also says which ids these are in the run.
+WEBKNOSSOS looks ids up by their place in an array, so that the layer has its fragments numbered 1, 2, … without gaps
+(`NumberedFragments`), and agglomerates are numbered so, too. The file (`agglomerate_file.py`) also says which ids these
+are in the run.
 Format: https://docs.webknossos.org/webknossos/proofreading/proofreading_tool.html and, of the arrays, the reader in
 https://github.com/scalableminds/webknossos (AgglomerateService).
 """
