@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from .certainty import rank_blocks, stored_certainty
 from .contingency import Contingency
 from .errors import rank_errors, write_errors
 from .images import mean_image_scores, sweep_images
+from .joined_fragments import edges_among
 from .run_skeletons import Segmentations, score_skeletons_of_run
 from .skeleton_scores import SkeletonOptions
 from .sweep import Scores, best_of, format_score, scores_of_table, sweep_thresholds, with_share
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 ERRORS = "errors.csv"
 """In the run directory."""
+EDGES_IN_MEMORY = 5_000_000
+"""A larger graph is not read as a whole to be scored against the labels of a region: that takes 140 bytes per edge."""
 UNLABELLED_THRESHOLD = 0.5
 """The threshold of a run that has no labels to choose one on."""
 
@@ -61,8 +64,9 @@ def evaluate(run: Run, skeletons: SkeletonOptions | None = None) -> dict[str, An
     labelled = skeletons is None or run.has_labels(run.config.volumes.segment.source)
     truths = (find_truth(run), find_test(run)) if labelled else None
     results: dict[str, Any] = dict.fromkeys(("scores", "best", "regions", "certainty", "run_length"))
-    edges, written = scored_edges(run), written_segmentations(run)
-    fragments = open_volume(run.volume, "fragments")
+    written, fragments = written_segmentations(run), open_volume(run.volume, "fragments")
+    scored = [truth for truth in truths or () if truth is not None]
+    edges = scored_edges(run) if skeletons is not None else edges_for(run, scored, fragments)
     segmentations = (fragments, edges, small_segments(run, edges), written)
     if truths is not None:
         results |= _score_labels(run, *truths, segmentations)
@@ -181,8 +185,39 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
     Raises:
         UserError: the fragments or the merge scores are missing.
     """
-    edges = scored_edges(run)
-    return sweep_edges(run.config, truth, open_volume(run.volume, "fragments"), edges, small=small_segments(run, edges))
+    fragments = open_volume(run.volume, "fragments")
+    edges = edges_for(run, [truth], fragments)
+    return sweep_edges(run.config, truth, fragments, edges, small=small_segments(run, edges))
+
+
+def edges_for(run: Run, truths: Sequence[Truth], fragments: Placed) -> EdgeTable:
+    """The graph with merge scores, sorted by u; of a large one no more than edges that join the fragments of some
+    regions in the same way, at the thresholds of the sweep and that of the certainty.
+
+    Args:
+        run: agglomerated.
+        truths: of the regions.
+        fragments: of the run.
+
+    Raises:
+        UserError: the merge scores are missing.
+    """
+    config = run.config
+    with open_rag(config.rag, run.directory) as store:
+        counts = store.counts()
+        in_memory = counts.edges <= EDGES_IN_MEMORY or counts.scored_edges == 0 or config.small_segments is not None
+        if not in_memory and not any(truth.images for truth in truths):
+            certainty = stored_certainty(run)
+            thresholds = [*_swept(config), *([] if certainty is None else [certainty.threshold])]
+            limits = [min(threshold, config.agglomerate.maximum_score) for threshold in thresholds]
+            ids = np.unique(np.concatenate([truth.ids_of(fragments) for truth in truths]))
+            return edges_among(store, ids, limits, run.luts)
+    return scored_edges(run)
+
+
+def _swept(config: Config, thresholds: Iterable[float] = ()) -> list[float]:
+    """The thresholds of the sweep, and more, in order."""
+    return sorted({round(threshold, 2) for threshold in (*config.evaluate.sweep, *thresholds)})
 
 
 def scored_edges(run: Run) -> EdgeTable:
@@ -228,7 +263,7 @@ def sweep_edges(
     Raises:
         UserError: no labelled voxel counts.
     """
-    thresholds = sorted({round(threshold, 2) for threshold in (*config.evaluate.sweep, *thresholds)})
+    thresholds = _swept(config, thresholds)
     limit = config.agglomerate.maximum_score
     if truth.images:
         return sweep_images(_some_labelled(truth.count_images_against(fragments)), edges, thresholds, limit, small)
