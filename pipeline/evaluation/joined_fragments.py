@@ -1,4 +1,4 @@
-"""How a graph of any size joins the fragments of a region, at a few thresholds. What has a row per fragment or edge lies
+"""How a graph of any size joins the fragments of a region, at a few thresholds: what has a row per fragment or edge is
 on disk meanwhile.
 
 Fragments of the region may be joined through others far away. So all edges up to each threshold are gone through, from
