@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..command_names import name_of
 from ..config import Config
 from ..engine.tracking.driver_lock import keeps_others_out
 from ..errors import UserError
-from ..rag import EdgeTable, open_rag
+from ..rag import EdgeTable
 from ..run import SEGMENTATIONS, RankedBlocks, Run, update_summary
 from ..segmentation import SmallSegments, connected_components
 from ..units import counted
@@ -21,8 +20,8 @@ from .certainty import rank_blocks, stored_certainty
 from .contingency import Contingency
 from .errors import rank_errors, write_errors
 from .images import mean_image_scores, sweep_images
-from .joined_fragments import edges_among
 from .run_skeletons import Segmentations, score_skeletons_of_run
+from .scored_graph import ScoredGraph
 from .skeleton_scores import SkeletonOptions
 from .sweep import Scores, best_of, format_score, scores_of_table, sweep_thresholds, with_share
 from .truth import Joined, Placed, Truth, find_test, find_truth
@@ -31,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 ERRORS = "errors.csv"
 """In the run directory."""
-EDGES_IN_MEMORY = 5_000_000
-"""A larger graph is not read as a whole to be scored against the labels of a region: that takes 140 bytes per edge."""
 UNLABELLED_THRESHOLD = 0.5
 """The threshold of a run that has no labels to choose one on."""
 
@@ -65,9 +62,7 @@ def evaluate(run: Run, skeletons: SkeletonOptions | None = None) -> dict[str, An
     truths = (find_truth(run), find_test(run)) if labelled else None
     results: dict[str, Any] = dict.fromkeys(("scores", "best", "regions", "certainty", "run_length"))
     written, fragments = written_segmentations(run), open_volume(run.volume, "fragments")
-    scored = [truth for truth in truths or () if truth is not None]
-    edges = scored_edges(run) if skeletons is not None else edges_for(run, scored, fragments)
-    segmentations = (fragments, edges, small_segments(run, edges), written)
+    segmentations = (fragments, ScoredGraph(run), written)
     if truths is not None:
         results |= _score_labels(run, *truths, segmentations)
     if skeletons is not None and nodes is not None:
@@ -88,7 +83,8 @@ def _score_labels(run: Run, truth: Truth, test: Truth | None, segmentations: Seg
         test: what the best is reported on; None for `truth`.
         segmentations: of the run.
     """
-    fragments, edges, small, written = segmentations
+    fragments, graph, written = segmentations
+    edges, small = _edges_for([truth, *([] if test is None else [test])], graph, fragments), graph.small
     scores = sweep_edges(run.config, truth, fragments, edges, small=small)
     for threshold, volume in written.items():
         scores[threshold] = truth.score(volume)
@@ -186,60 +182,15 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
         UserError: the fragments or the merge scores are missing.
     """
     fragments = open_volume(run.volume, "fragments")
-    edges = edges_for(run, [truth], fragments)
-    return sweep_edges(run.config, truth, fragments, edges, small=small_segments(run, edges))
+    graph = ScoredGraph(run)
+    return sweep_edges(run.config, truth, fragments, _edges_for([truth], graph, fragments), small=graph.small)
 
 
-def edges_for(run: Run, truths: Sequence[Truth], fragments: Placed) -> EdgeTable:
-    """The graph with merge scores, sorted by u; of a large one no more than edges that join the fragments of some
-    regions in the same way, at the thresholds of the sweep and that of the certainty.
-
-    Args:
-        run: agglomerated.
-        truths: of the regions.
-        fragments: of the run.
-
-    Raises:
-        UserError: the merge scores are missing.
-    """
-    config = run.config
-    with open_rag(config.rag, run.directory) as store:
-        counts = store.counts()
-        in_memory = counts.edges <= EDGES_IN_MEMORY or counts.scored_edges == 0 or config.small_segments is not None
-        if not in_memory and not any(truth.images for truth in truths):
-            certainty = stored_certainty(run)
-            thresholds = [*_swept(config), *([] if certainty is None else [certainty.threshold])]
-            limits = [min(threshold, config.agglomerate.maximum_score) for threshold in thresholds]
-            ids = np.unique(np.concatenate([truth.ids_of(fragments) for truth in truths]))
-            return edges_among(store, ids, limits, run.luts)
-    return scored_edges(run)
-
-
-def _swept(config: Config, thresholds: Iterable[float] = ()) -> list[float]:
-    """The thresholds of the sweep, and more, in order."""
-    return sorted({round(threshold, 2) for threshold in (*config.evaluate.sweep, *thresholds)})
-
-
-def scored_edges(run: Run) -> EdgeTable:
-    """The whole graph of a run with merge scores, sorted by u.
-
-    Raises:
-        UserError: the merge scores are missing.
-    """
-    with open_rag(run.config.rag, run.directory) as store:
-        edges = EdgeTable.concatenate(store.iterate_edges()).summed()
-    if len(edges) and np.isnan(edges.score).all():
-        raise UserError(f"the graph has no merge scores; run {name_of('04_agglomerate.py')} first", "agglomerate")
-    return edges
-
-
-def small_segments(run: Run, edges: EdgeTable) -> SmallSegments | None:
-    """What more joins small segments along the edges of the whole graph, if the config asks for it."""
-    if run.config.small_segments is None:
-        return None
-    with open_rag(run.config.rag, run.directory) as store:
-        nodes = store.read_nodes()
-    return SmallSegments.of(run.config.small_segments, nodes.id, nodes.size, edges.mean_affinity)
+def _edges_for(truths: Sequence[Truth], graph: ScoredGraph, fragments: Placed) -> EdgeTable:
+    """The edges that join the fragments of some regions."""
+    if any(truth.images for truth in truths):
+        return graph.whole
+    return graph.among(lambda: np.unique(np.concatenate([truth.ids_of(fragments) for truth in truths])))
 
 
 def sweep_edges(
@@ -263,7 +214,7 @@ def sweep_edges(
     Raises:
         UserError: no labelled voxel counts.
     """
-    thresholds = _swept(config, thresholds)
+    thresholds = sorted({round(threshold, 2) for threshold in (*config.evaluate.sweep, *thresholds)})
     limit = config.agglomerate.maximum_score
     if truth.images:
         return sweep_images(_some_labelled(truth.count_images_against(fragments)), edges, thresholds, limit, small)

@@ -13,8 +13,7 @@ from cells_run import fill_run, make_run
 
 from pipeline import disk_arrays
 from pipeline.errors import UserError
-from pipeline.evaluation import best_threshold, evaluate
-from pipeline.evaluation import runs as evaluation_runs
+from pipeline.evaluation import best_threshold, evaluate, scored_graph
 from pipeline.evaluation.joined_fragments import edges_among
 from pipeline.rag import EdgeTable, NodeTable, RagStore, block_index, open_rag
 from pipeline.segmentation import connected_components
@@ -91,8 +90,8 @@ def test_a_large_graph_is_scored_as_a_small_one(
     run = make_run(tmp_path, **changes)
     fill_run(run)
     expected, errors = evaluate(run), (run.directory / "errors.csv").read_text()
-    monkeypatch.setattr(evaluation_runs, "EDGES_IN_MEMORY", 0)
-    monkeypatch.setattr(evaluation_runs, "scored_edges", lambda run: pytest.fail("the graph was read as a whole"))
+    monkeypatch.setattr(scored_graph, "EDGES_IN_MEMORY", 0)
+    monkeypatch.setattr(scored_graph, "scored_edges", lambda run: pytest.fail("the graph was read as a whole"))
     assert evaluate(run) == expected
     assert (run.directory / "errors.csv").read_text() == errors
     assert best_threshold(run) == expected["best"]["threshold"]
