@@ -258,15 +258,17 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small volumes, one repeat")
+    parser.add_argument("--quick", action="store_true", help="small volumes, one repeat, no table of engines")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="of the table of engines: cpu, cuda or auto")
     parser.add_argument("--folder", help="where volumes are put; default: the system's temporary folder")
-    parser.add_argument("--table", action="append", choices=TABLES, help="repeatable; default: all that can")
+    parser.add_argument("--table", action="append", choices=TABLES, help="repeatable; default: all that can be made")
     parser.add_argument("--student", metavar="NETWORK", help="another network than the config's, as JSON")
     options = parser.parse_args()
-    able = [table for table in TABLES if table != "int8" or importlib.util.find_spec("nncf") is not None]
-    options.table = options.table or able
+    left_out = {"engines"} if options.quick else set()
+    if importlib.util.find_spec("nncf") is None:
+        left_out.add("int8")
+    options.table = options.table or [table for table in TABLES if table not in left_out]
     return options
 
 
