@@ -20,6 +20,7 @@ from ..run import Run
 from ..stages.by_script import chained_stages, run_chain
 from ..stages.class_volume import require_class_volume
 from ..training import describe_training
+from .evaluate import tell_unwritten
 
 logger = logging.getLogger("emdistill")
 
@@ -116,6 +117,7 @@ def score(run: Run) -> None:
         f"(split {best['voi_split']:.3f}, merge {best['voi_merge']:.3f}), "
         f"adapted Rand error {best['adapted_rand_error']:.3f}; {best['scored']:,} voxels were scored"
     )
+    tell_unwritten(run, best["threshold"])
 
 
 def work(run: Run, options: argparse.Namespace) -> int:
