@@ -5,4 +5,12 @@ from .phantom import Phantom
 from .preparing import describe_import, is_ready, raw_voxel_size, require_unchanged
 from .source_audit import audit_sources
 
-__all__ = ["Phantom", "audit_sources", "describe_import", "is_imported", "is_ready", "raw_voxel_size", "require_unchanged"]
+__all__ = [
+    "Phantom",
+    "audit_sources",
+    "describe_import",
+    "is_imported",
+    "is_ready",
+    "raw_voxel_size",
+    "require_unchanged",
+]
