@@ -78,7 +78,8 @@ class RankedBlocks(TypedDict):
     """How well the array `certainty` ranks blocks.
 
     `threshold`: of the segmentation. `blocks`: how many were compared. `spearman`: rank correlation of their certainty
-    with their VOI, from -1 (the less certain, the worse, without exception) to 1; None where all are alike.
+    with their VOI, from -1 (the less certain, the worse, without exception) to 1; None where all are alike,
+    or of fewer than five blocks.
     """
 
     threshold: Amount

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from ..api import evaluate
 from ..cli import exit_after, parse_arguments, run_script
+from ..command_names import command_line
 from ..errors import UserError
 from ..evaluation import LabelRules, check_run, common_scores, format_score, open_pair, score_text, score_volumes
 from ..label_ids import HIGHEST, LOWEST
@@ -103,6 +104,7 @@ def print_scores(run: Run, results: Mapping[str, Any]) -> None:
         print(f"best on {chosen_on}: threshold {best['threshold']:.2f}, {format_score(best)} on {reported_on}")
     else:
         print(f"best: threshold {best['threshold']:.2f}, {format_score(best)}; chosen and scored on {chosen_on}")
+    tell_unwritten(run, best["threshold"])
     ranked = results["certainty"]
     if ranked is not None and ranked["spearman"] is not None:
         print(
@@ -110,6 +112,14 @@ def print_scores(run: Run, results: Mapping[str, Any]) -> None:
             f" {ranked['threshold']:.2f}: rank correlation {ranked['spearman']:.2f} (-1: the less certain, the worse)"
         )
     print(f"written to {run.summary}")
+
+
+def tell_unwritten(run: Run, best: float) -> None:
+    """Say how to write the segmentation at the best threshold, if the config names others."""
+    written = run.config.segment.thresholds
+    if written != "best" and all(f"{threshold:.2f}" != f"{best:.2f}" for threshold in written):
+        command = command_line("05_segment.py", run.directory / "config.json")
+        print(f"no segmentation is written at {best:.2f}: {command} --set segment.thresholds=[{best:.2f}]")
 
 
 def score_floor(run: Run, options: argparse.Namespace) -> None:

@@ -12,13 +12,15 @@ from typing import Any, NoReturn
 from ..api import evaluate, import_data, segment, train_networks, write_report
 from ..cli import run_script
 from ..command_names import command_line, goes_on_by_itself
-from ..datasets import describe_import, is_ready
+from ..datasets import describe_import, is_ready, raw_voxel_size
 from ..engine.plan import log_plan
 from ..engine.tracking.driver_lock import only_driver
+from ..networks.fitting import tell_other_nanometres
 from ..run import Run
 from ..stages.by_script import chained_stages, run_chain
 from ..stages.class_volume import require_class_volume
 from ..training import describe_training
+from .evaluate import tell_unwritten
 
 logger = logging.getLogger("emdistill")
 
@@ -74,12 +76,25 @@ def plan(run: Run) -> None:
         logger.info(line)
     for role in run.config.networks_to_train:
         logger.info(describe_training(run, role))
-    role = run.config.predict.network
-    trained = run.config.predict.checkpoint or any(run.network_directory(role).glob("checkpoint_*.pt"))
-    if trained and is_ready(run, run.config.volumes.segment.source):
-        log_plan(run, chained_stages(run))
+    role, checkpoint = run.config.predict.network, run.config.predict.checkpoint
+    missing = []
+    if not is_ready(run, run.config.volumes.segment.source):
+        missing.append("the volume is imported (import_data.py)")
+        _tell_other_voxels(run)
+    if checkpoint is None and not any(run.network_directory(role).glob("checkpoint_*.pt")):
+        missing.append(f"the {role} is trained")
+    if missing:
+        logger.info("the blocks can be planned once %s", " and ".join(missing))
     else:
-        logger.info("the blocks can be planned once the volume is imported and the %s is trained", role)
+        log_plan(run, chained_stages(run))
+
+
+def _tell_other_voxels(run: Run) -> None:
+    """Warn before an import that a ready-made student knows other voxels."""
+    checkpoint, name = run.config.predict.checkpoint, run.config.volumes.segment.source
+    voxel_size = None if checkpoint is None else raw_voxel_size(run, name)
+    if checkpoint is not None and voxel_size is not None:
+        tell_other_nanometres(checkpoint, run.source(name), voxel_size)
 
 
 def score(run: Run) -> None:
@@ -102,6 +117,7 @@ def score(run: Run) -> None:
         f"(split {best['voi_split']:.3f}, merge {best['voi_merge']:.3f}), "
         f"adapted Rand error {best['adapted_rand_error']:.3f}; {best['scored']:,} voxels were scored"
     )
+    tell_unwritten(run, best["threshold"])
 
 
 def work(run: Run, options: argparse.Namespace) -> int:

@@ -2,7 +2,15 @@
 
 from .importing import is_imported
 from .phantom import Phantom
-from .preparing import describe_import, is_ready, require_unchanged
+from .preparing import describe_import, is_ready, raw_voxel_size, require_unchanged
 from .source_audit import audit_sources
 
-__all__ = ["Phantom", "audit_sources", "describe_import", "is_imported", "is_ready", "require_unchanged"]
+__all__ = [
+    "Phantom",
+    "audit_sources",
+    "describe_import",
+    "is_imported",
+    "is_ready",
+    "raw_voxel_size",
+    "require_unchanged",
+]

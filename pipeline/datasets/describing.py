@@ -53,12 +53,13 @@ def _would_be(source: RunSource, opened: OpenSource, in_place: Sequence[str]) ->
     wanted = {name: dataset for name, dataset in opened.datasets.items() if name not in in_place}
     kinds = [f"{name} {dataset.dtype}" for name, dataset in wanted.items()]
     raw = opened.datasets["raw"]
-    intensity = "intensity 0 to 255 (the type uint8)"
+    intensity, said = "intensity 0 to 255 (the type uint8)", ""
     if opened.source is not None:
+        said = _said_by(opened.source.raw)
         setting = source.intensity_setting(raw.dtype)
         intensity = intensity_range(opened.source.raw, setting, where=f"{source.where}.intensity").text
     kept = ", raw read in place" if "raw" in in_place else ""
-    place = f"{by(raw.shape)} voxels of {by(raw.voxel_size)} nm at offset {by(raw.offset)} nm"
+    place = f"{by(raw.shape)} voxels of {by(raw.voxel_size)} nm at offset {by(raw.offset)} nm{said}"
     return f"{source.name}: would import {place} ({', '.join(kinds)}), {intensity}, copied into the run{kept}"
 
 

@@ -14,6 +14,8 @@ from .overlaps import LabelRules, Readable, count_block_overlaps
 
 LEAST_SHARE = 0.25
 """Of a block's voxels that count in its region, for its VOI to say something about the block."""
+FEWEST_BLOCKS = 5
+"""That have a rank correlation: that of two is 1 or -1, whatever they are."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def rank_blocks(
     ]
     pairs = np.array(compared, dtype=np.float64).reshape(-1, 2)
     pairs = pairs[pairs[:, 0] > 0]
-    return {"threshold": certainty.threshold, "blocks": len(pairs), "spearman": spearman(pairs[:, 0], pairs[:, 1])}
+    ranked = spearman(pairs[:, 0], pairs[:, 1]) if len(pairs) >= FEWEST_BLOCKS else None
+    return {"threshold": certainty.threshold, "blocks": len(pairs), "spearman": ranked}
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float | None:

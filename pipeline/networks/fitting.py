@@ -37,26 +37,33 @@ def check_context(run: Run, network: EmbeddingNetwork) -> None:
         )
 
 
-def tell_other_nanometres(checkpoint: str, source: RunSource) -> None:
-    """Warn if a checkpoint is a ready-made student that was trained on other voxels than a source has."""
+def tell_other_nanometres(checkpoint: str, source: RunSource, voxel_size: Sequence[float] | None = None) -> None:
+    """Warn if a checkpoint is a ready-made student that was trained on other voxels than a source has.
+
+    Args:
+        checkpoint: `predict.checkpoint`.
+        source: that it is to segment.
+        voxel_size: of its raw in nanometres, where that is not imported yet.
+    """
     name = pretrained_name(checkpoint)
-    warning = None if name is None else other_nanometres(name, source)
+    warning = None if name is None else other_nanometres(name, source, voxel_size)
     if warning is not None:
         logger.warning(warning)
 
 
-def other_nanometres(name: str, source: RunSource) -> str | None:
+def other_nanometres(name: str, source: RunSource, voxel_size: Sequence[float] | None = None) -> str | None:
     """One line if a source has other voxels than a student was trained on, with the level of its pyramid that fits
     better; None if they are alike, or if the images that it was trained on do not say their size.
 
     Args:
         name: of the ready-made student.
         source: that it is to segment.
+        voxel_size: of its raw in nanometres, where that is not imported yet.
 
     Raises:
         UserError: the source cannot be read, or there is no such student.
     """
-    trained, found = read_card(name).nanometres, source.open_raw().voxel_size
+    trained, found = read_card(name).nanometres, voxel_size or source.open_raw().voxel_size
     if trained is None or _apart(found, trained) <= FARTHEST:
         return None
     text = (

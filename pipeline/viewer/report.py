@@ -97,6 +97,7 @@ def report_content(run: Run) -> dict[str, Any]:
         **chosen_content(run),
         "curves": _training_pictures(run),
         "networks": network_sizes(run),
+        "checkpoint": run.config.predict.checkpoint,
         "stages": summary.get("stages") or {},
         "versions": summary.get("versions") or package_versions(),
         "config_hash": run.config_hash,

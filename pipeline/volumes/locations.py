@@ -153,7 +153,11 @@ def expand_variables(text: str, where: str = "") -> str:
     expanded = os.path.expandvars(text)
     missing = re.search(r"\$\{?(\w+)\}?", expanded)
     if missing:
-        raise UserError(f"the environment variable {missing.group(1)} is not set (in {hide_passwords(text)!r})", where)
+        raise UserError(
+            f"the environment variable {missing.group(1)} is not set (in {hide_passwords(text)!r});"
+            " set it, or write the path itself here",
+            where,
+        )
     return expanded
 
 

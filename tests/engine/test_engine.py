@@ -163,20 +163,43 @@ def test_workers_that_have_too_little_memory_to_begin_end_the_stage(
     assert not visits(tmp_path)
 
 
-def stop_whoever(directory: Path, condition: Callable[[], int | None]) -> threading.Thread:
-    """A thread that stops a worker (SIGSTOP), once a condition gives its process id."""
+def waiting_worker(directory: Path) -> Callable[[], int | None]:
+    """The process that waits in a block, once it does."""
+
+    def process() -> int | None:
+        path = directory / "waiting"
+        return int(path.read_text() or 0) if path.exists() else None
+
+    return process
+
+
+def stop_whoever(
+    directory: Path, condition: Callable[[], int | None], number: int = signal.SIGSTOP
+) -> threading.Thread:
+    """A thread that stops a worker, once a condition gives its process id."""
 
     def stop() -> None:
         process: list[int] = []
         while not process:
             process = [found for found in [condition()] if found]
             time.sleep(0.01)
-        os.kill(process[0], signal.SIGSTOP)
+        os.kill(process[0], number)
         (directory / "go").touch()
 
     thread = threading.Thread(target=stop)
     thread.start()
     return thread
+
+
+def test_ctrl_c_reaches_no_worker_by_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A terminal sends it to all processes of a command; the driver alone decides what becomes of its workers."""
+    run = make_run(tmp_path, cluster={"executor": "local", "workers": 2})
+    (tmp_path / "wait").write_text("3")
+    stopping = stop_whoever(tmp_path, waiting_worker(tmp_path), signal.SIGINT)
+    assert toy_chain(run)
+    stopping.join()
+    assert visits(tmp_path) == dict.fromkeys(range(BLOCKS), 1)
+    assert "died" not in caplog.text
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -187,12 +210,7 @@ def test_a_worker_that_is_stopped_in_a_block_is_killed_and_its_block_done_by_ano
     monkeypatch.setattr(patience, "GRACE_SECONDS", 1.0)
     run = make_run(tmp_path, cluster={"executor": "local", "workers": workers, "block_timeout": 4.0, "retries": 1})
     (tmp_path / "wait").write_text("3")
-
-    def in_block() -> int | None:
-        path = tmp_path / "waiting"
-        return int(path.read_text() or 0) if path.exists() else None
-
-    stopping = stop_whoever(tmp_path, in_block)
+    stopping = stop_whoever(tmp_path, waiting_worker(tmp_path))
     assert toy_chain(run)
     stopping.join()
     np.testing.assert_array_equal(result(run), expected_sums(run))

@@ -46,6 +46,11 @@ def test_blocks_are_ranked_by_the_voi_of_their_own_voxels(tmp_path: Path) -> Non
     assert found["blocks"] == len(expected) > 8
     assert found["spearman"] == pytest.approx(spearmanr(*np.transpose(expected))[0], abs=1e-4)
     assert found["threshold"] == 0.5
+    kept = np.flatnonzero(values)[:4]
+    few = np.zeros_like(values)
+    few.ravel()[kept] = values.ravel()[kept]
+    ranked = rank_blocks(run, StoredCertainty(0.5, few), InMemory(segments), InMemory(labels), REGION, RULES)
+    assert ranked is not None and ranked["blocks"] <= 4 and ranked["spearman"] is None
     others = StoredCertainty(0.5, values[:1])
     assert rank_blocks(run, others, InMemory(segments), InMemory(labels), REGION, RULES) is None
 

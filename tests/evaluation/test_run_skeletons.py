@@ -17,6 +17,7 @@ import pytest
 from cells_run import CHUNKS, SEGMENTED, SHAPE, fill_run, make_run
 from stored_arrays import ngff, scale, translation, write_group, write_zarr
 
+from pipeline.commands.evaluate import tell_unwritten
 from pipeline.commands.run_all import score
 from pipeline.errors import UserError
 from pipeline.evaluation import (
@@ -167,6 +168,14 @@ def test_segments_that_reach_the_mask_are_merged(tmp_path: Path) -> None:
     options = SkeletonOptions(swc, merge_threshold=2, no_merge_mask=tmp_path / "mask.zarr")
     evaluate(run, options)
     assert all(row["merges"] == "0" for row in csv.DictReader((run.directory / "skeletons.csv").open()))
+
+
+@pytest.mark.parametrize(("written", "told"), [([0.7], True), ([0.7, 0.8], False), ("best", False)])
+def test_a_best_threshold_that_is_not_written_comes_with_the_command_for_it(
+    tmp_path: Path, written: list[float] | str, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell_unwritten(make_run(tmp_path, segment={"thresholds": written}), 0.8)
+    assert ("--set segment.thresholds=[0.80]" in capsys.readouterr().out) == told
 
 
 def test_the_threshold_is_chosen_on_validate_and_reported_on_test(

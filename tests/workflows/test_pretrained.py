@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import zarr
 
+from pipeline.commands.run_all import plan
 from pipeline.config import load_config
 from pipeline.config.pretrained import read_card
 from pipeline.networks.fitting import other_nanometres
@@ -39,7 +41,7 @@ def pyramid(folder: Path, sizes: list[list[float]], shape: tuple[int, int, int] 
     return folder
 
 
-def run_on(volume: Path, directory: Path, level: int | None = None) -> Run:
+def new_run(volume: Path, directory: Path, level: int | None = None) -> Run:
     document = {
         "run_directory": str(directory),
         "volumes": {
@@ -48,7 +50,11 @@ def run_on(volume: Path, directory: Path, level: int | None = None) -> Run:
         },
         "predict": {"checkpoint": f"pretrained:{STUDENT}", "block_size": [16, 32, 32]},
     }
-    run = Run(load_config(document))
+    return Run(load_config(document))
+
+
+def run_on(volume: Path, directory: Path, level: int | None = None) -> Run:
+    run = new_run(volume, directory, level)
     ensure_imported(run)
     return run
 
@@ -68,6 +74,8 @@ def test_raw_alone_becomes_a_segmentation_at_the_threshold_of_the_card(tmp_path:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "iteration" not in done.stderr and not (tmp_path / "run" / "student").exists()
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert f"Affinities were predicted by <code>pretrained:{STUDENT}</code>" in report
     run = Run(load_config(tmp_path / "run" / "config.json"))
     segmentation = open_volume(run.volume, f"segmentation/{read_card(STUDENT).threshold:.2f}")
     assert len(np.unique(segmentation.read(segmentation.box))) > 1
@@ -87,6 +95,18 @@ def test_other_voxels_are_told_with_the_level_that_fits_better(
     assert coarse is not None and "level 1 of its pyramid" in coarse
     best = other_nanometres(STUDENT, run_on(volume, tmp_path / "best", level=1).source("a"))
     assert best is not None and "no level of a pyramid fits better" in best
+
+
+def test_a_dry_run_tells_other_voxels_before_anything_is_imported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        file.create_dataset("raw", data=np.zeros((8, 32, 32), np.uint8)).attrs["resolution"] = [20, 20, 20]
+    with caplog.at_level(logging.INFO):
+        plan(new_run(tmp_path / "raw.h5", tmp_path / "run"))
+    assert "a has voxels of 20 x 20 x 20 nm, but pretrained:fibsem-10nm was trained on 10 x 10 x 10 nm" in caplog.text
+    assert caplog.messages[-1] == "the blocks can be planned once the volume is imported (import_data.py)"
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("size", "told"), [([9, 10, 11.9], False), ([10, 10, 12.1], True)])

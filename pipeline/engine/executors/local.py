@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from ...errors import writing
 from ...run import Run
+from ...stop_signals import interrupts_blocked
 from ..blocks.process import PARENT
 from ..blocks.stage import BlockTask
 from ..tracking.failures import KILLED_FOR_MEMORY
@@ -53,6 +54,9 @@ class LocalExecutor(ProcessExecutor):
 def start_process(run: Run, task: BlockTask, worker: str, context: str) -> tuple[subprocess.Popen[bytes], Path]:
     """Start a worker that dies with this process; and what it prints.
 
+    A terminal sends Ctrl-C to all processes of a command. The driver ends its workers; of themselves they would die,
+    which counts as a failure of the blocks under way.
+
     Args:
         run: whose config says how.
         task: whose blocks it computes.
@@ -63,7 +67,7 @@ def start_process(run: Run, task: BlockTask, worker: str, context: str) -> tuple
     with writing(log):
         log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, **worker_environment(run, worker, context, str(log)), PARENT: str(os.getpid())}
-    with log.open("ab") as output:
+    with log.open("ab") as output, interrupts_blocked():
         process = subprocess.Popen(
             worker_command(task), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
         )
