@@ -13,8 +13,8 @@ from voronoi_run import make_run, store_affinities
 from pipeline.api import agglomerate, extract_fragments, segment
 from pipeline.evaluation import SegmentationError
 from pipeline.run import Run
-from pipeline.viewer import open_viewer
 from pipeline.viewer import joins as module
+from pipeline.viewer import open_viewer
 from pipeline.viewer.controls import SEGMENTS, Controls, named
 from pipeline.viewer.joins import equivalences
 
