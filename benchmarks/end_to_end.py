@@ -2,6 +2,7 @@ r"""One table from raw to a segmentation: hours of CPU cores, and of a GPU where
 
     python benchmarks/end_to_end.py --quick
     python benchmarks/end_to_end.py --tiles 2 2 2                      # the ready-made student
+    python benchmarks/end_to_end.py --tiles 8 2 2 --large 1000 1000 1000
     python benchmarks/end_to_end.py --teacher-checkpoint runs/fib25/teacher/best.pt \
         --student-checkpoint runs/fib25/student/best.pt
 
@@ -254,6 +255,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "fib25.json")
     parser.add_argument("--raw", type=Path, default=Path(data) / "fib25_unlabelled.h5", help="HDF5, dataset raw")
     parser.add_argument("--tiles", type=int, nargs=3, help="mirrored copies along z y x (default: 2 2 2, quick 1 1 1)")
+    parser.add_argument("--large", type=int, nargs=3, metavar="VOXELS", help="the larger box of all networks, z y x")
     parser.add_argument("--teacher-checkpoint", help=f"of the config's teacher, or {RANDOM}")
     parser.add_argument(
         "--student-checkpoint", default="pretrained:fibsem-10nm", help="of the config's student; none leaves it out"
@@ -278,7 +280,8 @@ def main() -> None:
     results: dict[str, dict[str, Cost]] = {}
     document: dict[str, Any] = {"quick": options.quick, "workers": options.workers, "gpu": gpu}
     for network, checkpoint in given.items():
-        boxes = (QUICK_BOXES if options.quick else BOXES)[network]
+        smaller, larger = (QUICK_BOXES if options.quick else BOXES)[network]
+        boxes = (smaller, options.large or larger)
         small, large = (passage(network, checkpoint, shape, raw, options) for shape in boxes)
         results[network] = costs = per_teravoxel(small, large)
         document[network] = {

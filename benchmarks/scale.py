@@ -201,7 +201,7 @@ def measure_graphs(directory: Path, edges: float, workers: int, maximum_score: f
         first = first or found
         print(json.dumps(found), flush=True)
     shutil.rmtree(directory, ignore_errors=True)
-    growing = ("core_seconds_per_million_edges", "peak_driver_memory_mb", "peak_worker_memory_mb")
+    growing = ("processor_seconds_per_million_edges", "peak_driver_memory_mb", "peak_worker_memory_mb")
     growth = {f"{name}_growth": round(found[name] / first[name], 3) for name in growing}
     summary = {name: found[name] for name in ("edges", "seconds", *growing)}
     print(json.dumps({**summary, **growth, "maximum_score": maximum_score, "workers": workers}))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -158,9 +159,11 @@ def measure(directory: Path, edges: float, workers: int, agglomerate: dict[str, 
     """Agglomerate a graph of so many edges, made from nothing; what it took. The directory is deleted first."""
     shutil.rmtree(directory, ignore_errors=True)
     run = make_run(directory, edges, workers, agglomerate)
+    began = time.monotonic()
     total = store_graph(run, workers)
+    making = time.monotonic() - began
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    started, driver_memory = time.monotonic(), 0
+    started, before, driver_memory = time.monotonic(), _processor_seconds(), 0
     command = [sys.executable, "-c", AGGLOMERATE, str(run.directory / "config.json")]
     with subprocess.Popen(command, env=environment) as driver:
         while driver.poll() is None:
@@ -168,7 +171,7 @@ def measure(directory: Path, edges: float, workers: int, agglomerate: dict[str, 
             time.sleep(0.05)
     if driver.returncode:
         raise SystemExit(f"agglomeration failed with exit status {driver.returncode}")
-    seconds = time.monotonic() - started
+    seconds, processor = time.monotonic() - started, _processor_seconds() - before
     stages = {name: stage for name, stage in read_summary(run)["stages"].items() if name != "rag"}
     levels = levels_of(run, RagTask(run).grid)
     came = [_edges_that_came(LinkageTask(run, level)) for level in range(levels)] if levels > 1 else [[total]]
@@ -176,12 +179,20 @@ def measure(directory: Path, edges: float, workers: int, agglomerate: dict[str, 
         "edges": total,
         "seconds": round(seconds, 1),
         "core_seconds_per_million_edges": round(1e6 * workers * seconds / total, 2),
+        "processor_seconds_per_million_edges": round(1e6 * processor / total, 2),
         "peak_driver_memory_mb": round(driver_memory / 1e6),
         "peak_worker_memory_mb": round(max(stage["peak_worker_memory"] for stage in stages.values()) / 1e6),
         "edges_of_largest_region_by_level": [max(level) for level in came],
         "part_that_reaches_the_level": [round(sum(level) / total, 4) for level in came],
         "seconds_of_stages": {name: round(stage["seconds"], 1) for name, stage in stages.items()},
+        "seconds_of_making_the_graph": round(making, 1),
     }
+
+
+def _processor_seconds() -> float:
+    """What processes that were started here have taken so far, with those that they have started."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _edges_that_came(task: LinkageTask) -> list[int]:

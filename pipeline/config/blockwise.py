@@ -164,12 +164,12 @@ class AgglomerateConfig(Section):
     independent of blocks and regions."""
     region_size: VoxelShape = (1024, 1024, 1024)
     """Voxels of the regions that `global` begins with, rounded up to whole blocks. What a region cannot decide goes up
-    to regions twice as long along each axis, until there is one. A volume of one region is linked in memory, by the
-    driver. It decides nothing but memory and time."""
+    to regions twice as long along each axis, until there is one. A volume of one region and at most 268 million
+    voxels is linked in memory, by the driver. It decides nothing but memory and time."""
     memory: PositiveFloat = 16.0
     """Gigabytes that a task of `global` may take for its part of the graph: 260 bytes per edge in memory. Regions that
-    need more are linked from the disk, in portions, with the same result; 60 bytes per cluster have to fit. A region of
-    the first level that needs more ends with a line that says so: lower `region_size`, or allow more."""
+    need more are linked from the disk, in portions, with the same result; 60 bytes per cluster have to fit: if they do
+    not, lower `region_size`, or allow more. `--dry-run` says what the largest region of the first level needs."""
     context: VoxelContext = (4, 32, 32)
     """Voxels read around a block on each side (`waterz`)."""
     merge_function: Literal["mean", "hist_quant_25", "hist_quant_50", "hist_quant_75"] = "mean"

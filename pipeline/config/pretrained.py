@@ -23,8 +23,8 @@ FOLDER = Path(__file__).parents[1] / "pretrained"
 class Card(Section):
     """What is to be known about a ready-made student."""
 
-    nanometres: NanometreShape
-    """Size of the voxels that it was trained on, order z, y, x."""
+    nanometres: NanometreShape | None
+    """Size of the voxels that it was trained on, order z, y, x; null if its images do not say theirs."""
     threshold: Fraction
     """Merge threshold that was best on its validation region."""
     data: str

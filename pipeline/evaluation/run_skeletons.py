@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..rag import EdgeTable
 from ..run import Run, region_box
-from ..segmentation import SmallSegments, connected_components
+from ..segmentation import connected_components
 from ..volumes import RunVolume
 from ..volumes.volume import Volume
 from .placed_ids import PlacedIds
+from .scored_graph import ScoredGraph, swept
 from .skeleton_scores import NodeSegments, SkeletonOptions, open_mask, summary_of, write_table
 from .skeletons import RunLengths, Skeletons
 from .truth import require_separate_test
@@ -23,9 +23,8 @@ TABLE = "skeletons.csv"
 """In the run directory."""
 WHOLE = "volumes.segment"
 
-Segmentations = tuple[RunVolume, EdgeTable, SmallSegments | None, Mapping[float, RunVolume]]
-"""Fragments, the graph with merge scores, what more joins small segments, and the segmentations that were written, by
-threshold."""
+Segmentations = tuple[RunVolume, ScoredGraph, Mapping[float, RunVolume]]
+"""Fragments, the graph with merge scores, and the segmentations that were written, by threshold."""
 
 
 def score_skeletons_of_run(
@@ -59,7 +58,7 @@ def score_skeletons_of_run(
     Raises:
         UserError: nothing of the skeletons lies where it is to be scored, or the mask lies elsewhere.
     """
-    fragments, edges, small, written = segmentations
+    fragments, graph, written = segmentations
     raw = run.open_raw(run.config.volumes.segment.source)
     volume = _placed(fragments, raw)
     outside = volume.require_nodes(skeletons)
@@ -68,7 +67,7 @@ def score_skeletons_of_run(
     with ExitStack() as stack:
         mask = open_mask(options, stack)
         found = NodeSegments.of(volume, skeletons, options, mask)
-        at = dict(_joined(run, found, edges, small))
+        at = dict(_joined(run, found, graph))
         at |= {name: NodeSegments.of(_placed(ids, raw), skeletons, options, mask) for name, ids in written.items()}
     scores = {threshold: at[threshold].score(inside[compared_on]) for threshold in sorted(at)}
     if by_labels is None:
@@ -91,14 +90,12 @@ def score_skeletons_of_run(
     }
 
 
-def _joined(
-    run: Run, found: NodeSegments, edges: EdgeTable, small: SmallSegments | None
-) -> Iterator[tuple[float, NodeSegments]]:
+def _joined(run: Run, found: NodeSegments, graph: ScoredGraph) -> Iterator[tuple[float, NodeSegments]]:
     """The nodes' segments at each threshold of the sweep."""
-    ids = found.all_ids()
-    for threshold in sorted({round(threshold, 2) for threshold in run.config.evaluate.sweep}):
+    ids, edges = found.all_ids(), graph.among(found.all_ids)
+    for threshold in swept(run):
         limit = min(threshold, run.config.agglomerate.maximum_score)
-        yield threshold, found.relabelled(connected_components(ids, edges.pairs, edges.score, limit, small))
+        yield threshold, found.relabelled(connected_components(ids, edges.pairs, edges.score, limit, graph.small))
 
 
 def _placed(volume: RunVolume, raw: Volume) -> PlacedIds:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..command_names import name_of
 from ..config import Config
 from ..engine.tracking.driver_lock import keeps_others_out
 from ..errors import UserError
-from ..rag import EdgeTable, open_rag
+from ..rag import EdgeTable
 from ..run import SEGMENTATIONS, RankedBlocks, Run, update_summary
 from ..segmentation import SmallSegments, connected_components
 from ..units import counted
@@ -22,6 +21,7 @@ from .contingency import Contingency
 from .errors import rank_errors, write_errors
 from .images import mean_image_scores, sweep_images
 from .run_skeletons import Segmentations, score_skeletons_of_run
+from .scored_graph import ScoredGraph
 from .skeleton_scores import SkeletonOptions
 from .sweep import Scores, best_of, format_score, scores_of_table, sweep_thresholds, with_share
 from .truth import Joined, Placed, Truth, find_test, find_truth
@@ -61,9 +61,8 @@ def evaluate(run: Run, skeletons: SkeletonOptions | None = None) -> dict[str, An
     labelled = skeletons is None or run.has_labels(run.config.volumes.segment.source)
     truths = (find_truth(run), find_test(run)) if labelled else None
     results: dict[str, Any] = dict.fromkeys(("scores", "best", "regions", "certainty", "run_length"))
-    edges, written = scored_edges(run), written_segmentations(run)
-    fragments = open_volume(run.volume, "fragments")
-    segmentations = (fragments, edges, small_segments(run, edges), written)
+    written, fragments = written_segmentations(run), open_volume(run.volume, "fragments")
+    segmentations = (fragments, ScoredGraph(run), written)
     if truths is not None:
         results |= _score_labels(run, *truths, segmentations)
     if skeletons is not None and nodes is not None:
@@ -84,7 +83,8 @@ def _score_labels(run: Run, truth: Truth, test: Truth | None, segmentations: Seg
         test: what the best is reported on; None for `truth`.
         segmentations: of the run.
     """
-    fragments, edges, small, written = segmentations
+    fragments, graph, written = segmentations
+    edges, small = _edges_for([truth, *([] if test is None else [test])], graph, fragments), graph.small
     scores = sweep_edges(run.config, truth, fragments, edges, small=small)
     for threshold, volume in written.items():
         scores[threshold] = truth.score(volume)
@@ -181,30 +181,16 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
     Raises:
         UserError: the fragments or the merge scores are missing.
     """
-    edges = scored_edges(run)
-    return sweep_edges(run.config, truth, open_volume(run.volume, "fragments"), edges, small=small_segments(run, edges))
+    fragments = open_volume(run.volume, "fragments")
+    graph = ScoredGraph(run)
+    return sweep_edges(run.config, truth, fragments, _edges_for([truth], graph, fragments), small=graph.small)
 
 
-def scored_edges(run: Run) -> EdgeTable:
-    """The whole graph of a run with merge scores, sorted by u.
-
-    Raises:
-        UserError: the merge scores are missing.
-    """
-    with open_rag(run.config.rag, run.directory) as store:
-        edges = EdgeTable.concatenate(store.iterate_edges()).summed()
-    if len(edges) and np.isnan(edges.score).all():
-        raise UserError(f"the graph has no merge scores; run {name_of('04_agglomerate.py')} first", "agglomerate")
-    return edges
-
-
-def small_segments(run: Run, edges: EdgeTable) -> SmallSegments | None:
-    """What more joins small segments along the edges of the whole graph, if the config asks for it."""
-    if run.config.small_segments is None:
-        return None
-    with open_rag(run.config.rag, run.directory) as store:
-        nodes = store.read_nodes()
-    return SmallSegments.of(run.config.small_segments, nodes.id, nodes.size, edges.mean_affinity)
+def _edges_for(truths: Sequence[Truth], graph: ScoredGraph, fragments: Placed) -> EdgeTable:
+    """The edges that join the fragments of some regions."""
+    if any(truth.images for truth in truths):
+        return graph.whole
+    return graph.among(lambda: np.unique(np.concatenate([truth.ids_of(fragments) for truth in truths])))
 
 
 def sweep_edges(

@@ -17,7 +17,7 @@ from ..volumes import Box, Nanometres
 from ..volumes.aligned import Labels, Mask
 from .contingency import Contingency
 from .images import mean_image_scores, sections_of
-from .overlaps import LabelRules, Readable, count_overlaps
+from .overlaps import BLOCK_SHAPE, LabelRules, Readable, count_overlaps
 from .seams import Overlap, find_seams
 from .sweep import Scores, scores_of_table
 
@@ -82,6 +82,13 @@ class Truth:
             rules=self.rules,
             spacing=self.labels.voxel_size,
         )
+
+    def ids_of(self, segmentation: Placed) -> np.ndarray:
+        """(M,) uint64, what a segmentation that covers the region holds there, sorted; without 0."""
+        shift, found = self._shift(segmentation), np.zeros(0, np.uint64)
+        for block in self.region.split(BLOCK_SHAPE):
+            found = np.union1d(found, segmentation.read(Box(block.begin - shift, block.end - shift)))
+        return found[found > 0].astype(np.uint64)
 
     def score(self, segmentation: Placed) -> Scores:
         """Scores of a segmentation that covers the region."""

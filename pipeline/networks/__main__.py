@@ -47,7 +47,7 @@ def _copy_weights(checkpoint: Path, to: Path) -> str:
 
 
 def _line(name: str, card: Card) -> str:
-    return f"{name}: {_nanometres(card)} nm, {card.licence}; {card.data}"
+    return f"{name}: {_nanometres(card)}, {card.licence}; {card.data}"
 
 
 def _whole(name: str, card: Card) -> str:
@@ -55,7 +55,7 @@ def _whole(name: str, card: Card) -> str:
     return (
         f"{name}\n"
         f"  predict.checkpoint: pretrained:{name}\n"
-        f"  voxels: {_nanometres(card)} nm (z, y, x)\n"
+        f"  voxels: {_nanometres(card)}\n"
         f"  merge threshold: {card.threshold:g}\n"
         f"  data: {card.data}\n"
         f"  licence of the data: {card.licence}\n"
@@ -67,7 +67,9 @@ def _whole(name: str, card: Card) -> str:
 
 
 def _nanometres(card: Card) -> str:
-    return " x ".join(f"{extent:g}" for extent in card.nanometres)
+    if card.nanometres is None:
+        return "pixels of unknown size"
+    return " x ".join(f"{extent:g}" for extent in card.nanometres) + " nm (z, y, x)"
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def tell_other_nanometres(checkpoint: str, source: RunSource) -> None:
 
 def other_nanometres(name: str, source: RunSource) -> str | None:
     """One line if a source has other voxels than a student was trained on, with the level of its pyramid that fits
-    better; None if they are alike.
+    better; None if they are alike, or if the images that it was trained on do not say their size.
 
     Args:
         name: of the ready-made student.
@@ -57,7 +57,7 @@ def other_nanometres(name: str, source: RunSource) -> str | None:
         UserError: the source cannot be read, or there is no such student.
     """
     trained, found = read_card(name).nanometres, source.open_raw().voxel_size
-    if _apart(found, trained) <= FARTHEST:
+    if trained is None or _apart(found, trained) <= FARTHEST:
         return None
     text = (
         f"{source.name} has voxels of {_shown(found)} nm, but pretrained:{name} was trained on {_shown(trained)} nm,"

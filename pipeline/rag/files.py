@@ -79,9 +79,16 @@ class FileRag(RagStore):
             scored = edges.with_scores(scores)
             self._replace_block(BlockEntry.of(block, nodes, scored), nodes, scored)
 
-    def _block_index(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> BlockIndex:
-        self._entries = dict(self._look())
-        entries = sorted((entry for _, entry in self._entries.values()), key=lambda entry: entry.block)
+    def _block_index(
+        self, roi: Roi | None = None, ids: tuple[int, int] | None = None, blocks: Sequence[int] | None = None
+    ) -> BlockIndex:
+        if blocks is None:
+            self._entries = dict(self._look())
+            found = self._entries
+        else:
+            found = {path: known for path in map(self._file, blocks) if (known := self._current(path)) is not None}
+            self._entries |= found
+        entries = sorted((entry for _, entry in found.values()), key=lambda entry: entry.block)
         if roi is not None:
             entries = [entry for entry in entries if touches(entry, roi)]
         return BlockIndex.of([(e.block, e.first_v, e.last_v, e.nodes, e.edges, e.scored) for e in entries])
@@ -93,10 +100,20 @@ class FileRag(RagStore):
                 for found in files:
                     if found.name.startswith(".") or not found.name.endswith(ENDING):
                         continue  # left behind by a writer that was killed
-                    path, status = Path(found.path), found.stat()
-                    version = (status.st_ino, status.st_mtime_ns, status.st_size)
-                    known = self._entries.get(path)
-                    yield path, known if known and known[0] == version else (version, _read_entry(path))
+                    path = Path(found.path)
+                    yield path, self._looked_at(path, found.stat())
+
+    def _current(self, path: Path) -> tuple[Version, BlockEntry] | None:
+        """A file with its summary; None if there is none."""
+        try:
+            return self._looked_at(path, path.stat())
+        except FileNotFoundError:
+            return None
+
+    def _looked_at(self, path: Path, status: os.stat_result) -> tuple[Version, BlockEntry]:
+        """A file with its summary; it is opened only if it has changed."""
+        version, known = (status.st_ino, status.st_mtime_ns, status.st_size), self._entries.get(path)
+        return known if known and known[0] == version else (version, _read_entry(path))
 
     def _read(self, block: int) -> tuple[NodeTable, EdgeTable]:
         try:

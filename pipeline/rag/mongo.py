@@ -141,13 +141,17 @@ class MongoRag(RagStore):
         if former is not None and former != current:
             self._all[name].delete_many({"block": block, "generation": former})
 
-    def _block_index(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> BlockIndex:
+    def _block_index(
+        self, roi: Roi | None = None, ids: tuple[int, int] | None = None, blocks: Sequence[int] | None = None
+    ) -> BlockIndex:
         query: Document = {}
         if roi is not None:
             for axis, (begin, end) in enumerate(zip(roi.begin, roi.end, strict=True)):
                 query |= {f"begin.{axis}": {"$lt": int(end)}, f"end.{axis}": {"$gte": int(begin)}}
         if ids is not None:
             query |= {"last_v": {"$gte": ids[0]}, "first_v": {"$lte": ids[1]}}
+        if blocks is not None:
+            query["_id"] = {"$in": [int(block) for block in blocks]}
         found = sorted(self._blocks.find(query, SUMMARY), key=lambda document: document["_id"])
         return BlockIndex.of([tuple(document[name] for name in ("_id", *SUMMARY)) for document in found])
 

@@ -165,8 +165,10 @@ class PostgresRag(RagStore):
             connection.execute(update, (scored.score, block))
             connection.execute(self._sql("UPDATE {blocks} SET scored = %s WHERE block = %s"), (scored.scored, block))
 
-    def _block_index(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> BlockIndex:
-        query, values = "SELECT block, first_v, last_v, nodes, edges, scored FROM {blocks}", list[int]()
+    def _block_index(
+        self, roi: Roi | None = None, ids: tuple[int, int] | None = None, blocks: Sequence[int] | None = None
+    ) -> BlockIndex:
+        query, values = "SELECT block, first_v, last_v, nodes, edges, scored FROM {blocks}", list[Any]()
         if roi is not None:
             query += (
                 " WHERE begin_z < %s AND begin_y < %s AND begin_x < %s AND end_z >= %s AND end_y >= %s AND end_x >= %s"
@@ -175,6 +177,9 @@ class PostgresRag(RagStore):
         if ids is not None:
             query += " WHERE last_v >= %s AND first_v <= %s"
             values += ids
+        if blocks is not None:
+            query += " WHERE block = ANY(%s)"
+            values.append([int(block) for block in blocks])
         with self._session() as connection:
             return BlockIndex.of(connection.execute(self._sql(query + " ORDER BY block"), values).fetchall())
 

@@ -116,7 +116,9 @@ class SqliteRag(RagStore):
             _replace_parts(connection, "edge_records", block, _parts(block, edge_records(scored)))
             connection.execute("UPDATE blocks SET scored = ? WHERE block = ?", (scored.scored, block))
 
-    def _block_index(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> BlockIndex:
+    def _block_index(
+        self, roi: Roi | None = None, ids: tuple[int, int] | None = None, blocks: Sequence[int] | None = None
+    ) -> BlockIndex:
         query, values = "SELECT block, first_v, last_v, nodes, edges, scored FROM blocks", list[int]()
         if roi is not None:
             query += " WHERE begin_z < ? AND begin_y < ? AND begin_x < ? AND end_z >= ? AND end_y >= ? AND end_x >= ?"
@@ -124,6 +126,8 @@ class SqliteRag(RagStore):
         if ids is not None:
             query += " WHERE last_v >= ? AND first_v <= ?"
             values += ids
+        if blocks is not None:
+            query += f" WHERE block IN (SELECT value FROM json_each('{[int(block) for block in blocks]}'))"
         return BlockIndex.of(self._connection.execute(f"{query} ORDER BY block", values).fetchall())
 
     def _read_nodes(self, blocks: Sequence[int]) -> Iterator[NodeTable]:

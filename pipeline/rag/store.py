@@ -87,8 +87,12 @@ class RagStore(ABC):
             self.write_scores(block, EdgeTable.empty())
 
     @abstractmethod
-    def _block_index(self, roi: Roi | None = None, ids: tuple[int, int] | None = None) -> BlockIndex:
-        """The summaries of all blocks, or of those with nodes in a region, or with a `v` from ids[0] to ids[1]."""
+    def _block_index(
+        self, roi: Roi | None = None, ids: tuple[int, int] | None = None, blocks: Sequence[int] | None = None
+    ) -> BlockIndex:
+        """The summaries of all blocks, or of those with nodes in a region, or with a `v` from ids[0] to ids[1], or of
+        some; what this takes does not grow with other blocks then.
+        """
 
     @abstractmethod
     def _read_nodes(self, blocks: Sequence[int]) -> Iterator[NodeTable]:
@@ -196,16 +200,24 @@ class RagStore(ABC):
 
     def read_block_edges(self, blocks: Sequence[int]) -> EdgeTable:
         """The edges that a few blocks have written, summed, sorted by u, v."""
-        index = self._block_index().block
-        there = [block for block in blocks if block in index]
+        there = self._block_index(blocks=blocks).block.tolist()
         return EdgeTable.concatenate(self._read_edges(there) if there else ()).summed()
+
+    def count_edges(self, blocks: Sequence[int]) -> int:
+        """How many rows of edges some blocks have written."""
+        with self._decoding():
+            return int(self._block_index(blocks=blocks).edges.sum())
+
+    def edges_per_block(self) -> tuple[np.ndarray, np.ndarray]:
+        """The blocks that were written, ascending, and how many rows of edges each has; int64."""
+        index = self._sound_index()
+        return index.block, index.edges
 
     def read_block_rows(self, blocks: Sequence[int]) -> Iterator[tuple[int, NodeTable, EdgeTable]]:
         """The nodes and edges that a few blocks have written, block by block; those that wrote nothing are left out."""
-        index = self._sound_index()
-        rows = index.nodes + index.edges
-        chosen = np.isin(index.block, blocks)
-        for group in read_groups(index.block[chosen], rows[chosen]):
+        with self._decoding():
+            index = self._block_index(blocks=blocks)
+        for group in read_groups(index.block, index.nodes + index.edges):
             with self._decoding():
                 tables = list(zip(group, self._read_nodes(group), self._read_edges(group), strict=True))
             yield from tables

@@ -101,7 +101,8 @@ def relabel(array: np.ndarray, ids: np.ndarray, values: np.ndarray) -> np.ndarra
 
 def _relabel_range(array: np.ndarray, first: int, values: np.ndarray) -> np.ndarray:
     """`relabel` for ids without gaps: one table look-up per voxel."""
-    first_id, last_id = np.uint64(first), np.uint64(first + len(values) - 1)
-    listed = (array >= first_id) & (array <= last_id) & (array != 0)
-    position = np.where(listed, array - first_id, 0).astype(np.int64)
-    return np.where(listed, values[position], values.dtype.type(0))
+    table = np.append(values, values.dtype.type(0))
+    if first == 0:
+        table[0] = 0
+    place = np.minimum(array - np.uint64(first), np.uint64(len(values)))  # ids below the first wrap beyond the last
+    return table[place.view(np.int64)]

@@ -38,3 +38,12 @@ def settle(parent: np.ndarray, begin: int, end: int) -> None:
     """Give the numbers begin .. end - 1 the smallest of their set as parent; those before must have theirs."""
     for number in range(begin, end):
         parent[number] = parent[parent[number]]
+
+
+@compiled
+def roots_of(parent: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """The smallest number (N,) int64 of the set of each of some numbers (N,) int64."""
+    roots = np.empty(len(numbers), np.int64)
+    for place in range(len(numbers)):
+        roots[place] = root_of(parent, numbers[place])
+    return roots

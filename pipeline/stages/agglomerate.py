@@ -1,7 +1,7 @@
 """Stage 04, second part: a merge score for every edge of the graph.
 
-`global` computes exact average linkage on the whole graph, which does not depend on blocks: a graph of one region in
-memory, a larger one region by region (`linkage.py`), with the same result. `waterz` agglomerates each block with its
+`global` computes exact average linkage on the whole graph, which does not depend on blocks: a small graph of one region
+in memory, others region by region (`linkage.py`), with the same result. `waterz` agglomerates each block with its
 context and scores the edges that the block owns. Edges that classes forbid (`fragment_classes.py`) are no edges for
 either; their score is `FORBIDDEN`.
 """
@@ -31,12 +31,14 @@ from ..segmentation.regional_linkage import link_region
 from .fragment_classes import ReadsEdges, class_stages
 from .fragments import FragmentsTask
 from .graph_rows import read_graph, score_checksums, score_records
-from .linkage import TOGETHER, levels_of
+from .linkage import TOGETHER, LinkageTask, levels_of
 from .merge_scores import MergeScoresTask, linkage_stages, read_scores
 from .predict import PredictTask
 from .region_graph import CONTACT_CONTEXT, RagTask, graph_note, open_graph
 
 NAME = "agglomerate"
+DRIVER_VOXELS = 2**28
+"""A volume of one region is linked by the driver if it has no more voxels: a gigabyte if its graph is dense."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class _Global(_Agglomeration):
 
 @dataclass(frozen=True)
 class GlobalAgglomeration(_Global, DriverStep):
-    """The whole graph in memory, where it is small enough to be one region. Memory: about 200 bytes per edge."""
+    """The whole graph in memory, where it is small (`DRIVER_VOXELS`). Memory: about 200 bytes per edge."""
 
     @override
     def execute(self) -> None:
@@ -115,9 +117,9 @@ class RegionalAgglomeration(_Global, BlockTask):
         return super().settings() if maximum == 1 else {**super().settings(), "agglomerate.maximum_score": maximum}
 
     @cached_property
-    def above(self) -> MergeScoresTask:
+    def above(self) -> LinkageTask | MergeScoresTask:
         """The stage that has the scores of each block."""
-        return MergeScoresTask(self.run, 0)
+        return LinkageTask(self.run, 0) if levels_of(self.run, self.grid) == 1 else MergeScoresTask(self.run, 0)
 
     @cached_property
     @override
@@ -233,10 +235,11 @@ def scoring_stages(run: Run) -> list[Stage]:
     if run.config.agglomerate.method == "waterz":
         return [*classes, WaterzAgglomeration(run)]
     try:
-        levels = levels_of(run, BlockGrid.of_run(run))
+        grid = BlockGrid.of_run(run)
     except UserError:  # there is no raw yet, or no such region, and the stages before say so
-        levels = 1
-    if levels == 1:
+        return [*classes, GlobalAgglomeration(run)]
+    levels = levels_of(run, grid)
+    if levels == 1 and grid.box.size <= DRIVER_VOXELS:
         return [*classes, GlobalAgglomeration(run)]
     return [*classes, *linkage_stages(run, levels), RegionalAgglomeration(run)]
 

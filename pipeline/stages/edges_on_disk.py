@@ -60,7 +60,7 @@ class EdgesOnDisk:
 
 
 def concatenated_on_disk(tables: Iterable[ClusterEdges], rows: int, folder: Path) -> ClusterEdges:
-    """So many edges in all from several tables, with columns on the disk.
+    """The edges of several tables, so many rows at most, with columns on the disk.
 
     Raises:
         UserError: the disk is full.
@@ -72,7 +72,7 @@ def concatenated_on_disk(tables: Iterable[ClusterEdges], rows: int, folder: Path
             column.release()
             release_mapped(values)
         end += len(table)
-    return ClusterEdges(*(column.values for column in columns))
+    return ClusterEdges(*(column.values[:end] for column in columns))
 
 
 def united(source: EdgesOnDisk, room: int, folder: Path) -> tuple[EdgesOnDisk, DiskArray]:

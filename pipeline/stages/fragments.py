@@ -77,7 +77,7 @@ class FragmentsTask(VolumeTask):
     """Affinities to fragments, block by block."""
 
     stage = "fragments"
-    version = 2
+    version = 3
     script = SCRIPTS["fragments"]
 
     @property

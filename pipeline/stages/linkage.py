@@ -42,6 +42,7 @@ from .fragment_classes import ReadsEdges
 from .graph_rows import is_as_recorded
 from .region_files import RegionTable, read_region, write_parts, write_region
 from .region_graph import CONTACT_CONTEXT, RagTask, open_graph
+from .region_sizes import edges_of_blocks, told
 from .windowed_linkage import BYTES_PER_EDGE, link_region_on_disk
 
 TOGETHER = "linkage"
@@ -97,13 +98,18 @@ class RegionTask(BlockTask):
         return self.chunk_grid.merged(blocks_per_region(self.run, self.chunk_grid, self.level))
 
     @cached_property
+    def graph(self) -> RagTask:
+        """The stage that made the graph."""
+        return RagTask(self.run)
+
+    @cached_property
     @override
     def empty(self) -> np.ndarray:
-        return all_empty(RagTask(self.run).empty, self.chunk_grid, self.grid)
+        return all_empty(self.graph.empty, self.chunk_grid, self.grid)
 
     @override
     def known_empty(self) -> tuple[np.ndarray, bool]:
-        known, are_all = RagTask(self.run).known_empty()
+        known, are_all = self.graph.known_empty()
         return all_empty(known, self.chunk_grid, self.grid), are_all
 
     @override
@@ -137,9 +143,14 @@ class LinkageTask(RegionTask, ReadsEdges):
     stage = "linkage"
 
     @cached_property
+    def below(self) -> LinkageTask:
+        """The level that this one continues."""
+        return replace(self, level=self.level - 1)
+
+    @cached_property
     @override
     def upstream(self) -> tuple[Stage, ...]:
-        return self.edge_stages if self.level == 0 else (replace(self, level=self.level - 1),)
+        return self.edge_stages if self.level == 0 else (self.below,)
 
     @property
     @override
@@ -159,6 +170,13 @@ class LinkageTask(RegionTask, ReadsEdges):
     def read(self, index: int) -> RegionTable:
         """What a region has left."""
         return RegionTable.from_bytes(read_region(self.files, index, self.cure))
+
+    @override
+    def plan_details(self) -> list[tuple[str, str]]:
+        if self.level > 0:
+            return []
+        blocks, memory = blocks_per_region(self.run, self.chunk_grid, 0), self.run.config.agglomerate.memory * 1e9
+        return [("edges", told(self.chunk_grid, blocks, edges_of_blocks(self.graph), memory))]
 
     @contextmanager
     @override
@@ -189,36 +207,45 @@ class LinkageTask(RegionTask, ReadsEdges):
 
     def _from_blocks(self, store: RagStore, region: Block) -> tuple[ClusterEdges, ClusterEdges, np.ndarray]:
         """The edges of the blocks of a region, those across its border that other blocks hold, and its parts."""
-        own = [block.index for block in self.chunk_grid.blocks_in(region.box)]
-        tables, parts, rows = [], [], 0
-        for block, nodes, edges in store.read_block_rows(own):
-            self._require_as_recorded(block, nodes, edges)
-            edges = self.forbidden.others(edges)
-            tables.append(_of_table(edges))
-            parts.append((block, len(edges)))
-            rows += len(edges)
-            self._require_room(region, rows)
-        missing = set(own) - {block for block, _ in parts} - set(np.flatnonzero(RagTask(self.run).empty).tolist())
+        own, parts = self._own_blocks(region), list[tuple[int, int]]()
+        seen = ClusterEdges.concatenate([*self._seen(store, region)])
+        edges = self._together(self._edges_of(store, own, parts), store.count_edges(own), len(seen))
+        missing = {index for index in set(own) - {block for block, _ in parts} if not self.graph.empty.flat[index]}
         if missing:
-            raise UserError(f"the graph has lost block {min(missing)}; {self.cure}", RagTask(self.run).output)
-        parts_read = np.array(parts, np.int64).reshape(-1, 2)
-        return ClusterEdges.concatenate(tables), self._seen(store, region, own, rows), parts_read
+            raise UserError(f"the graph has lost block {min(missing)}; {self.cure}", self.graph.output)
+        return edges, seen, np.array(parts, np.int64).reshape(-1, 2)
 
-    def _seen(self, store: RagStore, region: Block, own: list[int], rows: int) -> ClusterEdges:
-        """The edges across the border of a region, of so many edges, that blocks on the high side hold."""
-        around = self.grid.with_context(region.box, ZERO, CONTACT_CONTEXT)
-        tables = []
-        higher = sorted({block.index for block in self.chunk_grid.blocks_in(around)} - set(own))
-        for block, nodes, edges in store.read_block_rows(higher):
+    def _own_blocks(self, region: Block) -> list[int]:
+        """The blocks of a region."""
+        return [block.index for block in self.chunk_grid.blocks_in(region.box)]
+
+    def _edges_of(self, store: RagStore, blocks: list[int], parts: list[tuple[int, int]]) -> Iterator[ClusterEdges]:
+        """The edges of each of some blocks that may be merged; how many there are of each is noted in `parts`."""
+        for block, nodes, edges in store.read_block_rows(blocks):
             self._require_as_recorded(block, nodes, edges)
-            tables.append(_of_table(self.forbidden.others(edges.select(self._contains(region, edges.u)))))
-            rows += len(tables[-1])
-            self._require_room(region, rows)
-        return ClusterEdges.concatenate(tables)
+            others = self.forbidden.others(edges)
+            parts.append((block, len(others)))
+            yield _of_table(others)
+
+    def _seen(self, store: RagStore, region: Block) -> Iterator[ClusterEdges]:
+        """The edges across the border of a region that blocks on the high side hold, by block."""
+        around = self.grid.with_context(region.box, ZERO, CONTACT_CONTEXT)
+        higher = {block.index for block in self.chunk_grid.blocks_in(around)} - set(self._own_blocks(region))
+        for block, nodes, edges in store.read_block_rows(sorted(higher)):
+            self._require_as_recorded(block, nodes, edges)
+            yield _of_table(self.forbidden.others(edges.select(self._contains(region, edges.u))))
+
+    def _together(self, tables: Iterator[ClusterEdges], rows: int, seen: int) -> ClusterEdges:
+        """All edges of several tables, at most so many rows; on the disk if they do not fit into memory with those that
+        are seen.
+        """
+        if self._fits(rows + seen):
+            return ClusterEdges.concatenate([*tables])
+        return concatenated_on_disk(tables, rows, self.files)
 
     def _from_parts(self, region: Block) -> tuple[ClusterEdges, ClusterEdges, np.ndarray]:
         """What the parts of a region have left, the edges across its border that others hold, and the parts."""
-        below = replace(self, level=self.level - 1)
+        below = self.below
         indices = [part.index for part in below.grid.blocks_in(region.box) if not below.empty.flat[part.index]]
         tables = [below.read(index).linked for index in indices]
         parts = np.array([*zip(indices, (len(table.edges) for table in tables), strict=True)], np.int64).reshape(-1, 2)
@@ -226,30 +253,20 @@ class LinkageTask(RegionTask, ReadsEdges):
         is_inside = self._contains(region, seen.v)
         pieces = (table.edges.select(part) for table in tables for part in chunks(len(table.edges)))
         met = (across_inner_borders(piece, seen, is_inside)[0] for piece in pieces)
-        rows = int(parts[:, 1].sum())
-        fits = self._fits(rows + len(seen))
-        edges = ClusterEdges.concatenate([*met]) if fits else concatenated_on_disk(met, rows, self.files)
+        edges = self._together(met, int(parts[:, 1].sum()), len(seen))
         return edges, seen.select(~is_inside), parts
 
     def _require_as_recorded(self, block: int, nodes: NodeTable, edges: EdgeTable) -> None:
         if not is_as_recorded(nodes, edges, int(self._recorded[block])):
             raise UserError(
                 f"the graph has lost or changed rows of block {block} since they were written; {self.cure}",
-                RagTask(self.run).output,
+                self.graph.output,
             )
 
     @cached_property
     def _recorded(self) -> np.ndarray:
         """(N,) uint64, the checksums of all blocks."""
-        return RagTask(self.run).records.read().checksum
-
-    def _require_room(self, region: Block, rows: int) -> None:
-        if not self._fits(rows):
-            raise UserError(
-                f"region {region.index} has {rows} edges or more, which take {rows * BYTES_PER_EDGE / 1e9:.3g} GB and"
-                f" not {self.run.config.agglomerate.memory:g}; lower agglomerate.region_size, or allow more",
-                "agglomerate.memory",
-            )
+        return self.graph.records.read().checksum
 
     def _contains(self, region: Block, ids: np.ndarray) -> np.ndarray:
         """(N,) bool, whether fragments lie in a region."""

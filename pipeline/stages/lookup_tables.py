@@ -7,7 +7,7 @@ what the rows in hand touch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +66,12 @@ class JoinedFragments:
             array.release()
 
 
+OnJoin = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+"""Told of edges that join: the rows of their fragments, u and v, and their mean affinities."""
+
+
 def join_fragments(
-    store: RagStore, graph: BlockTask, scores: Stage, limits: JoinLimits, folder: Path
+    store: RagStore, graph: BlockTask, scores: Stage, limits: JoinLimits, folder: Path, on_join: OnJoin | None = None
 ) -> JoinedFragments:
     """Join fragments along edges.
 
@@ -76,6 +80,8 @@ def join_fragments(
         graph, scores: the stages that wrote nodes and edges, and the scores.
         limits: what joins.
         folder: has room for 24 bytes per fragment, and 32 per edge if small segments are not like others.
+        on_join: told of all edges that join. Of those that join small segments alone, these are the ones that brought
+            two segments together.
 
     Raises:
         UserError: a row of the graph is lost or has changed, or the disk is full; says what to run.
@@ -101,6 +107,8 @@ def join_fragments(
         fits &= bool(known.all())
         surely = close.score <= limits.largest
         join(first, u[known & surely], v[known & surely])
+        if on_join is not None:
+            on_join(u[known & surely], v[known & surely], close.select(known & surely).mean_affinity)
         if lenient > limits.largest:
             doubtful.add(u[known & ~surely], v[known & ~surely], close.select(known & ~surely))
         joined.release()
@@ -109,7 +117,7 @@ def join_fragments(
         raise UserError("the graph has edges between fragments that it does not have, or fragments twice", graph.output)
     _settle(joined)
     if limits.small is not None and doubtful.rows:
-        doubtful.join(joined, limits.small[0])
+        doubtful.join(joined, limits.small[0], on_join)
         _settle(joined)
     return joined
 
@@ -140,7 +148,7 @@ class DoubtfulEdges:
             column.release()
         self.rows = here.stop
 
-    def join(self, joined: JoinedFragments, below: int) -> None:
+    def join(self, joined: JoinedFragments, below: int, on_join: OnJoin | None = None) -> None:
         """Join segments of fewer voxels along these edges, in the order that `segmentation/small_segments.py` gives."""
         voxels = DiskArray(joined.folder, len(joined), np.int64)
         for part in chunks(len(joined)):
@@ -150,7 +158,9 @@ class DoubtfulEdges:
         for u, v, scores, affinities in self._by_score():
             pairs = np.stack([np.minimum(u, v), np.maximum(u, v)], axis=1)
             order = np.lexsort((pairs[:, 1], pairs[:, 0], -affinities, scores))
-            join_small(joined.first.values, voxels.values, pairs[order], below)
+            joins = order[join_small(joined.first.values, voxels.values, pairs[order], below)]
+            if on_join is not None:
+                on_join(u[joins], v[joins], affinities[joins])
             voxels.release()
             joined.release()
 

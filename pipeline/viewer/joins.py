@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from ..engine.blocks.grid import BlockGrid
-from ..evaluation.runs import scored_edges, small_segments
+from ..evaluation.scored_graph import scored_edges, small_segments
 from ..rag import open_rag
 from ..run import Run
 from ..segmentation import SmallSegments, drop_small, join_pairs, joining_edges, unique_ids

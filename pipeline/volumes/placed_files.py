@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
 
+from isal.isal_zlib import crc32
+
+from ..small_files import replaced_file
 from .locations import Location
 from .storage import DATA_WAIT, exists, open_store, wait
+
+PART = 1 << 24
+"""Bytes of a file that are in memory at a time."""
 
 
 def write_json(location: Location, name: str, document: Mapping[str, Any]) -> None:
@@ -31,6 +39,48 @@ def write_file(location: Location, name: str, content: bytes) -> None:
         StorageUnavailable, UserError: the place cannot be written.
     """
     wait(open_store(location).write(name, content), location, DATA_WAIT, "written")
+
+
+def copy_file(location: Location, name: str, path: Path) -> int:
+    """Write a file that lies on a disk, in one step, at any place; its CRC-32. In memory is a small part of it; of one
+    that goes to a bucket, all.
+
+    Raises:
+        StorageUnavailable, UserError: the place cannot be written.
+    """
+    checksum = 0
+    with path.open("rb") as source:
+        if not location.is_local:
+            content = source.read()
+            write_file(location, name, content)
+            return crc32(content)
+        with replaced_file(location.file / name) as copy:
+            for part in _parts(source):
+                copy.write(part)
+                checksum = crc32(part, checksum)
+    return checksum
+
+
+def checksum_of_file(location: Location, name: str) -> int | None:
+    """CRC-32 of a file of any place; None if it is not there.
+
+    Raises:
+        StorageUnavailable, UserError: the place cannot be read.
+    """
+    if not location.is_local:
+        content = read_file(location, name)
+        return None if content is None else crc32(content)
+    checksum = 0
+    with suppress(FileNotFoundError, NotADirectoryError), (location.file / name).open("rb") as file:
+        for part in _parts(file):
+            checksum = crc32(part, checksum)
+        return checksum
+    return None
+
+
+def _parts(file: BinaryIO) -> Iterator[bytes]:
+    while part := file.read(PART):
+        yield part
 
 
 def read_json_at(location: Location, name: str) -> dict[str, Any] | None:

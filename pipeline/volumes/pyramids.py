@@ -22,8 +22,9 @@ Method = Literal["mean", "majority"]
 Reader = Callable[[Box], np.ndarray]
 """Gives the voxels of a box."""
 
-PIECE = 128
-"""Voxels along the edge of what is downsampled at a time, which bounds the memory."""
+PIECE = 64
+"""Voxels along the edge of what is made at a time: of twice as many of the level before, which bounds the memory and
+keeps them in the processor's cache."""
 
 
 def level_factors(

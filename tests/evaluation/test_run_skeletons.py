@@ -19,7 +19,15 @@ from stored_arrays import ngff, scale, translation, write_group, write_zarr
 
 from pipeline.commands.run_all import score
 from pipeline.errors import UserError
-from pipeline.evaluation import SkeletonOptions, Skeletons, check_run, evaluate, run_lengths, score_skeletons
+from pipeline.evaluation import (
+    SkeletonOptions,
+    Skeletons,
+    check_run,
+    evaluate,
+    run_lengths,
+    score_skeletons,
+    scored_graph,
+)
 from pipeline.evaluation.overlaps import InMemory
 from pipeline.evaluation.placed_ids import PlacedIds
 from pipeline.rag import open_rag
@@ -76,7 +84,11 @@ def at_nodes(skeletons: Skeletons, segmentation: np.ndarray) -> np.ndarray:
     return np.array(found, np.uint64)
 
 
-def test_run_lengths_at_every_threshold_are_those_of_the_joined_volume(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most_edges", [scored_graph.EDGES_IN_MEMORY, 0])
+def test_run_lengths_at_every_threshold_are_those_of_the_joined_volume(
+    most_edges: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scored_graph, "EDGES_IN_MEMORY", most_edges)
     run = make_run(tmp_path)
     data = fill_run(run)
     options = SkeletonOptions(cell_skeletons(tmp_path / "swc", data["labels"]))

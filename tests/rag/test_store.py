@@ -9,6 +9,7 @@ import signal
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +167,33 @@ def test_a_region_gives_what_a_look_at_all_rows_gives(store: RagStore) -> None:
         assert_same(store.read_edges(roi), written.select(np.array(both)).summed())
     assert_same(store.read_edges(), written.summed())
     assert_same(EdgeTable.concatenate(store.iterate_edges()), written)
+
+
+def test_a_few_blocks_are_read_alone(store: RagStore) -> None:
+    for block in (4, 1, 9):
+        write(store, block, 5 + block)
+    rows = list(store.read_block_rows([9, 3, 4]))
+    assert [block for block, _, _ in rows] == [4, 9]
+    for block, nodes, edges in rows:
+        assert_same(nodes, make_nodes(block, 5 + block))
+        assert_same(edges, make_edges(block, 5 + block))
+    assert_same(store.read_block_edges([1, 2]), make_edges(1, 6))
+    assert (store.count_edges([9, 3, 4]), store.count_edges([3])) == (13 + 8, 0)
+    blocks, numbers = store.edges_per_block()
+    assert (blocks.tolist(), numbers.tolist()) == ([1, 4, 9], [5, 8, 13])
+    assert list(store.read_block_rows([])) == []
+
+
+def test_files_of_other_blocks_are_not_looked_at(tmp_path: Path) -> None:
+    with open_rag(f"files:///{tmp_path}/graph") as store:
+        for block in (1, 2):
+            write(store, block, 5)
+    (tmp_path / "graph" / "blocks" / "0" / "2.rag").write_bytes(b"damaged")
+    with open_rag(f"files:///{tmp_path}/graph") as store:
+        assert_same(store.read_block_edges([1]), make_edges(1, 5))
+        assert [block for block, _, _ in store.read_block_rows([1])] == [1]
+        with pytest.raises(UserError, match="damaged"):
+            list(store.iterate_edges())
 
 
 def test_a_graph_of_networkx_has_the_attributes(store: RagStore) -> None:

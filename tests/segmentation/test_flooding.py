@@ -26,7 +26,7 @@ from pipeline.segmentation.faces import (
     LOW_Z,
     open_faces,
 )
-from pipeline.segmentation.flooding import flood
+from pipeline.segmentation.flooding import LEVEL, flood
 from pipeline.segmentation.separable import boundary_distance, smooth, window_maximum
 
 SHAPES = [(14, 23, 31), (1, 40, 33), (30, 1, 21), (5, 4, 1)]
@@ -52,21 +52,21 @@ BITS = (LOW_Z, LOW_Y, LOW_X, HIGH_X, HIGH_Y, HIGH_Z)
 
 
 def plain_flood(heights: np.ndarray, seeds: np.ndarray, faces: np.ndarray | None = None) -> np.ndarray:
-    """One priority queue over height, and then over when a voxel was reached; through open faces only."""
+    """One priority queue over how high water comes, and then over when a voxel was reached; through open faces only."""
     faces = np.full(seeds.shape, ALL_FACES, np.uint8) if faces is None else faces
     labels, queue = seeds.copy(), list[tuple[float, int, tuple[int, ...]]]()
     for seed in np.argwhere(seeds):
         heapq.heappush(queue, (-heights[tuple(seed)], len(queue), tuple(map(int, seed))))
     age = len(queue)
     while queue:
-        _, _, place = heapq.heappop(queue)
+        level, _, place = heapq.heappop(queue)
         for step, bit in zip(STEPS, BITS, strict=True):
             if not faces[place] & bit:
                 continue
             other = tuple(np.add(place, step))
             if all(0 <= i < extent for i, extent in zip(other, heights.shape, strict=True)) and labels[other] == 0:
                 labels[other] = labels[place]
-                heapq.heappush(queue, (-heights[other], age, other))
+                heapq.heappush(queue, (max(level, -heights[other]), age, other))
                 age += 1
     return labels
 
@@ -104,12 +104,20 @@ def test_flooding_equals_scikit_image_where_no_two_voxels_are_equally_high() -> 
     np.testing.assert_array_equal(flood(heights, seeds), watershed(-heights, seeds))
 
 
-def test_one_outlier_that_squeezes_all_heights_into_one_level_changes_nothing() -> None:
+def test_heights_are_rounded_down_to_levels() -> None:
+    heights = heights_of((20, 30, 30), 40)
+    seeds = seeds_of(heights)
+    lifted = heights + np.random.default_rng(4).random(heights.shape, np.float32) * np.float32(0.99 * LEVEL)
+    np.testing.assert_array_equal(flood(lifted, seeds), plain_flood(heights, seeds))
+
+
+def test_one_outlier_that_squeezes_all_heights_into_one_level_leaves_a_flood_by_steps() -> None:
     heights = heights_of((20, 30, 30), None)
     seeds = seeds_of(heights)
     lifted = heights.copy()
     lifted[tuple(np.argwhere(seeds)[0])] = 1e12
-    np.testing.assert_array_equal(flood(lifted, seeds), watershed(-lifted.astype(np.float64), seeds))
+    levelled = np.where(lifted == lifted.max(), np.float32(1), np.float32(0))
+    np.testing.assert_array_equal(flood(lifted, seeds), plain_flood(levelled, seeds))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

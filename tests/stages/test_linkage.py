@@ -12,12 +12,14 @@ from graph_stores import STORES, Stores
 from voronoi_run import assert_same, everything, make_run, store_affinities, stored
 
 from pipeline.engine.audit.requeue import requeue
+from pipeline.engine.blocks.grid import BlockGrid
 from pipeline.engine.chain import run_stages
 from pipeline.rag import open_rag
 from pipeline.run import Run
 from pipeline.segmentation.regional_linkage import LinkedRegion
+from pipeline.stages import agglomerate as stages_agglomerate
 from pipeline.stages import linkage
-from pipeline.stages.agglomerate import agglomeration
+from pipeline.stages.agglomerate import agglomeration, scoring_stages
 from pipeline.stages.auditing import audit
 from pipeline.stages.by_script import agglomerate, extract_fragments, segment
 from pipeline.stages.linkage import LinkageTask, levels_of
@@ -83,6 +85,38 @@ def test_any_number_of_workers_gives_the_same(
     assert_same(everything(run), reference)
 
 
+def test_a_large_volume_of_one_region_is_linked_by_a_worker(
+    fragments: Path, reference: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = copied(fragments, tmp_path, {})
+    assert [stage.name for stage in scoring_stages(whole)] == ["agglomerate"]
+    monkeypatch.setattr(stages_agglomerate, "DRIVER_VOXELS", BlockGrid.of_run(whole).box.size - 1)
+    assert [stage.name for stage in scoring_stages(whole)] == ["linkage_0", "agglomerate"]
+    run = linked(fragments, tmp_path)
+    assert_same(everything(run), reference)
+    region_file(LinkageTask(run, 0).scores, 7).unlink()
+    assert [found.stage.name for found in audit(run) if not found.sound] == ["linkage_0"]
+    requeue(audit(run))
+    assert agglomerate(run) and segment(run)
+    assert_same(everything(run), reference)
+
+
+def test_the_plan_says_what_the_largest_region_needs(fragments: Path, tmp_path: Path) -> None:
+    run = copied(fragments, tmp_path, {"region_size": [4, 16, 16]})
+    (_, before), *_ = LinkageTask(run, 0).plan_details()
+    assert before.startswith("2 in the largest region (about 0.0022 per voxel")
+    assert agglomerate(run)
+    largest = max(len(LinkageTask(run, 0).read(index).linked.target) for index in range(18))
+    (_, counted), *_ = LinkageTask(run, 0).plan_details()
+    assert (
+        counted
+        == f"{largest} in the largest region (as counted), {largest * 260 / 1e9:.2g} of 16 GB (agglomerate.memory)"
+    )
+    larger = make_run(tmp_path, agglomerate={"region_size": [8, 48, 48], "memory": largest * 260 / 1e9})
+    (_, warned), *_ = LinkageTask(larger, 0).plan_details()
+    assert warned.endswith("; linked from the disk, which is slower: agglomerate.region_size 4×16×16 would fit")
+
+
 def test_what_was_linked_in_memory_stays_so_with_smaller_regions(fragments: Path, tmp_path: Path) -> None:
     whole = linked(fragments, tmp_path)
     smaller = make_run(tmp_path, agglomerate={"region_size": [4, 16, 16]})
@@ -118,13 +152,29 @@ def test_changed_rows_of_the_graph_are_not_linked(fragments: Path, tmp_path: Pat
     assert "lost or changed rows of block 4" in (tmp_path / "summary.json").read_text()
 
 
-def test_a_region_of_blocks_that_does_not_fit_into_the_memory_is_told(fragments: Path, tmp_path: Path) -> None:
+def test_clusters_that_do_not_fit_into_the_memory_are_told(fragments: Path, tmp_path: Path) -> None:
     run = copied(fragments, tmp_path, {"region_size": [4, 16, 16], "memory": 1e-7})
     assert not agglomerate(run)
-    assert "agglomerate.memory: region" in (tmp_path / "summary.json").read_text()
+    assert "clusters take" in (summary := (tmp_path / "summary.json").read_text()) and "agglomerate.memory" in summary
 
 
-def test_larger_regions_that_do_not_fit_are_linked_from_the_disk(
+@pytest.mark.parametrize("region_size", [[4, 16, 16], [8, 32, 32], [8, 48, 48]])
+def test_regions_that_do_not_fit_are_linked_from_the_disk_on_every_level(
+    region_size: list[int],
+    fragments: Path,
+    reference: dict[str, np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stages_agglomerate, "DRIVER_VOXELS", 0)
+    in_memory: list[int] = []
+    monkeypatch.setattr(linkage, "link_region", lambda *arguments: in_memory.append(len(arguments[0])))
+    monkeypatch.setattr(LinkageTask, "_fits", lambda task, rows: False)
+    assert_same(everything(linked(fragments, tmp_path, region_size=region_size)), reference)
+    assert not in_memory
+
+
+def test_larger_regions_than_the_first_are_linked_from_the_disk_where_these_fit(
     fragments: Path, reference: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     linked_on_disk = []

@@ -14,7 +14,7 @@ from voronoi_run import make_run, store_affinities, stored
 from pipeline.engine.chain import run_stages
 from pipeline.engine.tracking.progress import Progress, progress_of
 from pipeline.evaluation.contingency import contingency_table
-from pipeline.evaluation.runs import scored_edges, small_segments
+from pipeline.evaluation.scored_graph import scored_edges, small_segments
 from pipeline.evaluation.sweep import scores_of_table, sweep_thresholds
 from pipeline.rag import open_rag
 from pipeline.run import Run

@@ -20,8 +20,9 @@ from ...engine.blocks.stage import DriverStep, Stage
 from ...engine.tracking.progress import read_record
 from ...run import Run
 from ...small_files import DamagedFile, read_json, write_json
-from ...volumes.exports import exists_at, read_file, write_file
+from ...volumes.exports import exists_at, write_file
 from ...volumes.locations import Location
+from ...volumes.placed_files import checksum_of_file, copy_file
 from .place import place_key
 
 
@@ -31,12 +32,12 @@ class WrittenFile(NamedTuple):
     Attributes:
         folder: inside the export; empty for its top.
         name: of the file.
-        content: all of it.
+        content: all of it; or a file on a disk that has it, for as long as the next one is not asked for.
     """
 
     folder: str
     name: str
-    content: bytes
+    content: bytes | Path
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,12 @@ class FilesStep(DriverStep):
         notes = _read_notes(_notes_path(self.run, self.to))
         place = Location.of(self.to)
         for folder, name, content in self.files():
-            write_file(place.child(folder), name, content)
-            notes[f"{folder}/{name}"] = {"step": self.name, "checksum": crc32(content)}
+            if isinstance(content, Path):
+                checksum = copy_file(place.child(folder), name, content)
+            else:
+                write_file(place.child(folder), name, content)
+                checksum = crc32(content)
+            notes[f"{folder}/{name}"] = {"step": self.name, "checksum": checksum}
         write_json(_notes_path(self.run, self.to), notes)
 
     @override
@@ -91,9 +96,9 @@ class FilesStep(DriverStep):
             return "there is no checksum of its files"
         for path, checksum in own.items():
             folder, _, name = path.rpartition("/")
-            content = read_file(Location.of(self.to).child(folder), name)
-            if content is None or crc32(content) != checksum:
-                return f"{path.lstrip('/')} is {'missing' if content is None else 'damaged'}"
+            found = checksum_of_file(Location.of(self.to).child(folder), name)
+            if found != checksum:
+                return f"{path.lstrip('/')} is {'missing' if found is None else 'damaged'}"
         return ""
 
 

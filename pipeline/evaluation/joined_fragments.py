@@ -1,0 +1,105 @@
+"""How a graph of any size joins the fragments of a region, at a few thresholds: what has a row per fragment or edge is
+on disk meanwhile.
+
+Fragments of the region may be joined through others far away. So all edges up to each threshold are gone through, from
+the lowest threshold up (union-find), and after each of them it is noted which segments the region's fragments are in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..disk_arrays import DiskArray, chunks
+from ..errors import UserError
+from ..rag import EdgeTable, RagStore
+
+
+def edges_among(store: RagStore, fragments: np.ndarray, thresholds: Sequence[float], folder: Path) -> EdgeTable:
+    """A few edges that join some fragments as the whole graph does, at some thresholds.
+
+    Args:
+        store: the graph, with merge scores.
+        fragments: (M,) uint64 ids, sorted, each once; ids that the graph does not know are joined with nothing.
+        thresholds: at which the result is asked; of any others it says nothing.
+        folder: has room for 16 bytes per fragment and 18 per edge.
+
+    Returns:
+        Edges, sorted, whose scores are thresholds, between these fragments and the smallest ones of their segments. So
+        at each of the thresholds a segment has the same smallest fragment. They have no contacts.
+
+    Raises:
+        UserError: the graph has a fragment twice, edges between fragments that it does not have, or the disk is full.
+    """
+    from ..segmentation.union_find import join, roots_of  # compiled: whoever evaluates nothing large needs no compiler
+
+    levels = np.unique(np.asarray(thresholds, np.float64))
+    ids = _fragments_on_disk(store, folder)
+    u, v, level_of = _edges_by_level(store, ids, levels, folder)
+    parent = DiskArray(folder, len(ids.values), np.int64)
+    for part in chunks(len(ids.values)):
+        parent.values[part] = np.arange(part.start, part.stop)
+        parent.release()
+    known, rows = _rows_of(fragments, ids)
+    members, root_before, found = fragments[known], rows[known], [EdgeTable.empty()]
+    for level, threshold in enumerate(levels.tolist()):
+        for part in chunks(len(level_of.values)):
+            chosen = part.start + np.flatnonzero(level_of.values[part] == level)
+            join(parent.values, np.array(u.values[chosen]), np.array(v.values[chosen]))
+            for array in (parent, u, v, level_of):
+                array.release()
+        root = roots_of(parent.values, rows[known])
+        changed = root != root_before
+        pairs = np.stack([ids.values[root[changed]], members[changed]], axis=1)
+        table = EdgeTable.of(pairs, np.ones(len(pairs)), np.zeros(len(pairs)))
+        found.append(replace(table, score=np.full(len(pairs), threshold)))
+        root_before = root
+        parent.release()
+        ids.release()
+    edges = EdgeTable.concatenate(found)
+    return edges.select(np.lexsort((edges.v, edges.u)))
+
+
+def _fragments_on_disk(store: RagStore, folder: Path) -> DiskArray:
+    """(N,) uint64, all fragments, sorted."""
+    ids, end, last, sorted_ids = DiskArray(folder, store.counts().nodes, np.uint64), 0, 0, True
+    for nodes in store.iterate_nodes():
+        ids.values[end : end + len(nodes)] = nodes.id
+        sorted_ids &= int(nodes.id[0]) > last and bool((nodes.id[1:] > nodes.id[:-1]).all())
+        end, last = end + len(nodes), int(nodes.id[-1])
+        ids.release()
+    if not sorted_ids:
+        raise UserError("the graph has a fragment twice", "rag.url")
+    return ids
+
+
+def _edges_by_level(
+    store: RagStore, ids: DiskArray, levels: np.ndarray, folder: Path
+) -> tuple[DiskArray, DiskArray, DiskArray]:
+    """The rows (E,) of both fragments of each edge, and the first level (E,) that joins them; as many as there are
+    levels if none does.
+    """
+    rows, end = store.counts().edges, 0
+    u, v, level = (DiskArray(folder, rows, dtype) for dtype in (np.int64, np.int64, np.uint16))
+    for edges in store.iterate_edges():
+        here = slice(end, end + len(edges))
+        for column, fragments in ((u, edges.u), (v, edges.v)):
+            known, column.values[here] = _rows_of(fragments, ids)
+            if not known.all():
+                raise UserError("the graph has edges between fragments that it does not have", "rag.url")
+        level.values[here] = np.searchsorted(levels, edges.score, side="left")  # NaN comes after all
+        end = here.stop
+        for array in (u, v, level, ids):
+            array.release()
+    return u, v, level
+
+
+def _rows_of(fragments: np.ndarray, ids: DiskArray) -> tuple[np.ndarray, np.ndarray]:
+    """Which fragments (M,) there are, bool, and the rows of those, int64."""
+    count = len(ids.values)
+    rows = np.minimum(np.searchsorted(ids.values, fragments), max(count - 1, 0)).astype(np.int64)
+    known = ids.values[rows] == fragments if count else np.zeros(len(fragments), bool)
+    return known, rows
