@@ -134,7 +134,7 @@ def bound(running: server.Server) -> None:
     running.app.add_handlers(".*", [(route, handler, {"server": running}) for route, handler in ROUTES.items()])
 
 
-def send_again(shared: TrackableState, generation: str) -> None:
+def send_again(shared: TrackableState[Any], generation: str) -> None:
     """Send a state to the pages again, unless it is another one by now.
 
     Args:
