@@ -89,7 +89,8 @@ def _levels(heights: np.ndarray) -> np.ndarray:
     ranks = np.empty(heights.shape, np.uint16)
     for section, out in zip(heights, ranks, strict=True):
         out[...] = section * np.float32(1 / step)
-    return (ranks.max() - ranks).reshape(-1)
+    levels: np.ndarray = (ranks.max() - ranks).reshape(-1)
+    return levels
 
 
 @compiled

@@ -91,7 +91,7 @@ def test_portions_give_the_arrays_of_the_whole_graph(
     positions, affinities = rng.integers(0, 99, (fragments, 3)), rng.random(len(pairs))
     joining = JoiningEdges(tmp_path, len(pairs))
     for part in np.array_split(np.arange(len(pairs)), 5):
-        joining.add(*pairs[part].T, affinities[part])
+        joining.add(pairs[part, 0], pairs[part, 1], affinities[part])
     write_agglomerate_file(tmp_path / "file.hdf5", lut, np.array_split(positions, 4), joining)
     assert_written(tmp_path / "file.hdf5", arrays_in_memory(lut[:, 0], lut, positions, lut[:, 0][pairs], affinities))
 
@@ -104,7 +104,7 @@ def test_no_more_than_a_portion_is_in_memory(tmp_path: Path, monkeypatch: pytest
     lut = np.load(tmp_path / "lut.npy", mmap_mode="r")
     joining = JoiningEdges(tmp_path, len(pairs))
     for part in np.array_split(pairs, 60):
-        joining.add(*part.T, np.zeros(len(part)))
+        joining.add(part[:, 0], part[:, 1], np.zeros(len(part)))
     positions = (np.zeros((1000, 3), np.int64) for _ in range(fragments // 1000))
     tracemalloc.start()
     write_agglomerate_file(tmp_path / "file.hdf5", lut, positions, joining)
