@@ -70,8 +70,8 @@ PUBLIC = {
 """Names that people's programs rely on: one that goes breaks them, one that comes is to be kept for good."""
 
 TINY = {
-    "volumes.sources.demo.shape": [20, 64, 64],
-    "predict.block_size": [10, 32, 32],
+    "volumes.sources.demo.shape": [20, 32, 32],
+    "predict.block_size": [10, 16, 16],
     "fragments.context": [2, 4, 4],
     "cluster.executor": "serial",
 } | {
@@ -81,9 +81,9 @@ TINY = {
         "network.widths": [2, 4],
         "training.iterations": 2,
         "training.batch_size": 1,
-        "training.patch_shape": [5, 64, 64],
+        "training.patch_shape": [5, 32, 32],
         "training.validate_every": 2,
-        "training.validate_shape": [5, 64, 64],
+        "training.validate_shape": [5, 32, 32],
     }.items()
 }
 """The demo in a few blocks and steps."""

@@ -1,7 +1,7 @@
 """Keys of the viewer: the threshold, and the walk through the errors. Layers have neuroglancer's own keys.
 
-neuroglancer's client sends each key to this process, which changes the state that both share. Nothing here reads
-voxels.
+neuroglancer's client sends each key to this process, which changes the state that both share. The client builds its
+whole page anew for each state that it is sent, and misses keys meanwhile: a key sends one. Nothing here reads voxels.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ ATTEMPTS = 20
 """The client changes the state, too; a change that it came in between of is made again."""
 
 State = dict[str, Any]
+Change = Callable[[State], None]
+"""What makes a state another one, in place."""
 
 
 @dataclass
@@ -104,39 +106,43 @@ class Controls:
 
     def change_threshold(self, step: float) -> None:
         """Join the fragments at another threshold and show them in place of the segmentation."""
-        self.join_at(round(min(1.0, max(0.0, self.threshold + step)), 6))
+        self.change(self.join_at(round(min(1.0, max(0.0, self.threshold + step)), 6)))
         self.say(f"{self.help}{self._part}")
 
-    def join_at(self, threshold: float) -> None:
-        """Show the fragments joined at a threshold."""
+    def join_at(self, threshold: float) -> Change:
+        """What shows the fragments joined at a threshold."""
         assert self.joins is not None, "keys are bound with a graph alone"
         if self._table is None or threshold != self.threshold:
             self.say(f"joining fragments at {threshold:.2f} …")
             self._table = self.joins.table(threshold)
         self.threshold = threshold
-        self.look_at(SEGMENTS)
-        self._told = b""
-        self.follow()
+        look = self.look_at(SEGMENTS)
+
+        def change(state: State) -> None:
+            look(state)
+            self._tell(state, self._rows_in_view(state))
+
+        return change
 
     def follow(self) -> None:
         """Tell the client which fragments in view are one, if that is not what it knows."""
-        if self.joins is None or self._table is None or self.shown != SEGMENTS:
+        if self._table is None or self.shown != SEGMENTS:
             return
-        state = self.viewer.shared_state.raw_state
+        if self._rows_in_view(self.viewer.shared_state.raw_state).tobytes() != self._told:
+            self.change(lambda state: self._tell(state, self._rows_in_view(state)))
+
+    def _rows_in_view(self, state: State) -> np.ndarray:
+        """Which fragments are one where a state looks."""
+        assert self.joins is not None and self._table is not None, "fragments are joined"
         around = np.asarray(state.get("position", self.region), float)[:3] - self.region
         reach = SCREEN_PIXELS * float(state.get("crossSectionScale", 1.0)) * float(self.voxel_size.min())
-        rows = self.joins.seen(self._table, around, reach)
-        known = rows.tobytes()
-        if known == self._told:
-            return
-        sets = equivalences(rows)
+        return self.joins.seen(self._table, around, reach)
 
-        def change(state: State) -> None:
-            for layer in named(state, SEGMENTS):
-                layer["equivalences"] = sets
-
-        self.change(change)
-        self._told = known
+    def _tell(self, state: State, rows: np.ndarray) -> None:
+        """Say in a state which fragments are one."""
+        for layer in named(state, SEGMENTS):
+            layer["equivalences"] = equivalences(rows)
+        self._told = rows.tobytes()
 
     @property
     def _part(self) -> str:
@@ -144,8 +150,8 @@ class Controls:
             return ""
         return f" · {len(self._table):,} fragments: joined near the middle of the view"
 
-    def look_at(self, name: str) -> None:
-        """Show one segmentation, and hide the one that was shown."""
+    def look_at(self, name: str) -> Change:
+        """What shows one segmentation, and hides the one that was shown."""
         former, self.shown = self.shown, name
 
         def change(state: State) -> None:
@@ -154,19 +160,20 @@ class Controls:
             for layer in named(state, name):
                 layer["visible"] = True
 
-        self.change(change)
+        return change
 
     def go_to_error(self, step: int) -> None:
         """Move to the next or the previous error, and select its segments and labels."""
         before = len(self.errors) if self.at_error is None and step < 0 else self.at_error
         self.at_error = 0 if before is None else (before + step) % len(self.errors)
         error = self.errors[self.at_error]
-        self._show_threshold_of_errors()
+        show = self._threshold_of_errors()
         assert error.position is not None
         position = (np.asarray(error.position) - self.offset) / self.voxel_size + self.first
 
         def change(state: State) -> None:
             state["position"] = position.tolist()
+            show(state)  # joins what is seen from there
             for name, ids in ((self.shown, error.segments), ("labels", error.labels)):
                 for layer in named(state, name):
                     layer["segments"] = [str(segment) for segment in dict.fromkeys(ids)]
@@ -174,23 +181,21 @@ class Controls:
         self.change(change)
         self.say(f"error {self.at_error + 1} of {len(self.errors)}: {error.text} · j: next, k: previous")
 
-    def _show_threshold_of_errors(self) -> None:
-        """Look at the segmentation that the errors were found in."""
-        if self.errors_at is None:
-            return
-        written = self.written.get(f"{self.errors_at:.2f}")
+    def _threshold_of_errors(self) -> Change:
+        """What shows the segmentation that the errors were found in."""
+        written = None if self.errors_at is None else self.written.get(f"{self.errors_at:.2f}")
         if written is not None:
-            if self.shown != written:
-                self.look_at(written)
-        elif self.joins is not None and (self.shown != SEGMENTS or self.threshold != self.errors_at):
-            self.join_at(self.errors_at)
+            return self.look_at(written)
+        if self.errors_at is not None and self.joins is not None:
+            return self.join_at(self.errors_at)
+        return lambda state: None
 
     @property
     def busy(self) -> bool:
         """Whether a key that was pressed is still at work."""
         return self._waiting > 0
 
-    def change(self, change: Callable[[State], None]) -> None:
+    def change(self, change: Change) -> None:
         """Change the state that this process and the client share."""
         shared = self.viewer.shared_state
         for _ in range(ATTEMPTS):

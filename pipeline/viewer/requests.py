@@ -6,11 +6,14 @@ log to a body that they do not understand.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import neuroglancer
 import tornado.web
 from neuroglancer import server
+from neuroglancer.random_token import make_random_token
+from neuroglancer.trackable_state import TrackableState
 from neuroglancer.viewer_config_state import ActionState
 
 from ..small_files import NOT_UNDERSTOOD, DamagedFile, json_object
@@ -19,6 +22,8 @@ MOST_BYTES = 8 * 2**20
 """Of a body. A state takes kilobytes, a picture of a screen a few megabytes."""
 LARGEST = 2**63 - 1
 """A position that numpy holds."""
+SECONDS_BEHIND = 1.0
+"""After which a page whose state was refused, and which has not caught up, is sent the state again."""
 REFUSED: tuple[type[Exception], ...] = (*NOT_UNDERSTOOD, DamagedFile)
 """What is raised for a body that cannot be understood."""
 
@@ -52,6 +57,17 @@ class StateHandler(PostHandler, server.SetStateHandler):
         body = self.body()
         _require_keys(body, "s", "g", "pg", "c")
         _require_state(body["s"])
+
+    def post(self, viewer_token: str) -> None:
+        """Take the state; a page that is behind catches up.
+
+        A page is behind when the state that it was sent overtook the answer to its own: it takes the answer for the
+        newer of the two. From then on all it says would be refused, and the next key would set its view back.
+        """
+        super().post(viewer_token)
+        if self.get_status() == HTTPStatus.PRECONDITION_FAILED:
+            shared = self.server.viewers.get(viewer_token).shared_state
+            self.server.loop.call_later(SECONDS_BEHIND, send_again, shared, shared.state_generation)
 
 
 class ActionHandler(PostHandler, server.ActionHandler):
@@ -116,6 +132,18 @@ def bound(running: server.Server) -> None:
     running.http_server.conn_params.max_body_size = MOST_BYTES
     running.http_server.max_buffer_size = 2 * MOST_BYTES
     running.app.add_handlers(".*", [(route, handler, {"server": running}) for route, handler in ROUTES.items()])
+
+
+def send_again(shared: TrackableState[Any], generation: str) -> None:
+    """Send a state to the pages again, unless it is another one by now.
+
+    Args:
+        shared: with the pages.
+        generation: the state.
+    """
+    state, now = shared.raw_state_and_generation
+    if now == generation:
+        shared.set_state(state, generation=make_random_token())
 
 
 def _require_keys(body: dict[str, Any], *keys: str) -> None:

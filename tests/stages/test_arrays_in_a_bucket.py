@@ -90,15 +90,15 @@ def finish(run: Run) -> Run:
     return run
 
 
-def started(config: Path, step: str = "run_all.py") -> subprocess.Popen[str]:
+def started(config: Path, step: str = "run_all.py", *options: str) -> subprocess.Popen[str]:
     """A command of the user."""
-    line = [sys.executable, str(ROOT / "workflows" / step), str(config)]
+    line = [sys.executable, str(ROOT / "workflows" / step), str(config), *options]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def done(config: Path, step: str = "run_all.py") -> str:
+def done(config: Path, step: str = "run_all.py", *options: str) -> str:
     """What a command prints that must succeed."""
-    process = started(config, step)
+    process = started(config, step, *options)
     said, _ = process.communicate()
     assert process.returncode == 0, said
     return said
@@ -140,7 +140,7 @@ def test_killed_and_resumed_it_equals_the_local_run_bit_by_bit(tmp_path: Path, s
     process.communicate()
     assert web.dropped == 0 and web.failures == 0
     web.dropped, web.failures, web.delay = 5, 5, 0.0
-    said = done(config)
+    said = done(config, "run_all.py", "--set", "cluster.executor=serial")  # no worker of each stage to start
     assert web.dropped == 0 and web.failures == 0
     predicted = read_json(run.summary)["stages"]["predict"]
     assert predicted["blocks_done"] >= 1 and predicted["blocks_done"] + predicted["blocks_skipped"] == BLOCKS

@@ -71,7 +71,7 @@ def test_worker_processes_give_the_same_answer_as_none(tmp_path: Path, undisturb
     expected = everything(undisturbed)
     assert len(expected["nodes.id"]) > 30
     assert len(expected["edges.u"]) > 30
-    run = make_chain_run(tmp_path, "local", workers=3)
+    run = make_chain_run(tmp_path, "local", workers=2)
     assert run_everything(run)
     assert_same(everything(run), expected)
     stages = read_json(run.summary)["stages"]

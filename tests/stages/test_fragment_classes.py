@@ -11,6 +11,7 @@ import pytest
 from graph_stores import STORES, Stores
 from voronoi_run import assert_same, everything, make_run, store_affinities, stored
 
+from pipeline.config import dump_config, parse_config
 from pipeline.engine.audit.requeue import requeue
 from pipeline.engine.blocks.grid import BlockGrid
 from pipeline.engine.tracking.progress import Progress, progress_of
@@ -118,10 +119,10 @@ def test_regions_give_what_the_whole_graph_gives(
 
 
 def test_workers_give_the_same(fragments: Path, reference: dict[str, np.ndarray], tmp_path: Path) -> None:
-    run = with_classes(
-        fragments, tmp_path, agglomerate={"region_size": [8, 32, 32]}, cluster={"executor": "local", "workers": 2}
-    )
-    assert agglomerate(run) and agglomerate(run) and segment(run)
+    regions = {"region_size": [8, 32, 32]}
+    run = with_classes(fragments, tmp_path, agglomerate=regions, cluster={"executor": "local", "workers": 2})
+    assert agglomerate(run) and agglomerate(run)
+    assert segment(Run(parse_config(dump_config(run.config) | {"cluster": {"executor": "serial"}})))
     assert_same(everything(run), reference)
 
 

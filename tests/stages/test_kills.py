@@ -58,7 +58,7 @@ def test_killed_in_the_middle_of_a_block(tmp_path: Path, undisturbed: dict[str, 
     wait_until(lambda: not lives(worker))  # also if only its driver was killed: it must not write on alone
     if victims != "worker":
         driver.join()
-        assert finish(run)
+        assert finish(run_for_kills(tmp_path, "serial"))
         done = read_json(run.summary)["stages"]["fragments"]
         assert done["blocks_skipped"] >= 1, "what was done was done"
     else:
@@ -99,7 +99,7 @@ def test_a_full_disk_is_one_clear_line_and_no_loss(
         assert "Traceback" not in caplog.text
         (disk / "ballast").unlink()
         (disk / "fill_disk").unlink()
-        assert finish(run)
+        assert finish(run_for_kills(disk, "serial"))
         assert_same(everything(run), undisturbed)
 
 

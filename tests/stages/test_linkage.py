@@ -77,11 +77,11 @@ def test_every_store_gives_the_same(
 def test_any_number_of_workers_gives_the_same(
     fragments: Path, reference: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    cluster = {"executor": "local", "workers": 2}
-    run = copied(fragments, tmp_path, {"region_size": [4, 48, 48]}, cluster=cluster)
+    cluster, regions = {"executor": "local", "workers": 2}, {"region_size": [4, 48, 48]}
+    run = copied(fragments, tmp_path, regions, cluster=cluster)
     assert agglomerate(run)
     assert agglomerate(run), "what is done stays done"
-    assert segment(run)
+    assert segment(make_run(tmp_path, agglomerate=regions))
     assert_same(everything(run), reference)
 
 

@@ -274,7 +274,7 @@ def failing_at(whole: Any, block: int) -> Any:
 
 def test_worker_processes_drop_as_well(tmp_path: Path, kept: Run, most_stored: list[int]) -> None:
     run = temporary_run(tmp_path, tile=(2, 40, 40), cluster={"executor": "local", "workers": 2})
-    assert agglomerate(run) and segment(run)
+    assert agglomerate(run) and segment(temporary_run(tmp_path, tile=(2, 40, 40)))
     assert stored_affinities(run) == 0
     assert max(most_stored) < BLOCKS
     assert_same(results(run), results(kept))

@@ -5,6 +5,7 @@ One run, one viewer, one page: each test says first what the page is to show.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -57,8 +58,8 @@ BEGIN = (1, 2, 3)
 """First voxel of the segmented region."""
 SMALLEST = 60
 """Voxels of a segment at least; smaller ones are 0."""
-OVERLAP = 0.35
-"""How opaque segments are over raw."""
+SIZE = {"width": 440, "height": 360}
+"""Of the page, in pixels; a section of raw just fits, for each pixel costs time: there is no graphics card."""
 
 
 @dataclass
@@ -81,15 +82,33 @@ class Window:
             state.cross_section_scale = 0.2
             state.show_axis_lines = state.show_default_annotations = state.show_scale_bar = False
             state.show_slices = False
-        self.wait("names => names.every(name => viewer.layerManager.getLayerByName(name)?.visible)", list(layers))
-        self.wait(
-            f"() => viewer.state.toJSON().layout === '{layout}' || viewer.state.toJSON().layout?.type === '{layout}'"
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until page and process agree, and all is drawn.
+
+        The page builds itself anew for each state that it is sent: it forgets where the mouse is, and hears no key.
+        """
+        controls = getattr(self.viewer, "controls", None)
+        state = "() => JSON.stringify(viewer.state.toJSON(), (_, v) => typeof v === 'bigint' ? v.toString() : v)"
+        wait_until(
+            lambda: (
+                not (controls and controls.busy)
+                and json.loads(self.page.evaluate(state)) == self.viewer.shared_state.raw_state
+            )
         )
         self.wait("() => viewer.isReady()")
 
-    def wait(self, condition: str, *arguments: Any) -> None:
-        """Wait until something holds in the page."""
-        self.page.wait_for_function(condition, arg=arguments[0] if arguments else None, timeout=PATIENCE)
+    def wait(self, condition: str, *arguments: Any) -> Any:
+        """Wait until something holds in the page, and return it; else tell what the page has."""
+        from playwright.sync_api import TimeoutError as TakesTooLong
+
+        try:
+            return self.page.wait_for_function(condition, arg=arguments[0] if arguments else None).json_value()
+        except TakesTooLong:
+            mouse = "[viewer.mouseState.active, Array.from(viewer.mouseState.position)]"
+            found = f"[{mouse}, viewer.layerSelectedValues.toJSON(), viewer.isReady(), viewer.state.toJSON()]"
+            pytest.fail(f"{condition}: {self.page.evaluate(f'() => JSON.stringify({found})')}")
 
     def picture(self) -> np.ndarray:
         """The panel, (h, w, 3) uint8."""
@@ -98,12 +117,11 @@ class Window:
 
     def panel(self) -> tuple[float, float, float, float]:
         """Left, top, width and height of the panel on the page."""
-        rectangle = self.page.wait_for_function(
+        left, top, width, height = self.wait(
             "name => { const found = document.querySelector(name)?.getBoundingClientRect();"
             " return found?.width > 0 && [found.x, found.y, found.width, found.height]; }",
-            arg=".neuroglancer-rendered-data-panel",
+            ".neuroglancer-rendered-data-panel",
         )
-        left, top, width, height = rectangle.json_value()
         return left, top, width, height
 
     def point(self, voxel: Sequence[int]) -> tuple[float, float]:
@@ -117,24 +135,24 @@ class Window:
     def under_mouse(self, voxel: Sequence[int]) -> dict[str, Any]:
         """What neuroglancer says is under the mouse at a voxel of raw, by layer."""
         self.page.mouse.move(*self.point(voxel))
-        self.wait(
-            "([y, x]) => viewer.mouseState.updateUnconditionally() && Math.floor(viewer.mouseState.position[1]) === y"
-            " && Math.floor(viewer.mouseState.position[2]) === x",
+        found: dict[str, Any] = self.wait(  # a chunk may still be on its way
+            """([y, x]) => {
+                const mouse = viewer.mouseState, values = viewer.layerSelectedValues;
+                if (!mouse.updateUnconditionally()) return false;
+                if (Math.floor(mouse.position[1]) !== y || Math.floor(mouse.position[2]) !== x) return false;
+                values.handleChange();
+                return Object.values(values.toJSON()).every(found => found.value != null) && values.toJSON();
+            }""",
             list(voxel[1:]),
         )
-        self.wait(  # its chunk may still be on its way
-            "() => { viewer.layerSelectedValues.handleChange();"
-            " return Object.values(viewer.layerSelectedValues.toJSON()).every(found => found.value != null); }"
-        )
-        found: dict[str, Any] = self.page.evaluate("() => viewer.layerSelectedValues.toJSON()")
         return found
 
-    def press(self, key: str, done: Callable[[], bool]) -> None:
-        """Press a key in the panel and wait for what it does."""
+    def press(self, key: str) -> None:
+        """Press a key in the panel, when the page would hear it."""
         x, y, width, height = self.panel()
         self.page.mouse.move(x + width / 3, y + height / 3)
+        self.wait("() => viewer.element.contains(document.activeElement)")
         self.page.keyboard.press(key)
-        wait_until(done)
 
 
 def wait_until(done: Callable[[], bool]) -> None:
@@ -172,7 +190,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def window(run: Run) -> Iterator[Window]:
     """The page, loaded."""
     viewer = open_viewer(run)
+    with viewer.config_state.txn() as config:
+        config.show_ui_controls = False  # bars grow by what they tell of the mouse, and the panel shrinks below it
     with opened_browser() as page:
+        page.set_viewport_size(SIZE)
         page.goto(str(viewer))
         page.wait_for_function("() => window.viewer !== undefined && viewer.isReady()")
         yield Window(run, viewer, page)
@@ -234,7 +255,7 @@ def test_the_keys_of_the_layers_show_and_hide_them(window: Window) -> None:
         shown = name == "raw"
         for _ in range(2):
             shown = not shown
-            window.page.keyboard.press(f"{key}")
+            window.press(f"{key}")
             window.wait(f"shown => viewer.layerManager.getLayerByName('{name}').visible === shown", shown)
         window.wait("() => viewer.isReady()")
     np.testing.assert_array_equal(window.picture(), before)
@@ -245,15 +266,17 @@ def test_keys_change_the_threshold_and_its_ids_are_those_of_the_written_volume(w
     controls = window.viewer.controls
     pictures = {}
     for key, threshold in (("u", 0.6), ("d", 0.1)):
-        while abs(controls.threshold - threshold) > 1e-6:
+        controls.step = abs(threshold - controls.threshold) / 2
+        for _ in range(2):
             before = controls.threshold
-            window.press(key, lambda before=before: controls.threshold != before)  # type: ignore[misc]
-        wait_until(lambda: not controls.busy)
-        window.wait("() => viewer.layerManager.getLayerByName('segments').visible && viewer.isReady()")
+            window.press(key)
+            wait_until(lambda before=before: controls.threshold != before)  # type: ignore[misc]
+            window.settle()
+        assert controls.threshold == pytest.approx(threshold)
         ids = stored(run, f"segmentation/{threshold:.2f}")
         hidden = [(8, y + BEGIN[1], x + BEGIN[2]) for y, x in np.argwhere(ids[8 - BEGIN[0]] == 0)[:2].tolist()]
         assert hidden or threshold > 0.1, "there are small segments"
-        for voxel in (*some_voxels(8, 8), *hidden):
+        for voxel in (*some_voxels(8), *hidden):
             assert segment_of(window.under_mouse(voxel)["segments"]["value"]) == ids[in_region(voxel)]
         window.page.mouse.move(1, 1)
         pictures[threshold] = window.picture()
@@ -269,7 +292,6 @@ def test_a_mesh_appears_when_a_segment_is_selected(window: Window, run: Run) -> 
     ids, counts = np.unique(stored(run, "segmentation/0.60"), return_counts=True)
     largest = int(ids[1:][np.argmax(counts[1:])])
     window.show("exported", layout="3d", segments=[largest])
-    window.wait("() => viewer.isReady()")
     wait_until(lambda: bool((window.picture() != nothing).any(axis=-1).mean() > 0.02))
 
 
@@ -280,13 +302,13 @@ def test_keys_walk_through_the_errors(window: Window, run: Run) -> None:
     controls = window.viewer.controls
     seen = []
     for key, number in (("j", 0), ("j", 1), ("k", 0), ("k", len(errors) - 1)):
-        window.press(key, lambda number=number: controls.at_error == number and not controls.busy)  # type: ignore[misc]
+        window.press(key)
+        wait_until(lambda number=number: controls.at_error == number)  # type: ignore[misc]
+        window.settle()
         error = errors[number]
         expected = np.asarray(error.position) / (40, 8, 8)
-        window.wait(
-            "position => position.every((p, i) => Math.abs(viewer.navigationState.position.value[i] - p) < 1e-3)",
-            expected.tolist(),
-        )
+        at = window.page.evaluate("() => Array.from(viewer.navigationState.position.value)")
+        np.testing.assert_allclose(at, expected, atol=1e-3)
         voxel = np.floor(expected).astype(int)
         shown = window.viewer.state.layers[controls.shown]
         assert sorted(map(int, shown.segments)) == sorted(set(error.segments))
@@ -336,6 +358,8 @@ PLACES: dict[str, tuple[Callable[[Path, np.ndarray], None], dict[str, Any]]] = {
 
 def test_raw_in_place_is_read_by_the_browser_and_lies_where_it_is_read(window: Window, tmp_path: Path) -> None:
     data, viewer, first = raw_voxels(), RunViewer(), {}
+    with viewer.config_state.txn() as config:
+        config.show_ui_controls = False
     with viewer.txn() as state:
         for number, (kind, (write, section)) in enumerate(PLACES.items()):
             path = tmp_path / f"{number}.{'n5' if kind == 'N5' else 'data'}"

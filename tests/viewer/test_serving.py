@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -184,6 +185,26 @@ def test_what_the_page_sends_is_understood(viewer: RunViewer) -> None:
     assert post(viewer, "/state/{}", STATE) == 200
     assert post(viewer, "/state/{}", STATE) == 412, "somebody else has changed it since"
     assert post(viewer, "/action/{}", b'{"action": "a", "state": {"mousePosition": [1, 2, 3]}}') == 200
+
+
+def test_a_page_that_takes_an_old_state_for_the_newest_is_sent_the_newest_again(viewer: RunViewer) -> None:
+    """Or all that it says from then on is refused, and the next key sets its view back."""
+    viewer.set_state({}, "x")
+    assert post(viewer, "/state/{}", STATE) == 200
+    viewer.set_state({"position": [1, 2, 3]})
+    newest = viewer.shared_state.raw_state_and_generation
+    events = http.client.HTTPConnection("127.0.0.1", neuroglancer.server.global_server.port, timeout=60)
+    events.request("GET", f"/events/{viewer.token}?c=me&gc={viewer.config_state.state_generation}&gs=me/1")
+    lines = (json.loads(line[len(b"data: ") :]) for line in events.getresponse() if line.startswith(b"data: "))
+    sent = next(lines)
+    assert (sent["s"], sent["g"]) == newest
+    late = json.dumps({"s": sent["s"], "g": "2", "pg": "me/1", "c": "me"}).encode()
+    assert post(viewer, "/state/{}", late) == 412
+    again = next(lines)
+    assert again["s"] == sent["s"]
+    assert again["g"] != sent["g"], "the page waits for no state that it knows"
+    assert post(viewer, "/state/{}", late.replace(b"me/1", again["g"].encode())) == 200
+    events.close()
 
 
 def test_positions_beyond_all_volumes_are_400(viewer: RunViewer) -> None:

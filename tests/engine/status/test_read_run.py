@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from killed_runs import BLOCKS, driver_in_the_middle_of, finish, prepared
+from killed_runs import BLOCKS, driver_in_the_middle_of, finish, prepared, run_for_kills
 
 from pipeline.engine.status import RunStatus, status_document, write_page
 from pipeline.engine.status.model import DriverState, StageState, StageStatus, WorkerState
@@ -50,7 +50,7 @@ def test_a_run_in_the_middle_and_after_its_driver_was_killed(tmp_path: Path) -> 
     (tmp_path / "go").touch()
     with only_driver(run):  # a look at the lock keeps no driver out
         pass
-    assert finish(run)
+    assert finish(run_for_kills(tmp_path, "serial"))
     status = status_of(run)
     assert {each.state for each in status.stages} == {StageState.DONE}
     assert stage(status, "fragments").done == BLOCKS
