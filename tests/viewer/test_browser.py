@@ -47,7 +47,7 @@ from pipeline.viewer.serving import RunViewer
 from pipeline.volumes import create_volume
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, ViewportSize
 
 pytestmark = [
     pytest.mark.skipif(why_no_browser() is not None, reason=str(why_no_browser())),
@@ -58,7 +58,7 @@ BEGIN = (1, 2, 3)
 """First voxel of the segmented region."""
 SMALLEST = 60
 """Voxels of a segment at least; smaller ones are 0."""
-SIZE = {"width": 440, "height": 360}
+SIZE: ViewportSize = {"width": 440, "height": 360}
 """Of the page, in pixels; a section of raw just fits, for each pixel costs time: there is no graphics card."""
 
 
