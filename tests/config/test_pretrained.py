@@ -16,7 +16,9 @@ from pipeline.errors import UserError
 from pipeline.networks import load_network
 from pipeline.networks.__main__ import main
 from pipeline.networks.checkpoint import load_checkpoint
+from pipeline.networks.fitting import other_nanometres
 from pipeline.run import Run
+from pipeline.stages.importing import ensure_imported
 
 ROOT = Path(__file__).parents[2]
 LARGEST = 300_000
@@ -45,7 +47,14 @@ def test_a_student_is_small_and_is_the_network_of_its_card(name: str, tmp_path: 
     assert network.parameter_count() > 1000
     assert "optimizer" not in load_checkpoint(path)["training"]
     assert config.segment.thresholds == (card.threshold,)
-    assert "voi_sum" in card.scores and card.licence and card.not_tried
+    assert card.scores.keys() & {"voi_sum", "panoptic_quality"} and card.licence and card.not_tried
+
+
+def test_the_student_of_nuclei_segments_images_whatever_the_size_of_their_pixels(tmp_path: Path) -> None:
+    run = Run(load_config(least(tmp_path, predict={"checkpoint": "pretrained:nuclei2d"})))
+    ensure_imported(run)
+    assert run.config.volumes.images
+    assert other_nanometres("nuclei2d", run.source("a")) is None
 
 
 def test_what_the_config_says_counts_before_the_card(tmp_path: Path) -> None:
