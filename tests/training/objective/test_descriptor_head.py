@@ -119,7 +119,12 @@ def test_both_networks_learn_them_and_are_stored_as_without(trained: tuple[Run, 
 
 
 def test_a_resumed_training_goes_on_with_the_same_head(make_run: MakeRun) -> None:
-    common = (ON, "student.distillation=null", 'student.training.schedule="constant"')
+    common = (
+        ON,
+        "student.distillation=null",
+        'student.training.schedule="constant"',
+        "student.training.validate_every=2",
+    )
     whole = make_run(*common, "student.training.iterations=4", name="whole")
     expected = train_student(whole)
     parts = make_run(*common, "student.training.iterations=2", name="parts")
