@@ -1,6 +1,6 @@
 """A pilot: a few blocks computed by as many processes as there will be workers, to predict time and memory of all.
 
-The blocks are not marked as done; the run computes them again, with the same result.
+What the blocks stored counts: the run goes on with the others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -162,7 +162,7 @@ def _try_stages(stages: Sequence[Stage], blocks: int, states: StageStates) -> No
 
 
 def run_pilot(task: BlockTask, left: np.ndarray, blocks: int) -> Pilot:
-    """Compute blocks of a task whose output exists; their results are stored, but not marked as done.
+    """Compute blocks of a task whose output exists; as in a run, those that are stored are done.
 
     Args:
         task: the task.
@@ -174,12 +174,13 @@ def run_pilot(task: BlockTask, left: np.ndarray, blocks: int) -> Pilot:
     workers = 1 if cluster.executor == "serial" else min(task.workers, len(os.sched_getaffinity(0)), len(left))
     chosen = left[spread_blocks(len(left), blocks * workers)].tolist()
     shares = [chosen[worker::workers] for worker in range(workers)]
+    unopened = replace(task, run=Run(task.run.config))  # open volumes do not pass to other processes
     with (
         thread_environment(cluster.threads_per_worker),
         safe_search_path(),
         ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
     ):
-        pending = [pool.submit(_measure, task, worker, share, time.time()) for worker, share in enumerate(shares)]
+        pending = [pool.submit(_measure, unopened, worker, share, time.time()) for worker, share in enumerate(shares)]
         measured = [future.result() for future in tracked(pending, f"{task.name} pilot", workers, "workers")]
     read = task.reader()
     costs = [

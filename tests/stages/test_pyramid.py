@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.config import dump_config, parse_config
 from pipeline.engine.audit.arrays import Damage
 from pipeline.engine.audit.requeue import requeue
 from pipeline.engine.chain import run_stages
+from pipeline.engine.pilot import log_pilots
 from pipeline.engine.plan import plan_lines
 from pipeline.engine.tracking.progress import Progress, progress_of
 from pipeline.run import Run
@@ -159,7 +161,8 @@ def test_what_the_config_does_not_want_is_not_made(tmp_path: Path) -> None:
     assert [stage.name for stage in known_stages(old) if "_s" in stage.name] == []
 
 
-def test_raw_in_place_has_its_levels_in_the_run(tmp_path: Path) -> None:
+def run_on_raw_in_place(tmp_path: Path) -> tuple[Run, np.ndarray]:
+    """Nothing is converted; the voxels of raw."""
     template = make_run(tmp_path / "template")
     raw = stored(template, "raw")
     write_zarr3(tmp_path / "raw.zarr", raw, {"voxel_size": [40, 8, 8], "offset": [0, 0, 0]})
@@ -172,6 +175,18 @@ def test_raw_in_place_has_its_levels_in_the_run(tmp_path: Path) -> None:
     }
     run = Run(parse_config(document))
     import_data(run)
+    return run, raw
+
+
+def test_a_pilot_tries_the_levels_of_raw_in_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run, _ = run_on_raw_in_place(tmp_path)
+    with caplog.at_level(logging.INFO):
+        log_pilots(run, raw_pyramid(run), 1, overwrite=False)
+    assert "raw_s1: a block takes" in caplog.text
+
+
+def test_raw_in_place_has_its_levels_in_the_run(tmp_path: Path) -> None:
+    run, raw = run_on_raw_in_place(tmp_path)
     assert run_stages(run, raw_pyramid(run), False)
     assert not (arrays_of(run) / "raw" / "s0").exists() and not run.source("a").is_converted("raw")
     level = raw[1:, 2:, 3:]
