@@ -155,6 +155,21 @@ class Window:
         self.page.keyboard.press(key)
 
 
+def change_threshold(window: Window, key: str) -> None:
+    """Press a key and wait until the threshold is another one, and shown."""
+    controls, before = window.viewer.controls, window.viewer.controls.threshold
+    window.press(key)
+    wait_until(lambda: controls.threshold != before)
+    window.settle()
+
+
+def go_to_error(window: Window, key: str, number: int) -> None:
+    """Press a key and wait until the view has moved to an error."""
+    window.press(key)
+    wait_until(lambda: window.viewer.controls.at_error == number)
+    window.settle()
+
+
 def wait_until(done: Callable[[], bool]) -> None:
     """Wait for something in this process, while the page goes on."""
     end = time.monotonic() + PATIENCE / 1000
@@ -268,10 +283,7 @@ def test_keys_change_the_threshold_and_its_ids_are_those_of_the_written_volume(w
     for key, threshold in (("u", 0.6), ("d", 0.1)):
         controls.step = abs(threshold - controls.threshold) / 2
         for _ in range(2):
-            before = controls.threshold
-            window.press(key)
-            wait_until(lambda before=before: controls.threshold != before)  # type: ignore[misc]
-            window.settle()
+            change_threshold(window, key)
         assert controls.threshold == pytest.approx(threshold)
         ids = stored(run, f"segmentation/{threshold:.2f}")
         hidden = [(8, y + BEGIN[1], x + BEGIN[2]) for y, x in np.argwhere(ids[8 - BEGIN[0]] == 0)[:2].tolist()]
@@ -302,9 +314,7 @@ def test_keys_walk_through_the_errors(window: Window, run: Run) -> None:
     controls = window.viewer.controls
     seen = []
     for key, number in (("j", 0), ("j", 1), ("k", 0), ("k", len(errors) - 1)):
-        window.press(key)
-        wait_until(lambda number=number: controls.at_error == number)  # type: ignore[misc]
-        window.settle()
+        go_to_error(window, key, number)
         error = errors[number]
         expected = np.asarray(error.position) / (40, 8, 8)
         at = window.page.evaluate("() => Array.from(viewer.navigationState.position.value)")
