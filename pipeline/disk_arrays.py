@@ -48,6 +48,46 @@ class DiskArray:
         self._map.madvise(mmap.MADV_DONTNEED)
 
 
+class DiskTable:
+    """Columns on disk to which rows are added.
+
+    Args:
+        folder: in which they lie.
+        room: rows at most.
+        dtypes: of the columns.
+
+    Attributes:
+        rows: how many there are.
+        columns: values of each, (room,); those behind the last row are zeros.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, room: int, *dtypes: DTypeLike) -> None:
+        self.rows = 0
+        self._arrays = [DiskArray(folder, room, dtype) for dtype in dtypes]
+        self.columns = [array.values for array in self._arrays]
+
+    def add(self, *columns: np.ndarray) -> None:
+        """Add rows, of which the columns (N,) are given."""
+        here = slice(self.rows, self.rows + len(columns[0]))
+        for column, values in zip(self.columns, columns, strict=True):
+            column[here] = values
+        self._release()
+        self.rows = here.stop
+
+    def portions(self) -> Iterator[slice]:
+        """Consecutive slices of all rows, each let go of when the next one is asked for."""
+        for part in chunks(self.rows):
+            yield part
+            self._release()
+
+    def _release(self) -> None:
+        for array in self._arrays:
+            array.release()
+
+
 def release_mapped(array: np.ndarray) -> None:
     """Let go of what is in memory of an array, or a part of one, that numpy has mapped from a file; its values stay."""
     base = array.base

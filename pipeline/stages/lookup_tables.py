@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import disk_arrays
-from ..disk_arrays import DiskArray, chunks
+from ..disk_arrays import DiskArray, DiskTable, chunks
 from ..engine.blocks.stage import BlockTask, Stage
 from ..errors import UserError
 from ..evaluation.segment_sizes import SegmentSums
@@ -137,16 +137,16 @@ class DoubtfulEdges:
     """
 
     def __init__(self, folder: Path, rows: int) -> None:
-        self.rows = 0
-        self._columns = [DiskArray(folder, rows, dtype) for dtype in (np.int64, np.int64, np.float64, np.float64)]
+        self._table = DiskTable(folder, rows, np.int64, np.int64, np.float64, np.float64)
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self._table.rows
 
     def add(self, u: np.ndarray, v: np.ndarray, edges: EdgeTable) -> None:
         """Add edges between the fragments in the rows u and v."""
-        here = slice(self.rows, self.rows + len(edges))
-        for column, values in zip(self._columns, (u, v, edges.score, edges.mean_affinity), strict=True):
-            column.values[here] = values
-            column.release()
-        self.rows = here.stop
+        self._table.add(u, v, edges.score, edges.mean_affinity)
 
     def join(self, joined: JoinedFragments, below: int, on_join: OnJoin | None = None) -> None:
         """Join segments of fewer voxels along these edges, in the order that `segmentation/small_segments.py` gives."""
@@ -166,9 +166,9 @@ class DoubtfulEdges:
 
     def _by_score(self) -> Iterator[list[np.ndarray]]:
         """All edges, portions of higher scores later."""
-        scores = self._columns[2].values
+        scores = self._table.columns[2]
         counts = np.zeros(SCORE_BINS + 1, np.int64)
-        for part in self._portions():
+        for part in self._table.portions():
             np.add.at(counts, _bin_of(scores[part]), 1)
         first, total = 0, np.cumsum(counts)
         while first <= SCORE_BINS:
@@ -176,18 +176,12 @@ class DoubtfulEdges:
             end = max(first + 1, int(np.searchsorted(total, before + disk_arrays.CHUNK, side="right")))
             rows = [
                 part.start + np.flatnonzero((_bin_of(scores[part]) >= first) & (_bin_of(scores[part]) < end))
-                for part in self._portions()
+                for part in self._table.portions()
             ]
             found = np.concatenate(rows)
             if len(found):
-                yield [np.array(column.values[found]) for column in self._columns]
+                yield [np.array(column[found]) for column in self._table.columns]
             first = end
-
-    def _portions(self) -> Iterator[slice]:
-        for part in chunks(self.rows):
-            yield part
-            for column in self._columns:
-                column.release()
 
 
 def _bin_of(scores: np.ndarray) -> np.ndarray:

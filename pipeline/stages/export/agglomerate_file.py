@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from ... import disk_arrays
-from ...disk_arrays import DiskArray, chunks, release_mapped
+from ...disk_arrays import DiskArray, DiskTable, chunks, release_mapped
 from ...errors import writing
 
 POSITION = np.dtype((np.int64, 3))
@@ -30,24 +30,22 @@ class JoiningEdges:
     """
 
     def __init__(self, folder: Path, rows: int) -> None:
-        self.rows = 0
-        self._columns = [DiskArray(folder, rows, dtype) for dtype in (np.int64, np.int64, np.float32)]
+        self._table = DiskTable(folder, rows, np.int64, np.int64, np.float32)
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self._table.rows
 
     def add(self, u: np.ndarray, v: np.ndarray, affinities: np.ndarray) -> None:
         """Add edges between the fragments in the rows u and v (E,), with their mean affinities."""
-        here = slice(self.rows, self.rows + len(u))
-        for column, values in zip(self._columns, (u, v, affinities), strict=True):
-            column.values[here] = values
-            column.release()
-        self.rows = here.stop
+        self._table.add(u, v, affinities)
 
     def portions(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """All of them, a portion after another."""
-        for part in chunks(self.rows):
-            u, v, affinities = (np.array(column.values[part]) for column in self._columns)
+        for part in self._table.portions():
+            u, v, affinities = (np.array(column[part]) for column in self._table.columns)
             yield u, v, affinities
-            for column in self._columns:
-                column.release()
 
 
 @dataclass(frozen=True)
