@@ -150,6 +150,9 @@ class DistillationConfig(Section):
     """Iterations over which the distillation weights rise linearly to their values."""
     supervised_weight: Weight = 0.5
     """Weight of the supervised loss beside the distillation terms; 1 as published."""
+    teacher_learning_rate: PositiveFloat | None = None
+    """The teacher goes on learning from the labels beside the student, with steps of this size (after CAD, CVPR 2024);
+    it follows the student's schedule, and what the student copies gives it no gradient. `null`: it stays as it is."""
     graph_flow: GraphFlowConfig | None = None
     """Graph Flow between two layers; `null` leaves it out, `{}` takes the defaults."""
     logits: LogitsConfig | None = None
@@ -158,6 +161,15 @@ class DistillationConfig(Section):
     """Adversarial distillation; `null` leaves it out."""
     unlabelled: UnlabelledConfig = UnlabelledConfig()
     """Distillation on `volumes.unlabelled`, if there are any."""
+
+    @model_validator(mode="after")
+    def _paraphraser_knows_its_teacher(self) -> DistillationConfig:
+        if self.teacher_learning_rate is not None and self.graph_flow is not None and self.graph_flow.paraphraser:
+            raise ValueError(
+                "teacher_learning_rate changes the teacher that graph_flow.paraphraser has learnt; set one of them to"
+                " null"
+            )
+        return self
 
     @property
     def has_instance_terms(self) -> bool:

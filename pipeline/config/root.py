@@ -131,6 +131,11 @@ class Config(BlockwiseSections):
     def _given_affinities_can_teach(self) -> Config:
         if self.student.distillation is None or self.teacher is None or self.network_teacher is not None:
             return self
+        if self.student.distillation.teacher_learning_rate is not None:
+            raise ValueError(
+                "student.distillation.teacher_learning_rate: only a teacher of the kind network goes on learning; set"
+                " it to null"
+            )
         needed = self.student.distillation.needs_embeddings
         if needed:
             raise ValueError(

@@ -13,6 +13,7 @@ from ...errors import UserError
 from ...volumes import Box
 from .embedding import embed_with_layers, patch_of, spatial
 from .flow import FlowTerms
+from .label_loss import LabelLoss
 from .predictions import PredictionTerms
 from .schedule import warm_up_share
 from .step_clock import FLOW, PREDICTIONS, RELATIONS, TEACHER, Part, untimed
@@ -20,12 +21,15 @@ from .teacher_instances import TeacherInstances
 from .views import Layers, View, as_sections, common_part, in_sections, projections
 
 Terms = dict[str, torch.Tensor]
+TEACHER_TERM = "teacher_supervised"
+"""The loss of a teacher that goes on learning, among the terms."""
 
 
 class Distiller(nn.Module):
-    """A frozen teacher and the losses that compare a student with it.
+    """A teacher and the losses that compare a student with it.
 
-    The teacher is no part of this module's parameters or state. Separate images, and two networks for images with a
+    A frozen teacher is no part of this module's parameters or state; one that goes on learning is, and what the student
+    copies from it still gives it no gradient. Separate images, and two networks for images with a
     graph that has no offset along z, are compared section by section.
 
     Args:
@@ -38,6 +42,7 @@ class Distiller(nn.Module):
         paraphrasers: trained ones of the layers of graph flow; None compares the teacher's features as they are.
         contact: distances in voxels, along z, y, x, at which instances touch, where edges are those of touching ones.
         instances: gives the unlabelled samples of a batch instances; None leaves them without.
+        teacher_loss: what labels ask of a teacher that goes on learning; None freezes it.
 
     Raises:
         UserError: the networks cannot be compared as configured.
@@ -56,6 +61,7 @@ class Distiller(nn.Module):
         contact: Sequence[int] = (1, 1, 1),
         paraphrasers: nn.ModuleDict | None = None,
         instances: TeacherInstances | None = None,
+        teacher_loss: LabelLoss | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -64,7 +70,9 @@ class Distiller(nn.Module):
         self.instances = instances
         self._student = (student,)  # in tuples, so that torch does not take them for parts of this module
         self._teacher = (teacher,)
-        teacher.network.eval().requires_grad_(False)
+        self.teacher_loss = teacher_loss
+        self.learning_teacher = None if teacher_loss is None else teacher.network
+        teacher.network.eval().requires_grad_(teacher_loss is not None)
         graph_offsets = offsets if config.offsets is None else config.offsets
         self.images = images or in_sections(graph_offsets, student, teacher)
         compared = tuple(offset[1:] for offset in graph_offsets) if self.images else graph_offsets
@@ -105,7 +113,8 @@ class Distiller(nn.Module):
         parts = [part.weights for part in (self.losses, self.flow, self.predictions) if part is not None]
         weights = {name: weight * share for part in parts for name, weight in part.items() if weight}
         crossed = {} if self.cross_section is None else {"cross_section": self.config.cross_section_weight * share}
-        return weights | crossed
+        learning = {} if self.teacher_loss is None else {TEACHER_TERM: 1.0}
+        return weights | crossed | learning
 
     def forward(
         self,
@@ -117,6 +126,7 @@ class Distiller(nn.Module):
         part: Part = untimed,
         *,
         between: tuple[torch.Tensor, ...] | None = None,
+        known: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, Terms]:
         """The weighted sum of the terms, and each term.
 
@@ -129,14 +139,18 @@ class Distiller(nn.Module):
             part: in whose contexts the parts of the step run.
             between: affinities to the section before, as the labels have them, and where they are known; each (b, z, y,
                 x) of the voxels that it embedded.
+            known: affinities at all offsets of the targets, and where they are known; each (b, k, z, y, x) of the
+                voxels that it embedded. Only a teacher that goes on learning needs them.
         """
         student, teacher = self._student[0], self._teacher[0]
-        with torch.no_grad(), part(TEACHER):
-            taught, taught_layers = embed_with_layers(teacher.network, raw, self.autocast, self.layers)
+        with torch.set_grad_enabled(self.teacher_loss is not None), part(TEACHER):
+            given, given_layers = embed_with_layers(teacher.network, raw, self.autocast, self.layers)
+        taught, taught_layers = given.detach(), {name: layer.detach() for name, layer in given_layers.items()}
         in_student, in_teacher = (spatial(self.common.relative_to(view.part)) for view in (student, teacher))
         if self.common != student.part:
             embedded = embedded.changed(lambda voxels: voxels[in_student])
         of_teacher, labels = patch_of(teacher.network, taught[in_teacher]), labels[in_student]
+        learnt = self._teachers_own(given[in_teacher], known and tuple(one[in_student] for one in known), labels)
         if self.instances is not None:
             labels = self.instances(of_teacher, labels)
         crossed = self._cross_sections(embedded, of_teacher, between and tuple(one[in_student] for one in between))
@@ -151,7 +165,20 @@ class Distiller(nn.Module):
         for losses, named in self._label_free(embedded, of_teacher, (layers, taught_layers), part):
             total = total + scale * sum(losses.weights[name] * value for name, value in named.items())
             terms |= {name: value.detach() for name, value in named.items()} | losses.reported
+        if learnt is not None:
+            total = total + learnt
+            terms[TEACHER_TERM] = learnt.detach()
         return total, terms
+
+    def _teachers_own(
+        self, given: torch.Tensor, known: tuple[torch.Tensor, ...] | None, labels: torch.Tensor
+    ) -> torch.Tensor | None:
+        """The loss of a teacher that goes on learning, on the voxels that both embed."""
+        if self.teacher_loss is None:
+            return None
+        assert known is not None, "labels are what it learns from"
+        loss: torch.Tensor = self.teacher_loss(given, known[0], known[1], labels)
+        return loss
 
     def _cross_sections(
         self, embedded: EmbeddedPatch, taught: EmbeddedPatch, between: tuple[torch.Tensor, ...] | None

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ...config import Offset, TargetsConfig, taught_offsets
+from ...config import Offset, TargetsConfig
 from ...distillation import PREVIOUS_SECTION
 from ...networks import EmbeddingNetwork
 from .affinity_distiller import AffinityDistiller
 from .descriptor_head import LAYER, DescriptorHead
 from .distiller import Distiller, Terms
 from .embedding import patch_of
+from .label_loss import LabelLoss
 from .step_clock import SUPERVISED, Part, untimed
-from .validation import supervised_affinities
 from .views import Layers
 
 
@@ -37,13 +37,17 @@ class Objective(nn.Module):
         descriptors: DescriptorHead | None = None,
     ) -> None:
         super().__init__()
-        supervised = taught_offsets(network.config, targets.offsets if offsets is None else offsets)
-        self.channels = [targets.offsets.index(offset) for offset in supervised]
-        self.supervised = supervised_affinities(targets, supervised)
+        self.supervised = LabelLoss(targets, network, offsets)
         self.before = targets.offsets.index(PREVIOUS_SECTION) if PREVIOUS_SECTION in targets.offsets else None
         self._network = (network,)  # in a tuple, so that torch does not take it for a part of this module
         self.distiller = distiller
         self.descriptors = descriptors
+
+    @property
+    def teacher_parameters(self) -> list[nn.Parameter]:
+        """Those of a teacher that goes on learning beside the student; otherwise none."""
+        teacher = self.distiller.learning_teacher if isinstance(self.distiller, Distiller) else None
+        return [] if teacher is None else list(teacher.parameters())
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -79,19 +83,17 @@ class Objective(nn.Module):
             part: in whose contexts the parts of the step run.
         """
         with part(SUPERVISED):
-            targets, known = batch["affinities"][:, self.channels], batch["mask"][:, self.channels]
-            embedded = patch_of(self._network[0], embedding)
-            total = self.supervised(embedded, targets, known, batch["labels"])
+            total = self.supervised(embedding, batch["affinities"], batch["mask"], batch["labels"])
         terms = {"supervised": total.detach()}
         if self.distiller is not None:
+            embedded = patch_of(self._network[0], embedding)
             if isinstance(self.distiller, AffinityDistiller):
                 distilled, named = self.distiller(embedded, batch, iteration, part)
             else:
-                between = (
-                    None if self.before is None else tuple(batch[n][:, self.before] for n in ("affinities", "mask"))
-                )
+                known = batch["affinities"], batch["mask"]
+                between = None if self.before is None else tuple(one[:, self.before] for one in known)
                 distilled, named = self.distiller(
-                    embedded, layers, batch["raw"], batch["labels"], iteration, part, between=between
+                    embedded, layers, batch["raw"], batch["labels"], iteration, part, between=between, known=known
                 )
             terms.update(named)
             total = self.distiller.config.supervised_weight * total + distilled

@@ -1,4 +1,4 @@
-"""One optimiser step as a gunpowder node: student and frozen teacher see the same batch, named losses are summed."""
+"""One optimiser step as a gunpowder node: student and teacher see the same batch, named losses are summed."""
 
 from __future__ import annotations
 
@@ -72,6 +72,37 @@ class StepResult:
     embedding: torch.Tensor | None = None
 
 
+@dataclass(frozen=True)
+class LearningGroup:
+    """Parameters that learn at a rate of their own, and whose gradient is clipped by itself.
+
+    Attributes:
+        parameters: of one network, and of what only the training has of it.
+        schedule: the training's, with the rate of this group.
+    """
+
+    parameters: list[nn.Parameter]
+    schedule: ScheduleConfig
+
+
+def learning_groups(network: nn.Module, objective: Objective, schedule: ScheduleConfig) -> list[LearningGroup]:
+    """The trained network with what the training adds to it, then a teacher that goes on learning, if there is one."""
+    of_teacher = objective.teacher_parameters
+    elsewhere = {id(parameter) for parameter in of_teacher}
+    own = [
+        parameter
+        for module in (network, objective)
+        for parameter in module.parameters()
+        if parameter.requires_grad and id(parameter) not in elsewhere
+    ]
+    groups = [LearningGroup(own, schedule)]
+    if of_teacher:
+        assert objective.distiller is not None
+        rate = objective.distiller.config.teacher_learning_rate
+        groups.append(LearningGroup(of_teacher, schedule.model_copy(update={"learning_rate": rate})))
+    return groups
+
+
 class TrainStep(GenericTrain):
     """gunpowder's training node for an embedding network.
 
@@ -101,11 +132,10 @@ class TrainStep(GenericTrain):
         self.schedule = schedule
         self.autocast = autocast
         self.device = next(network.parameters()).device
-        self.parameters: list[nn.Parameter] = [
-            parameter for module in (network, objective) for parameter in module.parameters() if parameter.requires_grad
-        ]
+        self.groups = learning_groups(network, objective, schedule)
         self.optimizer = torch.optim.Adam(
-            self.parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+            [{"params": group.parameters, "lr": group.schedule.learning_rate} for group in self.groups],
+            weight_decay=schedule.weight_decay,
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=autocast == torch.float16)
         self.average = WeightAverage(network, schedule.average) if schedule.average else None
@@ -129,8 +159,8 @@ class TrainStep(GenericTrain):
         part = self.clock.part
         with part(COPY):
             tensors = {name: torch.from_numpy(batch[key].data).to(self.device) for name, key in self.keys.items()}
-        rate = learning_rate(self.schedule, self.iteration)
-        for group in self.optimizer.param_groups:
+        rates = [learning_rate(group.schedule, self.iteration) for group in self.groups]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -141,7 +171,8 @@ class TrainStep(GenericTrain):
             self.scaler.scale(loss).backward()
         with part(OPTIMIZER):
             self.scaler.unscale_(self.optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.gradient_clip or math.inf)
+            most = self.schedule.gradient_clip or math.inf
+            norms = [torch.nn.utils.clip_grad_norm_(group.parameters, most) for group in self.groups]
             batch.loss = float(loss.detach())
             if math.isfinite(batch.loss):
                 self.scaler.step(self.optimizer)
@@ -153,7 +184,7 @@ class TrainStep(GenericTrain):
         batch.iteration = self.iteration
         values = {"loss": batch.loss, **{name: float(value) for name, value in terms.items()}}
         self.result = StepResult(
-            terms={**values, "gradient_norm": float(norm), "learning_rate": rate},
+            terms={**values, "gradient_norm": float(norms[0]), "learning_rate": rates[0]},
             weights=weights,
             raw=tensors["raw"][0, 0],
             targets=tensors["affinities"][0],

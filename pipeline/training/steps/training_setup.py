@@ -31,6 +31,7 @@ from ..objective.distiller import Distiller
 from ..objective.embedding import embedded_part
 from ..objective.flow import flow_channels
 from ..objective.given_teachers import ScriptedTeacher, StoredTeacher, require_offsets, script_file
+from ..objective.label_loss import LabelLoss
 from ..objective.objective import Objective
 from ..objective.paraphraser_files import load_paraphrasers
 from ..objective.teacher_instances import TeacherInstances
@@ -274,6 +275,7 @@ class Training:
             contact=contact_distances(config, run.targets),
             paraphrasers=paraphrasers,
             instances=instances,
+            teacher_loss=None if config.teacher_learning_rate is None else LabelLoss(run.targets, views[1].network),
         )
 
 
