@@ -54,6 +54,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def by(values: Sequence[float]) -> str:
+    """Numbers along the axes as `40 x 8 x 8`, fractions as they are."""
+    return " x ".join(f"{value:.10g}" for value in values)
+
+
 def times(shape: Sequence[int]) -> str:
     """An extent as `64×128×128`."""
     return "×".join(str(extent) for extent in shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..units import by
 from .root import Config
 from .volumes import FileSource, PhantomSource
 
@@ -23,9 +24,8 @@ def flat_voxels_warning(config: Config, voxel_size: Sequence[float]) -> str | No
         return None
     if not is_anisotropic(voxel_size):
         return None
-    shown = " x ".join(f"{extent:g}" for extent in voxel_size)
     return (
-        f"voxels of {shown} nm are anisotropic, but fragments reach across sections: "
+        f"voxels of {by(voxel_size)} nm are anisotropic, but fragments reach across sections: "
         "better results are likely with fragments.in_plane true"
     )
 

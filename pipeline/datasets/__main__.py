@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 
 from ..terminal import replace_what_cannot_be_printed
+from ..units import by
 from .registry import DATASETS, PublicDataset
 
 
 def dataset_card(dataset: PublicDataset) -> str:
     """A few lines about a data set: what, how large, under what terms, from where."""
     size = "download size unknown" if dataset.megabytes is None else f"about {dataset.megabytes} MB to download"
-    shape, voxel_size = (" x ".join(map(str, values)) for values in (dataset.shape, dataset.voxel_size))
     lines = [
         dataset.name,
         f"    {dataset.description}",
-        f"    {shape} voxels of {voxel_size} nm, {size}",
+        f"    {by(dataset.shape)} voxels of {by(dataset.voxel_size)} nm, {size}",
         f"    licence: {dataset.licence}",
         f"    cite: {dataset.reference}",
     ]

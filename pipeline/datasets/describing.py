@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..config import FileSource, VolumesConfig
+from ..units import by
 from ..volumes.intensity import IntensityRange, intensity_range
-from ..volumes.placement import by
 from ..volumes.run_sources import RunSource
 from ..volumes.sources import DATASETS
 from ..volumes.volume import Volume

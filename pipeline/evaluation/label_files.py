@@ -12,6 +12,7 @@ import numpy as np
 from ..datasets.tiff import StoredArray, open_tiff, read_stored, section_files
 from ..errors import UserError
 from ..label_ids import can_hold, has_any
+from ..units import by
 from ..volumes import Box
 from ..volumes.containers import listing
 from ..volumes.dialects import tiff
@@ -19,7 +20,7 @@ from ..volumes.file_arrays import dataset_names, open_hdf5
 from ..volumes.formats import Format, look
 from ..volumes.locations import Location
 from ..volumes.opening import Wanted, open_at
-from ..volumes.placement import by, combined
+from ..volumes.placement import combined
 from ..volumes.volume import Volume
 
 SAME_PLACE = 1e-4

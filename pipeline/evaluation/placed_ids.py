@@ -11,8 +11,8 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..errors import UserError
+from ..units import by
 from ..volumes import Box
-from ..volumes.placement import by
 from .contingency import Contingency, NegativeIdError, unsigned_ids
 from .label_files import SAME_PLACE, LabelFile
 from .overlaps import BLOCK_SHAPE, Readable, count_overlaps

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..config.pretrained import Card, pretrained_names, pretrained_weights, read_card
 from ..errors import UserError
 from ..terminal import replace_what_cannot_be_printed
+from ..units import by
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,7 +70,7 @@ def _whole(name: str, card: Card) -> str:
 def _nanometres(card: Card) -> str:
     if card.nanometres is None:
         return "pixels of unknown size"
-    return " x ".join(f"{extent:g}" for extent in card.nanometres) + " nm (z, y, x)"
+    return f"{by(card.nanometres)} nm (z, y, x)"
 
 
 if __name__ == "__main__":

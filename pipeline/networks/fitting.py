@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ..config.pretrained import pretrained_name, read_card
 from ..errors import UserError
 from ..run import Run
+from ..units import by
 from ..volumes.run_sources import RunSource
 from ..volumes.sources import SourceFiles
 from .base import EmbeddingNetwork
@@ -67,14 +68,14 @@ def other_nanometres(name: str, source: RunSource, voxel_size: Sequence[float] |
     if trained is None or _apart(found, trained) <= FARTHEST:
         return None
     text = (
-        f"{source.name} has voxels of {_shown(found)} nm, but pretrained:{name} was trained on {_shown(trained)} nm,"
+        f"{source.name} has voxels of {by(found)} nm, but pretrained:{name} was trained on {by(trained)} nm,"
         " more than a fifth apart: expect a poor segmentation"
     )
     sizes = _levels(source)
     best = min(sizes, key=lambda level: _apart(sizes[level], trained), default=None)
     if best is None or _apart(sizes[best], trained) >= _apart(found, trained):
         return f"{text}; no level of a pyramid fits better: resample the volume, or train a student on it"
-    return f"{text}; level {best} of its pyramid, {_shown(sizes[best])} nm, fits better: set {source.where}.level to it"
+    return f"{text}; level {best} of its pyramid, {by(sizes[best])} nm, fits better: set {source.where}.level to it"
 
 
 def _levels(source: RunSource) -> dict[int, Sequence[float]]:
@@ -93,7 +94,3 @@ def _levels(source: RunSource) -> dict[int, Sequence[float]]:
 def _apart(found: Sequence[float], trained: Sequence[float]) -> float:
     """The largest factor between two sizes along an axis."""
     return max(max(a / b, b / a) for a, b in zip(found, trained, strict=True))
-
-
-def _shown(nanometres: Sequence[float]) -> str:
-    return " x ".join(f"{extent:g}" for extent in nanometres)

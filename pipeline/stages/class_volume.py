@@ -15,12 +15,13 @@ from ..engine.blocks.grid import BlockGrid
 from ..errors import UserError
 from ..label_ids import has_id
 from ..run import Run
+from ..units import by
 from ..volumes import Box
 from ..volumes.identity import Identity
 from ..volumes.locations import Location
 from ..volumes.nearest import NearestVoxels
 from ..volumes.opening import Wanted
-from ..volumes.placement import by, combined
+from ..volumes.placement import combined
 from ..volumes.placing import statements
 from ..volumes.volume import Volume
 

@@ -35,9 +35,8 @@ from ..engine.tracking.markers import marked_blocks, unmark_blocks
 from ..engine.tracking.progress import Progress, progress_of, write_record
 from ..errors import UserError
 from ..run import Run, region_box
-from ..units import disk_size
+from ..units import by, disk_size
 from ..volumes import ensure_container
-from ..volumes.placement import by
 from ..volumes.run_sources import RunSource
 from ..volumes.sources import DATASETS
 from .convert import ConvertTask, conversions

@@ -15,8 +15,9 @@ from funlib.geometry import Coordinate
 
 from ..errors import UserError
 from ..label_ids import has_id
+from ..units import by
 from .arrays import Box
-from .placement import Placement, by, combined
+from .placement import Placement, combined
 from .placing import statements
 from .volume import Volume
 

@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Literal
 
 from ..errors import UserError
+from ..units import by
 
 Vector = tuple[Fraction, Fraction, Fraction]
 """Exact numbers, order z, y, x."""
@@ -117,11 +118,6 @@ def combined(
     if place is None or place.value is None:
         return Placement(_floats(size), voxel_size_from=size_from)
     return Placement(_floats(size), _floats(place.value), size_from, place.said_by, place.centred)
-
-
-def by(values: Sequence[float]) -> str:
-    """Numbers as `40 x 8 x 8`, fractions as they are."""
-    return " x ".join(f"{value:.10g}" for value in values)
 
 
 def _agreed(statements: list[Statement], size: Vector | None, name: str, where: str) -> Statement | None:

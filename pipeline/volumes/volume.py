@@ -8,11 +8,12 @@ from typing import Protocol
 import numpy as np
 from funlib.geometry import Coordinate
 
+from ..units import by
 from .axes import AxisChoice
 from .boxes import Box, read_mirrored
 from .containers import Found
 from .identity import Identity, identity_of
-from .placement import Placement, by
+from .placement import Placement
 from .stored_keys import missing_keys
 
 

@@ -14,10 +14,10 @@ from ...config import Region
 from ...errors import UserError
 from ...networks.intensity import normalise_raw
 from ...run import Run, region_box
+from ...units import by
 from ...volumes import Box, cells_of
 from ...volumes.aligned import Labels, Mask
 from ...volumes.intensity import IntensityRange
-from ...volumes.placement import by
 from ...volumes.volume import Volume
 
 if TYPE_CHECKING:
