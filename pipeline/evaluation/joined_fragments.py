@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..disk_arrays import DiskArray, chunks
+from ..disk_arrays import DiskArray, DiskTable, chunks
 from ..errors import UserError
 from ..rag import EdgeTable, RagStore
 
@@ -38,7 +38,8 @@ def edges_among(store: RagStore, fragments: np.ndarray, thresholds: Sequence[flo
 
     levels = np.unique(np.asarray(thresholds, np.float64))
     ids = _fragments_on_disk(store, folder)
-    u, v, level_of = _edges_by_level(store, ids, levels, folder)
+    ranked = _ranked_edges(store, ids, levels, folder)
+    u, v, level_of = ranked.columns
     parent = DiskArray(folder, len(ids.values), np.int64)
     for part in chunks(len(ids.values)):
         parent.values[part] = np.arange(part.start, part.stop)
@@ -46,11 +47,10 @@ def edges_among(store: RagStore, fragments: np.ndarray, thresholds: Sequence[flo
     known, rows = _rows_of(fragments, ids)
     members, root_before, found = fragments[known], rows[known], [EdgeTable.empty()]
     for level, threshold in enumerate(levels.tolist()):
-        for part in chunks(len(level_of.values)):
-            chosen = part.start + np.flatnonzero(level_of.values[part] == level)
-            join(parent.values, np.array(u.values[chosen]), np.array(v.values[chosen]))
-            for array in (parent, u, v, level_of):
-                array.release()
+        for part in ranked.portions():
+            chosen = part.start + np.flatnonzero(level_of[part] == level)
+            join(parent.values, np.array(u[chosen]), np.array(v[chosen]))
+            parent.release()
         root = roots_of(parent.values, rows[known])
         changed = root != root_before
         pairs = np.stack([ids.values[root[changed]], members[changed]], axis=1)
@@ -76,25 +76,19 @@ def _fragments_on_disk(store: RagStore, folder: Path) -> DiskArray:
     return ids
 
 
-def _edges_by_level(
-    store: RagStore, ids: DiskArray, levels: np.ndarray, folder: Path
-) -> tuple[DiskArray, DiskArray, DiskArray]:
-    """The rows (E,) of both fragments of each edge, and the first level (E,) that joins them; as many as there are
+def _ranked_edges(store: RagStore, ids: DiskArray, levels: np.ndarray, folder: Path) -> DiskTable:
+    """Of each edge the rows of both fragments, int64, and the first level that joins them, uint16: as many as there are
     levels if none does.
     """
-    rows, end = store.counts().edges, 0
-    u, v, level = (DiskArray(folder, rows, dtype) for dtype in (np.int64, np.int64, np.uint16))
+    table = DiskTable(folder, store.counts().edges, np.int64, np.int64, np.uint16)
     for edges in store.iterate_edges():
-        here = slice(end, end + len(edges))
-        for column, fragments in ((u, edges.u), (v, edges.v)):
-            known, column.values[here] = _rows_of(fragments, ids)
-            if not known.all():
-                raise UserError("the graph has edges between fragments that it does not have", "rag.url")
-        level.values[here] = np.searchsorted(levels, edges.score, side="left")  # NaN comes after all
-        end = here.stop
-        for array in (u, v, level, ids):
-            array.release()
-    return u, v, level
+        ends = [_rows_of(fragments, ids) for fragments in (edges.u, edges.v)]
+        if not all(known.all() for known, _ in ends):
+            raise UserError("the graph has edges between fragments that it does not have", "rag.url")
+        level = np.searchsorted(levels, edges.score, side="left")  # NaN comes after all
+        table.add(*(rows for _, rows in ends), level)
+        ids.release()
+    return table
 
 
 def _rows_of(fragments: np.ndarray, ids: DiskArray) -> tuple[np.ndarray, np.ndarray]:
