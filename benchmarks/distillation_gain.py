@@ -26,7 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from gain.cells import ABLATION, Plan, finished_results, planned_cells
+from gain.cells import ABLATION, VARIANTS, Plan, finished_results, planned_cells
 from gain.command import cells_parser
 from gain.datasets import DATASETS
 from gain.running import finish_cells
@@ -51,7 +51,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The arguments of the command line."""
-    parser = cells_parser(str(__doc__), sorted(DATASETS), ABLATION)
+    parser = cells_parser(str(__doc__), sorted(DATASETS), VARIANTS)
     parser.add_argument("--repeats", type=int, default=3, help="predictions per network for the ratio of times")
     return parser.parse_args()
 

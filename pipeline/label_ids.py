@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -32,6 +32,11 @@ def has_any(labels: np.ndarray, wanted: Iterable[int]) -> np.ndarray:
     for label in wanted:
         found |= has_id(labels, label)
     return found
+
+
+def without_labels(labels: np.ndarray, unwanted: Sequence[int]) -> np.ndarray:
+    """Labels with 0 in place of some ids."""
+    return np.where(has_any(labels, unwanted), labels.dtype.type(0), labels) if unwanted else labels
 
 
 def can_hold(dtype: np.dtype, wanted: int) -> bool:

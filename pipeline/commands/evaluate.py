@@ -72,7 +72,7 @@ def label_id(text: str) -> int:
 def score_run(run: Run, options: argparse.Namespace) -> None:
     """Score the run of a config."""
     if options.ignore:
-        raise UserError("belongs to --prediction and --labels; for a run, set targets.unlabelled_id", "--ignore")
+        raise UserError("belongs to --prediction and --labels; for a run, set evaluate.ignore", "--ignore")
     if options.errors is not None:
         raise UserError("belongs to --prediction and --labels; a run lists them in its errors.csv", "--errors")
     refuse_of_run(options)

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_serializer, model_validator
 from .base import (
     NEAREST_NEIGHBOURS,
     Fraction,
+    LabelId,
     NonNegative,
     Offset,
     Positive,
@@ -216,6 +217,9 @@ class EvaluateConfig(Section):
     minimum_size: NonNegative | None = None
     """Labels with fewer voxels in the region, after connected parts are told apart, are ignored. Default: 500, or 0 in
     separate images."""
+    ignore: tuple[LabelId, ...] = ()
+    """Labels whose voxels do not count, glia or artefacts for example. Training learns from them as from others, unlike
+    `targets.unlabelled_id`."""
     relabel: bool | None = None
     """Treat separate connected parts of a label within the region as separate objects. Default: true, or false in
     separate images."""

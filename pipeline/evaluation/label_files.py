@@ -11,7 +11,7 @@ import numpy as np
 
 from ..datasets.tiff import StoredArray, open_tiff, read_stored, section_files
 from ..errors import UserError
-from ..label_ids import can_hold, has_any
+from ..label_ids import can_hold, without_labels
 from ..units import by
 from ..volumes import Box
 from ..volumes.containers import listing
@@ -56,8 +56,7 @@ class LabelFile:
             StorageUnavailable: the server does not answer.
             UserError: they cannot be read.
         """
-        ids = self.read_stored(box)
-        return np.where(has_any(ids, self.ignored), 0, ids) if self.ignored else ids
+        return without_labels(self.read_stored(box), self.ignored)
 
 
 def open_labels(place: str | Path, stack: ExitStack) -> LabelFile:

@@ -231,7 +231,7 @@ def _some_labelled(tables: Iterable[Contingency], region: str = "") -> Iterator[
     if not labelled:
         raise UserError(
             f"nothing {f'of {region} ' if region else ''}is labelled, so there is nothing to score on: every voxel is"
-            " 0, targets.unlabelled_id, masked out, or of a label that is smaller than this",
+            " 0, targets.unlabelled_id, in evaluate.ignore, masked out, or of a label that is smaller than this",
             "evaluate.minimum_size",
         )
 

@@ -11,6 +11,7 @@ from funlib.geometry import Coordinate
 
 from ..config import EvaluateConfig, Region
 from ..errors import UserError
+from ..label_ids import has_any, without_labels
 from ..run import Run, region_box
 from ..segmentation import relabel
 from ..volumes import Box, Nanometres
@@ -44,6 +45,7 @@ class Truth:
         rules: which labels count as objects.
         images: every section is an image of its own.
         name: config path of the region.
+        ignored: labels whose voxels do not count.
     """
 
     labels: Labels
@@ -52,13 +54,14 @@ class Truth:
     rules: LabelRules
     images: bool = False
     name: str = "volumes.segment"
+    ignored: tuple[int, ...] = ()
 
     def read(self, box: Box) -> np.ndarray:
         """The labels of a box; 0 where they do not count."""
         labels = self.labels.read(box)
         if self.mask is not None:
             labels = np.where(self.mask.read(box) > 0, labels, np.uint64(0))
-        return labels
+        return without_labels(labels, self.ignored)
 
     def count_against(self, segmentation: Placed) -> Contingency:
         """The contingency table of a segmentation that covers the region, its labelled voxels only."""
@@ -113,6 +116,8 @@ class _Annotated:
         known = self.truth.labels.annotated(box)
         if self.truth.mask is not None:
             known &= self.truth.mask.read(box) > 0
+        if self.truth.ignored:
+            known &= ~has_any(self.truth.labels.read(box), self.truth.ignored)
         return known
 
 
@@ -200,7 +205,7 @@ def _truth_in(run: Run, region: Region, name: str) -> Truth:
     if box.size == 0:
         raise UserError("lies outside volumes.segment, so nothing there was segmented", name)
     rules = label_rules(run.config.evaluate, volumes.images)
-    return Truth(labels, run.open_mask(source), box, rules, volumes.images, name)
+    return Truth(labels, run.open_mask(source), box, rules, volumes.images, name, run.config.evaluate.ignore)
 
 
 def label_rules(config: EvaluateConfig, images: bool) -> LabelRules:

@@ -18,6 +18,7 @@ from ...distillation import (
     padded_affinities,
 )
 from ...errors import UserError
+from ...label_ids import has_any, without_labels
 from ...networks import EmbeddingNetwork
 from ...volumes import Box
 from ..sampling.nodes import erosion_margin
@@ -74,14 +75,15 @@ def validate(
             affinities = cosine_to_affinity(padded_affinities(patch, offsets)[0])[0].numpy()
     finally:
         network.train()
-    labels = region.read_labels(box, ChunkCache(limit=0))
+    labels, ignored = region.read_labels(box, ChunkCache(limit=0)), config.evaluate.ignore
     settings = config.fragments.method_settings()
     fragments = make_fragments(affinities, offsets, voxel_size=region.raw.voxel_size, **settings)
     thresholds = (0.0, *THRESHOLDS) if config.volumes.images else THRESHOLDS
     segmentations = merged_fragments(affinities, fragments, config.neighbours, thresholds)
     if config.volumes.images:
-        return {"loss": loss, **best_images(segmentations, labels, region.read_annotated(box, ChunkCache(limit=0)))}
-    return {"loss": loss, **best_volume(segmentations, labels)}
+        annotated = region.read_annotated(box, ChunkCache(limit=0)) & ~has_any(labels, ignored)
+        return {"loss": loss, **best_images(segmentations, without_labels(labels, ignored), annotated)}
+    return {"loss": loss, **best_volume(segmentations, without_labels(labels, ignored))}
 
 
 def check_validation(region: LabelledRegion, shape: Coordinate, images: bool) -> None:
