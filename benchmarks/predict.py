@@ -14,8 +14,8 @@ Four tables, each measured side by side in one run, in alternation, medians:
   levels.
 
 - student: its time per voxel over the teacher's, networks of `configs/fib25.json` (or `--student`, JSON), float32, one
-  thread, for each engine; `student_over_teacher` is that of the faster one. The box is a block of the config, quick, or
-  a tile of four, so that what each network computes around it counts as it does in stage 02.
+  thread, for each engine; `student_over_teacher` is that of the faster one. The box is half a block of the config,
+  quick, or a tile of four, so that what each network computes around it counts as it does in stage 02.
 - int8: the student in eight bits over itself in float32, both on OpenVINO, if NNCF is installed, and how far its
   affinities lie apart, in levels.
 
@@ -78,7 +78,7 @@ class Scale:
 
 
 FULL = Scale(3, (32, 1024, 1024), (96, 1024, 1024), (560, 5600, 5600), 4, (8, 768, 768), (128, 256, 256))
-QUICK = Scale(1, (32, 256, 256), (64, 768, 768), (56, 224, 224), 2, (4, 128, 128), (128, 128, 128))
+QUICK = Scale(1, (32, 256, 256), (64, 768, 768), (56, 224, 224), 2, (4, 128, 128), (64, 128, 128))
 
 
 def pipeline_table(folder: Path, scale: Scale, engines: Sequence[str], workers: int) -> dict[str, dict[str, float]]:

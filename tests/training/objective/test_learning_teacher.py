@@ -24,8 +24,9 @@ from pipeline.training.steps.training_setup import Training
 MakeRun = Callable[..., Run]
 RATE = 0.004
 LEARNS = f"student.distillation.teacher_learning_rate={RATE}"
-CLIP = "student.training.gradient_clip=0.05"
-"""Below the gradients of both networks, which must not share it."""
+MOST = 0.05
+"""What gradients are clipped to: below those of both networks, which must not share it."""
+CLIP = f"student.training.gradient_clip={MOST}"
 PREFIX = "distiller.learning_teacher."
 
 
@@ -58,7 +59,7 @@ def learnt_by_itself(teacher: Path, run: Run) -> dict[str, torch.Tensor]:
             optimizer.zero_grad()
             given = EmbeddedPatch(network(batch["raw"]), network.least_length)
             loss_of(given, batch["affinities"], batch["mask"], batch["labels"]).backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.gradient_clip)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), MOST)
             optimizer.step()
     return dict(network.state_dict())
 
