@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from imported_sources import import_source
+from source_in_place import Step, write_config
 
+from pipeline.commands import import_data
 from pipeline.config import FileSource
 from pipeline.volumes import RunVolume, open_volume, volume_exists
 
@@ -50,3 +53,19 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("EMDISTILL_DATA does not name a folder of real data")
     return Path(folder)
+
+
+@pytest.fixture
+def step(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Step:
+    """`import_data.py` with a source: its exit status and what it printed."""
+
+    def run(source: Mapping[str, Any], *options: str) -> tuple[int, str]:
+        write_config(tmp_path, source)
+        monkeypatch.setattr(sys, "argv", ["import_data.py", str(tmp_path / "config.json"), *options])
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as ended:
+            import_data.main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out + printed.err
+
+    return run
