@@ -17,7 +17,7 @@ def cells_parser(description: str, datasets: Iterable[str], variants: Iterable[s
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/gain"))
     parser.add_argument("--dataset", action="append", choices=list(datasets), help="repeatable; default: all real ones")
-    parser.add_argument("--variant", action="append", choices=list(variants), help="repeatable; default: those of the table")
+    parser.add_argument("--variant", action="append", choices=list(variants), help="repeatable; default: a whole table")
     parser.add_argument("--seeds", type=int, default=1, help="students per variant")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of these seeds")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
