@@ -56,6 +56,7 @@ def draw(axes: Axes, networks: list[dict[str, Any]], score: str) -> None:
         for network, x, y in zip(members, seconds, centres, strict=True):
             axes.annotate(network["name"], (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
+    axes.margins(x=0.2)
     axes.set_xlabel("seconds of one thread per million voxels")
     axes.grid(alpha=0.3)
 

@@ -38,6 +38,13 @@ def test_shipped_configs_are_valid(path: Path) -> None:
     assert load_config(path).volumes.sources
 
 
+def test_the_cluster_config_takes_the_student_that_the_fib_sem_config_trains() -> None:
+    trained, used = (load_config(ROOT / "configs" / f"{name}.json") for name in ("fib25", "slurm"))
+    assert used.student.network == trained.student.network
+    assert used.predict.checkpoint == f"{trained.run_directory}/student/best.pt"
+    assert used.fragments == trained.fragments
+
+
 def test_run_directory_is_relative_to_the_current_directory(
     config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
