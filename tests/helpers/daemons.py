@@ -17,10 +17,14 @@ KEEPER = """
 "${@:2}" </dev/null &
 read -r
 if [ "$1" = politely ]; then kill -TERM $!; wait $!; fi
-while children=$(</proc/$$/task/$$/children) && [ -n "$children" ]; do kill -KILL $children; done 2>/dev/null
+while children=$(</proc/$$/task/$$/children) && [ -n "$children" ]; do
+    kill -KILL $children
+    sleep 0.01
+done 2>/dev/null
 """
 """A shell that keeps a program until it hears a line, or until nobody is left to say one. It adopts what descends from
-the program (SLURM's slurmd leaves its jobs to the init process), so at the end all of that is among its children."""
+the program (SLURM's slurmd leaves its jobs to the init process), so at the end all of that is among its children.
+Waiting for `sleep`, it takes leave of those that have ended, which a loop of builtins does not always."""
 
 
 class Daemon:
