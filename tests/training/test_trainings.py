@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training_state import assert_equal, assert_same_state, curves, weights
+from training_state import assert_equal, curves, resumed_equals_undisturbed, weights
 
 from pipeline.checkpoints import latest_checkpoint
 from pipeline.config import dump_config
@@ -82,20 +82,8 @@ def test_tensorboard_shows_each_term_and_the_weight_it_entered_with(make_run: Ma
 def test_a_resumed_training_equals_an_undisturbed_one_to_the_last_bit(make_run: MakeRun) -> None:
     """Memory bank, projections of layers, optimiser, generators and curves included."""
     teacher = train_teacher(make_run(name="teacher"))
-    length = "student.training.iterations"
-    common = (
-        *STEADY,
-        *ALL_TERMS,
-        "student.training.validate_every=3",
-        f"teacher.checkpoint={json.dumps(str(teacher))}",
-    )
-    whole = make_run(*common, f"{length}=6", name="whole")
-    train_student(whole)
-    train_student(make_run(*common, f"{length}=3", name="parts"))
-    resumed = make_run(*common, f"{length}=6", name="parts")
-    train_student(resumed)
-    assert_same_state(*(latest_checkpoint(run.network_directory("student")) for run in (whole, resumed)))
-    assert curves(whole, "student") == curves(resumed, "student")
+    named = f"teacher.checkpoint={json.dumps(str(teacher))}"
+    resumed_equals_undisturbed(make_run, *STEADY, *ALL_TERMS, named)
 
 
 @pytest.mark.parametrize(

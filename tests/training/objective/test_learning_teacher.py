@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_state import assert_same_state, curves, weights
+from training_state import curves, resumed_equals_undisturbed, weights
 
 from pipeline.checkpoints import latest_checkpoint
 from pipeline.distillation import EmbeddedPatch, SupervisedAffinityLoss
@@ -89,14 +89,8 @@ def test_the_student_learns_from_what_the_teacher_has_become(make_run: MakeRun, 
 
 
 def test_it_continues_to_the_last_bit(make_run: MakeRun, teacher: Path) -> None:
-    common = (named(teacher), LEARNS, 'student.training.schedule="constant"')
-    length = "student.training.iterations"
-    whole = make_run(*common, f"{length}=6", name="whole")
-    train_student(whole)
-    train_student(make_run(*common, f"{length}=3", name="parts"))
-    resumed = make_run(*common, f"{length}=6", name="parts")
-    train_student(resumed)
-    assert_same_state(*(latest_checkpoint(run.network_directory("student")) for run in (whole, resumed)))
+    path = resumed_equals_undisturbed(make_run, named(teacher), LEARNS, 'student.training.schedule="constant"')
+    assert learnt_beside(path)
 
 
 def test_affinities_on_disk_do_not_learn(make_run: MakeRun) -> None:
