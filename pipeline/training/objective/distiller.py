@@ -29,8 +29,8 @@ class Distiller(nn.Module):
     """A teacher and the losses that compare a student with it.
 
     A frozen teacher is no part of this module's parameters or state; one that goes on learning is, and what the student
-    copies from it still gives it no gradient. Separate images, and two networks for images with a
-    graph that has no offset along z, are compared section by section.
+    copies from it still gives it no gradient. Separate images, and two networks for images with a graph that has no
+    offset along z, are compared section by section.
 
     Args:
         config: terms, weights, layers.
