@@ -113,11 +113,13 @@ class _Annotated:
 
     def read(self, box: Box) -> np.ndarray:
         """Whether voxels count, (z, y, x) bool."""
-        known = self.truth.labels.annotated(box)
+        if self.truth.ignored:
+            labels, known = self.truth.labels.read_annotated(box)
+            known = known & ~has_any(labels, self.truth.ignored)
+        else:
+            known = self.truth.labels.annotated(box)
         if self.truth.mask is not None:
             known &= self.truth.mask.read(box) > 0
-        if self.truth.ignored:
-            known &= ~has_any(self.truth.labels.read(box), self.truth.ignored)
         return known
 
 

@@ -143,8 +143,9 @@ def test_a_written_segmentation_is_scored_by_the_same_measures(tmp_path: Path) -
     assert evaluate(run)["scores"]["0.42"] == pytest.approx(expected_scores(written, labels), abs=2e-6)
 
 
-def test_what_is_not_annotated_is_neither_object_nor_background(tmp_path: Path) -> None:
-    run = make_run(tmp_path, targets={"offsets": OFFSETS, "erosion": 0, "unlabelled_id": 2})
+@pytest.mark.parametrize("changes", [{"targets": {"unlabelled_id": 2}}, {"evaluate": {"ignore": [2]}}], ids=str)
+def test_what_does_not_count_is_neither_object_nor_background(tmp_path: Path, changes: dict[str, Any]) -> None:
+    run = make_run(tmp_path, **changes)
     labels = some_labels()
     mask = (np.indices(SHAPE)[1] < 18).astype(np.uint8)
     merged = fill_run(run, labels=labels, mask=mask)
