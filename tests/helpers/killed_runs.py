@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
 from toy_tasks import make_trouble, wait_until
 from voronoi_run import make_run, store_affinities
 
@@ -97,7 +98,17 @@ def driver_in_the_middle_of(run: Run, block: int) -> tuple[BaseProcess, int]:
     return driver, int(waiting.read_text())
 
 
-def has_ended(process: int) -> bool:
+def kill_with_workers(driver: BaseProcess) -> None:
+    """Kill a driver and all of its workers, and wait until nothing of them is open any more."""
+    victims = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
+    for victim in victims:
+        with suppress(psutil.NoSuchProcess):
+            victim.kill()
+    driver.join()
+    wait_until(lambda: all(_has_ended(victim.pid) for victim in victims))
+
+
+def _has_ended(process: int) -> bool:
     """Whether nothing of a process is left but its exit status."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -17,8 +15,7 @@ import psycopg
 import pymongo
 import pytest
 from graph_stores import STORES, Stores
-from killed_runs import driver_in_the_middle_of, finish, has_ended, prepared
-from toy_tasks import wait_until
+from killed_runs import driver_in_the_middle_of, finish, kill_with_workers, prepared
 from voronoi_run import assert_same, everything, make_run, store_affinities
 
 from pipeline.engine.audit.requeue import requeue
@@ -117,11 +114,8 @@ def test_a_kill_that_costs_half_of_the_write_ahead_log_costs_no_result(tmp_path:
     assert finish(undisturbed)
     run = prepared(tmp_path / "run")
     (run.directory / "graph").touch()
-    driver, worker = driver_in_the_middle_of(run, 13)
-    for process in (driver.pid or 0, worker):
-        os.kill(process, signal.SIGKILL)
-    driver.join()
-    wait_until(lambda: has_ended(worker))  # before that, its connection holds the index of the log
+    driver, _ = driver_in_the_middle_of(run, 13)
+    kill_with_workers(driver)  # a connection that lives on would hold the index of the log
     log = run.directory / "rag.sqlite-wal"
     content = log.read_bytes()
     log.write_bytes(content[: len(content) // 2])
