@@ -14,7 +14,7 @@ from .given_teachers import GivenTeacher
 from .predictions import PredictionTerms
 from .schedule import warm_up_share
 from .step_clock import PREDICTIONS, RELATIONS, TEACHER, Part, untimed
-from .views import as_sections
+from .views import Layers, as_sections
 
 Terms = dict[str, torch.Tensor]
 
@@ -68,12 +68,18 @@ class AffinityDistiller(nn.Module):
         return {name: weight * share for name, weight in weights.items()}
 
     def forward(
-        self, embedded: EmbeddedPatch, batch: dict[str, torch.Tensor], iteration: int, part: Part = untimed
+        self,
+        embedded: EmbeddedPatch,
+        layers: Layers,
+        batch: dict[str, torch.Tensor],
+        iteration: int,
+        part: Part = untimed,
     ) -> tuple[torch.Tensor, Terms]:
         """The weighted sum of the terms, and each term.
 
         Args:
             embedded: (b, d, z, y, x) by the student.
+            layers: its tapped features, of which none is compared.
             batch: `raw` (b, 1, z, y, x) that it saw, and what else the teacher needs.
             iteration: counted from 0.
             part: in whose contexts the parts of the step run.

@@ -40,6 +40,7 @@ class Distiller(nn.Module):
         seed: of the samples from the memory.
         images: the sections are separate images.
         paraphrasers: trained ones of the layers of graph flow; None compares the teacher's features as they are.
+        before: which affinity of a batch is the one to the section before, where labels say what sections share.
         contact: distances in voxels, along z, y, x, at which instances touch, where edges are those of touching ones.
         instances: gives the unlabelled samples of a batch instances; None leaves them without.
         teacher_loss: what labels ask of a teacher that goes on learning; None freezes it.
@@ -58,6 +59,7 @@ class Distiller(nn.Module):
         seed: int,
         images: bool = False,
         *,
+        before: int | None = None,
         contact: Sequence[int] = (1, 1, 1),
         paraphrasers: nn.ModuleDict | None = None,
         instances: TeacherInstances | None = None,
@@ -74,6 +76,7 @@ class Distiller(nn.Module):
         self.learning_teacher = None if teacher_loss is None else teacher.network
         teacher.network.eval().requires_grad_(teacher_loss is not None)
         graph_offsets = offsets if config.offsets is None else config.offsets
+        self._before = before
         self.images = images or in_sections(graph_offsets, student, teacher)
         compared = tuple(offset[1:] for offset in graph_offsets) if self.images else graph_offsets
         self.losses = GraphRelationDistillation(
@@ -120,40 +123,35 @@ class Distiller(nn.Module):
         self,
         embedded: EmbeddedPatch,
         layers: Layers,
-        raw: torch.Tensor,
-        labels: torch.Tensor,
+        batch: dict[str, torch.Tensor],
         iteration: int,
         part: Part = untimed,
-        *,
-        between: tuple[torch.Tensor, ...] | None = None,
-        known: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> tuple[torch.Tensor, Terms]:
         """The weighted sum of the terms, and each term.
 
         Args:
             embedded: (b, d, z, y, x) by the student.
             layers: its tapped features.
-            raw: (b, 1, z, y, x) that it saw.
-            labels: (b, z, y, x) int64 of the voxels that it embedded.
+            batch: `raw` (b, 1, z, y, x) that it saw, and of the voxels that it embedded `labels` (b, z, y, x) int64,
+                `affinities` as the labels have them and `mask` where these are known, each (b, k, z, y, x). Only a
+                teacher that goes on learning and labels between sections need the last two.
             iteration: counted from 0.
             part: in whose contexts the parts of the step run.
-            between: affinities to the section before, as the labels have them, and where they are known; each (b, z, y,
-                x) of the voxels that it embedded.
-            known: affinities at all offsets of the targets, and where they are known; each (b, k, z, y, x) of the
-                voxels that it embedded. Only a teacher that goes on learning needs them.
         """
         student, teacher = self._student[0], self._teacher[0]
         with torch.set_grad_enabled(self.teacher_loss is not None), part(TEACHER):
-            given, given_layers = embed_with_layers(teacher.network, raw, self.autocast, self.layers)
+            given, given_layers = embed_with_layers(teacher.network, batch["raw"], self.autocast, self.layers)
         taught, taught_layers = given.detach(), {name: layer.detach() for name, layer in given_layers.items()}
         in_student, in_teacher = (spatial(self.common.relative_to(view.part)) for view in (student, teacher))
         if self.common != student.part:
             embedded = embedded.changed(lambda voxels: voxels[in_student])
-        of_teacher, labels = patch_of(teacher.network, taught[in_teacher]), labels[in_student]
-        learnt = self._teachers_own(given[in_teacher], known and tuple(one[in_student] for one in known), labels)
+        of_teacher = patch_of(teacher.network, taught[in_teacher])
+        known = {name: array[in_student] for name, array in batch.items() if name in ("labels", "affinities", "mask")}
+        learnt = None if self.teacher_loss is None else self.teacher_loss(given[in_teacher], **known)
+        labels = known["labels"]
         if self.instances is not None:
             labels = self.instances(of_teacher, labels)
-        crossed = self._cross_sections(embedded, of_teacher, between and tuple(one[in_student] for one in between))
+        crossed = self._cross_sections(embedded, of_teacher, known)
         if self.images:
             embedded, of_teacher, labels = _sections(embedded), _sections(of_teacher), labels.flatten(0, 1)
         scale = warm_up_share(iteration, self.config.warm_up)
@@ -170,25 +168,15 @@ class Distiller(nn.Module):
             terms[TEACHER_TERM] = learnt.detach()
         return total, terms
 
-    def _teachers_own(
-        self, given: torch.Tensor, known: tuple[torch.Tensor, ...] | None, labels: torch.Tensor
-    ) -> torch.Tensor | None:
-        """The loss of a teacher that goes on learning, on the voxels that both embed."""
-        if self.teacher_loss is None:
-            return None
-        assert known is not None, "labels are what it learns from"
-        loss: torch.Tensor = self.teacher_loss(given, known[0], known[1], labels)
-        return loss
-
     def _cross_sections(
-        self, embedded: EmbeddedPatch, taught: EmbeddedPatch, between: tuple[torch.Tensor, ...] | None
+        self, embedded: EmbeddedPatch, taught: EmbeddedPatch, known: dict[str, torch.Tensor]
     ) -> torch.Tensor | None:
         if self.cross_section is None:
             return None
         labels = None
         if self.config.cross_section_target == "labels":
-            assert between is not None, "validated with the config"
-            labels = (between[0], between[1])
+            assert self._before is not None, "validated with the config"
+            labels = known["affinities"][:, self._before], known["mask"][:, self._before]
         crossed: torch.Tensor = self.cross_section(embedded, taught, labels)
         return crossed
 

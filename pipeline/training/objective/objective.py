@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from ...config import Offset, TargetsConfig
-from ...distillation import PREVIOUS_SECTION
 from ...networks import EmbeddingNetwork
 from .affinity_distiller import AffinityDistiller
 from .descriptor_head import LAYER, DescriptorHead
@@ -38,7 +37,6 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.supervised = LabelLoss(targets, network, offsets)
-        self.before = targets.offsets.index(PREVIOUS_SECTION) if PREVIOUS_SECTION in targets.offsets else None
         self._network = (network,)  # in a tuple, so that torch does not take it for a part of this module
         self.distiller = distiller
         self.descriptors = descriptors
@@ -87,14 +85,7 @@ class Objective(nn.Module):
         terms = {"supervised": total.detach()}
         if self.distiller is not None:
             embedded = patch_of(self._network[0], embedding)
-            if isinstance(self.distiller, AffinityDistiller):
-                distilled, named = self.distiller(embedded, batch, iteration, part)
-            else:
-                known = batch["affinities"], batch["mask"]
-                between = None if self.before is None else tuple(one[:, self.before] for one in known)
-                distilled, named = self.distiller(
-                    embedded, layers, batch["raw"], batch["labels"], iteration, part, between=between, known=known
-                )
+            distilled, named = self.distiller(embedded, layers, batch, iteration, part)
             terms.update(named)
             total = self.distiller.config.supervised_weight * total + distilled
         if self.descriptors is not None:

@@ -22,6 +22,7 @@ from ...config import (
     TorchscriptTeacherConfig,
     compared_offsets,
 )
+from ...distillation import PREVIOUS_SECTION
 from ...errors import UserError
 from ...networks import EmbeddingNetwork, build_network, choose_autocast, choose_device, load_network
 from ...run import Run, file_digest
@@ -272,6 +273,7 @@ class Training:
             self.autocast,
             run.seed,
             images,
+            before=run.targets.offsets.index(PREVIOUS_SECTION) if PREVIOUS_SECTION in run.targets.offsets else None,
             contact=contact_distances(config, run.targets),
             paraphrasers=paraphrasers,
             instances=instances,

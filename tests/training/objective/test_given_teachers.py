@@ -71,15 +71,10 @@ def test_given_affinities_teach_as_the_network_that_they_are_of(images: bool, op
     by_disk = AffinityDistiller(config, offsets, part, StoredTeacher(part, channels), seed=0, images=images)
     by_disk.load_state_dict({name: value for name, value in by_network.state_dict().items() if "predictions" in name})
     results: list[Any] = []
+    batch = {"raw": torch.zeros(2, 1, *SHAPE), "labels": torch.zeros(2, *SHAPE, dtype=torch.long), "taught": given}
     for distiller in (by_network, by_disk):
         student.grad = None
-        embedded = EmbeddedPatch(student)
-        if isinstance(distiller, Distiller):
-            total, terms = distiller(
-                embedded, {}, torch.zeros(2, 1, *SHAPE), torch.zeros(2, *SHAPE, dtype=torch.long), 5
-            )
-        else:
-            total, terms = distiller(embedded, {"taught": given}, 5)
+        total, terms = distiller(EmbeddedPatch(student), {}, batch, 5)
         total.backward()
         assert student.grad is not None
         results.append((total.detach(), terms, student.grad.clone()))
@@ -102,13 +97,13 @@ def test_unknown_affinities_teach_nothing() -> None:
         changed = student.detach().clone()
         changed[:, :, :, 6:] += change
         changed.requires_grad_()
-        total, _ = distiller(EmbeddedPatch(changed), {"taught": given}, 0)
+        total, _ = distiller(EmbeddedPatch(changed), {}, {"taught": given}, 0)
         total.backward()
         assert changed.grad is not None
         assert float(changed.grad[:, :, :, 6:].abs().max()) == 0 and float(changed.grad.abs().max()) > 0
         totals.append(float(total.detach()))
     assert totals[0] == totals[1] > 0
-    nothing, _ = distiller(EmbeddedPatch(student), {"taught": torch.full_like(given, UNKNOWN)}, 0)
+    nothing, _ = distiller(EmbeddedPatch(student), {}, {"taught": torch.full_like(given, UNKNOWN)}, 0)
     assert float(nothing.detach()) == 0 and nothing.requires_grad
 
 

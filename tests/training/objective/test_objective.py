@@ -34,7 +34,7 @@ def terms_of(distiller: Distiller, raw: torch.Tensor, labels: torch.Tensor) -> d
     """The terms of a batch; the student's features are those of its network."""
     student = distiller._student[0].network
     embedding, layers = embed_with_layers(student, raw, None, ("decoder_0",))
-    terms: dict[str, torch.Tensor] = distiller(EmbeddedPatch(embedding), layers, raw, labels, 0)[1]
+    terms: dict[str, torch.Tensor] = distiller(EmbeddedPatch(embedding), layers, {"raw": raw, "labels": labels}, 0)[1]
     return terms
 
 

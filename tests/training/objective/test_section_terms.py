@@ -52,16 +52,18 @@ def test_sections_are_compared_with_the_teachers_of_the_same_voxels(target: str)
         for count, low, high in ((1, (0, 0, 0), (5, 16, 16)), (3, (1, 0, 0), (4, 16, 16)))
     )
     config = DistillationConfig(affinity_weight=0, cross_section_weight=3, cross_section_target=target, warm_up=1)  # type: ignore[arg-type]
-    distiller = Distiller(config, ((-1, 0, 0),), student, teacher, None, seed=0)
+    distiller = Distiller(config, ((-1, 0, 0),), student, teacher, None, seed=0, before=1)
     raw = torch.randn(2, 1, 5, 16, 16)
-    together, known = torch.randint(2, (2, 2, 5, 16, 16), dtype=torch.uint8).unbind(1)
+    of_labels = torch.randint(2, (2, 2, 3, 5, 16, 16), dtype=torch.uint8)  # affinities and mask of three offsets
+    together, known = of_labels[:, :, 1]
     with torch.no_grad():
         learnt, _ = embed_with_layers(student.network, raw, None, ())
         taught, _ = embed_with_layers(teacher.network, raw, None, ())
         labels = (together[:, 1:4], known[:, 1:4]) if target == "labels" else None
         expected = CrossSectionLoss((16, 16))(EmbeddedPatch(learnt[:, :, 1:4]), EmbeddedPatch(taught), labels)
-    none = torch.zeros(2, 5, 16, 16, dtype=torch.int64)
-    total, terms = distiller(EmbeddedPatch(learnt), {}, raw, none, 0, between=(together, known))
+    batch = {"raw": raw, "labels": torch.zeros(2, 5, 16, 16, dtype=torch.int64)}
+    batch |= {"affinities": of_labels[0], "mask": of_labels[1]}
+    total, terms = distiller(EmbeddedPatch(learnt), {}, batch, 0)
     assert terms["cross_section"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert total.item() == pytest.approx(1.5 * expected.item(), rel=1e-5)  # half of the weight in the first iteration
     assert distiller.weights(0)["cross_section"] == 1.5
