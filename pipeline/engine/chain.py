@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from ..config.cluster import ExecutorName
 from ..run import Run
 from .blocks.stage import BlockTask, DriverStep, Stage
-from .executors.run import run_blocks
+from .executors.run import check_executor, run_blocks
 from .executors.scheduling import Outcome
 from .summary import log_next_command, record_outcomes, record_step
 from .tracking.driver_lock import only_driver
@@ -42,13 +42,16 @@ def drive(run: Run, stages: Sequence[Stage], overwrite: bool, executor: Executor
         overwrite: redo what is stale.
         executor: where blocks are computed, if not where the config says.
     """
+    executor = executor or run.config.cluster.executor
     states = check_stages(stages)
+    tasks = [stage for stage in stages if isinstance(stage, BlockTask) and states[stage] is not Progress.DONE]
+    check_executor(run, tasks, executor)
     refuse_or_drop_stale(stages, overwrite, states)
     run.save_config()
     for group in _chained(stages):
         if isinstance(group, DriverStep):
             _run_step(run, group, states)
-        elif not _run_tasks(run, group, states, executor or run.config.cluster.executor):
+        elif not _run_tasks(run, group, states, executor):
             return False
     return True
 

@@ -23,11 +23,20 @@ from .slurm import SlurmExecutor
 EXECUTORS: dict[str, type[Executor]] = {"serial": SerialExecutor, "local": LocalExecutor, "slurm": SlurmExecutor}
 
 
+def check_executor(run: Run, tasks: Sequence[BlockTask], executor: ExecutorName) -> None:
+    """Make sure that an executor can start the workers of tasks, before anything is written.
+
+    Raises:
+        UserError: the cluster refuses their jobs, or none can be reached from here.
+    """
+    EXECUTORS[executor]().check(run, tasks)
+
+
 def run_blocks(run: Run, tasks: Sequence[BlockTask], executor: ExecutorName | None = None) -> list[Outcome]:
     """Compute the blocks of tasks, upstream tasks first: where the config says, unless an executor is named.
 
     Raises:
-        UserError: the log directory cannot be written, or the cluster refuses the jobs.
+        UserError: the log directory cannot be written.
     """
     if not tasks:
         return []

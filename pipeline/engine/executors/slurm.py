@@ -16,7 +16,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +66,24 @@ class SlurmExecutor(ProcessExecutor):
     returns = RETURNS
 
     @override
+    def check(self, run: Run, tasks: Sequence[BlockTask]) -> None:
+        """Ask the cluster whether it would take the jobs of tasks.
+
+        Raises:
+            UserError: it would not, its controller does not answer, or SLURM is not installed here.
+        """
+        for task in tasks:
+            own = run.config.cluster.slurm.stage(task.stage)
+            where = "cluster.slurm" if own is None else f"cluster.slurm.stages.{task.stage}"
+            job = WorkerJob(run, task, "0", "")
+            try:
+                test_submission(job.options, job.script)
+            except Rejected as error:
+                raise UserError(f"SLURM refuses the jobs of {task.stage}: {error}", where) from error
+            except ControllerAway as error:
+                raise UserError(f"SLURM's controller does not answer: {error}", "cluster.executor") from error
+
+    @override
     def address(self, run: Run) -> str:
         return address_for_workers(run.config.cluster.slurm.address)
 
@@ -76,8 +94,6 @@ class SlurmExecutor(ProcessExecutor):
         cancel_former_jobs(prefix)
         with JobWatch(session.run.config.cluster.slurm.poll) as watch:
             workers = SlurmWorkers(session, watch, prefix)
-            for task in session.tasks:
-                workers.check(task)
             try:
                 yield workers.run_worker
             finally:
@@ -102,22 +118,6 @@ class SlurmWorkers:
     _any_accepted: bool = False
     _said_goodbye: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def check(self, task: BlockTask) -> None:
-        """Make sure that the cluster would take the jobs of a task.
-
-        Raises:
-            UserError: it would not, or its controller does not answer.
-        """
-        own = self.session.run.config.cluster.slurm.stage(task.stage)
-        where = "cluster.slurm" if own is None else f"cluster.slurm.stages.{task.stage}"
-        job = WorkerJob(self.session.run, task, "0", "")
-        try:
-            test_submission(job.options, job.script)
-        except Rejected as error:
-            raise UserError(f"SLURM refuses the jobs of {task.stage}: {error}", where) from error
-        except ControllerAway as error:
-            raise UserError(f"SLURM's controller does not answer: {error}", "cluster.executor") from error
 
     def run_worker(self, task: BlockTask, worker: str, context: str) -> None:
         """Run one worker, through as many jobs as it takes.

@@ -41,6 +41,10 @@ def result(run: Run) -> np.ndarray:
     return Summed(run).open().read(Summed(run).grid.box)
 
 
+def files_of(run: Run) -> set[Path]:
+    return set(run.directory.rglob("*"))
+
+
 def jobs_of(cluster: SlurmCluster, run: Run) -> list[Job]:
     return [job for job in cluster.jobs() if job.name.startswith(job_prefix(run))]
 
@@ -299,10 +303,21 @@ def test_the_controller_may_be_away_for_a_while(slurm: SlurmCluster, tmp_path: P
 
 def test_a_refused_job_is_one_line_before_anything_is_done(slurm: SlurmCluster, tmp_path: Path) -> None:
     run = slurm_run(tmp_path, {"stages": {"predict": {"memory": "1G"}}, "partition": "nowhere"})
+    before = files_of(run)
     with pytest.raises(UserError, match=r"SLURM refuses the jobs of doubled: .*nowhere") as caught:
         finish(run)
     assert caught.value.where == "cluster.slurm"
-    assert not visits(tmp_path) and not jobs_of(slurm, run)
+    assert files_of(run) == before and not jobs_of(slurm, run)
+
+
+def test_a_machine_without_slurm_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = slurm_run(tmp_path / "run")
+    before = files_of(run)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="sbatch is not on the PATH; run where jobs can be submitted from") as caught:
+        finish(run)
+    assert caught.value.where == "cluster.executor"
+    assert files_of(run) == before
 
 
 def test_a_broken_setup_ends_the_stage_with_its_own_words(
