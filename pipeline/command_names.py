@@ -85,6 +85,11 @@ def goes_on_by_itself() -> Iterator[None]:
         _goes_on.reset(before)
 
 
+def is_part_of_more() -> bool:
+    """Whether what is done now is a part of something larger, as the steps of `run_all.py` are."""
+    return _goes_on.get()
+
+
 def next_command(script: str | None, config: Path) -> str:
     """What the user types next, for the end of a step; empty if there is nothing to type.
 
@@ -92,7 +97,7 @@ def next_command(script: str | None, config: Path) -> str:
         script: of workflows/; None if there is none.
         config: its argument.
     """
-    return "" if script is None or _goes_on.get() else command_line(script, config)
+    return "" if script is None or is_part_of_more() else command_line(script, config)
 
 
 def name_of(script: str) -> str:

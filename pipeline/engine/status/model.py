@@ -261,6 +261,7 @@ class DriverStatus:
         executor: where it has blocks computed; empty if unknown.
         began: when it began with what it works on, in seconds since 1970; None if unknown.
         ended: when it was through; None if it is not, or was killed.
+        all_steps: it does all steps of the run, as `run_all.py` does.
     """
 
     state: DriverState
@@ -270,6 +271,7 @@ class DriverStatus:
     executor: str = ""
     began: float | None = None
     ended: float | None = None
+    all_steps: bool = False
 
 
 @dataclass(frozen=True)

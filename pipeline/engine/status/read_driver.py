@@ -30,6 +30,7 @@ def read_driver_status(run: Run) -> tuple[DriverStatus, DriverRecord | None, Loc
         notice.executor,
         notice.began,
         notice.ended or None,
+        notice.all_steps,
     )
     return status, notice, lock
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from ...command_names import command_line
+from ...command_names import SCRIPTS, command_line
 from ...errors import UserError
 from ...run import Run, read_summary
 from ..blocks.stage import Stage
@@ -127,4 +127,5 @@ def _command(
         return ""
     if unfinished(trainings) and not any(stage.is_begun for stage in stages):
         return command_line(trainings[-1].script, config)
-    return command_line(left[0].script, config, *(["--overwrite"] if left[0].state is StageState.STALE else []))
+    script = SCRIPTS["run"] if driver.all_steps else left[0].script
+    return command_line(script, config, *(["--overwrite"] if left[0].state is StageState.STALE else []))

@@ -14,6 +14,7 @@ from run_files import shard_of, shards_of
 from status_runs import another_was_the_driver, driver_at_work, look, mark_done, stage_of
 from voronoi_run import make_run, store_affinities
 
+from pipeline.command_names import goes_on_by_itself
 from pipeline.engine.blocks.empty_blocks import EMPTY, OCCUPIED, UNKNOWN, _path, _write
 from pipeline.engine.blocks.grid import BlockGrid
 from pipeline.engine.status import DriverState, History, StageState, WorkerState
@@ -90,6 +91,9 @@ def test_a_failed_block_is_counted_and_shown_with_its_place(tmp_path: Path) -> N
     assert all("nm (voxels" in failure.description for failure in status.failures)
     assert all("workflows/07_view.py" in failure.description for failure in status.failures)
     assert status.command == f"python workflows/03_extract_fragments.py {run.directory / 'config.json'}"
+    with goes_on_by_itself():  # as run_all.py does
+        assert not extract_fragments(run)
+    assert look(run).command == f"python workflows/run_all.py {run.directory / 'config.json'}"
 
 
 def test_changed_settings_show_as_stale_with_what_changed(tmp_path: Path) -> None:
