@@ -15,7 +15,7 @@ import numpy as np
 
 from ..disk_arrays import DiskArray, DiskTable, chunks
 from ..errors import UserError
-from ..rag import EdgeTable, RagStore
+from ..rag import EdgeTable, FragmentIds, RagStore
 
 
 def edges_among(store: RagStore, fragments: np.ndarray, thresholds: Sequence[float], folder: Path) -> EdgeTable:
@@ -32,7 +32,8 @@ def edges_among(store: RagStore, fragments: np.ndarray, thresholds: Sequence[flo
         at each of the thresholds a segment has the same smallest fragment. They have no contacts.
 
     Raises:
-        UserError: the graph has a fragment twice, edges between fragments that it does not have, or the disk is full.
+        UserError: the graph has a fragment twice or too few of them, edges between fragments that it does not have, or
+            the disk is full.
     """
     from ..segmentation.union_find import join, roots_of  # compiled: whoever evaluates nothing large needs no compiler
 
@@ -44,7 +45,7 @@ def edges_among(store: RagStore, fragments: np.ndarray, thresholds: Sequence[flo
     for part in chunks(len(ids.values)):
         parent.values[part] = np.arange(part.start, part.stop)
         parent.release()
-    known, rows = _rows_of(fragments, ids)
+    known, rows = ids.rows_of(fragments)
     members, root_before, found = fragments[known], rows[known], [EdgeTable.empty()]
     for level, threshold in enumerate(levels.tolist()):
         for part in ranked.portions():
@@ -63,37 +64,26 @@ def edges_among(store: RagStore, fragments: np.ndarray, thresholds: Sequence[flo
     return edges.select(np.lexsort((edges.v, edges.u)))
 
 
-def _fragments_on_disk(store: RagStore, folder: Path) -> DiskArray:
-    """(N,) uint64, all fragments, sorted."""
-    ids, end, last, sorted_ids = DiskArray(folder, store.counts().nodes, np.uint64), 0, 0, True
+def _fragments_on_disk(store: RagStore, folder: Path) -> FragmentIds:
+    """All fragments."""
+    ids = FragmentIds(folder, store.counts().nodes)
     for nodes in store.iterate_nodes():
-        ids.values[end : end + len(nodes)] = nodes.id
-        sorted_ids &= int(nodes.id[0]) > last and bool((nodes.id[1:] > nodes.id[:-1]).all())
-        end, last = end + len(nodes), int(nodes.id[-1])
-        ids.release()
-    if not sorted_ids:
-        raise UserError("the graph has a fragment twice", "rag.url")
+        ids.add(nodes)
+    if not ids.are_all:
+        raise UserError("the graph has a fragment twice, or not as many as it says", "rag.url")
     return ids
 
 
-def _ranked_edges(store: RagStore, ids: DiskArray, levels: np.ndarray, folder: Path) -> DiskTable:
+def _ranked_edges(store: RagStore, ids: FragmentIds, levels: np.ndarray, folder: Path) -> DiskTable:
     """Of each edge the rows of both fragments, int64, and the first level that joins them, uint16: as many as there are
     levels if none does.
     """
     table = DiskTable(folder, store.counts().edges, np.int64, np.int64, np.uint16)
     for edges in store.iterate_edges():
-        ends = [_rows_of(fragments, ids) for fragments in (edges.u, edges.v)]
+        ends = [ids.rows_of(fragments) for fragments in (edges.u, edges.v)]
         if not all(known.all() for known, _ in ends):
             raise UserError("the graph has edges between fragments that it does not have", "rag.url")
         level = np.searchsorted(levels, edges.score, side="left")  # NaN comes after all
         table.add(*(rows for _, rows in ends), level)
         ids.release()
     return table
-
-
-def _rows_of(fragments: np.ndarray, ids: DiskArray) -> tuple[np.ndarray, np.ndarray]:
-    """Which fragments (M,) there are, bool, and the rows of those, int64."""
-    count = len(ids.values)
-    rows = np.minimum(np.searchsorted(ids.values, fragments), max(count - 1, 0)).astype(np.int64)
-    known = ids.values[rows] == fragments if count else np.zeros(len(fragments), bool)
-    return known, rows

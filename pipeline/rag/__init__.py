@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from .address import password_in_environment
 from .connection_errors import is_connection_error
+from .fragment_ids import FragmentIds
 from .opening import open_rag, rag_exists, rag_is_missing
 from .store import RagCounts, RagStore
 from .tables import EdgeTable, NodeTable
 
 __all__ = [
     "EdgeTable",
+    "FragmentIds",
     "NodeTable",
     "RagCounts",
     "RagStore",

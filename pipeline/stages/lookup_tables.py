@@ -18,7 +18,7 @@ from ..disk_arrays import DiskArray, DiskTable, chunks
 from ..engine.blocks.stage import BlockTask, Stage
 from ..errors import UserError
 from ..evaluation.segment_sizes import SegmentSums
-from ..rag import EdgeTable, RagStore
+from ..rag import EdgeTable, FragmentIds, RagStore
 from ..segmentation.small_segments_loop import join_small
 from ..segmentation.union_find import join, settle
 from ..small_files import write_npy_rows
@@ -46,16 +46,16 @@ class JoinedFragments:
     """All fragments, by id, and what they are joined to.
 
     Attributes:
-        folder: where they lie.
         ids: (N,) uint64, ascending.
         sizes: (N,) int64, voxels.
         first: (N,) int64, for each the row of the first fragment of its segment.
+        folder: where they lie.
     """
 
-    folder: Path
-    ids: DiskArray
+    ids: FragmentIds
     sizes: DiskArray
     first: DiskArray
+    folder: Path
 
     def __len__(self) -> int:
         return len(self.ids.values)
@@ -86,40 +86,53 @@ def join_fragments(
     Raises:
         UserError: a row of the graph is lost or has changed, or the disk is full; says what to run.
     """
-    sums, counts = RowSums(graph.grid), store.counts()
-    rows, lenient = counts.nodes, limits.small[1] if limits.small is not None else -1.0
-    joined = JoinedFragments(folder, *(DiskArray(folder, rows, dtype) for dtype in (np.uint64, np.int64, np.int64)))
-    doubtful = DoubtfulEdges(folder, counts.edges if lenient > limits.largest else 0)
-    ids, first, end, fits = joined.ids.values, joined.first.values, 0, True
-    for nodes in sums.nodes_through(store.iterate_nodes()):
-        fits &= len(nodes) <= rows - end
-        nodes = nodes.select(slice(0, rows - end))
-        here = slice(end, end + len(nodes))
-        ids[here], joined.sizes.values[here], first[here] = nodes.id, nodes.size, np.arange(here.start, here.stop)
-        fits &= bool((np.diff(ids[max(end - 1, 0) : here.stop].astype(np.int64)) > 0).all())
-        end = here.stop
-        joined.release()
-    fits &= end == rows
-    for edges in sums.edges_through(store.iterate_edges()):
-        close = edges.select(edges.score <= max(limits.largest, lenient))
-        u, v = (np.minimum(np.searchsorted(ids, end_ids), max(rows - 1, 0)) for end_ids in (close.u, close.v))
-        known = (ids[u] == close.u) & (ids[v] == close.v) if rows else np.zeros(len(close), bool)
-        fits &= bool(known.all())
-        surely = close.score <= limits.largest
-        join(first, u[known & surely], v[known & surely])
-        if on_join is not None:
-            on_join(u[known & surely], v[known & surely], close.select(known & surely).mean_affinity)
-        if lenient > limits.largest:
-            doubtful.add(u[known & ~surely], v[known & ~surely], close.select(known & ~surely))
-        joined.release()
+    sums = RowSums(graph.grid)
+    joined = _fragments(store, sums, folder)
+    doubtful = _join_close(store, sums, joined, limits, on_join)
     require_sound(store, sums, graph, scores)
-    if not fits:
+    if not joined.ids.are_all or doubtful is None:
         raise UserError("the graph has edges between fragments that it does not have, or fragments twice", graph.output)
     _settle(joined)
     if limits.small is not None and doubtful.rows:
         doubtful.join(joined, limits.small[0], on_join)
         _settle(joined)
     return joined
+
+
+def _fragments(store: RagStore, sums: RowSums, folder: Path) -> JoinedFragments:
+    """All fragments, each by itself. Whether they are all is for `require_sound` to say first, which knows more."""
+    count = store.counts().nodes
+    joined = JoinedFragments(
+        FragmentIds(folder, count), *(DiskArray(folder, count, np.int64) for _ in range(2)), folder
+    )
+    for nodes in sums.nodes_through(store.iterate_nodes()):
+        here = joined.ids.add(nodes)
+        joined.sizes.values[here] = nodes.size[: here.stop - here.start]
+        joined.first.values[here] = np.arange(here.start, here.stop)
+        joined.release()
+    return joined
+
+
+def _join_close(
+    store: RagStore, sums: RowSums, joined: JoinedFragments, limits: JoinLimits, on_join: OnJoin | None
+) -> DoubtfulEdges | None:
+    """Join fragments along edges of low scores; those that join small segments alone, or None if one ends nowhere."""
+    lenient = limits.small[1] if limits.small is not None else -1.0
+    doubtful = DoubtfulEdges(joined.folder, store.counts().edges if lenient > limits.largest else 0)
+    all_known = True
+    for edges in sums.edges_through(store.iterate_edges()):
+        close = edges.select(edges.score <= max(limits.largest, lenient))
+        (u_known, u), (v_known, v) = joined.ids.rows_of(close.u), joined.ids.rows_of(close.v)
+        known = u_known & v_known
+        all_known &= bool(known.all())
+        surely = known & (close.score <= limits.largest)
+        join(joined.first.values, u[surely], v[surely])
+        if on_join is not None:
+            on_join(u[surely], v[surely], close.select(surely).mean_affinity)
+        if lenient > limits.largest:
+            doubtful.add(u[known & ~surely], v[known & ~surely], close.select(known & ~surely))
+        joined.release()
+    return doubtful if all_known else None
 
 
 def _settle(joined: JoinedFragments) -> None:
