@@ -155,3 +155,9 @@ def scale(*values: float) -> dict[str, Any]:
 def translation(*values: float) -> dict[str, Any]:
     """A translation of an OME-NGFF level."""
     return {"type": "translation", "translation": list(values)}
+
+
+def write_ngff(path: Path, data: np.ndarray, *place: dict[str, Any]) -> None:
+    """An image of OME-NGFF in nanometres."""
+    write_group(path, ngff({"0": place}, unit="nanometer"))
+    write_zarr(path / "0", data)

@@ -19,12 +19,11 @@ from browser import PATIENCE, console_errors, opened_browser, pixels, why_no_bro
 from imported_sources import run_of_sources
 from neuroglancer import CoordinateSpace
 from stored_arrays import (
-    ngff,
     raw_voxels,
     scale,
     translation,
-    write_group,
     write_n5,
+    write_ngff,
     write_precomputed,
     write_zarr,
     write_zarr3,
@@ -346,12 +345,6 @@ def test_the_pages_of_a_run_have_no_errors(window: Window, run: Run, tmp_path: P
     assert not errors
 
 
-def write_ngff(path: Path, data: np.ndarray) -> None:
-    """OME-NGFF 0.4 that does not begin at 0."""
-    write_zarr(path / "0", data)
-    write_group(path, ngff({"0": [scale(40, 6, 4), translation(400, 60, 40)]}, unit="nanometer"))
-
-
 PLACES: dict[str, tuple[Callable[[Path, np.ndarray], None], dict[str, Any]]] = {
     "zarr 2": (lambda path, data: write_zarr(path, data, {"resolution": [40, 6, 4]}), {}),
     "zarr 2, x first": (lambda path, data: write_zarr(path, data.T), {"axes": "xyz", "voxel_size": [40, 6, 4]}),
@@ -360,7 +353,7 @@ PLACES: dict[str, tuple[Callable[[Path, np.ndarray], None], dict[str, Any]]] = {
         {"voxel_size": [40, 6, 4], "offset": [400, 60, 40]},
     ),
     "N5": (lambda path, data: write_n5(path, data, {"resolution": [4, 6, 40]}), {"voxel_size": [40, 6, 4]}),
-    "OME-NGFF 0.4": (write_ngff, {}),
+    "OME-NGFF 0.4": (lambda path, data: write_ngff(path, data, scale(40, 6, 4), translation(400, 60, 40)), {}),
     "precomputed": (lambda path, data: write_precomputed(path, data, voxel_offset=(10, 10, 10)), {}),
 }
 """How raw is written, and what the config says about it."""

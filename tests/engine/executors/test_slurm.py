@@ -7,94 +7,27 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing import get_context
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from slurm_cluster import Job, SlurmCluster
-from toy_tasks import Doubled, Summed, expected_sums, make_run, visits, wait_until
+from slurm_cluster import SlurmCluster
+from slurm_runs import (
+    assert_undisturbed,
+    crowded,
+    driver,
+    finish,
+    job_at,
+    jobs_of,
+    middle_of_block,
+    nothing_is_left,
+    slurm_run,
+)
+from toy_tasks import Doubled, make_run, visits, wait_until
 
-from pipeline.engine.chain import run_stages
 from pipeline.engine.executors import patience
-from pipeline.engine.executors.add_workers import add_workers
 from pipeline.engine.executors.slurm_jobs import job_prefix
 from pipeline.engine.tracking.worker_records import worker_records
-from pipeline.errors import UserError
 from pipeline.run import Run
-
-
-def slurm_run(directory: Path, slurm: dict[str, Any] | None = None, **cluster: Any) -> Run:
-    settings = {"poll": 0.5, "patience": 120.0, **(slurm or {})}
-    return make_run(directory, cluster={"executor": "slurm", "workers": 2, "slurm": settings, **cluster})
-
-
-def finish(run: Run) -> bool:
-    return run_stages(run, [Doubled(run), Summed(run)], overwrite=False)
-
-
-def result(run: Run) -> np.ndarray:
-    return Summed(run).open().read(Summed(run).grid.box)
-
-
-def files_of(run: Run) -> set[Path]:
-    return set(run.directory.rglob("*"))
-
-
-def jobs_of(cluster: SlurmCluster, run: Run) -> list[Job]:
-    return [job for job in cluster.jobs() if job.name.startswith(job_prefix(run))]
-
-
-def running(cluster: SlurmCluster, run: Run) -> list[Job]:
-    return [job for job in jobs_of(cluster, run) if job.state == "RUNNING"]
-
-
-def nothing_is_left(cluster: SlurmCluster, run: Run) -> bool:
-    return all(job.ended for job in jobs_of(cluster, run))
-
-
-@contextmanager
-def driver(run: Run) -> Iterator[SpawnProcess]:
-    """A driver in a process of its own."""
-    process = get_context("spawn").Process(target=finish_and_exit, args=(run,))
-    process.start()
-    yield process
-    process.kill()
-    process.join()
-
-
-@contextmanager
-def crowded(cluster: SlurmCluster) -> Iterator[None]:
-    """Leave one processor of the cluster to others."""
-    job = cluster.call(
-        "sbatch", "--parsable", "--ntasks=7", "--nodes=2", "--output=/dev/null", "--wrap=sleep 600"
-    ).strip()
-    cluster.wait_until(lambda: cluster.job(int(job)).state == "RUNNING", "the other job to run")
-    try:
-        yield
-    finally:
-        cluster.call("scancel", job)
-
-
-def finish_and_exit(run: Run) -> None:
-    raise SystemExit(0 if finish(run) else 1)
-
-
-def middle_of_block(run: Run, block: int) -> Path:
-    """Have the first visit of a block wait; the file that ends the waiting."""
-    (run.directory / "wait").write_text(str(block))
-    return run.directory / "go"
-
-
-def job_at(cluster: SlurmCluster, run: Run, block: int) -> Job:
-    """The job whose worker waits in the middle of a block."""
-    wait_until((run.directory / "waiting").exists)
-    record = next(record for record in worker_records(Doubled(run)) if record.block == block)
-    return cluster.job(int(str(record.job)))
 
 
 def cancel_busy_jobs(cluster: SlurmCluster, run: Run, count: int) -> None:
@@ -106,12 +39,6 @@ def cancel_busy_jobs(cluster: SlurmCluster, run: Run, count: int) -> None:
             cluster.call("scancel", str(job))
         cancelled |= busy
         time.sleep(0.05)
-
-
-def assert_undisturbed(cluster: SlurmCluster, run: Run) -> None:
-    """The result is right, and no job is left."""
-    np.testing.assert_array_equal(result(run), expected_sums(run))
-    wait_until(lambda: nothing_is_left(cluster, run))
 
 
 def test_jobs_give_what_an_undisturbed_run_gives(slurm: SlurmCluster, tmp_path: Path) -> None:
@@ -276,14 +203,6 @@ def test_an_interrupted_driver_takes_its_jobs_along(slurm: SlurmCluster, tmp_pat
     wait_until(lambda: nothing_is_left(slurm, run))
 
 
-def test_one_worker_is_enough_and_jobs_that_never_started_are_cancelled(slurm: SlurmCluster, tmp_path: Path) -> None:
-    run = slurm_run(tmp_path, workers=3)
-    with crowded(slurm):
-        assert finish(run)
-    assert_undisturbed(slurm, run)
-    assert any(job.node == "" for job in jobs_of(slurm, run))
-
-
 def test_the_controller_may_be_away_for_a_while(slurm: SlurmCluster, tmp_path: Path) -> None:
     run = slurm_run(tmp_path)
     go = middle_of_block(run, 3)
@@ -299,76 +218,3 @@ def test_the_controller_may_be_away_for_a_while(slurm: SlurmCluster, tmp_path: P
         process.join()
         assert process.exitcode == 0
     assert_undisturbed(slurm, run)
-
-
-def test_a_refused_job_is_one_line_before_anything_is_done(slurm: SlurmCluster, tmp_path: Path) -> None:
-    run = slurm_run(tmp_path, {"stages": {"predict": {"memory": "1G"}}, "partition": "nowhere"})
-    before = files_of(run)
-    with pytest.raises(UserError, match=r"SLURM refuses the jobs of doubled: .*nowhere") as caught:
-        finish(run)
-    assert caught.value.where == "cluster.slurm"
-    assert files_of(run) == before and not jobs_of(slurm, run)
-
-
-def test_a_machine_without_slurm_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = slurm_run(tmp_path / "run")
-    before = files_of(run)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="sbatch is not on the PATH; run where jobs can be submitted from") as caught:
-        finish(run)
-    assert caught.value.where == "cluster.executor"
-    assert files_of(run) == before
-
-
-def test_a_broken_setup_ends_the_stage_with_its_own_words(
-    slurm: SlurmCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = slurm_run(tmp_path, {"setup": ["echo no such module; false"]})
-    with caplog.at_level(logging.ERROR):
-        assert not finish(run)
-    assert "no worker could begin: " in caplog.text and "no such module" in caplog.text
-    wait_until(lambda: nothing_is_left(slurm, run))
-
-
-def test_a_worker_killed_for_memory_says_how_much_it_asked_for(
-    slurm_memory_limits: SlurmCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = slurm_run(tmp_path, {"memory": "700M"}, retries=0)
-    (tmp_path / "hog").write_text("3")
-    with caplog.at_level(logging.ERROR):
-        assert not finish(run)
-    assert "doubled: 1 of 12 blocks failed" in caplog.text
-    assert "was killed for memory; it had asked for 700M (cluster.slurm.memory)" in caplog.text
-
-
-def test_workers_on_other_machines_find_the_driver(slurm_namespaces: SlurmCluster, tmp_path: Path) -> None:
-    run = slurm_run(tmp_path)
-    assert finish(run)
-    assert_undisturbed(slurm_namespaces, run)
-
-
-def test_workers_that_cannot_reach_the_driver_say_where_they_tried(
-    slurm_namespaces: SlurmCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = slurm_run(tmp_path, {"address": "127.0.0.1"})
-    with caplog.at_level(logging.ERROR):
-        assert not finish(run)
-    assert "cannot reach the driver at 127.0.0.1:" in caplog.text
-    assert "cluster.slurm.address" in caplog.text
-    assert not visits(tmp_path)
-
-
-def test_jobs_can_join_while_a_run_goes_on(slurm: SlurmCluster, tmp_path: Path) -> None:
-    run = slurm_run(tmp_path, workers=1)
-    go = middle_of_block(run, 3)
-    with driver(run) as process:
-        job_at(slurm, run, 3)
-        assert add_workers(run, 1, "doubled")
-        wait_until(lambda: visits(tmp_path).keys() >= set(range(len(Doubled(run).grid))))
-        go.touch()
-        process.join()
-        assert process.exitcode == 0
-    assert_undisturbed(slurm, run)
-    done = {record.worker: record.done for record in worker_records(Doubled(run))}
-    added = [worker for worker in done if worker.startswith("added-")]
-    assert len(added) == 1 and done[added[0]] + done["0"] == len(Doubled(run).grid)
