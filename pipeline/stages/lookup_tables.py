@@ -102,9 +102,8 @@ def join_fragments(
 def _fragments(store: RagStore, sums: RowSums, folder: Path) -> JoinedFragments:
     """All fragments, each by itself. Whether they are all is for `require_sound` to say first, which knows more."""
     count = store.counts().nodes
-    joined = JoinedFragments(
-        FragmentIds(folder, count), *(DiskArray(folder, count, np.int64) for _ in range(2)), folder
-    )
+    sizes, first = (DiskArray(folder, count, np.int64) for _ in range(2))
+    joined = JoinedFragments(FragmentIds(folder, count), sizes, first, folder)
     for nodes in sums.nodes_through(store.iterate_nodes()):
         here = joined.ids.add(nodes)
         joined.sizes.values[here] = nodes.size[: here.stop - here.start]
