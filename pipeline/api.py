@@ -298,11 +298,13 @@ def run_all(run: Run, *, overwrite: bool = False) -> bool:
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same call continues.
     """
     from .command_names import goes_on_by_itself
+    from .engine.executors.run import require_executor
     from .engine.tracking.driver_lock import only_driver
     from .stages import by_script
     from .stages.class_volume import require_class_volume
 
-    with only_driver(run), goes_on_by_itself():
+    with goes_on_by_itself(), only_driver(run):  # in this order: the lock says what it is for
+        require_executor(run)
         import_data(run)
         require_class_volume(run)
         train_networks(run)

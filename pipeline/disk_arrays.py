@@ -58,6 +58,7 @@ class DiskTable:
 
     Attributes:
         rows: how many there are.
+        overflows: more came than there is room for, which are not there.
         columns: values of each, (room,); those behind the last row are zeros.
 
     Raises:
@@ -66,14 +67,17 @@ class DiskTable:
 
     def __init__(self, folder: Path, room: int, *dtypes: DTypeLike) -> None:
         self.rows = 0
+        self.overflows = False
+        self._room = room
         self._arrays = [DiskArray(folder, room, dtype) for dtype in dtypes]
         self.columns = [array.values for array in self._arrays]
 
     def add(self, *columns: np.ndarray) -> None:
-        """Add rows, of which the columns (N,) are given."""
-        here = slice(self.rows, self.rows + len(columns[0]))
+        """Add rows, of which the columns (N,) are given; as many as there is room for."""
+        here = slice(self.rows, min(self.rows + len(columns[0]), self._room))
+        self.overflows |= here.stop < self.rows + len(columns[0])
         for column, values in zip(self.columns, columns, strict=True):
-            column[here] = values
+            column[here] = values[: here.stop - here.start]
         self._release()
         self.rows = here.stop
 

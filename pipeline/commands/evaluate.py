@@ -104,6 +104,8 @@ def print_scores(run: Run, results: Mapping[str, Any]) -> None:
         print(f"best on {chosen_on}: threshold {best['threshold']:.2f}, {format_score(best)} on {reported_on}")
     else:
         print(f"best: threshold {best['threshold']:.2f}, {format_score(best)}; chosen and scored on {chosen_on}")
+    for label, voxels in results["ignored"].items():
+        print(f"left out of the scores on {reported_on}: {voxels:,} voxels of label {label} (evaluate.ignore)")
     tell_unwritten(run, best["threshold"])
     ranked = results["certainty"]
     if ranked is not None and ranked["spearman"] is not None:
@@ -115,11 +117,15 @@ def print_scores(run: Run, results: Mapping[str, Any]) -> None:
 
 
 def tell_unwritten(run: Run, best: float) -> None:
-    """Say how to write the segmentation at the best threshold, if the config names others."""
-    written = run.config.segment.thresholds
-    if written != "best" and all(f"{threshold:.2f}" != f"{best:.2f}" for threshold in written):
-        command = command_line("05_segment.py", run.directory / "config.json")
-        print(f"no segmentation is written at {best:.2f}: {command} --set segment.thresholds=[{best:.2f}]")
+    """Say how to write the segmentation at the best threshold, if there is none; those that there are stay as they are,
+    and so does the certainty, which is that of the first.
+    """
+    wanted = run.config.segment.thresholds
+    if wanted == "best" or f"{best:.2f}" in run.segmentation_names():
+        return
+    thresholds = ",".join(f"{threshold:.2f}" for threshold in (*wanted, best))
+    command = command_line("05_segment.py", run.directory / "config.json")
+    print(f"no segmentation is written at {best:.2f}: {command} --set segment.thresholds=[{thresholds}]")
 
 
 def score_floor(run: Run, options: argparse.Namespace) -> None:

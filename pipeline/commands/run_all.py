@@ -13,6 +13,7 @@ from ..api import evaluate, import_data, segment, train_networks, write_report
 from ..cli import run_script
 from ..command_names import command_line, goes_on_by_itself
 from ..datasets import describe_import, is_ready, raw_voxel_size
+from ..engine.executors.run import require_executor
 from ..engine.plan import log_plan
 from ..engine.tracking.driver_lock import only_driver
 from ..networks.fitting import tell_other_nanometres
@@ -125,7 +126,8 @@ def work(run: Run, options: argparse.Namespace) -> int:
     if options.dry_run:
         plan(run)
         return 0
-    with only_driver(run), goes_on_by_itself():
+    with goes_on_by_itself(), only_driver(run):  # in this order: the lock says what it is for
+        require_executor(run)
         import_data(run)
         require_class_volume(run)
         train_networks(run)

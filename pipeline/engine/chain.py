@@ -45,7 +45,8 @@ def drive(run: Run, stages: Sequence[Stage], overwrite: bool, executor: Executor
     executor = executor or run.config.cluster.executor
     states = check_stages(stages)
     tasks = [stage for stage in stages if isinstance(stage, BlockTask) and states[stage] is not Progress.DONE]
-    check_executor(run, tasks, executor)
+    if tasks:
+        check_executor(run, tasks, executor)
     refuse_or_drop_stale(stages, overwrite, states)
     run.save_config()
     for group in _chained(stages):

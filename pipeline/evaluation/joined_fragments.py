@@ -32,8 +32,8 @@ def edges_among(store: RagStore, fragments: np.ndarray, thresholds: Sequence[flo
         at each of the thresholds a segment has the same smallest fragment. They have no contacts.
 
     Raises:
-        UserError: the graph has a fragment twice or too few of them, edges between fragments that it does not have, or
-            the disk is full.
+        UserError: the graph has a fragment twice or too few of them, more edges than it says or
+            edges between fragments that it does not have, or the disk is full.
     """
     from ..segmentation.union_find import join, roots_of  # compiled: whoever evaluates nothing large needs no compiler
 
@@ -86,4 +86,6 @@ def _ranked_edges(store: RagStore, ids: FragmentIds, levels: np.ndarray, folder:
         level = np.searchsorted(levels, edges.score, side="left")  # NaN comes after all
         table.add(*(rows for _, rows in ends), level)
         ids.release()
+    if table.overflows:
+        raise UserError("the graph has more edges than it says", "rag.url")
     return table

@@ -50,8 +50,9 @@ def evaluate(run: Run, skeletons: SkeletonOptions | None = None) -> dict[str, An
         VOI, with its `threshold`, scored on `volumes.test` if there is one. Of separate images, every score is the mean
         over the images, those of objects on a background stand beside them (see `instance_scores`), and `best` has the
         highest panoptic quality. `regions`: which one the threshold was `chosen_on`, and which one `best` is
-        `reported_on`. `certainty`: how well the array of this name ranks the blocks of a volume (see `RankedBlocks`).
-        `run_length`: see `score_skeletons_of_run`. What was not scored is None.
+        `reported_on`. `ignored`: how many voxels `evaluate.ignore` leaves out of that one, by label. `certainty`: how
+        well the array of this name ranks the blocks of a volume (see `RankedBlocks`). `run_length`: see
+        `score_skeletons_of_run`. What was not scored is None.
 
     Raises:
         UserError: there are no labels where the volume was segmented, an earlier stage has not run, or skeletons or
@@ -60,7 +61,7 @@ def evaluate(run: Run, skeletons: SkeletonOptions | None = None) -> dict[str, An
     nodes = None if skeletons is None else skeletons.open()
     labelled = skeletons is None or run.has_labels(run.config.volumes.segment.source)
     truths = (find_truth(run), find_test(run)) if labelled else None
-    results: dict[str, Any] = dict.fromkeys(("scores", "best", "regions", "certainty", "run_length"))
+    results: dict[str, Any] = dict.fromkeys(("scores", "best", "regions", "ignored", "certainty", "run_length"))
     written, fragments = written_segmentations(run), open_volume(run.volume, "fragments")
     segmentations = (fragments, ScoredGraph(run), written)
     if truths is not None:
@@ -99,8 +100,19 @@ def _score_labels(run: Run, truth: Truth, test: Truth | None, segmentations: Seg
         "scores": {f"{threshold:.2f}": scores[threshold] for threshold in scores},
         "best": {"threshold": best, **best_scores},
         "regions": {"chosen_on": truth.name, "reported_on": reported.name},
+        "ignored": _count_ignored(truth, test),
         "certainty": None if truth.images else _rank_blocks(run, reported, fragments, edges, small),
     }
+
+
+def _count_ignored(truth: Truth, test: Truth | None) -> dict[str, int]:
+    """How many voxels of the region that is reported on do not count, by label; warns of labels that no region has."""
+    chosen_on = truth.count_ignored()
+    reported = chosen_on if test is None else test.count_ignored()
+    for label, voxels in chosen_on.items():
+        if voxels == 0 and reported[label] == 0:
+            logger.warning("evaluate.ignore: no voxel has the label %d; nothing was left out for it", label)
+    return {str(label): voxels for label, voxels in reported.items()}
 
 
 def _lut_at(run: Run, edges: EdgeTable, small: SmallSegments | None, threshold: float) -> np.ndarray:

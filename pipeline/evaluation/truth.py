@@ -11,7 +11,7 @@ from funlib.geometry import Coordinate
 
 from ..config import EvaluateConfig, Region
 from ..errors import UserError
-from ..label_ids import has_any, without_labels
+from ..label_ids import has_any, has_id, without_labels
 from ..run import Run, region_box
 from ..segmentation import relabel
 from ..volumes import Box, Nanometres
@@ -62,6 +62,15 @@ class Truth:
         if self.mask is not None:
             labels = np.where(self.mask.read(box) > 0, labels, np.uint64(0))
         return without_labels(labels, self.ignored)
+
+    def count_ignored(self) -> dict[int, int]:
+        """How many voxels of the region each label has that does not count."""
+        counts = dict.fromkeys(self.ignored, 0)
+        for block in self.region.split(BLOCK_SHAPE) if counts else ():
+            labels = self.labels.read(block)
+            for label in counts:
+                counts[label] += int(np.count_nonzero(has_id(labels, label)))
+        return counts
 
     def count_against(self, segmentation: Placed) -> Contingency:
         """The contingency table of a segmentation that covers the region, its labelled voxels only."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
-from ..checkpoints import latest_checkpoint
+from ..checkpoints import latest_checkpoint, newest_iteration
+from ..command_names import SCRIPTS, command_line
 from ..config.pretrained import pretrained_name, pretrained_weights
 from ..errors import UserError
 from ..run import Run
+
+logger = logging.getLogger(__name__)
 
 
 def chosen_checkpoint(run: Run) -> Path:
@@ -27,3 +32,34 @@ def chosen_checkpoint(run: Run) -> Path:
         if candidate.is_file():
             return candidate.resolve()
     raise UserError(f"there is no checkpoint {configured}", "predict.checkpoint")
+
+
+def tell_doubts(run: Run, checkpoint: Path, training: dict[str, Any]) -> None:
+    """Warn of what makes a checkpoint doubtful: one that was named may know other intensities or voxels than those of
+    the volume, the run's own may not have been trained to the end.
+
+    Args:
+        run: the run.
+        checkpoint: that predicts.
+        training: what it tells of its training.
+    """
+    from ..networks.fitting import tell_other_nanometres
+    from ..networks.intensity import tell_other_intensities
+
+    config, source = run.config.predict, run.config.volumes.segment.source
+    if config.checkpoint is None:
+        _tell_unfinished(run)
+    else:
+        tell_other_intensities(training, checkpoint, run.intensity(source), source)
+        tell_other_nanometres(config.checkpoint, run.source(source))
+
+
+def _tell_unfinished(run: Run) -> None:
+    role, wanted = run.config.predict.network, run.config.predicting.training.iterations
+    learnt = newest_iteration(run.network_directory(role))
+    if learnt < wanted:
+        script = SCRIPTS["train-teacher" if role == "teacher" else "distill"]
+        following = command_line(script, run.directory / "config.json")
+        logger.warning(
+            "the %s has learnt %s of %s iterations; %s goes on", role, f"{learnt:,}", f"{wanted:,}", following
+        )

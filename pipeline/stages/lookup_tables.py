@@ -91,7 +91,10 @@ def join_fragments(
     doubtful = _join_close(store, sums, joined, limits, on_join)
     require_sound(store, sums, graph, scores)
     if not joined.ids.are_all or doubtful is None:
-        raise UserError("the graph has edges between fragments that it does not have, or fragments twice", graph.output)
+        raise UserError(
+            "the graph has edges of fragments that it does not have, fragments twice, or not as many edges as it says",
+            graph.output,
+        )
     _settle(joined)
     if limits.small is not None and doubtful.rows:
         doubtful.join(joined, limits.small[0], on_join)
@@ -115,14 +118,16 @@ def _fragments(store: RagStore, sums: RowSums, folder: Path) -> JoinedFragments:
 def _join_close(
     store: RagStore, sums: RowSums, joined: JoinedFragments, limits: JoinLimits, on_join: OnJoin | None
 ) -> DoubtfulEdges | None:
-    """Join fragments along edges of low scores; those that join small segments alone, or None if one ends nowhere."""
-    lenient = limits.small[1] if limits.small is not None else -1.0
-    doubtful = DoubtfulEdges(joined.folder, store.counts().edges if lenient > limits.largest else 0)
-    all_known = True
+    """Join fragments along edges of low scores; those that join small segments alone, or None if an edge ends nowhere,
+    or there are not as many as the store says.
+    """
+    lenient, count = limits.small[1] if limits.small is not None else -1.0, store.counts().edges
+    doubtful = DoubtfulEdges(joined.folder, count if lenient > limits.largest else 0)
+    all_known, seen = True, 0
     for edges in sums.edges_through(store.iterate_edges()):
         close = edges.select(edges.score <= max(limits.largest, lenient))
         (u_known, u), (v_known, v) = joined.ids.rows_of(close.u), joined.ids.rows_of(close.v)
-        known = u_known & v_known
+        known, seen = u_known & v_known, seen + len(edges)
         all_known &= bool(known.all())
         surely = known & (close.score <= limits.largest)
         join(joined.first.values, u[surely], v[surely])
@@ -131,7 +136,7 @@ def _join_close(
         if lenient > limits.largest:
             doubtful.add(u[known & ~surely], v[known & ~surely], close.select(known & ~surely))
         joined.release()
-    return doubtful if all_known else None
+    return doubtful if all_known and seen == count else None
 
 
 def _settle(joined: JoinedFragments) -> None:
@@ -145,7 +150,7 @@ class DoubtfulEdges:
 
     Args:
         folder: where they lie.
-        rows: how many at most; `rows` says how many there are.
+        rows: how many at most, those that come after are left out; `rows` says how many there are.
     """
 
     def __init__(self, folder: Path, rows: int) -> None:

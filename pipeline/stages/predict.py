@@ -31,7 +31,7 @@ from ..small_files import as_kind, understanding
 from ..units import times
 from ..volumes import crop
 from ..volumes.volume import Volume
-from .chosen_checkpoint import chosen_checkpoint
+from .chosen_checkpoint import chosen_checkpoint, tell_doubts
 from .halving_predictor import HalvingPredictor
 from .prediction_plan import PredictionPlan, StoredTile, plan_with_tile, read_plan
 from .quantise import QuantiseStep
@@ -259,18 +259,14 @@ class PredictTask(VolumeTask):
 
     @override
     def check(self) -> None:
-        from ..networks.fitting import check_context, tell_other_nanometres
-        from ..networks.intensity import tell_other_intensities
+        from ..networks.fitting import check_context
         from .turned_prediction import offsets_of
 
         logger.debug("predicting with %s", self.checkpoint)
         network, training = self._load()
         check_context(self.run, network)
         offsets_of(self.run.config.predict.augment, network, self.run.config.predict.offsets)
-        if self.run.config.predict.checkpoint is not None:
-            source = self.run.config.volumes.segment.source
-            tell_other_intensities(training, self.checkpoint, self.run.intensity(source), source)
-            tell_other_nanometres(self.run.config.predict.checkpoint, self.run.source(source))
+        tell_doubts(self.run, self.checkpoint, training)
 
     @property
     @override

@@ -56,5 +56,11 @@ def told(grid: BlockGrid, blocks: Coordinate, edges: np.ndarray | None, memory: 
     while largest_region(edges, fitting) * BYTES_PER_EDGE > memory and max(fitting) > 1:
         longest = max(range(3), key=lambda axis: fitting[axis] * grid.block_size[axis] if fitting[axis] > 1 else 0)
         fitting = Coordinate(-(-per // 2) if axis == longest else per for axis, per in enumerate(fitting))
+    least = largest_region(edges, fitting) * BYTES_PER_EDGE
     size = times(fitting * grid.block_size)
-    return f"{text}; linked from the disk, which is slower: agglomerate.region_size {size} would fit"
+    cure = (
+        f"agglomerate.region_size {size} would fit"
+        if least <= memory
+        else f"not even a block ({size}) fits, which takes {least / 1e9:.2g} GB"
+    )
+    return f"{text}; linked from the disk, which is slower: {cure}"

@@ -207,6 +207,7 @@ class Controls:
             except ConcurrentModificationError:
                 continue
             return
+        self._told = b""  # whatever the change said of joins has not arrived
         logger.warning("neuroglancer is changing its state all the time: press the key again")
 
     def _submit(self, action: Callable[[], None]) -> None:

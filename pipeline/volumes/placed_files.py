@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from isal.isal_zlib import crc32
 
+from ..errors import UserError
 from ..small_files import replaced_file
 from .locations import Location
 from .storage import DATA_WAIT, exists, open_store, wait
@@ -70,12 +70,16 @@ def checksum_of_file(location: Location, name: str) -> int | None:
     if not location.is_local:
         content = read_file(location, name)
         return None if content is None else crc32(content)
-    checksum = 0
-    with suppress(FileNotFoundError, NotADirectoryError), (location.file / name).open("rb") as file:
-        for part in _parts(file):
-            checksum = crc32(part, checksum)
-        return checksum
-    return None
+    path, checksum = location.file / name, 0
+    try:
+        with path.open("rb") as file:
+            for part in _parts(file):
+                checksum = crc32(part, checksum)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror or error}", str(path)) from error
+    return checksum
 
 
 def _parts(file: BinaryIO) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,15 @@ def test_edges_of_fragments_that_are_not_there_are_told(tmp_path: Path) -> None:
         edge = EdgeTable.of(np.array([[1, 2]]), np.array([1]), np.array([0.5]))
         store.write_block(0, NodeTable.empty(), edge)
         with pytest.raises(UserError, match="does not have"):
+            edges_among(store, np.array([1], np.uint64), [0.5], tmp_path)
+
+
+def test_more_edges_than_the_graph_says_are_told(tmp_path: Path) -> None:
+    with open_rag(f"sqlite:///{tmp_path}/rag.sqlite") as store:
+        random_graph(store, 12, 0)
+        with sqlite3.connect(tmp_path / "rag.sqlite") as connection:
+            connection.execute("UPDATE blocks SET edges = edges - 1")
+        with pytest.raises(UserError, match="more edges than it says"):
             edges_among(store, np.array([1], np.uint64), [0.5], tmp_path)
 
 

@@ -154,12 +154,19 @@ def test_segments_that_reach_the_mask_are_merged(tmp_path: Path) -> None:
     assert all(row["merges"] == "0" for row in csv.DictReader((run.directory / "skeletons.csv").open()))
 
 
-@pytest.mark.parametrize(("written", "told"), [([0.7], True), ([0.7, 0.8], False), ("best", False)])
+@pytest.mark.parametrize(
+    ("thresholds", "told"), [([0.7], "[0.70,0.80]"), ([0.7, 0.3], "[0.70,0.30,0.80]"), ("best", "")]
+)
 def test_a_best_threshold_that_is_not_written_comes_with_the_command_for_it(
-    tmp_path: Path, written: list[float] | str, told: bool, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, thresholds: list[float] | str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tell_unwritten(make_run(tmp_path, segment={"thresholds": written}), 0.8)
-    assert ("--set segment.thresholds=[0.80]" in capsys.readouterr().out) == told
+    run = make_run(tmp_path, segment={"thresholds": thresholds})
+    fill_run(run)
+    tell_unwritten(run, 0.8)
+    printed = capsys.readouterr().out
+    assert f"--set segment.thresholds={told}" in printed if told else not printed
+    tell_unwritten(run, 0.3)  # which is written, whatever the config names
+    assert not capsys.readouterr().out
 
 
 def test_the_threshold_is_chosen_on_validate_and_reported_on_test(

@@ -149,15 +149,19 @@ def test_small_and_torn_labels_follow_the_config(tmp_path: Path) -> None:
     assert evaluate(run)["scores"]["0.10"]["voi_split"] == pytest.approx(voi.split, abs=1e-6)
 
 
-def test_ignored_labels_do_not_count(tmp_path: Path) -> None:
+def test_ignored_labels_do_not_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = fill_run(make_run(tmp_path))
     truth = data["labels"][VALIDATED]
     ignored = int(truth[truth > 0].min())
     kept = np.where(truth == ignored, 0, truth)
     run = make_run(tmp_path, evaluate={"ignore": [ignored, 2**63]})
     voi = variation_of_information(data["fragments"][3:], kept)
-    scores = evaluate(run)["scores"]["0.10"]
+    results = evaluate(run)
+    scores = results["scores"]["0.10"]
     assert (scores["voi_split"], scores["voi_merge"]) == pytest.approx((voi.split, voi.merge), abs=1e-6)
+    assert results["ignored"] == {str(ignored): np.count_nonzero(truth == ignored), str(2**63): 0}
+    (warned,) = [record.getMessage() for record in caplog.records if "evaluate.ignore" in record.getMessage()]
+    assert f"no voxel has the label {2**63}" in warned
     assert scores["scored"] == np.count_nonzero(kept) < np.count_nonzero(truth)
     with pytest.raises(UserError, match=r"evaluate\.ignore"):
         evaluate(make_run(tmp_path, evaluate={"ignore": np.unique(truth).tolist()}))

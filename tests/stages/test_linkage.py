@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,9 @@ def test_the_plan_says_what_the_largest_region_needs(fragments: Path, tmp_path: 
     larger = make_run(tmp_path, agglomerate={"region_size": [8, 48, 48], "memory": largest * 260 / 1e9})
     (_, warned), *_ = LinkageTask(larger, 0).plan_details()
     assert warned.endswith("; linked from the disk, which is slower: agglomerate.region_size 4×16×16 would fit")
+    least = make_run(tmp_path, agglomerate={"region_size": [8, 48, 48], "memory": 1e-6})
+    (_, refused), *_ = LinkageTask(least, 0).plan_details()
+    assert re.search(r"which is slower: not even a block \(4×16×16\) fits, which takes \S+ GB$", refused)
 
 
 def test_what_was_linked_in_memory_stays_so_with_smaller_regions(fragments: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from voronoi_run import make_run, store_affinities
 
 from pipeline import disk_arrays
+from pipeline.errors import UserError
 from pipeline.rag import open_rag
 from pipeline.segmentation import SmallSegments, connected_components, drop_small
 from pipeline.segmentation.union_find import join, settle
@@ -52,6 +54,23 @@ def test_tables_made_in_portions_are_those_of_the_whole_graph(
         np.testing.assert_allclose(row["centre"], np.average(found.centre, axis=0, weights=found.size))
         assert np.array_equal(row["begin"], found.begin.min(axis=0))
         assert np.array_equal(row["end"], found.end.max(axis=0))
+
+
+@pytest.mark.parametrize("more", [1, -1])
+@pytest.mark.parametrize("small_segments", [None, (3000, 0.8)])
+def test_a_graph_of_more_or_fewer_edges_than_it_says_is_refused(
+    tmp_path: Path, more: int, small_segments: tuple[int, float] | None
+) -> None:
+    run = make_run(tmp_path)
+    store_affinities(run)
+    assert run_chain(run)
+    with sqlite3.connect(run.directory / "rag.sqlite") as connection:
+        connection.execute(f"UPDATE blocks SET edges = edges + {more} WHERE edges > 0")
+    with (
+        open_rag(run.config.rag, run.directory) as store,
+        pytest.raises(UserError, match="not as many edges as it says"),
+    ):
+        join_fragments(store, RagTask(run), agglomeration(run), JoinLimits(0.5, small_segments), tmp_path / "luts")
 
 
 def test_sets_that_are_joined_in_any_order_are_connected_components() -> None:

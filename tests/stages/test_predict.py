@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipeline.networks import EmbeddingNetwork, build_network, save_checkpoint
 from pipeline.run import Run
 from pipeline.stages.by_script import predict
 from pipeline.stages.inference import Predictor
+from pipeline.stages.predict import PredictTask
 from pipeline.volumes import Box, RunVolume, create_volume, crop, open_volume, position_of
 from pipeline.volumes.volume import Volume
 
@@ -157,6 +159,14 @@ def test_missing_checkpoints_are_refused_before_anything_is_written(tmp_path: Pa
     with pytest.raises(UserError, match=r"predict\.checkpoint"):
         predict(make_run(tmp_path, checkpoint="nowhere.pt"))
     assert not (run.volume / "affinities").file.exists()
+
+
+def test_a_training_that_is_not_finished_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    PredictTask(make_run(tmp_path)).check()
+    (told,) = caplog.messages
+    assert re.fullmatch(
+        r"the student has learnt 1 of [\d,]+ iterations; python workflows/01_distill.py \S+ goes on", told
+    )
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -26,6 +27,7 @@ from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.networks.torch_files import write_torch_file
 from pipeline.run import Run, read_json
 from pipeline.training import train_student, train_teacher
+from pipeline.training.steps import loop
 from pipeline.volumes import open_volume
 
 MakeRun = Callable[..., Run]
@@ -292,6 +294,24 @@ def test_images_can_be_trained_section_by_section(make_run: MakeRun) -> None:
     assert any("validation" in line for line in curves(run, "student"))
 
 
+def test_the_best_validation_of_other_voxels_does_not_count(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A perfect score on what is easy would keep best.pt for ever."""
+    sums = iter((0.1, 2.0, 3.0))
+    monkeypatch.setattr(
+        loop, "validate", lambda *_, **__: {"voi_split": 0.0, "voi_merge": 0.0, "voi_sum": next(sums), "threshold": 0.5}
+    )
+    every = (ALONE, *STEADY, "student.training.validate_every=2")
+
+    def best(*overrides: str) -> int:
+        run = make_run(*every, *overrides, name="same")
+        train_student(run)
+        return int(load_checkpoint(run.network_directory("student") / "best.pt")["iteration"])
+
+    assert best("student.training.iterations=2", "evaluate.ignore=[7]") == 2
+    assert best("student.training.iterations=4", "evaluate.ignore=[]") == 4
+    assert best("student.training.iterations=6", "evaluate.ignore=[]") == 4
+
+
 def test_a_validation_that_could_only_be_perfect_is_refused_before_training(make_run: MakeRun) -> None:
     run = make_run()
     labels = open_volume(run.volume, "labels", "r+")
@@ -301,4 +321,7 @@ def test_a_validation_that_could_only_be_perfect_is_refused_before_training(make
     targets = run.config.targets.model_copy(update={"unlabelled_id": 5})
     with pytest.raises(UserError, match=r"volumes\.validate: nothing is labelled in its middle, voxels \(16, 16, 16\)"):
         train_teacher(Run(run.config.model_copy(update={"targets": targets})))
+    ignoring = run.config.evaluate.model_copy(update={"ignore": tuple(np.unique(held_out).tolist())})
+    with pytest.raises(UserError, match=r"nothing but what evaluate\.ignore leaves out is labelled in its middle"):
+        train_teacher(Run(run.config.model_copy(update={"evaluate": ignoring})))
     assert not list(run.directory.rglob("checkpoint_*.pt"))

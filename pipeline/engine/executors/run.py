@@ -32,6 +32,15 @@ def check_executor(run: Run, tasks: Sequence[BlockTask], executor: ExecutorName)
     EXECUTORS[executor]().check(run, tasks)
 
 
+def require_executor(run: Run) -> None:
+    """Make sure that workers can be started from here at all, before hours of training.
+
+    Raises:
+        UserError: the cluster cannot be reached from here.
+    """
+    check_executor(run, [], run.config.cluster.executor)
+
+
 def run_blocks(run: Run, tasks: Sequence[BlockTask], executor: ExecutorName | None = None) -> list[Outcome]:
     """Compute the blocks of tasks, upstream tasks first: where the config says, unless an executor is named.
 

@@ -67,11 +67,17 @@ class SlurmExecutor(ProcessExecutor):
 
     @override
     def check(self, run: Run, tasks: Sequence[BlockTask]) -> None:
-        """Ask the cluster whether it would take the jobs of tasks.
+        """Ask the cluster whether it would take the jobs of tasks, and whether workers would find this machine.
 
         Raises:
-            UserError: it would not, its controller does not answer, or SLURM is not installed here.
+            UserError: it would not, its controller does not answer, SLURM is not installed here, or this machine has
+                no such address.
         """
+        self.address(run)
+        try:
+            jobs_named(job_prefix(run))
+        except ControllerAway as error:
+            raise UserError(f"SLURM's controller does not answer: {error}", "cluster.executor") from error
         for task in tasks:
             own = run.config.cluster.slurm.stage(task.stage)
             where = "cluster.slurm" if own is None else f"cluster.slurm.stages.{task.stage}"

@@ -19,9 +19,11 @@ def read_driver_status(run: Run) -> tuple[DriverStatus, DriverRecord | None, Loc
     """The driver, and the two sources that tell of it: its notice, and the lock on the run directory."""
     lock, notice = lock_state(run), read_driver(run)
     if lock.held and (notice is None or (notice.host, notice.process) != (lock.host, lock.process)):
-        return DriverStatus(DriverState.WORKS, lock.host, lock.process, began=lock.since), None, lock
+        status = DriverStatus(DriverState.WORKS, lock.host, lock.process, began=lock.since, all_steps=lock.all_steps)
+        return status, None, lock
     if notice is None:
-        return DriverStatus(_state_without_notice(lock), lock.host, lock.process), None, lock
+        state = _state_without_notice(lock)
+        return DriverStatus(state, lock.host, lock.process, all_steps=lock.all_steps), None, lock
     status = DriverStatus(
         _driver_state(lock, notice),
         notice.host,
@@ -30,7 +32,7 @@ def read_driver_status(run: Run) -> tuple[DriverStatus, DriverRecord | None, Loc
         notice.executor,
         notice.began,
         notice.ended or None,
-        notice.all_steps,
+        lock.all_steps,
     )
     return status, notice, lock
 

@@ -125,7 +125,8 @@ def _command(
     left = [stage for stage in stages if stage.state is not StageState.DONE]
     if driver.state in (DriverState.WORKS, DriverState.UNKNOWN) or not left:
         return ""
-    if unfinished(trainings) and not any(stage.is_begun for stage in stages):
-        return command_line(trainings[-1].script, config)
     script = SCRIPTS["run"] if driver.all_steps else left[0].script
+    imported = [stage for stage in stages if stage.script != SCRIPTS["import"]]
+    if unfinished(trainings) and not any(stage.is_begun for stage in imported):
+        return command_line(SCRIPTS["run"] if driver.all_steps else trainings[-1].script, config)
     return command_line(script, config, *(["--overwrite"] if left[0].state is StageState.STALE else []))

@@ -23,6 +23,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import psutil
 
+from ...command_names import is_part_of_more
 from ...errors import UserError, writing
 from ...run import Run
 from .mounts import shares_locks
@@ -38,6 +39,8 @@ LOCKS = Path("/proc/locks")
 """Where Linux lists the locks of its processes."""
 NOTE_BYTES = 1024
 """The note in the file is not longer than this."""
+ALL_STEPS = "all steps"
+"""The note's last line, of whoever does all steps of a run."""
 
 
 class _Held(threading.local):
@@ -137,6 +140,7 @@ class LockState:
         since: when it was taken last, in seconds since 1970; 0 if it never was.
         command: the program that took it, without its arguments, some of which are nobody's business.
         user: who ran that.
+        all_steps: it did, or does, all steps of the run, as `run_all.py` does.
     """
 
     held: bool | None
@@ -145,6 +149,7 @@ class LockState:
     since: float = 0.0
     command: str = ""
     user: str = ""
+    all_steps: bool = False
 
     @property
     def holder(self) -> str:
@@ -187,10 +192,11 @@ def lock_state(run: Run) -> LockState:
 
 def _state_in(file: int, held: bool | None) -> LockState:
     """What the file says of who had the lock last."""
-    place, command, user = (os.pread(file, NOTE_BYTES, 0).decode(errors="replace") + "\n\n").split("\n")[:3]
+    lines = [" ".join(line.split()) for line in os.pread(file, NOTE_BYTES, 0).decode(errors="replace").split("\n")]
+    place, command, user, steps = (*lines, "", "", "")[:4]
     told = re.fullmatch(r"process (\d{1,10}) on (.*)", place)
     host, process = (told[2], int(told[1])) if told else ("", None)
-    return LockState(held, host, process, os.fstat(file).st_mtime, " ".join(command.split()), " ".join(user.split()))
+    return LockState(held, host, process, os.fstat(file).st_mtime, command, user, steps == ALL_STEPS)
 
 
 def _other_holder(file: int) -> str | None:
@@ -208,9 +214,10 @@ def _other_holder(file: int) -> str | None:
 
 
 def _own_note() -> bytes:
-    """Who this process is, in three lines: process and machine, the program, and the user."""
+    """Who this process is, a line each: process and machine, the program, the user, and whether it does all steps."""
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] not in ("", "-c") else "Python"
-    note = f"process {os.getpid()} on {socket.gethostname()}\n{program}\n{user_name(os.geteuid())}"
+    lines = [f"process {os.getpid()} on {socket.gethostname()}", program, user_name(os.geteuid())]
+    note = "\n".join([*lines, ALL_STEPS] if is_part_of_more() else lines)
     return note.encode(errors="replace")[:NOTE_BYTES]
 
 

@@ -9,7 +9,6 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ...command_names import is_part_of_more
 from ...run import Run
 from ...small_files import Count, DamagedFile, Moment, ProcessId, read_json_as, replaced_file
 from .ownership import PRIVATE_FILE, require_own
@@ -45,7 +44,6 @@ class DriverRecord:
         began: when it began with these tasks, in seconds since 1970.
         ended: when it was through with them; 0 while it works. A driver that was killed leaves 0.
         tasks: what runs together.
-        all_steps: it does all steps of the run, as `run_all.py` does.
     """
 
     host: str
@@ -55,15 +53,12 @@ class DriverRecord:
     began: Moment
     ended: Moment
     tasks: tuple[TaskRecord, ...]
-    all_steps: bool = False
 
     @staticmethod
     def of_this_process(executor: str, tasks: tuple[TaskRecord, ...]) -> DriverRecord:
         """The record of a driver that begins now."""
         job = os.environ.get("SLURM_JOB_ID")
-        return DriverRecord(
-            socket.gethostname(), os.getpid(), job, executor, time.time(), 0.0, tasks, is_part_of_more()
-        )
+        return DriverRecord(socket.gethostname(), os.getpid(), job, executor, time.time(), 0.0, tasks)
 
     def ended_now(self) -> DriverRecord:
         """The same, through with its tasks."""

@@ -7,7 +7,9 @@ in by the places of its two ends there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +28,7 @@ class JoiningEdges:
 
     Args:
         folder: where they lie; has room for 20 bytes per edge.
-        rows: how many at most; `rows` says how many there are.
+        rows: how many at most, those that come after are left out; `rows` says how many there are.
     """
 
     def __init__(self, folder: Path, rows: int) -> None:
@@ -157,7 +159,7 @@ def write_agglomerate_file(path: Path, lut: np.ndarray, positions: Iterable[np.n
         UserError: the disk is full, or the folder cannot be written.
     """
     agglomerates = Agglomerates.of(lut, path.parent)
-    with writing(path), h5py.File(path, "w", locking=False) as file:
+    with _hdf5_file(path) as file:
         _write_members(file, agglomerates, positions, path.parent)
         _write_edges(file, agglomerates, joining, path.parent)
         fragment_ids = _dataset(file, "fragment_ids", len(lut) + 1, np.uint64)
@@ -169,6 +171,25 @@ def write_agglomerate_file(path: Path, lut: np.ndarray, positions: Iterable[np.n
             segment_ids[count : count + len(begins)] = begins
             count += len(begins)
             release_mapped(lut)
+
+
+@contextmanager
+def _hdf5_file(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file to be written.
+
+    Raises:
+        UserError: the disk is full, which h5py may notice as late as when it closes the file, or is not writable.
+    """
+    with writing(path):
+        file = h5py.File(path, "w", locking=False)
+        try:
+            yield file
+        finally:
+            try:
+                file.close()
+            except RuntimeError as error:
+                reason = re.search(r"error message = '([^']*)'", str(error))
+                raise OSError(reason[1] if reason else str(error)) from error
 
 
 def _dataset(file: h5py.File, name: str, rows: int, dtype: type, width: tuple[int, ...] = ()) -> h5py.Dataset:

@@ -86,22 +86,26 @@ def validate(
     return {"loss": loss, **best_volume(segmentations, without_labels(labels, ignored))}
 
 
-def check_validation(region: LabelledRegion, shape: Coordinate, images: bool) -> None:
-    """Refuse a region whose middle could only give perfect scores, as nothing is labelled there.
+def check_validation(region: LabelledRegion, shape: Coordinate, images: bool, ignored: Sequence[int] = ()) -> None:
+    """Refuse a region whose middle could only give perfect scores, as nothing that counts is labelled there.
 
     Args:
         region: labelled, never trained on.
         shape: largest extent of the part that is looked at, in voxels.
         images: separate images, in which background that is annotated is scored, too.
+        ignored: labels whose voxels do not count.
 
     Raises:
-        UserError: no voxel there is labelled.
+        UserError: no voxel there counts.
     """
     box, cache = _middle(region.box, shape), ChunkCache(limit=0)
-    if not (region.read_annotated(box, cache) if images else region.read_labels(box, cache)).any():
+    labels = region.read_labels(box, cache)
+    counts = (region.read_annotated(box, cache) if images else labels > 0) & ~has_any(labels, ignored)
+    if not counts.any():
+        left = " but what evaluate.ignore leaves out" if ignored else ""
         raise UserError(
-            f"nothing is labelled in its middle, voxels {tuple(box.begin)} to {tuple(box.end)}, where training looks;"
-            " give another region, or a larger training.validate_shape",
+            f"nothing{left} is labelled in its middle, voxels {tuple(box.begin)} to {tuple(box.end)}, where training"
+            " looks; give another region, or a larger training.validate_shape",
             region.where,
         )
 

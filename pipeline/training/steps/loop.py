@@ -43,12 +43,15 @@ class TrainingProgress:
     Attributes:
         seconds: time spent in all runs of this training.
         best: scores of the best validation so far, and its `iteration`.
+        judged_by: what the scores of the best depend on and may change between two runs: the labels that do not count,
+            and the extent that is looked at.
         step: where the time of a step went in the last run: `steps` measured, `milliseconds` of a step and of each
             part, `waiting_for_data` as a share.
     """
 
     seconds: float = 0.0
     best: dict[str, float] = field(default_factory=dict)
+    judged_by: list[list[int]] | None = None
     step: dict[str, Any] = field(default_factory=dict)
 
 
@@ -72,7 +75,8 @@ def train(training: Training, stored: StoredTraining | None) -> tuple[Path, Trai
     objective = training.objective(network)
     held_out = validation_region(training.run)
     if held_out is not None:
-        check_validation(held_out, Coordinate(schedule.validate_shape), training.run.config.volumes.images)
+        config = training.run.config
+        check_validation(held_out, Coordinate(schedule.validate_shape), config.volumes.images, config.evaluate.ignore)
     start = 0 if stored is None else stored.iteration
     logger.info(
         "%s: training %s with %s parameters on %s, iterations %s to %s",
@@ -231,6 +235,10 @@ class Loop:
             return
         self.log.validation(self.step.iteration, scores)
         logger.info("%s at iteration %d: %s", self.training.role, self.step.iteration, _readable(scores))
+        judged_by = [sorted(self.training.run.config.evaluate.ignore), list(schedule.validate_shape)]
+        if self.progress.judged_by not in (None, judged_by):
+            self.progress.best = {}  # of other voxels
+        self.progress.judged_by = judged_by
         if not self.progress.best or loss_of(scores) < loss_of(self.progress.best):
             self.progress.best = {"iteration": self.step.iteration, **scores}
             save_best(self.training, self.step, self._progress())

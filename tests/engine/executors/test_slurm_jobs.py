@@ -47,11 +47,20 @@ def test_a_refused_job_is_one_line_before_anything_is_done(slurm: SlurmCluster, 
     assert files_of(run) == before and not jobs_of(slurm, run)
 
 
+def test_an_address_that_this_machine_has_not_writes_nothing(slurm: SlurmCluster, tmp_path: Path) -> None:
+    run = slurm_run(tmp_path, {"address": "10.99.0.0/16"})
+    before = files_of(run)
+    with pytest.raises(UserError, match=r"this machine has no address in 10\.99\.0\.0/16") as caught:
+        finish(run)
+    assert caught.value.where == "cluster.slurm.address"
+    assert files_of(run) == before and not jobs_of(slurm, run)
+
+
 def test_a_machine_without_slurm_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = slurm_run(tmp_path / "run")
     before = files_of(run)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="sbatch is not on the PATH; run where jobs can be submitted from") as caught:
+    with pytest.raises(UserError, match="squeue is not on the PATH; run where jobs can be submitted from") as caught:
         finish(run)
     assert caught.value.where == "cluster.executor"
     assert files_of(run) == before

@@ -10,6 +10,7 @@ from status_runs import NO_PROCESS, look
 from voronoi_run import NETWORK, make_run
 
 from pipeline.checkpoints import checkpoint_path
+from pipeline.command_names import goes_on_by_itself
 from pipeline.engine.status import StageState, TerminalStyle, render_text, status_document, write_page
 from pipeline.engine.status.model import TrainingStatus
 from pipeline.engine.tracking import training_record
@@ -18,6 +19,8 @@ from pipeline.engine.tracking.training_record import TrainingNotes, read_trainin
 from pipeline.errors import UserError
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.run import Run
+from pipeline.stages.importing import ensure_imported
+from pipeline.volumes import delete_volume
 
 ITERATIONS = 100
 
@@ -25,7 +28,7 @@ ITERATIONS = 100
 def untrained(directory: Path) -> Run:
     """A run that has to train its student."""
     volumes = {
-        "sources": {"a": {"kind": "phantom"}},
+        "sources": {"a": {"kind": "phantom", "shape": [9, 42, 38]}},
         "segment": {"source": "a", "begin": [1, 2, 3]},
         "train": [{"source": "a", "end": [4, 20, 20]}],
     }
@@ -56,6 +59,22 @@ def test_a_training_that_is_needed_is_told_and_comes_first(tmp_path: Path) -> No
     ]
     assert status.command == "python workflows/01_distill.py config.json"
     assert "not begun" in render_text(status, TerminalStyle())
+
+
+def test_a_training_comes_first_where_its_data_are_imported(tmp_path: Path) -> None:
+    run = untrained(tmp_path)
+    delete_volume(run.volume, "raw")
+    ensure_imported(run, "a")
+    assert look(run).stages[0].script == "import_data.py"
+    some_steps(run).end(KeyboardInterrupt())
+    assert look(run).command == f"python workflows/01_distill.py {run.directory / 'config.json'}"
+
+
+def test_a_training_that_is_a_part_of_all_steps_goes_on_with_these(tmp_path: Path) -> None:
+    run = untrained(tmp_path)
+    with goes_on_by_itself(), only_driver(run):  # as run_all.py does
+        some_steps(run).end(KeyboardInterrupt())
+    assert look(run).command == "python workflows/run_all.py config.json"
 
 
 def test_a_run_that_trains_nothing_has_no_such_row(tmp_path: Path) -> None:

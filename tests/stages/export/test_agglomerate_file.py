@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import tracemalloc
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from voronoi_run import make_run, store_affinities
 
 from pipeline import disk_arrays
 from pipeline.engine.chain import run_stages
+from pipeline.errors import UserError
 from pipeline.rag import EdgeTable, NodeTable, open_rag
 from pipeline.run import Run
 from pipeline.segmentation import SmallSegments, joining_edges
@@ -111,6 +113,19 @@ def test_no_more_than_a_portion_is_in_memory(tmp_path: Path, monkeypatch: pytest
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < fragments * 8, "not even one column of the fragments"
+
+
+def test_a_file_that_cannot_grow_is_one_line(tmp_path: Path) -> None:
+    """h5py notices it as late as when it closes the file."""
+    lut, pairs = random_agglomerates(20_000, 2000, 0, seed=0)
+    joining = JoiningEdges(tmp_path, len(pairs))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(lut) * 25, limits[1]))  # more than each array on the disk takes
+    try:
+        with pytest.raises(UserError, match=r"file\.hdf5: cannot be written: File too large"):
+            write_agglomerate_file(tmp_path / "file.hdf5", lut, [np.zeros((len(lut), 3), np.int64)], joining)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def finished(directory: Path, small_segments: dict[str, float] | None) -> Run:
