@@ -81,7 +81,10 @@ class SlurmConfig(JobConfig):
     """Workers as SLURM jobs, one job per worker (`executor`: `slurm`). docs/CLUSTER.md explains."""
 
     stages: dict[BlockStage, StageJobConfig] = {}  # noqa: RUF012  pydantic copies defaults
-    """What single stages ask for instead, for example `{"predict": {"partition": "gpu", "gpus": 1, "workers": 4}}`."""
+    """What single stages ask for instead, for example `{"predict": {"partition": "gpu", "gpus": 1, "workers": 4}}`. The
+    stages are `import`, `predict`, `fragments`, `rag`, `fragment_classes`, `linkage`, `merge_scores`, `agglomerate`,
+    `segment`, `certainty`, `raw_pyramid`, `fragments_pyramid`, `segmentation_pyramid`; of exports `export`,
+    `mesh_pieces`, `mesh_shards`, `skeleton_pieces`, `skeleton_shards`, `chunked_graph`."""
     address: Text | None = None
     """How workers reach the driver: an address or name of its machine, one of its network interfaces (`"ib0"`) or a
     network that it is in (`"10.20.0.0/16"`). Default: the address from which the machine reaches the compute nodes."""

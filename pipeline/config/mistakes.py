@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,6 +63,9 @@ def _explain(details: Details, model: type[BaseModel]) -> UserError:
         return UserError("this key is required", place.path)
     if kind == "missing":
         place = place_at(model, location[:-1])
+    if location[-1:] == ("[key]",) and kind == "literal_error":
+        names = re.findall(r"'([^']*)'", details["ctx"]["expected"])
+        return UserError(f"unknown name{_nearest(str(location[-2]), names)}", place_at(model, location[:-1]).path)
     if location[-1:] == ("[key]",):
         return UserError("a name may have letters, digits, - and _ only", place.path)
     got = "" if place.path.split(".")[0] in SECRET_SECTIONS else f", got {_quote(details['input'])}"
@@ -86,7 +90,11 @@ def _wrong_variant(details: Details, place: Place) -> UserError:
 
 def _suggestion(key: str, sections: Sequence[type[BaseModel]]) -> str:
     """The nearest key of the section, or all of them."""
-    known = [key_of(name, field) for section in sections for name, field in section.model_fields.items()]
+    return _nearest(key, [key_of(name, field) for section in sections for name, field in section.model_fields.items()])
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    """The nearest of the known keys, or all of them."""
     near = difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; this section knows {', '.join(known)}"
 

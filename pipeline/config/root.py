@@ -30,7 +30,7 @@ class Config(BlockwiseSections):
     """Who teaches the student: `kind` is a `network` (default), `affinities` on disk, or a `torchscript` module. Needed
     to distil."""
     student: StudentConfig
-    """The light network."""
+    """The light network. A ready-made student (`predict.checkpoint`) brings its own."""
     augment: AugmentConfig = AugmentConfig()
     """Augmentation of training samples."""
     targets: TargetsConfig = TargetsConfig()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..config import Config
+from ..config.pretrained import pretrained_name, read_card
 from ..engine.tracking.driver_lock import keeps_others_out
 from ..errors import UserError
 from ..rag import EdgeTable
@@ -153,17 +154,30 @@ def _list_errors(run: Run, truth: Truth, segmentation: Placed) -> None:
 
 
 def best_threshold(run: Run) -> float:
-    """The threshold of the sweep with the best scores on the validation region, or 0.5 if the volume has no labels.
+    """The threshold of the sweep with the best scores on the validation region. If the volume has no labels, that of a
+    ready-made student's card, or 0.5.
 
     Raises:
         UserError: the validation region lies outside the segmented one, or an earlier stage has not run.
     """
     if not run.has_labels(run.config.volumes.segment.source):
-        return UNLABELLED_THRESHOLD
+        return _threshold_without_labels(run)
     scores = sweep_run(run, find_truth(run))
     best = best_of(scores)
     logger.info("threshold %.2f is the best on the validation region: %s", best, format_score(scores[best]))
     return best
+
+
+def _threshold_without_labels(run: Run) -> float:
+    name = pretrained_name(run.config.predict.checkpoint)
+    threshold = UNLABELLED_THRESHOLD if name is None else read_card(name).threshold
+    if run.config.volumes.validate_ is not None:
+        logger.warning(
+            "volumes.validate has no labels, so that no threshold can be chosen there: %.2f is taken%s",
+            threshold,
+            "" if name is None else f", that of {name}'s card",
+        )
+    return threshold
 
 
 def check_run(run: Run, skeletons: SkeletonOptions | None = None) -> str:

@@ -11,6 +11,10 @@ from ..config.pretrained import Card, pretrained_names, pretrained_weights, read
 from ..errors import UserError
 from ..terminal import replace_what_cannot_be_printed
 from ..units import by
+from .registry import build_network, parse_network_config
+
+MAIN_SCORES = {"voi_six_watersheds": "VOI", "voi_sum": "VOI", "panoptic_quality": "panoptic quality"}
+"""The score that stands for a student in the list, the first that its card has, and what it is called."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +52,9 @@ def _copy_weights(checkpoint: Path, to: Path) -> str:
 
 
 def _line(name: str, card: Card) -> str:
-    return f"{name}: {_nanometres(card)}, {card.licence}; {card.data}"
+    parameters = build_network(parse_network_config(card.config["student"]["network"])).parameter_count()
+    score = next(f"{called} {card.scores[key]:g}" for key, called in MAIN_SCORES.items() if key in card.scores)
+    return f"{name}: {_nanometres(card)}, {parameters:,} parameters, {score}, {card.licence}; {card.data}"
 
 
 def _whole(name: str, card: Card) -> str:

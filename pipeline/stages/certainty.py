@@ -45,6 +45,7 @@ class CertaintyTask(VolumeTask):
 
     stage = "certainty"
     version = 1
+    is_redone = True
     together = "certainty"
     script = SCRIPTS["segment"]
     dataset = CERTAINTY

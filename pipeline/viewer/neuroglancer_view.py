@@ -229,8 +229,9 @@ def neuroglancer_link(run: Run, position: Sequence[float]) -> str:
 
 def tunnel_command() -> str:
     """What to run on the machine in front of you so that the link of a viewer here works there: the same port."""
-    port = neuroglancer.server.global_server.port
-    return f"ssh -N -L {port}:127.0.0.1:{port} {getpass.getuser()}@{socket.getfqdn()}"
+    port, name = neuroglancer.server.global_server.port, socket.getfqdn()
+    host = socket.gethostname() if name.startswith("localhost") else name
+    return f"ssh -N -L {port}:127.0.0.1:{port} {getpass.getuser()}@{host}"
 
 
 @contextmanager

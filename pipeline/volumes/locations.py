@@ -69,6 +69,8 @@ class Location:
         scheme = found.group(1).lower()
         if scheme not in SCHEMES:
             known = ", ".join(f"{name}://" for name in SCHEMES)
+            if _URL.match(expanded.partition("://")[2]):
+                raise UserError(f"leave {scheme}:// out: the format is found by looking, or given as format", where)
             raise UserError(f"{scheme}:// is no kind of URL that can be read; there are {known} and plain paths", where)
         return _of_url(scheme, expanded, where)
 

@@ -50,7 +50,9 @@ def stated_axes(found: Found, shape: Sequence[int], where: str = "") -> str | No
             told += [t for t in attributes.stated_axes(plain(group.attributes), reverse) if _fits(t[2], shape)]
     for key, value, letters in told:
         if letters is None:
-            raise UserError(f"{node.name}: {key} {value!r} is not understood; set axes in the config", where)
+            example = "czyx" if len(shape) == 4 else "zyx"
+            cure = f"set axes in the config, for example to {example}"
+            raise UserError(f"{node.name}: {key} {value!r} is not understood; {cure}", where)
     different = list(dict.fromkeys(letters for _, _, letters in told if letters))
     if len(different) > 1:
         raise UserError(

@@ -41,7 +41,7 @@ def test_shipped_configs_are_valid(path: Path) -> None:
 def test_the_cluster_config_takes_the_student_that_the_fib_sem_config_trains() -> None:
     trained, used = (load_config(ROOT / "configs" / f"{name}.json") for name in ("fib25", "slurm"))
     assert used.student.network == trained.student.network
-    assert used.predict.checkpoint == f"{trained.run_directory}/student/best.pt"
+    assert used.predict.checkpoint == "pretrained:fibsem-10nm-fine"
     assert used.fragments == trained.fragments
 
 

@@ -148,6 +148,7 @@ MISTAKES = [
         "config: student.offsets names [0, 0, -3], which is not in targets.offsets",
     ),
     ("predict.offsets", [[0, 0, -1]], "config: predict.offsets must start with [-1,0,0], [0,-1,0], [0,0,-1]"),
+    ("cluster.slurm.stages.predit", {"gpus": 1}, "cluster.slurm.stages.predit: unknown name; did you mean 'predict'?"),
     ("volumes.sources.a/b", {"kind": "phantom"}, "volumes.sources.a/b: a name may have letters, digits, - and _ only"),
 ]
 

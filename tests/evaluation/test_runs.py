@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cells_run import CHUNKS, SEGMENTED, SHAPE, VALIDATED, fill_run, make_run
 
+from pipeline.config.pretrained import read_card
 from pipeline.errors import UserError
 from pipeline.evaluation import best_threshold, check_run, evaluate, prepare_labels, variation_of_information
 from pipeline.evaluation.overlaps import LabelRules
@@ -94,6 +95,16 @@ def test_the_best_threshold_serves_the_segmentation_stage(tmp_path: Path) -> Non
 
 def test_without_labels_the_threshold_is_a_half(tmp_path: Path) -> None:
     assert best_threshold(make_run(tmp_path)) == 0.5
+
+
+def test_without_labels_the_card_of_a_ready_made_student_says_the_threshold(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path, predict={"checkpoint": "pretrained:fibsem-10nm"})
+    threshold = read_card("fibsem-10nm").threshold
+    assert best_threshold(run) == threshold != 0.5
+    (told,) = caplog.messages
+    assert told.startswith("volumes.validate has no labels") and f"{threshold:.2f} is taken, that of fib" in told
 
 
 def test_a_maximum_score_holds_in_the_sweep_too(tmp_path: Path) -> None:

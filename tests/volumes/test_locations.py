@@ -57,6 +57,7 @@ def test_secrets_of_a_url_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> No
     [
         ("https://reader:s3cret@host/em", "environment variable"),
         ("ftp://host/em", "ftp:// is no kind of URL"),
+        ("precomputed://https://host/em", "leave precomputed:// out"),
         ("s3://My_Bucket!/em", "is no name of a bucket"),
         ("https:///em", "names no host"),
         ("file://host/em", "names another machine"),

@@ -30,6 +30,8 @@ class Stage(ABC):
     """Raised whenever a change of the code changes the output."""
     script: ClassVar[str]
     """The script that runs the stage, for messages."""
+    is_redone: ClassVar[bool] = False
+    """Whether a stale output is made again without being asked: it takes seconds, and says something of others."""
     together: ClassVar[str] = "segmentation"
     """Block tasks that follow each other run at the same time if they have the same word here."""
 

@@ -143,7 +143,8 @@ def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool, states: Stage
 
     Args:
         stages: the stages about to run, upstream first.
-        overwrite: delete stale outputs, so that they are made anew; outputs that fit are kept.
+        overwrite: delete stale outputs, so that they are made anew; outputs that fit are kept. Those of stages that
+            are redone without being asked are, if nothing else is stale.
         states: what the command knows of the stages.
 
     Raises:
@@ -152,7 +153,7 @@ def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool, states: Stage
     """
     _check_foundations(stages, states)
     stale = [stage for stage in stages if states[stage] is Progress.STALE]
-    if stale and not overwrite:
+    if not overwrite and not all(stage.is_redone for stage in stale):
         reasons = "; ".join(f"{stage.name} ({why_stale(stage)})" for stage in stale)
         raise UserError(
             f"stale: {reasons}. --overwrite redoes {_list(stage.name for stage in stale)} and nothing else; "
