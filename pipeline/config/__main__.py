@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
             return 2
-        text = f"{options.file}: valid (hash {config_hash(config)}; no path was looked at), run directory {config.run_directory}\n"
+        text = f"{options.file}: valid (hash {config_hash(config)}), run directory {config.run_directory}; no path was"
+        text += " looked at\n"
         voxel_size = stated_voxel_size(config)
         warning = flat_voxels_warning(config, voxel_size) if voxel_size else None
         text += f"warning: {warning}\n" if warning else ""

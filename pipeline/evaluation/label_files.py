@@ -173,7 +173,7 @@ def _tiff_voxel_size(stored: StoredArray) -> tuple[float, float, float] | None:
 def _open_volume(location: Location, dataset: str | None) -> LabelFile:
     volume = open_at(location, Wanted(dataset, only=True, placed=False, images=True))
     if volume is None:
-        raise UserError(f"name a dataset in it, like {location.name}/labels; it has {_listing(location)}")
+        raise UserError(f"name one of its datasets, {location.name}/…: it has {_listing(location)}")
     return _of_volume(volume)
 
 

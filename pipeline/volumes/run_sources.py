@@ -115,7 +115,7 @@ class RunSource:
         """
         found = self._open_beside("labels")
         if found is None:
-            raise UserError("this source has no labels", self.where)
+            raise UserError("this source has no labels; its labels_path names them", self.where)
         return Labels(found, self.unlabelled_id)
 
     def open_mask(self) -> Mask | None:

@@ -61,4 +61,7 @@ def test_a_source_without_labels_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(document))
     done = call(tmp_path / "config.json")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "error: volumes.sources.a: this source has no labels"
+    assert (
+        done.stderr.splitlines()[-1]
+        == "error: volumes.sources.a: this source has no labels; its labels_path names them"
+    )
