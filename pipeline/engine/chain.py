@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ..config.cluster import ExecutorName
 from ..run import Run
@@ -13,12 +13,20 @@ from .executors.run import check_executor, run_blocks
 from .executors.scheduling import Outcome
 from .summary import log_next_command, record_outcomes, record_step
 from .tracking.driver_lock import only_driver
-from .tracking.progress import Progress, StageStates, begin, refuse_or_drop_stale, write_record
+from .tracking.progress import Progress, StageStates, begin, drop_stale, refuse_stale, write_record
 from .tracking.temporary import drop_used, forget_drops, lacking_blocks, temporary_tasks
 
 
-def run_stages(run: Run, stages: Sequence[Stage], overwrite: bool) -> bool:
+def run_stages(
+    run: Run, stages: Sequence[Stage], overwrite: bool, accepted: Callable[[], object] = lambda: None
+) -> bool:
     """Run stages, upstream ones first; what is done is skipped, what is stale is refused or redone.
+
+    Args:
+        run: the run.
+        stages: upstream first.
+        overwrite: redo what is stale.
+        accepted: called when nothing forbids the stages to run, before anything is deleted or written.
 
     Returns:
         Whether every block of every stage is done. After a group of stages that is not, the later ones do not run.
@@ -27,13 +35,19 @@ def run_stages(run: Run, stages: Sequence[Stage], overwrite: bool) -> bool:
         UserError: the config, the data, stale outputs or another driver forbid it; nothing was changed.
     """
     with only_driver(run):
-        if not drive(run, stages, overwrite):
+        if not drive(run, stages, overwrite, accepted=accepted):
             return False
     log_next_command(stages)
     return True
 
 
-def drive(run: Run, stages: Sequence[Stage], overwrite: bool, executor: ExecutorName | None = None) -> bool:
+def drive(
+    run: Run,
+    stages: Sequence[Stage],
+    overwrite: bool,
+    executor: ExecutorName | None = None,
+    accepted: Callable[[], object] = lambda: None,
+) -> bool:
     """What `run_stages` does while it keeps other drivers away, for whoever does that for longer.
 
     Args:
@@ -41,13 +55,16 @@ def drive(run: Run, stages: Sequence[Stage], overwrite: bool, executor: Executor
         stages: upstream first.
         overwrite: redo what is stale.
         executor: where blocks are computed, if not where the config says.
+        accepted: see `run_stages`.
     """
     executor = executor or run.config.cluster.executor
     states = check_stages(stages)
     tasks = [stage for stage in stages if isinstance(stage, BlockTask) and states[stage] is not Progress.DONE]
     if tasks:
         check_executor(run, tasks, executor)
-    refuse_or_drop_stale(stages, overwrite, states)
+    refuse_stale(stages, overwrite, states)
+    accepted()
+    drop_stale(stages, states)
     run.save_config()
     for group in _chained(stages):
         if isinstance(group, DriverStep):

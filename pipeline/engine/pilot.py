@@ -28,7 +28,7 @@ from .chain import check_stages
 from .plan import read_voxels
 from .tracking.driver_lock import only_driver
 from .tracking.markers import done_blocks
-from .tracking.progress import Progress, StageStates, begin, refuse_or_drop_stale
+from .tracking.progress import Progress, StageStates, begin, drop_stale, refuse_stale
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,8 @@ def log_pilots(run: Run, stages: Sequence[Stage], blocks: int, overwrite: bool) 
     """
     with only_driver(run):
         states = check_stages(stages)
-        refuse_or_drop_stale(stages, overwrite, states)
+        refuse_stale(stages, overwrite, states)
+        drop_stale(stages, states)
         run.save_config()
         _try_stages(stages, blocks, states)
 

@@ -74,6 +74,10 @@ class Stage(ABC):
     def prepare(self) -> None:
         """Create the output, empty, and mark it with the key."""
 
+    def lies_instead(self) -> str:
+        """What a stale output is, if this stage never made it, and what to do; empty of an earlier one of its own."""
+        return ""
+
     def is_intact(self) -> bool:
         """Whether what belongs to the output besides its blocks is there; quickly."""
         return True

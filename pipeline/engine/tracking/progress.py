@@ -138,13 +138,13 @@ def marker_folder(task: BlockTask) -> Path:
     return task.folder / "blocks"
 
 
-def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool, states: StageStates) -> None:
-    """Deal with outputs that were made with other settings or inputs, before anything runs.
+def refuse_stale(stages: Sequence[Stage], overwrite: bool, states: StageStates) -> None:
+    """Make sure that stages may run, as far as outputs are concerned that were made with other settings or inputs.
 
     Args:
         stages: the stages about to run, upstream first.
-        overwrite: delete stale outputs, so that they are made anew; outputs that fit are kept. Those of stages that
-            are redone without being asked are, if nothing else is stale.
+        overwrite: outputs of theirs may be stale, since they will be made anew. Those of stages that are redone
+            without being asked may be anyhow, if nothing else is stale.
         states: what the command knows of the stages.
 
     Raises:
@@ -154,12 +154,24 @@ def refuse_or_drop_stale(stages: Sequence[Stage], overwrite: bool, states: Stage
     _check_foundations(stages, states)
     stale = [stage for stage in stages if states[stage] is Progress.STALE]
     if not overwrite and not all(stage.is_redone for stage in stale):
+        instead = next(filter(None, (stage.lies_instead() for stage in stale)), "")
+        if instead:
+            raise UserError(instead)
         reasons = "; ".join(f"{stage.name} ({why_stale(stage)})" for stage in stale)
         raise UserError(
             f"stale: {reasons}. --overwrite redoes {_list(stage.name for stage in stale)} and nothing else; "
             "with the former config everything is kept"
         )
-    for stage in stale:
+
+
+def drop_stale(stages: Sequence[Stage], states: StageStates) -> None:
+    """Delete outputs that were made with other settings or inputs, so that they are made anew; what fits is kept.
+
+    Args:
+        stages: the stages about to run, upstream first.
+        states: what the command knows of the stages.
+    """
+    for stage in [stage for stage in stages if states[stage] is Progress.STALE]:
         stage.drop()  # its key first: whatever else a kill leaves belongs to no output then, and is removed
         forget(stage)
         states[stage] = Progress.ABSENT

@@ -25,6 +25,7 @@ from .segments import segments_of
 from .skeletons import SkeletonPieces, SkeletonShards
 from .volume import FRAGMENTS, NO_THRESHOLD, SUPERVOXELS, volume_stages
 from .webknossos import AgglomerateStep
+from .written import recorded_key
 
 Target = Literal["precomputed", "ngff", "webknossos", "pychunkedgraph"]
 TARGETS: tuple[Target, ...] = ("precomputed", "ngff", "webknossos", "pychunkedgraph")
@@ -69,9 +70,8 @@ def export_run(run: Run, options: ExportOptions, overwrite: bool = False) -> boo
     Raises:
         UserError: see `export_stages`; or the place holds something else.
     """
-    stages = export_stages(run, options)
-    note_export(run, _decided(run, options))
-    return run_stages(run, stages, overwrite)
+    stages, decided = export_stages(run, options), _decided(run, options)
+    return run_stages(run, stages, overwrite, accepted=lambda: note_export(run, decided))
 
 
 def note_export(run: Run, options: ExportOptions) -> None:
@@ -91,14 +91,24 @@ def noted_exports(run: Run) -> list[ExportOptions]:
 
 
 def written_stages(run: Run) -> list[Stage]:
-    """The stages of all exports that have an output, upstream ones first; of those that write the same, the last."""
+    """The stages of all exports, upstream ones first; of those that write the same, the last that was begun."""
     stages: dict[str, Stage] = {}
     for options in noted_exports(run):
         for stage in export_stages(run, options):
             place = stage.output if isinstance(stage, BlockTask) else stage.name
+            if place in stages and _claim(stage) < _claim(stages[place]):
+                continue  # it was refused, or others have taken its place
             stages.pop(place, None)
             stages[place] = stage
     return list(stages.values())
+
+
+def _claim(stage: Stage) -> int:
+    """How much speaks for a stage having made what lies at its place: 2 if it was begun as it is now, 1 if that was
+    before the run changed, 0 if it never was.
+    """
+    recorded = recorded_key(stage)
+    return 0 if recorded is None else 1 + (recorded == stage.key)
 
 
 def _threshold(run: Run, options: ExportOptions) -> float:

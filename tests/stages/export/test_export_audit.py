@@ -15,9 +15,10 @@ from pipeline.api import agglomerate, extract_fragments, segment
 from pipeline.engine.audit.arrays import Damage, audit_stages
 from pipeline.engine.audit.requeue import requeue
 from pipeline.engine.blocks.stage import BlockTask
+from pipeline.errors import UserError
 from pipeline.run import Run
 from pipeline.stages.auditing import audit, audited_exports
-from pipeline.stages.export.targets import ExportOptions, export_run, written_stages
+from pipeline.stages.export.targets import ExportOptions, export_run, note_export, noted_exports, written_stages
 
 THRESHOLD = 0.45
 EXPORTS: dict[str, dict[str, Any]] = {
@@ -135,3 +136,16 @@ def test_an_export_that_is_deleted_is_told_and_made_again(tmp_path: Path, finish
     assert any("is gone" in found.unsound for found in audit(finished))
     assert export_run(finished, options)
     assert contents(tmp_path / "out") == before
+
+
+def test_a_refused_export_does_not_hide_the_one_that_is_there(tmp_path: Path, finished: Run) -> None:
+    assert export_run(finished, ExportOptions("precomputed", str(tmp_path / "out"), THRESHOLD))
+    refused = ExportOptions("precomputed", str(tmp_path / "out"), 0.3)
+    with pytest.raises(UserError):
+        export_run(finished, refused)
+    assert all(options.threshold == THRESHOLD for options in noted_exports(finished))
+    note_export(finished, refused)  # as if it had been noted nevertheless, or never begun
+    assert is_sound(finished)
+    for path in (tmp_path / "out" / "segmentation" / "s0").glob("*.shard"):
+        path.unlink()
+    assert sum(found.count(Damage.MISSING) for found in audit(finished)) > 0
