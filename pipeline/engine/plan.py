@@ -55,7 +55,10 @@ def log_plan(run: Run, stages: Sequence[Stage]) -> None:
 
 def plan_lines(stage: Stage, state: Progress) -> list[str]:
     """A few lines on a stage; the first says how far its output is."""
-    lines = [f"{stage.name}: {state.value}" + ("; --overwrite would redo it" if state is Progress.STALE else "")]
+    how_far = state.value
+    if state is Progress.STALE:
+        how_far = stage.lies_instead() or f"{how_far}; --overwrite would redo it"
+    lines = [f"{stage.name}: {how_far}"]
     if isinstance(stage, BlockTask):
         if stage.grid_counts == "files":
             return [

@@ -175,10 +175,9 @@ def _volumes(run: Run, options: ExportOptions, threshold: float) -> list[Stage]:
 
 def _webknossos(run: Run, to: str, threshold: float) -> list[Stage]:
     """Raw and fragments as OME-NGFF, which WEBKNOSSOS reads, and the agglomerate file beside the fragments."""
-    stages: list[Stage] = [segments_of(run, threshold)]
-    for content in ("raw", FRAGMENTS):
-        stages += volume_stages(run, to, "ngff-0.5", content, threshold)
-    return [*stages, AgglomerateStep(run, to, threshold)]
+    raw, fragments = (volume_stages(run, to, "ngff-0.5", content, threshold) for content in ("raw", FRAGMENTS))
+    tables = [segments_of(run, each) for each in sorted({threshold, fragments[0].threshold})]
+    return [*tables, *raw, *fragments, AgglomerateStep(run, to, threshold)]
 
 
 def _chunked_graph(run: Run, to: str, threshold: float) -> list[Stage]:

@@ -34,7 +34,7 @@ from ...volumes.pyramids import Method, Reader, downsampled_box, level_factors
 from ...volumes.storage_errors import not_unavailable
 from ..fragments import FragmentsTask
 from ..predict import PredictTask
-from .place import place_key
+from .former import FormerExport, level_name
 from .segments import NumberedFragments, SegmentedVolume, segments_of
 from .supervoxels import SupervoxelVolume
 from .written import recorded_key
@@ -81,8 +81,13 @@ class ExportTask(BlockTask):
     @property
     @override
     def name(self) -> str:
-        threshold = f"_{self.threshold:g}" if self.threshold != NO_THRESHOLD else ""
-        return f"export_{self.form}_{place_key(self.to)}_{self.content}{threshold}_s{self.level}"
+        threshold = f"{self.threshold:g}" if self.threshold != NO_THRESHOLD else ""
+        return level_name(self.form, self.to, self.content, threshold, self.level)
+
+    @property
+    def former(self) -> FormerExport:
+        """What this run has exported to the same place before."""
+        return FormerExport(self.run, self.form, self.to, self.content, self.threshold)
 
     @property
     @override
@@ -164,16 +169,25 @@ class ExportTask(BlockTask):
 
     @override
     def check(self) -> None:
-        if self.level == 0 and not read_record(self) and self.image.is_taken():
-            raise UserError(
-                f"there is something already that this run has not written; name another place than {self.to}, or"
-                " delete it",
-                self.image.location.name,
-            )
+        if self.level > 0 or read_record(self) or self.former.thresholds() or not self.image.is_taken():
+            return
+        forms = [form for form in self.former.other_forms() if replace(self.image, form=form).is_there()]
+        there = f"this run's {self.content} as {forms[0]}" if forms else "something that this run has not written"
+        raise UserError(
+            f"there is {there} already; name another place than {self.to}, or delete it", self.image.location.name
+        )
 
     @override
     def stored_key(self) -> str | None:
-        return recorded_key(self) if self.image.is_there() else None
+        return (recorded_key(self) or self.former.key(self.level)) if self.image.is_there() else None
+
+    @override
+    def lies_instead(self) -> str:
+        others = self.former.thresholds() if self.level == 0 and not read_record(self) else []
+        if not others:
+            return ""
+        held = f"{self.image.location.name} holds threshold {others[0]} of this run"
+        return f"{held}; name another place for {self.threshold:g}, or --overwrite"
 
     @override
     def is_intact(self) -> bool:
@@ -186,6 +200,7 @@ class ExportTask(BlockTask):
     @override
     def prepare(self) -> None:
         write_record(self, complete=False)  # from now on what lies there is known to be this run's
+        self.former.forget(self.level)
         self.image.delete_level(self.level)
         if self.level == 0:
             self.image.write_metadata({})
@@ -193,12 +208,14 @@ class ExportTask(BlockTask):
 
     @override
     def resume(self) -> None:
+        self.former.forget(self.level)
         if self.level == 0 and not self.image.metadata_are_sound():
             self.image.write_metadata({})  # `DescribeStep` adds what it has to say, since its file has changed
         self.image.mend_level(self.level)  # it may have ended before it made the level, too
 
     @override
     def drop(self) -> None:
+        self.former.give_up(self.level)
         self.image.delete_level(self.level)
 
     @property
@@ -300,8 +317,10 @@ def labels_identity(run: Run) -> dict[str, Any]:
     return {name: known[name] for name in ("metadata", "voxels")}
 
 
-def volume_stages(run: Run, to: str, form: Form, content: str, threshold: float) -> list[Stage]:
-    """The stages that export a volume, with what they need."""
+def volume_stages(run: Run, to: str, form: Form, content: str, threshold: float) -> list[ExportTask]:
+    """The stages that export a volume, a level each."""
     has_threshold = content in ("segmentation", FRAGMENTS)
     first = ExportTask(run, to, form, content, threshold if has_threshold else NO_THRESHOLD, 0)
+    if content == FRAGMENTS:  # are numbered alike at any threshold: a later one takes what the first has written
+        first = replace(first, threshold=next(map(float, first.former.thresholds()), threshold))
     return [replace(first, level=level) for level in range(len(first.image.factors))]

@@ -20,7 +20,8 @@ from pipeline.api import agglomerate, extract_fragments, segment
 from pipeline.engine.chain import run_stages
 from pipeline.rag import open_rag
 from pipeline.run import Run
-from pipeline.stages.export.targets import ExportOptions, export_stages
+from pipeline.stages.auditing import audit
+from pipeline.stages.export.targets import ExportOptions, export_run, export_stages
 
 THRESHOLD = 0.45
 BLOCK = (4, 16, 16)
@@ -82,6 +83,24 @@ def test_webknossos_maps_every_voxel_to_its_segment_with_the_edges_that_joined_i
             z, y, x = np.nonzero(layer == member)
             np.testing.assert_allclose(position, [np.floor(a.mean() + 0.5) for a in (x, y, z)], atol=1)
     assert edges_seen == sum(edge["score"] <= THRESHOLD for _, _, edge in graph.edges(data=True)) > 5
+
+
+def test_webknossos_gets_a_file_for_every_threshold_beside_the_same_fragments(tmp_path: Path, finished: Run) -> None:
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+
+    assert export_run(finished, ExportOptions("webknossos", str(tmp_path), THRESHOLD))
+    before = written()
+    assert export_run(finished, ExportOptions("webknossos", str(tmp_path), 0.3))
+    added = tmp_path / "fragments" / "agglomerates" / "agglomerate_view_0.3.hdf5"
+    assert {path for path, _ in written().items() ^ before.items()} == {added}
+    spec = {"driver": "zarr3", "kvstore": f"file://{tmp_path}/fragments/s0/"}
+    layer = ts.open(spec, open=True, read=True).result().read().result()
+    with h5py.File(added) as file:
+        np.testing.assert_array_equal(file["fragment_ids"][:][layer], stored(finished, "fragments"))
+    assert all(found.sound for found in audit(finished))
+    next(path for path in (tmp_path / "fragments" / "s0" / "c").rglob("*") if path.is_file()).unlink()
+    assert not all(found.sound for found in audit(finished))
 
 
 def messages() -> dict[str, Any]:

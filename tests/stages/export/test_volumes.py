@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from pipeline.api import agglomerate, extract_fragments, segment
 from pipeline.engine.chain import run_stages
 from pipeline.errors import UserError
 from pipeline.run import Run
-from pipeline.stages.export.targets import ExportOptions, export_stages
+from pipeline.stages.auditing import audit
+from pipeline.stages.export.targets import ExportOptions, export_run, export_stages
 from pipeline.stages.export.volume import volume_stages
 from pipeline.volumes import Box, create_volume
 from pipeline.volumes.exports import Form, read_file
@@ -150,6 +152,37 @@ def test_what_this_run_has_not_written_is_left_alone(tmp_path: Path, finished: R
     with pytest.raises(UserError, match="has not written"):
         export(finished, tmp_path, "precomputed", arrays=("raw",))
     assert (tmp_path / "raw" / "info").read_text() == "{}"
+
+
+@pytest.mark.parametrize("target", ["precomputed", "ngff"])
+def test_another_threshold_takes_the_place_only_if_the_user_says_so(tmp_path: Path, finished: Run, target: Any) -> None:
+    extra: dict[str, Any] = {"meshes": True, "minimum_size": 50} if target == "precomputed" else {}
+    place, arrays = tmp_path / "out", ("raw", "segmentation")
+    former, other = (ExportOptions(target, str(place), each, arrays, **extra) for each in (THRESHOLD, 0.3))
+    shutil.rmtree(finished.tracking / "exports", ignore_errors=True)  # those of other tests are gone
+    assert export_run(finished, former)
+    before = contents(place)
+    with pytest.raises(
+        UserError, match=r"segmentation holds threshold 0\.45 of this run; name another place for 0\.3,"
+    ):
+        export_run(finished, other)
+    assert contents(place) == before
+    form: Form = "precomputed" if target == "precomputed" else "ngff-0.5"
+    volume_stages(finished, str(place), form, "segmentation", 0.3)[0].drop()
+    assert export_run(finished, former), "killed while it was replaced"
+    assert contents(place) == before
+    for options in (replace(other, meshes=False), former, other):
+        assert export_run(finished, options, overwrite=True) and export_run(finished, options), "done, and goes on"
+        fresh = replace(options, to=str(tmp_path / f"{options.threshold} {options.meshes}"))
+        assert export_run(finished, fresh)
+        assert contents(place) == contents(Path(fresh.to)), "nothing of the former threshold is left"
+    assert all(found.sound for found in audit(finished))
+
+
+def test_a_place_taken_in_another_format_is_said_to_be_this_runs(tmp_path: Path, finished: Run) -> None:
+    export(finished, tmp_path, "ngff", arrays=("raw",))
+    with pytest.raises(UserError, match=r"this run's raw as ngff-0\.5 already"):
+        export(finished, tmp_path, "ngff", ngff="0.4", arrays=("raw",))
 
 
 def test_killed_before_the_first_block_it_goes_on(tmp_path: Path, finished: Run) -> None:
