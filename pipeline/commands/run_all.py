@@ -18,8 +18,9 @@ from ..engine.plan import log_plan
 from ..engine.tracking.driver_lock import only_driver
 from ..networks.fitting import tell_other_nanometres
 from ..run import Run
-from ..stages.by_script import chained_stages, run_chain
+from ..stages.by_script import known_blockwise_stages, run_chain
 from ..stages.class_volume import require_class_volume
+from ..stages.segment import SegmentTask
 from ..training import describe_training
 from .evaluate import tell_unwritten
 
@@ -87,7 +88,10 @@ def plan(run: Run) -> None:
     if missing:
         logger.info("the blocks can be planned once %s", " and ".join(missing))
     else:
-        log_plan(run, chained_stages(run))
+        stages = known_blockwise_stages(run)
+        log_plan(run, stages)
+        if not any(isinstance(stage, SegmentTask) for stage in stages):
+            logger.info("the segmentation comes on top: its threshold is chosen once the blocks are agglomerated")
 
 
 def _tell_other_voxels(run: Run) -> None:

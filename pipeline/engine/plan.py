@@ -6,7 +6,9 @@ All sums over blocks are products of sums along the axes, so that a plan of mill
 from __future__ import annotations
 
 import logging
+import math
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,10 +21,12 @@ from ..run import Run
 from ..terminal import rendered, table_of
 from ..units import counted, disk_size, times
 from ..volumes import Box, chunk_inside, container_format, volume_exists
+from ..volumes.locations import Location
 from .blocks.grid import BlockGrid
 from .blocks.stage import BlockReader, BlockTask, Stage, VolumeTask
 from .chain import check_stages
 from .executors.portions import peak_voxels, temporary_one
+from .tracking.markers import marked_blocks
 from .tracking.progress import Progress
 from .tracking.temporary import temporary_tasks
 
@@ -44,13 +48,33 @@ def log_plan(run: Run, stages: Sequence[Stage]) -> None:
             logger.info(line)
     for line in dropped_lines(stages):
         logger.info(line)
-    wanted = sum(most_bytes(stage, stages) for stage in stages)
-    if not run.arrays.is_local:
-        logger.info(f"bucket: at most {disk_size(wanted)} to write to {run.arrays}")
-        return
-    free = shutil.disk_usage(_existing(run.arrays.file)).free
-    shortage = "; IT MAY NOT FIT" if wanted > free else ""
-    logger.info(f"disk: at most {disk_size(wanted)} to write, {disk_size(free)} free at {run.arrays}{shortage}")
+    wanted = {run.arrays: 0} | {stage.array_place: 0 for stage in stages}
+    for stage in stages:
+        wanted[stage.array_place] += bytes_to_write(stage, stages, states[stage])
+    for line in _space_lines({place: size for place, size in wanted.items() if size} or {run.arrays: 0}):
+        logger.info(line)
+
+
+def _space_lines(wanted: dict[Location, int]) -> list[str]:
+    """A line on each place where arrays are written; places on the same disk share what is free there.
+
+    Args:
+        wanted: bytes to write, by place.
+    """
+    disks = {place: _existing(place.file) for place in wanted if place.is_local}
+    together: Counter[int] = Counter()
+    for place, folder in disks.items():
+        together[folder.stat().st_dev] += wanted[place]
+    lines = []
+    for place, size in wanted.items():
+        text = f"at most {disk_size(size)} of arrays to write"
+        if place not in disks:
+            lines.append(f"bucket: {text} to {place}")
+            continue
+        free = shutil.disk_usage(disks[place]).free
+        shortage = "; IT MAY NOT FIT" if together[disks[place].stat().st_dev] > free else ""
+        lines.append(f"disk: {text}, {disk_size(free)} free at {place}{shortage}")
+    return lines
 
 
 def plan_lines(stage: Stage, state: Progress) -> list[str]:
@@ -98,26 +122,30 @@ def _files(task: VolumeTask) -> str:
 
 
 def _written(task: VolumeTask) -> str:
-    before = disk_bytes(task)
-    text = f"{task.dataset}: {disk_size(before)} before compression"
+    text = f"{task.dataset}: {disk_size(task.array_bytes)} before compression"
     per_file = mean_file_bytes(task)
     if per_file is None:
         return text
     return text + f", about {disk_size(per_file * len(task.chunk_grid))} on disk (as the files that are there)"
 
 
-def disk_bytes(stage: Stage) -> int:
-    """Bytes of a stage's array before compression; 0 of other outputs."""
-    if not isinstance(stage, VolumeTask):
+def bytes_to_write(stage: Stage, stages: Sequence[Stage], state: Progress) -> int:
+    """The most bytes before compression that are yet to be written of a stage's array while stages run together."""
+    most = most_bytes(stage, stages)
+    if state is Progress.DONE:
         return 0
-    return stage.stored_grid.box.size * stage.bytes_per_voxel
+    if state is not Progress.STARTED or not isinstance(stage, BlockTask):
+        return most
+    left = np.count_nonzero(~(marked_blocks(stage) | stage.known_empty()[0]))
+    voxels = int(left) * math.prod(stage.grid.block_size)
+    return min(most, -(-stage.array_bytes * voxels // stage.grid.box.size))
 
 
 def most_bytes(stage: Stage, stages: Sequence[Stage]) -> int:
     """The most bytes of a stage's array before compression that are there at a time while stages run together."""
     tasks = [task for task in stages if isinstance(task, BlockTask)]
     if stage is not temporary_one(tasks) or not isinstance(stage, VolumeTask):
-        return disk_bytes(stage)
+        return stage.array_bytes
     return peak_voxels(tasks, stage) * stage.bytes_per_voxel
 
 
@@ -129,7 +157,7 @@ def dropped_lines(stages: Sequence[Stage]) -> list[str]:
             most = most_bytes(task, stages)
             share = f"{most / task.grid.box.size:.2f} bytes per voxel"
             lines.append(f"{task.dataset}: dropped after use, at most {disk_size(most)} at a time ({share})")
-            if most == disk_bytes(task):
+            if most == task.array_bytes:
                 last = task.temporary_for[-1].script
                 lines.append(f"  all of it, unless {name_of(last)} or run_all.py makes it portion by portion")
     return lines

@@ -144,13 +144,21 @@ def import_for(run: Run, step: str) -> None:
 
 
 def known_stages(run: Run) -> list[Stage]:
-    """The stages of a run; where the best threshold is yet to be found, only the segmentations that exist; of the
-    import, what has been converted or begun.
+    """The stages of a run, as `known_blockwise_stages`; of the import, what has been converted or begun.
 
     Raises:
         UserError: two thresholds are the same to two decimals.
     """
-    stages = [*all_conversions(run), *chained_stages(run)]
+    return [*all_conversions(run), *known_blockwise_stages(run)]
+
+
+def known_blockwise_stages(run: Run) -> list[Stage]:
+    """The stages of stages 02 to 05; where the best threshold is yet to be found, only the segmentations that exist.
+
+    Raises:
+        UserError: two thresholds are the same to two decimals.
+    """
+    stages = chained_stages(run)
     if run.config.segment.thresholds != "best":
         return [*stages, *segmentation_stages(run)]
     try:

@@ -22,6 +22,7 @@ from pipeline.engine.tracking.progress import Progress, begin, progress_of
 from pipeline.stages.by_script import extract_fragments, fragment_stages, prediction_stages
 from pipeline.stages.fragments import FragmentsTask
 from pipeline.stages.predict import PredictTask
+from pipeline.units import disk_size
 from pipeline.volumes import Box, open_volume
 
 
@@ -57,6 +58,16 @@ def test_a_plan_counts_bytes_and_files_and_warns_of_a_full_disk(
     log_plan(run, prediction_stages(run))
     assert "IT MAY NOT FIT" in caplog.text
     assert not (run.volume / "affinities").file.exists()
+
+
+def test_a_plan_counts_only_the_blocks_that_are_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = make_toy_run(tmp_path)
+    (tmp_path / "raise").write_text("5")
+    assert not run_stages(run, [Doubled(run)], False)
+    caplog.set_level(logging.INFO)
+    log_plan(run, [Doubled(run)])
+    left = np.prod(Doubled(run).grid.block_size) * Doubled(run).bytes_per_voxel
+    assert f"disk: at most {disk_size(int(left))} of arrays to write" in caplog.text
 
 
 def test_the_plan_of_a_petabyte_takes_no_pass_over_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from ...config import config_hash
 from ...run import Run
+from ...volumes.locations import Location
 from .grid import BlockGrid
 
 
@@ -54,6 +55,16 @@ class Stage(ABC):
     def reads(self) -> tuple[Stage, ...]:
         """The stages whose blocks a block of it reads."""
         return self.upstream
+
+    @property
+    def array_place(self) -> Location:
+        """The container or folder that an array of it lies in."""
+        return self.run.arrays
+
+    @property
+    def array_bytes(self) -> int:
+        """Bytes of its array before compression; 0 of other outputs, whose size the data decide."""
+        return 0
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

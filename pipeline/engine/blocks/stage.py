@@ -187,6 +187,11 @@ class VolumeTask(BlockTask):
         return math.prod(self.channels) * np.dtype(self.dtype).itemsize
 
     @property
+    @override
+    def array_bytes(self) -> int:
+        return self.stored_grid.box.size * self.bytes_per_voxel
+
+    @property
     def empty_chunks(self) -> np.ndarray:
         """(z, y, x) bool over the chunk grid: chunks of blocks that are not computed."""
         chunks = self.empty

@@ -169,6 +169,15 @@ def raw_identity(run: Run, name: str | None = None) -> dict[str, Any]:
     return identity
 
 
+def labels_identity(run: Run) -> dict[str, Any]:
+    """What tells one ground truth from another."""
+    source = run.source(run.config.volumes.segment.source)
+    known = source.read_record().get("volumes", {}).get("labels")
+    if known is None or source.is_converted("labels"):
+        return {"import": raw_identity(run)["import"]}
+    return {name: known[name] for name in ("metadata", "voxels")}
+
+
 class BlockOutput:
     """Writes blocks, whole shards each, so that they survive.
 

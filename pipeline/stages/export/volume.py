@@ -22,7 +22,7 @@ from ...command_names import SCRIPTS
 from ...engine.blocks.checksums import array_checksum
 from ...engine.blocks.grid import Block, BlockGrid
 from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
-from ...engine.blocks.storage import open_raw, raw_identity
+from ...engine.blocks.storage import labels_identity, open_raw, raw_identity
 from ...engine.tracking.progress import read_record, write_record
 from ...errors import UserError
 from ...run import Run
@@ -233,10 +233,19 @@ class ExportTask(BlockTask):
     def _bytes_per_voxel(self) -> int:
         return self.image.dtype.itemsize * (self.image.channels or 1)
 
+    @property
+    @override
+    def array_place(self) -> Location:
+        return Location.of(self.to)
+
+    @property
+    @override
+    def array_bytes(self) -> int:
+        return Box.of_shape(self.image.level_shape(self.level)).size * self._bytes_per_voxel
+
     @override
     def plan_details(self) -> list[tuple[str, str]]:
-        size = Box.of_shape(self.image.level_shape(self.level)).size * self._bytes_per_voxel
-        return [("write", f"{self.output}: {disk_size(size)} before compression")]
+        return [("write", f"{self.output}: {disk_size(self.array_bytes)} before compression")]
 
     @property
     def step(self) -> Coordinate:
@@ -306,15 +315,6 @@ class ExportTask(BlockTask):
         method: Method = "majority" if image.is_ids else "mean"
         channels = () if image.channels is None else (image.channels,)
         return lambda box: downsampled_box(before.read, box, shape, step, method, image.dtype, channels)
-
-
-def labels_identity(run: Run) -> dict[str, Any]:
-    """What tells one ground truth from another."""
-    source = run.source(run.config.volumes.segment.source)
-    known = source.read_record().get("volumes", {}).get("labels")
-    if known is None or source.is_converted("labels"):
-        return {"import": raw_identity(run)["import"]}
-    return {name: known[name] for name in ("metadata", "voxels")}
 
 
 def volume_stages(run: Run, to: str, form: Form, content: str, threshold: float) -> list[ExportTask]:

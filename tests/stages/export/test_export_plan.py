@@ -15,6 +15,7 @@ from pipeline.engine.plan import log_plan
 from pipeline.run import Run
 from pipeline.stages.export.segments import segments_of
 from pipeline.stages.export.targets import ExportOptions, export_stages
+from pipeline.units import disk_size
 
 THRESHOLD = 0.45
 
@@ -45,3 +46,24 @@ def test_a_plan_and_a_pilot_know_the_stages_of_an_export(
     tried = [line.partition(":")[0] for line in caplog.messages if "a block takes" in line]
     assert any("_raw_s0" in name for name in tried) and any(name.startswith("mesh_pieces") for name in tried)
     assert any("mesh_shards" in line and "before its inputs are there" in line for line in caplog.messages)
+
+
+def test_a_plan_counts_an_export_at_its_own_place_and_only_what_is_left(
+    tmp_path: Path, finished: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ExportOptions("precomputed", str(tmp_path / "out"), THRESHOLD, ("raw",))
+    stages = export_stages(finished, options)
+    whole = 8 * 40 * 35 + sum(each.array_bytes for each in stages[1:])
+    caplog.set_level(logging.INFO)
+
+    def told() -> list[str]:
+        caplog.clear()
+        log_plan(finished, stages)
+        return [line for line in caplog.messages if line.startswith("disk:")]
+
+    (line,) = told()
+    assert line.startswith(f"disk: at most {disk_size(whole)} of arrays to write,")
+    assert line.endswith(f"free at {tmp_path / 'out'}")
+    assert run_stages(finished, stages, False)
+    (line,) = told()
+    assert line.startswith("disk: at most 0 bytes of arrays to write,")
