@@ -17,6 +17,7 @@ from ..stages.export.place import place_of_export
 from ..stages.export.segments import SegmentsStep
 from ..stages.export.targets import TARGETS, ExportOptions, export_run, export_stages
 from ..stages.export.volume import CONTENTS
+from ..volumes.locations import Location
 from .blockwise import add_pilot
 
 
@@ -68,10 +69,22 @@ def work(run: Run, options: argparse.Namespace) -> int:
         return 0
     if not export_run(run, chosen, options.overwrite):
         return 1
-    if chosen.target == "precomputed":
-        view = command_line(SCRIPTS["view"], run.directory / "config.json", "--export", chosen.to)
-        logging.getLogger("emdistill").info("next: %s", view)
+    following = what_follows(run, chosen)
+    if following:
+        logging.getLogger("emdistill").info("next: %s", following)
     return 0
+
+
+def what_follows(run: Run, exported: ExportOptions) -> str:
+    """What a user does with an export; empty if that is the business of the program that it is for."""
+    if exported.target == "precomputed":
+        return command_line(SCRIPTS["view"], run.directory / "config.json", "--export", exported.to)
+    if exported.target != "webknossos":
+        return ""
+    place = Location.of(exported.to)
+    how = "copy or link" if place.is_local else "copy"
+    begin = f"{how} {place} to binaryData/ORGANIZATION/NAME of WEBKNOSSOS and scan its disk"
+    return f"{begin}; docs/RESULTS.md, WEBKNOSSOS, has all steps"
 
 
 def main() -> NoReturn:

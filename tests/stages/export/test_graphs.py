@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from voronoi_run import make_run, store_affinities, stored
 
 from pipeline.api import agglomerate, extract_fragments, segment
+from pipeline.commands import export as export_command
 from pipeline.engine.chain import run_stages
 from pipeline.rag import open_rag
 from pipeline.run import Run
@@ -101,6 +104,20 @@ def test_webknossos_gets_a_file_for_every_threshold_beside_the_same_fragments(tm
     assert all(found.sound for found in audit(finished))
     next(path for path in (tmp_path / "fragments" / "s0" / "c").rglob("*") if path.is_file()).unlink()
     assert not all(found.sound for found in audit(finished))
+
+
+def test_the_command_says_what_to_do_in_webknossos(
+    tmp_path: Path, finished: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    parser = argparse.ArgumentParser()
+    export_command.add_arguments(parser)
+    options = parser.parse_args(["--target", "webknossos", "--to", str(tmp_path), "--threshold", str(THRESHOLD)])
+    options.dry_run = False
+    caplog.set_level(logging.INFO)
+    assert export_command.work(finished, options) == 0
+    assert caplog.messages[-1].startswith(f"next: copy or link {tmp_path} to binaryData/")
+    headings = (Path(__file__).parents[3] / "docs" / "RESULTS.md").read_text().splitlines()
+    assert "docs/RESULTS.md, WEBKNOSSOS" in caplog.messages[-1] and "## WEBKNOSSOS" in headings
 
 
 def messages() -> dict[str, Any]:
