@@ -11,7 +11,7 @@ from ..datasets import describe_import
 from ..engine.plan import log_plan
 from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
-from ..stages.importing import ensure_imported, plan_conversions
+from ..stages.importing import ensure_imported, executor_for, plan_conversions
 
 logger = logging.getLogger("emdistill")
 
@@ -28,7 +28,7 @@ def work(run: Run, options: argparse.Namespace) -> int:
             logger.info(line)
         tasks = plan_conversions(run, options.source)
         if tasks:
-            log_plan(run, tasks)
+            log_plan(run, tasks, executor_for(run, tasks))
         return 0
     with only_driver(run):
         ensure_imported(run, options.source, tell=True)

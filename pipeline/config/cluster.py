@@ -57,7 +57,7 @@ class JobConfig(Section):
     """`--time`, the limit of one job. A worker that nears it ends by itself, and a new job takes its place: short jobs
     start sooner and do no harm, as long as a block fits in many times."""
     memory: JobMemory | None = None
-    """`--mem`. The plan (`--dry-run`, `--pilot`) says what a worker needs."""
+    """`--mem`. `--pilot` says what a worker needs, `--dry-run` what the jobs of a stage ask for."""
     cpus: Positive | None = None
     """`--cpus-per-task`. Default: `cluster.threads_per_worker`."""
     gpus: Positive | Text | None = None

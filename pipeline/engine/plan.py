@@ -16,8 +16,10 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..command_names import name_of
+from ..config.cluster import ExecutorName
 from ..errors import UserError
 from ..run import Run
+from ..slurm import job_in_words
 from ..terminal import rendered, table_of
 from ..units import counted, disk_size, times
 from ..volumes import Box, chunk_inside, container_format, volume_exists
@@ -36,15 +38,20 @@ SAMPLED_FILES = 100
 """Files that are there already tell how well the next ones compress."""
 
 
-def log_plan(run: Run, stages: Sequence[Stage]) -> None:
+def log_plan(run: Run, stages: Sequence[Stage], executor: ExecutorName | None = None) -> None:
     """Check that the stages can run and say what they would do; nothing is written.
+
+    Args:
+        run: the run.
+        stages: upstream first.
+        executor: where blocks would be computed, if not where the config says.
 
     Raises:
         UserError: as running them would.
     """
     states = check_stages(stages)
     for stage in stages:
-        for line in plan_lines(stage, states[stage]):
+        for line in plan_lines(stage, states[stage], executor):
             logger.info(line)
     for line in dropped_lines(stages):
         logger.info(line)
@@ -77,22 +84,23 @@ def _space_lines(wanted: dict[Location, int]) -> list[str]:
     return lines
 
 
-def plan_lines(stage: Stage, state: Progress) -> list[str]:
+def plan_lines(stage: Stage, state: Progress, executor: ExecutorName | None = None) -> list[str]:
     """A few lines on a stage; the first says how far its output is."""
     how_far = state.value
     if state is Progress.STALE:
         how_far = stage.lies_instead() or f"{how_far}; --overwrite would redo it"
     lines = [f"{stage.name}: {how_far}"]
     if isinstance(stage, BlockTask):
+        jobs = _jobs(stage, executor or stage.run.config.cluster.executor)
         if stage.grid_counts == "files":
             return [
                 f"{lines[0]}; {counted(len(stage.grid), 'file')}",
-                *(f"  {name}: {text}" for name, text in stage.plan_details()),
+                *(f"  {name}: {text}" for name, text in (*stage.plan_details(), *jobs)),
             ]
         lines[0] += f"; {counted(len(stage.grid), 'block')} of {times(stage.grid.block_size)} voxels in " + times(
             stage.grid.region.shape
         )
-        lines += [f"  {line}" for line in rendered(table_of(("", ""), _details(stage)))[1:]]
+        lines += [f"  {line}" for line in rendered(table_of(("", ""), [*_details(stage), *jobs]))[1:]]
     return lines
 
 
@@ -107,6 +115,15 @@ def _details(task: BlockTask) -> list[tuple[str, str]]:
         details.append(("write", _written(task)))
         details.append(("files", _files(task)))
     return details
+
+
+def _jobs(task: BlockTask, executor: ExecutorName) -> list[tuple[str, str]]:
+    """How many batch jobs compute a stage at a time, and what each of them asks for; nothing without SLURM."""
+    if executor != "slurm":
+        return []
+    cluster = task.run.config.cluster
+    asked = job_in_words(cluster.slurm.job(task.stage), threads=cluster.threads_per_worker)
+    return [("jobs", f"up to {min(task.workers, len(task.grid))} at a time: {asked}")]
 
 
 def _files(task: VolumeTask) -> str:

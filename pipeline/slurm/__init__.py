@@ -2,7 +2,7 @@
 
 from .address import address_for_workers
 from .commands import ControllerAway, JobState, Rejected, cancel, job_states, jobs_named, submit, test_submission
-from .jobs import end_of_this_job, job_options, job_script
+from .jobs import end_of_this_job, job_in_words, job_options, job_script
 from .watch import JobWatch
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "address_for_workers",
     "cancel",
     "end_of_this_job",
+    "job_in_words",
     "job_options",
     "job_script",
     "job_states",

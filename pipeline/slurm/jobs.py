@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..config import JobConfig
 from ..errors import UserError
+from ..units import counted
 from .commands import ControllerAway, query
 
 
@@ -45,6 +46,29 @@ def job_options(config: JobConfig, *, name: str, log: Path, threads: int, grace:
         *(f"--{option}={value}" for option, value in asked.items() if value is not None),
         *(config.extra or ()),
     ]
+
+
+def job_in_words(config: JobConfig, *, threads: int) -> str:
+    """What a worker's job asks for, for people, with what is left to the cluster.
+
+    Args:
+        config, threads: as of `job_options`.
+    """
+    gpus = counted(config.gpus, "GPU") if isinstance(config.gpus, int) else config.gpus and f"GPUs {config.gpus}"
+    asked = {
+        "partition": config.partition and f"partition {config.partition}",
+        "account": config.account and f"account {config.account}",
+        "qos": config.qos and f"qos {config.qos}",
+        "constraint": config.constraint and f"constraint {config.constraint}",
+        "gpus": gpus,
+        "cpus": counted(config.cpus or threads, "CPU"),
+        "memory": config.memory and f"memory {config.memory}",
+        "time": config.time and f"time {config.time}",
+    }
+    words = [text for text in asked.values() if text is not None]
+    words += config.extra or ()
+    left = [f"{name} as the cluster's default" for name in ("partition", "memory", "time") if asked[name] is None]
+    return ", ".join(words + left)
 
 
 def job_script(setup: Sequence[str], environment: Mapping[str, str], command: Sequence[str]) -> str:

@@ -70,6 +70,28 @@ def test_a_plan_counts_only_the_blocks_that_are_left(tmp_path: Path, caplog: pyt
     assert f"disk: at most {disk_size(int(left))} of arrays to write" in caplog.text
 
 
+def test_a_plan_says_how_many_jobs_there_will_be_and_what_they_ask_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gpu = {"partition": "gpu", "gpus": 1, "cpus": 4, "memory": "16G", "workers": 4}
+    slurm = {"time": "2:00:00", "stages": {"predict": gpu}}
+    run = make_run(tmp_path, cluster={"executor": "slurm", "workers": 64, "threads_per_worker": 2, "slurm": slurm})
+    caplog.set_level(logging.INFO)
+    log_plan(run, [*prediction_stages(run), *fragment_stages(run)])
+    lines = [record.message.split(None, 1) for record in caplog.records]
+    jobs = [text for name, text in lines if name == "jobs"]
+    assert jobs[0] == "up to 4 at a time: partition gpu, 1 GPU, 4 CPUs, memory 16G, time 2:00:00"
+    left_open = "partition as the cluster's default, memory as the cluster's default"
+    assert f"up to 18 at a time: 2 CPUs, time 2:00:00, {left_open}" in jobs, "of 18 blocks no more than 18"
+
+
+def test_a_plan_of_local_workers_names_no_jobs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = make_run(tmp_path, cluster={"executor": "local", "slurm": {"partition": "gpu"}})
+    caplog.set_level(logging.INFO)
+    log_plan(run, prediction_stages(run))
+    assert "jobs" not in caplog.text and "partition" not in caplog.text
+
+
 def test_the_plan_of_a_petabyte_takes_no_pass_over_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = FragmentsTask(make_run(tmp_path))
     monkeypatch.setattr(type(task.grid), "__iter__", lambda grid: pytest.fail("the plan looked at every block"))

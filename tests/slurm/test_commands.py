@@ -17,6 +17,7 @@ from pipeline.slurm import (
     JobState,
     Rejected,
     cancel,
+    job_in_words,
     job_options,
     job_script,
     job_states,
@@ -71,6 +72,16 @@ EVERYTHING = JobConfig(
     extra=("--exclude=node07", "--nice=100"),
     setup=("module load cuda/12.4", "source venv/bin/activate"),
 )
+
+
+def test_what_a_job_asks_for_is_told_whole_with_what_is_left_to_the_cluster() -> None:
+    assert job_in_words(EVERYTHING, threads=2) == (
+        "partition gpu, account lab, qos high, constraint rome&ib, GPUs a100:2, 6 CPUs, memory 24G, time 1-12,"
+        " --exclude=node07, --nice=100"
+    )
+    assert job_in_words(JobConfig(), threads=1) == (
+        "1 CPU, partition as the cluster's default, memory as the cluster's default, time as the cluster's default"
+    )
 
 
 def test_the_whole_command_line_and_script_of_a_worker(commands: Path) -> None:
