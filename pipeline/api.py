@@ -65,6 +65,7 @@ def train_teacher(run: Run) -> Path:
     from .engine.tracking.driver_lock import only_driver
 
     with only_driver(run):
+        training.require_trainable(run, "teacher")
         import_data(run)
         return training.train_teacher(run)
 
@@ -83,6 +84,7 @@ def train_paraphraser(run: Run) -> Path:
     from .engine.tracking.driver_lock import only_driver
 
     with only_driver(run):
+        training.require_trainable(run, "student")
         import_data(run)
         return training.train_paraphraser(run)
 
@@ -103,6 +105,7 @@ def distill(run: Run) -> Path:
     from .engine.tracking.driver_lock import only_driver
 
     with only_driver(run):
+        training.require_trainable(run, "student")
         import_data(run)
         return training.train_student(run)
 
@@ -122,10 +125,9 @@ def predict(run: Run, *, overwrite: bool = False) -> bool:
     """
     from .engine.tracking.driver_lock import only_driver
     from .stages import by_script
-    from .stages.quantise import sources_to_predict
 
     with only_driver(run):
-        import_data(run, sources_to_predict(run))
+        by_script.import_for(run, "predict")
         return by_script.predict(run, overwrite)
 
 
@@ -297,6 +299,7 @@ def run_all(run: Run, *, overwrite: bool = False) -> bool:
         UserError: the config, the data or the environment does not allow it.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same call continues.
     """
+    from .before_import import require_before_import
     from .command_names import goes_on_by_itself
     from .engine.executors.run import require_executor
     from .engine.tracking.driver_lock import only_driver
@@ -305,6 +308,7 @@ def run_all(run: Run, *, overwrite: bool = False) -> bool:
 
     with goes_on_by_itself(), only_driver(run):  # in this order: the lock says what it is for
         require_executor(run)
+        require_before_import(run)
         import_data(run)
         require_class_volume(run)
         train_networks(run)

@@ -3,43 +3,78 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..cli import run_script
+from ..command_names import command_line
+from ..datasets import describe_import
 from ..engine.blocks.stage import Stage
 from ..engine.chain import run_stages
 from ..engine.pilot import log_pilots
 from ..engine.plan import log_plan
 from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
+from ..stages.by_script import import_for, sources_to_import_for
+from ..stages.chosen_checkpoint import require_predictable
+from ..stages.importing import require_foreseen_regions
+
+logger = logging.getLogger("emdistill")
 
 
 def run_blockwise(
     description: str,
     stages_of: Callable[[Run], Sequence[Stage]],
-    prepare: Callable[[Run], object] = lambda run: None,
+    step: str,
 ) -> NoReturn:
     """Run stages, or with `--dry-run` and `--pilot` say what that would take; and exit.
 
     Args:
         description: for `--help`.
         stages_of: the stages of a run, upstream first.
-        prepare: called before they run, but not for a plan.
+        step: its name in `command_names.SCRIPTS`; if it predicts, the volume is imported first.
     """
 
     def work(run: Run, options: argparse.Namespace) -> int:
         if options.dry_run:
-            log_plan(run, stages_of(run))
+            if not _log_import(run, step, options):
+                log_plan(run, stages_of(run))
             return 0
         with only_driver(run):
-            prepare(run)
+            import_for(run, step)
             if options.pilot:
                 log_pilots(run, stages_of(run), options.pilot, options.overwrite)
                 return 0
             return 0 if run_stages(run, stages_of(run), options.overwrite) else 1
 
     run_script(description, work, add_arguments=_add_arguments)
+
+
+def _log_import(run: Run, step: str, options: argparse.Namespace) -> bool:
+    """Say what a step would import before anything else, if it would; whether it does: blocks are planned only then."""
+    sources = sources_to_import_for(run, step)
+    if not sources:
+        return False
+    for line in describe_import(run, sources):
+        logger.info(line)
+    require_foreseen_regions(run, sources)
+    require_predictable(run)
+    logger.info(what_to_plan_after(options))
+    return True
+
+
+def what_to_plan_after(options: argparse.Namespace, network: str | None = None) -> str:
+    """What must be done before blocks can be planned, for people.
+
+    Args:
+        options: as the user typed them.
+        network: that is to be trained before, too.
+    """
+    settings = [word for setting in options.set for word in ("--set", setting)]
+    command = command_line("import_data.py", options.config, *settings)
+    then = "then" if network is None else f"then, and once the {network} is trained,"
+    return f"run `{command}` once: it looks at the volume (and converts TIFF and HDF5); {then} the blocks can be planned"
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

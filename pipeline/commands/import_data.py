@@ -11,7 +11,7 @@ from ..datasets import describe_import
 from ..engine.plan import log_plan
 from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
-from ..stages.importing import ensure_imported, executor_for, plan_conversions
+from ..stages.importing import ensure_imported, executor_for, plan_conversions, require_foreseen_regions
 
 logger = logging.getLogger("emdistill")
 
@@ -26,6 +26,7 @@ def work(run: Run, options: argparse.Namespace) -> int:
     if options.dry_run:
         for line in describe_import(run, options.source):
             logger.info(line)
+        require_foreseen_regions(run, options.source)
         tasks = plan_conversions(run, options.source)
         if tasks:
             log_plan(run, tasks, executor_for(run, tasks))

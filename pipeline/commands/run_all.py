@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..api import evaluate, import_data, segment, train_networks, write_report
+from ..before_import import require_before_import
+from ..checkpoints import checkpoints
 from ..cli import run_script
 from ..command_names import command_line, goes_on_by_itself
-from ..datasets import describe_import, is_ready, raw_voxel_size
+from ..datasets import describe_import, foresee, is_ready
 from ..engine.executors.run import require_executor
 from ..engine.plan import log_plan
 from ..engine.tracking.driver_lock import only_driver
@@ -20,8 +22,10 @@ from ..networks.fitting import tell_other_nanometres
 from ..run import Run
 from ..stages.by_script import known_blockwise_stages, run_chain
 from ..stages.class_volume import require_class_volume
+from ..stages.importing import require_foreseen_regions
 from ..stages.segment import SegmentTask
 from ..training import describe_training
+from .blockwise import what_to_plan_after
 from .evaluate import tell_unwritten
 
 logger = logging.getLogger("emdistill")
@@ -72,21 +76,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def plan(run: Run) -> None:
-    """Say what would be done, as far as it can be known now."""
+def plan(run: Run, options: argparse.Namespace) -> None:
+    """Say what would be done, as far as it can be known now.
+
+    Raises:
+        UserError: as doing it would.
+    """
     for line in describe_import(run):
         logger.info(line)
     for role in run.config.networks_to_train:
         logger.info(describe_training(run, role))
-    role, checkpoint = run.config.predict.network, run.config.predict.checkpoint
-    missing = []
+    require_foreseen_regions(run)
+    require_before_import(run)
+    role = run.config.predict.network
+    is_untrained = bool(run.config.networks_to_train) and not checkpoints(run.network_directory(role))
     if not is_ready(run, run.config.volumes.segment.source):
-        missing.append("the volume is imported (import_data.py)")
         _tell_other_voxels(run)
-    if checkpoint is None and not any(run.network_directory(role).glob("checkpoint_*.pt")):
-        missing.append(f"the {role} is trained")
-    if missing:
-        logger.info("the blocks can be planned once %s", " and ".join(missing))
+        logger.info(what_to_plan_after(options, role if is_untrained else None))
+    elif is_untrained:
+        logger.info("the blocks can be planned once the %s is trained", role)
     else:
         stages = known_blockwise_stages(run)
         log_plan(run, stages)
@@ -97,9 +105,10 @@ def plan(run: Run) -> None:
 def _tell_other_voxels(run: Run) -> None:
     """Warn before an import that a ready-made student knows other voxels."""
     checkpoint, name = run.config.predict.checkpoint, run.config.volumes.segment.source
-    voxel_size = None if checkpoint is None else raw_voxel_size(run, name)
-    if checkpoint is not None and voxel_size is not None:
-        tell_other_nanometres(checkpoint, run.source(name), voxel_size)
+    if checkpoint is not None:
+        with foresee(run, name) as source:
+            if source is not None:
+                tell_other_nanometres(checkpoint, run.source(name), source.voxel_size)
 
 
 def score(run: Run) -> None:
@@ -128,10 +137,11 @@ def score(run: Run) -> None:
 def work(run: Run, options: argparse.Namespace) -> int:
     """Exit status 1 if some blocks failed."""
     if options.dry_run:
-        plan(run)
+        plan(run, options)
         return 0
     with goes_on_by_itself(), only_driver(run):  # in this order: the lock says what it is for
         require_executor(run)
+        require_before_import(run)
         import_data(run)
         require_class_volume(run)
         train_networks(run)

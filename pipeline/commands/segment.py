@@ -10,4 +10,4 @@ from .blockwise import run_blockwise
 
 def main() -> NoReturn:
     """Read the command line, do the step, and exit."""
-    run_blockwise(str(__doc__), STAGES_OF["segment"])
+    run_blockwise(str(__doc__), STAGES_OF["segment"], "segment")

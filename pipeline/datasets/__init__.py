@@ -1,16 +1,17 @@
 """Where volumes come from: files, the synthetic phantom, and published data sets; what a run knows of them."""
 
+from .foreseen import foresee
 from .importing import is_imported
 from .phantom import Phantom
-from .preparing import describe_import, is_ready, raw_voxel_size, require_unchanged
+from .preparing import describe_import, is_ready, require_unchanged
 from .source_audit import audit_sources
 
 __all__ = [
     "Phantom",
     "audit_sources",
     "describe_import",
+    "foresee",
     "is_imported",
     "is_ready",
-    "raw_voxel_size",
     "require_unchanged",
 ]

@@ -31,22 +31,6 @@ def is_ready(run: Run, name: str) -> bool:
     return source.is_converted("raw") or "raw" in source.read_record().get("volumes", {})
 
 
-def raw_voxel_size(run: Run, name: str) -> Sequence[float] | None:
-    """Nanometres of a voxel of a source, imported or not; None of a public data set that is not imported yet.
-
-    Raises:
-        StorageUnavailable: a server does not answer.
-        UserError: the source cannot be read.
-    """
-    source = run.source(name)
-    if source.is_converted("raw") or "raw" in source.datasets_in_place():
-        return source.open_raw().voxel_size
-    if isinstance(source.section, PublicSource):
-        return None
-    with open_kind(name, source.section, source.unlabelled_id).open() as opened:
-        return opened.datasets["raw"].voxel_size
-
-
 def look_at(source: RunSource, in_place: Sequence[str]) -> None:
     """Note what tells whether volumes that are read in place have changed, and intensities to be measured.
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from funlib.geometry import Coordinate
+
 from ..config.pretrained import pretrained_name, read_card
 from ..errors import UserError
 from ..run import Run
@@ -21,14 +23,19 @@ FARTHEST = 1.2
 """Voxels that are longer or shorter by more than this factor along an axis are others than a student knows."""
 
 
-def check_context(run: Run, network: EmbeddingNetwork) -> None:
+def check_context(run: Run, network: EmbeddingNetwork, shape: Coordinate | None = None) -> None:
     """Make sure that the raw volume is larger than what the network needs to see for one voxel.
+
+    Args:
+        run: the run.
+        network: that predicts.
+        shape: extent of raw in voxels, where that is not imported yet.
 
     Raises:
         UserError: it is not.
     """
     source = run.config.volumes.segment.source
-    shape = run.open_raw(source).shape
+    shape = run.open_raw(source).shape if shape is None else shape
     context = network.context if network.dimensions == 3 else (0, *network.context)
     if any(extent <= needed for extent, needed in zip(shape, context, strict=True)):
         raise UserError(

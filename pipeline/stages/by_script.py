@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ..datasets import is_ready
 from ..engine.blocks.stage import Stage
 from ..engine.chain import run_stages
 from ..engine.tracking.driver_lock import only_driver
@@ -14,6 +15,7 @@ from ..errors import UserError
 from ..run import Run
 from .agglomerate import scoring_stages
 from .certainty import certainty_stages, written_certainty
+from .chosen_checkpoint import require_predictable
 from .convert import all_conversions
 from .fragments import FragmentsTask
 from .importing import ensure_imported
@@ -136,11 +138,20 @@ def import_for(run: Run, step: str) -> None:
     """Import the segmented volume, if the script of a step predicts and it is not imported.
 
     Raises:
-        UserError: it cannot be read, or does not fit the config.
+        UserError: it cannot be read, or does not fit the config; or there is no network to predict it with.
     """
     if begins_with_prediction(run, step):
         with only_driver(run):
+            require_predictable(run)
             ensure_imported(run, sources_to_predict(run))
+
+
+def sources_to_import_for(run: Run, step: str) -> list[str]:
+    """What the script of a step would import or look at before anything else; nothing if all of it is there."""
+    if not begins_with_prediction(run, step):
+        return []
+    sources = sources_to_predict(run)
+    return [] if all(is_ready(run, name) for name in sources) else sources
 
 
 def known_stages(run: Run) -> list[Stage]:

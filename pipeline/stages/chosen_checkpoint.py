@@ -9,6 +9,7 @@ from typing import Any
 from ..checkpoints import latest_checkpoint, newest_iteration
 from ..command_names import SCRIPTS, command_line
 from ..config.pretrained import pretrained_name, pretrained_weights
+from ..datasets import foresee, is_ready
 from ..errors import UserError
 from ..run import Run
 
@@ -32,6 +33,26 @@ def chosen_checkpoint(run: Run) -> Path:
         if candidate.is_file():
             return candidate.resolve()
     raise UserError(f"there is no checkpoint {configured}", "predict.checkpoint")
+
+
+def require_predictable(run: Run) -> None:
+    """Make sure, before the volume is imported, that there is a network to predict it with, and that they fit. Once it
+    is, the stages themselves ask.
+
+    Raises:
+        StorageUnavailable: a server does not answer.
+        UserError: the checkpoint is missing, broken, or of another network than the config describes; or the volume is
+            missing, or too small.
+    """
+    from ..networks import load_network
+    from ..networks.fitting import check_context
+
+    if is_ready(run, run.config.volumes.segment.source):
+        return  # what was predicted with a checkpoint that is gone can be used all the same
+    network, _ = load_network(chosen_checkpoint(run), run.config.predicting.network)
+    with foresee(run, run.config.volumes.segment.source) as source:
+        if source is not None:
+            check_context(run, network, source.shape)
 
 
 def tell_doubts(run: Run, checkpoint: Path, training: dict[str, Any]) -> None:

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from funlib.geometry import Coordinate
 
 from ..config import Source
 from ..config.cluster import ExecutorName
 from ..datasets.describing import describe
+from ..datasets.foreseen import foresee
 from ..datasets.importing import (
     drop_converted,
     has_left_overs,
@@ -86,22 +88,37 @@ def ensure_imported(run: Run, sources: Iterable[str] | None = None, tell: bool =
     if waiting:
         new.update(_convert(run, waiting, in_place))
     for source, _ in chosen:
+        _require_regions(run, source.name, source.open_raw().shape)
         look_at(source, in_place[source.name])
         if tell or (source.name in new and (in_place[source.name] or source.is_converted("raw"))):
             logger.info(describe(source, run.config.volumes))
-    _require_regions(run, [source.name for source, _ in chosen])
     tell_ranges(run)
 
 
-def _require_regions(run: Run, sources: Collection[str]) -> None:
-    """Make sure that the regions that are scored lie in their sources: nobody else asks before the scores.
+def require_foreseen_regions(run: Run, sources: Iterable[str] | None = None) -> None:
+    """Make sure before an import that the regions which are segmented and scored lie in their sources, as far as the
+    metadata of these tell.
 
     Raises:
+        StorageUnavailable: a server does not answer.
         UserError: one is empty or reaches beyond its source.
     """
-    for name, region in run.config.volumes.held_out.items():
-        if region.source in sources:
-            region_box(region, run.open_raw(region.source).shape, f"volumes.{name}")
+    for name, _ in chosen_sources(run, sources):
+        with foresee(run, name) as source:
+            if source is not None:
+                _require_regions(run, name, source.shape)
+
+
+def _require_regions(run: Run, source: str, shape: Coordinate) -> None:
+    """Make sure that the regions which are segmented and scored lie in a source: nobody else asks before hours.
+
+    Raises:
+        UserError: one is empty or reaches beyond it.
+    """
+    volumes = run.config.volumes
+    for name, region in {"segment": volumes.segment, **volumes.held_out}.items():
+        if region.source == source:
+            region_box(region, shape, f"volumes.{name}")
 
 
 def plan_conversions(run: Run, sources: Iterable[str] | None = None) -> list[ConvertTask]:
@@ -167,6 +184,7 @@ def _conversion(run: Run, source: RunSource, section: Source, in_place: Collecti
     opener = open_kind(source.name, section, source.unlabelled_id)
     with opener.open() as opened:
         require_voxels(opened, source.where)
+        _require_regions(run, source.name, opened.datasets["raw"].shape)
         files = source.files() if in_place else None
         layouts = {
             name: layout for name, layout in opened.datasets.items() if files is None or not files.is_in_place(name)

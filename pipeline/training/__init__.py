@@ -1,6 +1,7 @@
 """Training of teacher and student: gunpowder pipelines, the training step, checkpoints, validation."""
 
 from ..distillation import affinity_targets, erode_boundaries
+from .steps.foreseen import require_trainable
 from .trainings import describe_paraphraser, describe_training, train_paraphraser, train_student, train_teacher
 
 __all__ = [
@@ -8,6 +9,7 @@ __all__ = [
     "describe_paraphraser",
     "describe_training",
     "erode_boundaries",
+    "require_trainable",
     "train_paraphraser",
     "train_student",
     "train_teacher",

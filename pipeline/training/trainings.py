@@ -17,6 +17,7 @@ from ..run import Run, update_summary
 from ..units import counted, duration
 from .objective.paraphraser_files import paraphraser_path, read_paraphrasers
 from .paraphrasing import ensure_paraphraser, paraphraser_config
+from .steps.foreseen import require_trainable
 from .steps.loop import TrainingProgress, train
 from .steps.settings import refuse_changes
 from .steps.state import StoredTraining, newest_training
@@ -142,6 +143,7 @@ def describe_paraphraser(run: Run) -> str:
     if config.checkpoint is not None:
         return f"paraphraser: {config.checkpoint} is there to be used, nothing to train"
     path = paraphraser_path(run)
+    require_trainable(run, "student")
     done = read_paraphrasers(path)["iteration"] if path.exists() else 0
     return f"paraphraser: iterations {done} to {config.iterations}, on {student.device}, into {path.parent}"
 
@@ -155,6 +157,7 @@ def describe_training(run: Run, role: str) -> str:
     teacher = teacher_checkpoint(run) if role == "student" and run.config.student.distillation is not None else None
     training = Training(run, role, teacher)
     training.check_layers()
+    require_trainable(run, role)
     network = training.build_network()
     schedule = training.section.training
     stored = _stored(training)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
+from ..command_names import name_of
 from ..config import FileSource, Source
 from ..errors import UserError
 from ..small_files import Number, as_kind, read_json
@@ -97,7 +98,7 @@ class RunSource:
             return self._open_converted("raw")
         raw = self._raw_in_place()
         if raw is None:
-            raise UserError("there is no such dataset; run the earlier stages first", f"{self.container}/raw")
+            raise UserError(f"the source is not imported yet; run {name_of('import_data.py')} first", self.where)
         return self._watched(raw, "raw")
 
     def has_labels(self) -> bool:
@@ -139,7 +140,7 @@ class RunSource:
             return IntensityRange(**measured)
         if self._imported_before_ranges():
             return intensity_range(raw, "dtype", where=where)
-        raise UserError("the intensities are not measured yet; run import_data.py first", where)
+        raise UserError(f"the intensities are not measured yet; run {name_of('import_data.py')} first", where)
 
     def intensity_setting(self, dtype: np.dtype) -> Setting:
         """What the config means for a type: never `auto`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import zarr
 
+from pipeline.command_names import command_line
 from pipeline.commands.run_all import plan
 from pipeline.config import load_config
 from pipeline.config.pretrained import read_card
@@ -103,9 +105,11 @@ def test_a_dry_run_tells_other_voxels_before_anything_is_imported(
     with h5py.File(tmp_path / "raw.h5", "w") as file:
         file.create_dataset("raw", data=np.zeros((8, 32, 32), np.uint8)).attrs["resolution"] = [20, 20, 20]
     with caplog.at_level(logging.INFO):
-        plan(new_run(tmp_path / "raw.h5", tmp_path / "run"))
+        plan(new_run(tmp_path / "raw.h5", tmp_path / "run"), argparse.Namespace(config="mine.json", set=["seed=2"]))
     assert "a has voxels of 20 x 20 x 20 nm, but pretrained:fibsem-10nm was trained on 10 x 10 x 10 nm" in caplog.text
-    assert caplog.messages[-1] == "the blocks can be planned once the volume is imported (import_data.py)"
+    command = command_line("import_data.py", "mine.json", "--set", "seed=2")
+    assert caplog.messages[-1].startswith(f"run `{command}` once: it looks at the volume")
+    assert caplog.messages[-1].endswith("; then the blocks can be planned")
     assert not (tmp_path / "run").exists()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
+from ...command_names import name_of
 from ...config.base import plain_number
 from ...errors import UserError
 from ...run import Run
@@ -155,7 +156,9 @@ def raw_identity(run: Run, name: str | None = None) -> dict[str, Any]:
     else:
         known = source.read_record().get("volumes", {}).get("raw")
         if known is None:
-            raise UserError("the source has not been looked at yet; run import_data.py first", source.where)
+            raise UserError(
+                f"the source has not been looked at yet; run {name_of('import_data.py')} first", source.where
+            )
         identity["in_place"] = {name: known[name] for name in ("metadata", "voxels")}
     identity |= {
         "shape": list(raw.shape),

@@ -12,11 +12,13 @@ from ...config import AffinitiesTeacherConfig, Offset, StoredAffinitiesConfig
 from ...errors import UserError
 from ...run import Run
 from ...small_files import read_json
+from ...volumes import Box
 from ...volumes.aligned import aligned
 from ...volumes.locations import Location
 from ...volumes.opening import Wanted, open_at
 from ...volumes.volume import Volume
 from .stored_affinities import StoredAffinities, StoredArray
+from .turned_offsets import require_turned_offsets
 
 NAMES = ("affinities", "volumes/affinities")
 """Datasets that are taken for affinities when the config names none."""
@@ -26,22 +28,65 @@ SAMPLES = 16
 """Chunks that are looked at to tell whether the affinities are still those that were learnt from."""
 
 
-def open_affinities(run: Run, source: str) -> StoredAffinities:
+def open_affinities(run: Run, source: str, raw: Volume | None = None) -> StoredAffinities:
     """The affinities that teach on a source.
+
+    Args:
+        run: the run.
+        source: its name.
+        raw: its raw, where that is not imported yet.
 
     Raises:
         UserError: there are none, they are not complete, or do not lie on raw's voxels.
     """
-    teacher = run.config.teacher
-    assert isinstance(teacher, AffinitiesTeacherConfig)
-    section, where = teacher.affinities[source], f"teacher.affinities.{source}"
-    raw = run.open_raw(source)
+    raw = run.open_raw(source) if raw is None else raw
+    volumes, offsets = look_at_affinities(run, source)
+    section, where = _section(run, source)
+    return StoredAffinities(tuple(_placed(volume, raw, section, offsets, where) for volume in volumes), offsets)
+
+
+def look_at_affinities(run: Run, source: str) -> tuple[list[Volume], tuple[Offset, ...]]:
+    """The arrays of a source, wherever they lie on raw, and the offsets of their channels.
+
+    Raises:
+        UserError: there are none, they are not complete, or do not say what they are.
+    """
+    section, where = _section(run, source)
     volumes = [_open(path, section, where) for path in section.paths]
     offsets = [_offsets(volume, section, where) for volume in volumes]
     for volume, told in zip(volumes, offsets, strict=True):
         if told != offsets[0]:
             raise UserError(f"{volume.name} has other offsets than {volumes[0].name}; name arrays that agree", where)
-    return StoredAffinities(tuple(_placed(volume, raw, section, offsets[0], where) for volume in volumes), offsets[0])
+    return volumes, offsets[0]
+
+
+def _section(run: Run, source: str) -> tuple[StoredAffinitiesConfig, str]:
+    """What the config says of the affinities of a source, and where."""
+    teacher = run.config.teacher
+    assert isinstance(teacher, AffinitiesTeacherConfig)
+    return teacher.affinities[source], f"teacher.affinities.{source}"
+
+
+def require_affinities(
+    run: Run, source: str, offsets: Sequence[Offset], box: Box, raw: Volume | None = None, tell: bool = True
+) -> None:
+    """Refuse affinities on disk that cannot teach a region, before the first step.
+
+    Args:
+        run: the run.
+        source: of the region.
+        offsets: in which student and teacher are compared.
+        box: the region's voxels.
+        raw: as of `open_affinities`.
+        tell: say so if some of their files are not there.
+
+    Raises:
+        UserError: there are none of the source, or not of all offsets, or none of the region.
+    """
+    where = f"teacher.affinities.{source}"
+    stored = open_affinities(run, source, raw)
+    require_turned_offsets(offsets, stored.offsets, run.config.augment, where)
+    stored.require_some(box, where, tell)
 
 
 def identities(run: Run, source: str) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 512 * 2**20
 """Decoded chunks that one loader process keeps in memory, over all its volumes."""
+
+
+NEVER_SEEN = dict.fromkeys(("validate", "test"), "which training must never see")
+"""Regions that a training region must have no voxels in common with, and why."""
+BEFORE_TEST = {"test": "on which nothing may be chosen"}
+"""The same for the validation region."""
 
 
 class ChunkCache:
@@ -73,6 +79,21 @@ class ChunkCache:
 
 
 @dataclass(frozen=True)
+class RegionPlace:
+    """Where a region lies in its source, which may not be imported yet.
+
+    Attributes:
+        box: the region's voxels.
+        voxel_size: nanometres, order z, y, x.
+        where: dotted config path, for messages.
+    """
+
+    box: Box
+    voxel_size: tuple[float, float, float]
+    where: str
+
+
+@dataclass(frozen=True)
 class RawRegion:
     """A region of a source, of which only raw is known.
 
@@ -89,6 +110,11 @@ class RawRegion:
     where: str
     intensity: IntensityRange | None = field(default=None, kw_only=True)
     taught: StoredAffinities | None = field(default=None, kw_only=True)
+
+    @property
+    def place(self) -> RegionPlace:
+        """Where it lies."""
+        return RegionPlace(self.box, self.raw.voxel_size, self.where)
 
     def read_raw(self, box: Box, cache: ChunkCache) -> np.ndarray:
         """Intensities of a box, (z, y, x) float32 in [-1, 1]."""
@@ -138,7 +164,7 @@ def training_regions(run: Run) -> list[LabelledRegion]:
         raise UserError("training needs at least one labelled region", "volumes.train")
     regions = [_open_region(run, index) for index in range(count)]
     for region, section in zip(regions, run.config.volumes.train, strict=True):
-        _refuse_held_out(run, section, region)
+        refuse_shared(run, section, region.place, region.raw.shape, NEVER_SEEN)
     return regions
 
 
@@ -152,7 +178,7 @@ def validation_region(run: Run) -> LabelledRegion | None:
     if section is None:
         return None
     region = _open_region(run, None)
-    _refuse_shared(run, section, region, {"test": "on which nothing may be chosen"})
+    refuse_shared(run, section, region.place, region.raw.shape, BEFORE_TEST)
     return region
 
 
@@ -168,20 +194,19 @@ def unlabelled_regions(run: Run) -> list[RawRegion]:
         raw = run.open_raw(section.source)
         box = region_box(section, raw.shape, where)
         region = RawRegion(raw, box, where, intensity=run.intensity(section.source))
-        _refuse_held_out(run, section, region)
+        refuse_shared(run, section, region.place, raw.shape, NEVER_SEEN)
         regions.append(region)
     return regions
 
 
-def _refuse_held_out(run: Run, section: Region, region: RawRegion) -> None:
-    """Refuse a region that shares voxels with one that training must not see."""
-    _refuse_shared(run, section, region, dict.fromkeys(("validate", "test"), "which training must never see"))
-
-
-def _refuse_shared(run: Run, section: Region, region: RawRegion, others: Mapping[str, str]) -> None:
+def refuse_shared(run: Run, section: Region, place: RegionPlace, shape: Coordinate, others: Mapping[str, str]) -> None:
     """Refuse a region that shares voxels with others.
 
     Args:
+        run: whose config has the regions.
+        section: of the region.
+        place: where it lies.
+        shape: extent of its source in voxels.
         others: names of the others, and why.
 
     Raises:
@@ -190,12 +215,12 @@ def _refuse_shared(run: Run, section: Region, region: RawRegion, others: Mapping
     for name, other in run.config.volumes.held_out.items():
         if name not in others or other.source != section.source:
             continue
-        common = region.box.intersect(region_box(other, region.raw.shape, f"volumes.{name}"))
+        common = place.box.intersect(region_box(other, shape, f"volumes.{name}"))
         if common.size > 0:
             raise UserError(
                 f"the voxels from {tuple(common.begin)} to {tuple(common.end)} belong to volumes.{name}, too, "
                 f"{others[name]}; give another region",
-                region.where,
+                place.where,
             )
 
 
@@ -205,15 +230,24 @@ def _open_region(run: Run, index: int | None) -> LabelledRegion:
     where = "volumes.validate" if index is None else f"volumes.train.{index}"
     assert region is not None
     raw = run.open_raw(region.source)
-    if not run.has_labels(region.source):
-        raise UserError(
-            f"the source {region.source!r} has no labels; training and validation need them, and raw alone is segmented"
-            " with predict.checkpoint pretrained:<name> (configs/raw.json)",
-            where,
-        )
+    require_labels(region.source, run.has_labels(region.source), where)
     box = region_box(region, raw.shape, where)
     labels, mask = run.open_labels(region.source), run.open_mask(region.source)
     return LabelledRegion(raw, box, where, labels, mask, intensity=run.intensity(region.source))
+
+
+def require_labels(source: str, is_labelled: bool, where: str) -> None:
+    """Refuse a source without labels for a region that needs them.
+
+    Raises:
+        UserError: it has none.
+    """
+    if not is_labelled:
+        raise UserError(
+            f"the source {source!r} has no labels; training and validation need them, and raw alone is segmented"
+            " with predict.checkpoint pretrained:<name> (configs/raw.json)",
+            where,
+        )
 
 
 def check_regions(
@@ -231,18 +265,27 @@ def check_regions(
         UserError: a region is smaller than a sample, carries no label though it should, has another voxel size than the
             others, or is anisotropic where it must not be.
     """
-    for region in (*regions, *unlabelled):
-        _check_geometry(region, regions[0], output_shape, isotropic)
+    check_places([region.place for region in (*regions, *unlabelled)], output_shape, isotropic)
     for region in regions:
         if not _has_labels(region):
             raise UserError("no voxel of the region carries a label", region.where)
 
 
-def _check_geometry(region: RawRegion, first: RawRegion, output_shape: Coordinate, isotropic: bool) -> None:
+def check_places(places: Sequence[RegionPlace], output_shape: Coordinate, isotropic: bool) -> None:
+    """The part of `check_regions` that reads nothing.
+
+    Raises:
+        UserError: see there.
+    """
+    for place in places:
+        _check_geometry(place, places[0], output_shape, isotropic)
+
+
+def _check_geometry(region: RegionPlace, first: RegionPlace, output_shape: Coordinate, isotropic: bool) -> None:
     shape = region.box.shape
-    if region.raw.voxel_size != first.raw.voxel_size:
+    if region.voxel_size != first.voxel_size:
         raise UserError(
-            f"voxels of {by(region.raw.voxel_size)} nm, but {first.where} has {by(first.raw.voxel_size)} nm; "
+            f"voxels of {by(region.voxel_size)} nm, but {first.where} has {by(first.voxel_size)} nm; "
             "all training regions need the same voxel size",
             region.where,
         )
@@ -252,9 +295,9 @@ def _check_geometry(region: RawRegion, first: RawRegion, output_shape: Coordinat
             "region or a smaller training.patch_shape",
             region.where,
         )
-    if isotropic and len(set(region.raw.voxel_size)) > 1:
+    if isotropic and len(set(region.voxel_size)) > 1:
         raise UserError(
-            f"voxels of {by(region.raw.voxel_size)} nm are not isotropic, z cannot be exchanged with y and x",
+            f"voxels of {by(region.voxel_size)} nm are not isotropic, z cannot be exchanged with y and x",
             "augment.transpose_all",
         )
 

@@ -142,8 +142,13 @@ class StoredAffinities:
         )
         return StoredAffinities(tuple(arrays), tuple(offsets))
 
-    def require_some(self, box: Box, where: str) -> None:
-        """Make sure that there is something to learn from in a region, and say so if some files are not there.
+    def require_some(self, box: Box, where: str, tell: bool = True) -> None:
+        """Make sure that there is something to learn from in a region.
+
+        Args:
+            box: the region's voxels.
+            where: dotted config path, for messages.
+            tell: say so if some files are not there.
 
         Raises:
             UserError: no file of the region is there.
@@ -155,7 +160,7 @@ class StoredAffinities:
                     f"{array.volume.name} holds nothing of this region: its files are not there; predict them again",
                     where,
                 )
-            if missing:
+            if missing and tell:
                 logger.warning("%s: %d of %d files are not there, and teach nothing", array.volume.name, missing, files)
 
     def read(self, box: Box, within: Box, cache: ChunkCache) -> np.ndarray:

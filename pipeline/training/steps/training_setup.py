@@ -15,7 +15,6 @@ from ...config import (
     AffinitiesTeacherConfig,
     DistillationConfig,
     Offset,
-    Region,
     StudentConfig,
     TargetsConfig,
     TeacherConfig,
@@ -37,11 +36,10 @@ from ..objective.objective import Objective
 from ..objective.paraphraser_files import load_paraphrasers
 from ..objective.teacher_instances import TeacherInstances
 from ..objective.views import View, in_sections
-from ..sampling.affinity_files import identities, open_affinities
+from ..sampling.affinity_files import identities, require_affinities
 from ..sampling.described import Described
-from ..sampling.regions import RawRegion, check_regions, training_regions, unlabelled_regions
+from ..sampling.regions import check_regions, training_regions, unlabelled_regions
 from ..sampling.samples import Sampling
-from ..sampling.turned_offsets import require_turned_offsets
 from .settings import training_settings
 from .state import newest_checkpoint
 
@@ -141,7 +139,10 @@ class Training:
         regions = training_regions(self.run)
         check_regions(regions, unlabelled, output.shape, self.run.config.augment.transpose_all)
         if self.stored_offsets:
-            self._check_stored()
+            volumes = self.run.config.volumes
+            sections = (*volumes.train, *(volumes.unlabelled if unlabelled else ()))
+            for section, region in zip(sections, (*regions, *unlabelled), strict=True):
+                require_affinities(self.run, section.source, self.stored_offsets, region.box)
         described = self._described(regions[0].raw.voxel_size)
         return Sampling(self.run, schedule, patch, output, self.unlabelled_samples, self.stored_offsets, described)
 
@@ -163,23 +164,6 @@ class Training:
                 "augment.transpose_yx",
             )
         return Described((z, y, x), config.volumes.images)
-
-    def _check_stored(self) -> None:
-        """Refuse affinities on disk that cannot teach, before the first step.
-
-        Raises:
-            UserError: there are none of a source, or not of all offsets, or none of a region.
-        """
-        volumes = self.run.config.volumes
-        groups: list[tuple[Sequence[Region], Sequence[RawRegion]]] = [(volumes.train, training_regions(self.run))]
-        if self.unlabelled_samples:
-            groups.append((volumes.unlabelled, unlabelled_regions(self.run)))
-        for sections, regions in groups:
-            for section, region in zip(sections, regions, strict=True):
-                stored = open_affinities(self.run, section.source)
-                where = f"teacher.affinities.{section.source}"
-                require_turned_offsets(self.graph_offsets, stored.offsets, self.run.config.augment, where)
-                stored.require_some(region.box, where)
 
     def build_network(self) -> EmbeddingNetwork:
         """A fresh network on the CPU, from the config's seed."""

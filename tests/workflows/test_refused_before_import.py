@@ -1,0 +1,208 @@
+"""What a command refuses in the end is refused before anything is imported, and by its dry run: not after hours."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from script_calls import call
+
+SHAPE = (24, 64, 64)
+OFFSETS = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+BOTH = pytest.mark.parametrize("options", [("--dry-run",), ()], ids=["dry run", "real run"])
+
+
+def raw_file(folder: Path, labelled: bool = True) -> Path:
+    """A volume that has to be converted."""
+    path = folder / "volume.h5"
+    with h5py.File(path, "w") as file:
+        file["raw"] = np.random.default_rng(0).integers(0, 255, SHAPE, dtype=np.uint8)
+        file["raw"].attrs["resolution"] = [40, 8, 8]
+        if labelled:
+            file["labels"] = np.ones(SHAPE, np.uint64)
+    return path
+
+
+def config_file(folder: Path, source: Path, volumes: Mapping[str, Any] | None = None, **sections: Any) -> Path:
+    """A config that trains a student alone on the first sections."""
+    schedule = {"iterations": 4, "batch_size": 1, "patch_shape": [3, 32, 32], "loader_workers": 0}
+    document = {
+        "run_directory": str(folder / "run"),
+        "volumes": {
+            "sources": {"s": {"kind": "file", "path": str(source)}},
+            "train": [{"source": "s", "end": [16, 64, 64]}],
+            "validate": {"source": "s", "begin": [16, 0, 0]},
+            "segment": {"source": "s"},
+            **(volumes or {}),
+        },
+        "student": {
+            "network": {"name": "section_unet", "sections": 3, "widths": [4, 6]},
+            "training": schedule,
+            "distillation": None,
+            "offsets": OFFSETS,
+        },
+        "augment": {"elastic": None},
+        "targets": {"offsets": OFFSETS},
+        "cluster": {"executor": "serial"},
+    }
+    for name, values in sections.items():
+        document[name] = {**document.get(name, {}), **values}  # type: ignore[dict-item]
+    (folder / "mine.json").write_text(json.dumps(document))
+    return folder / "mine.json"
+
+
+def assert_refused(folder: Path, message: str, step: str, *arguments: object) -> None:
+    """A command ends with one line, and nothing has been imported."""
+    called = call(step, *map(str, arguments))
+    assert called.status == 2, called
+    (line,) = [line for line in called.told if line.startswith("error: ")]
+    assert message in line
+    assert not (folder / "run" / "volume.zarr").exists() and not (folder / "run" / "config.json").exists()
+
+
+BEYOND = {"source": "s", "begin": [20, 0, 0], "end": [30, 64, 64]}
+REGIONS: dict[str, dict[str, Any]] = {
+    "volumes.train.0": {"train": [BEYOND], "validate": None},
+    "volumes.validate": {"validate": BEYOND},
+    "volumes.segment": {"segment": BEYOND},
+}
+
+
+@BOTH
+@pytest.mark.parametrize("where", REGIONS)
+def test_a_region_beyond_its_source(tmp_path: Path, where: str, options: tuple[str, ...]) -> None:
+    config = config_file(tmp_path, raw_file(tmp_path), REGIONS[where])
+    message = f"{where}: the region from voxel (20, 0, 0) to (30, 64, 64) reaches beyond the source of (24, 64, 64)"
+    assert_refused(tmp_path, message, "run", config, *options)
+
+
+@BOTH
+@pytest.mark.parametrize("step", ["run", "distill"])
+def test_a_source_without_labels_for_a_training(tmp_path: Path, step: str, options: tuple[str, ...]) -> None:
+    config = config_file(tmp_path, raw_file(tmp_path, labelled=False))
+    assert_refused(tmp_path, "volumes.train.0: the source 's' has no labels", step, config, *options)
+
+
+@BOTH
+def test_an_unlabelled_volume_given_by_data(tmp_path: Path, options: tuple[str, ...]) -> None:
+    (tmp_path / "sub").mkdir()
+    config = config_file(tmp_path, raw_file(tmp_path / "sub"))
+    given = raw_file(tmp_path, labelled=False)
+    assert_refused(tmp_path, "the source 'data' has no labels", "run", config, "--data", given, *options)
+
+
+@BOTH
+def test_a_patch_larger_than_its_region(tmp_path: Path, options: tuple[str, ...]) -> None:
+    config = config_file(tmp_path, raw_file(tmp_path), {"train": [{"source": "s", "end": [16, 20, 64]}]})
+    assert_refused(tmp_path, "volumes.train.0: the region has (16, 20, 64) voxels", "distill", config, *options)
+
+
+def taught_config(folder: Path, **entry: object) -> Path:
+    config = config_file(folder, raw_file(folder))
+    document = json.loads(config.read_text())
+    document["teacher"] = {"kind": "affinities", "affinities": {"s": entry}}
+    document["student"]["distillation"] = {}
+    config.write_text(json.dumps(document))
+    return config
+
+
+def stored_affinities(folder: Path, offsets: list[list[int]], shape: tuple[int, int, int] = SHAPE) -> Path:
+    """Affinities on disk with the offsets of their channels."""
+    group = zarr.open_group(str(folder / "teacher.zarr"), mode="w")
+    array = group.create_dataset("affinities", data=np.full((len(offsets), *shape), 100, np.uint8))
+    array.attrs.update({"offsets": offsets, "resolution": [40, 8, 8]})
+    return folder / "teacher.zarr"
+
+
+@BOTH
+def test_affinities_that_are_not_there(tmp_path: Path, options: tuple[str, ...]) -> None:
+    config = taught_config(tmp_path, paths=["/nowhere/a.zarr"])
+    assert_refused(tmp_path, "teacher.affinities.s.paths", "distill", config, *options)
+
+
+@BOTH
+def test_a_dataset_of_affinities_that_is_not_there(tmp_path: Path, options: tuple[str, ...]) -> None:
+    config = taught_config(tmp_path, paths=[str(stored_affinities(tmp_path, OFFSETS))], dataset="nosuch")
+    assert_refused(tmp_path, "nosuch", "distill", config, *options)
+
+
+@BOTH
+def test_affinities_without_a_channel_that_the_student_needs(tmp_path: Path, options: tuple[str, ...]) -> None:
+    config = taught_config(tmp_path, paths=[str(stored_affinities(tmp_path, OFFSETS[:2]))])
+    assert_refused(tmp_path, "teacher.affinities.s: no channel tells of [0, 0, -1]", "distill", config, *options)
+
+
+@BOTH
+def test_affinities_of_another_extent_than_raw(tmp_path: Path, options: tuple[str, ...]) -> None:
+    config = taught_config(tmp_path, paths=[str(stored_affinities(tmp_path, OFFSETS, (24, 70, 64)))])
+    assert_refused(tmp_path, "but", "distill", config, *options)
+
+
+@BOTH
+@pytest.mark.parametrize("step", ["run", "predict"])
+def test_a_student_that_is_not_there_and_is_not_to_be_trained(
+    tmp_path: Path, step: str, options: tuple[str, ...]
+) -> None:
+    config = config_file(tmp_path, raw_file(tmp_path), {"train": [], "validate": None})
+    assert_refused(tmp_path, "there is no checkpoint; train the network first", step, config, *options)
+
+
+@BOTH
+@pytest.mark.parametrize("step", ["run", "predict"])
+def test_a_named_checkpoint_that_is_not_there(tmp_path: Path, step: str, options: tuple[str, ...]) -> None:
+    config = config_file(tmp_path, raw_file(tmp_path), predict={"checkpoint": "nowhere.pt"})
+    assert_refused(tmp_path, "predict.checkpoint: there is no checkpoint", step, config, *options)
+
+
+def test_a_finished_student_needs_nothing_that_it_learnt_from(tmp_path: Path) -> None:
+    config = config_file(tmp_path, raw_file(tmp_path))
+    assert call("distill", str(config)).status == 0
+    (tmp_path / "volume.h5").unlink()
+    called = call("distill", str(config), "--dry-run")
+    assert called.status == 0, called
+
+
+PLANNED = "once: it looks at the volume (and converts TIFF and HDF5); then the blocks can be planned"
+
+
+def raw_to_segment(folder: Path, kind: str) -> None:
+    """A config that segments raw without labels with a ready-made student."""
+    source = raw_file(folder, labelled=False)
+    if kind == "zarr":
+        with h5py.File(source) as file:
+            array = zarr.open_group(str(folder / "volume.zarr"), mode="w").create_dataset("raw", data=file["raw"][:])
+        array.attrs["resolution"], source = [40, 8, 8], folder / "volume.zarr"
+    volumes = {"sources": {"s": {"kind": "file", "path": str(source)}}, "segment": {"source": "s"}}
+    predict = {"checkpoint": "pretrained:fibsem-10nm", "block_size": [12, 64, 64]}
+    document = {"run_directory": "run", "volumes": volumes, "predict": predict}
+    (folder / "mine.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(("kind", "user_has"), [("hdf5", "scripts"), ("zarr", "emdistill")])
+def test_before_an_import_the_dry_run_says_what_to_type_and_then_plans(
+    tmp_path: Path, kind: str, user_has: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw_to_segment(tmp_path, kind)
+    monkeypatch.setenv("EMDISTILL_STARTED_WITH", user_has)
+
+    def last_line_of(script: str, *options: str) -> str:
+        command = [sys.executable, str(WORKFLOWS / script), "mine.json", *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stderr.splitlines()[-1]
+
+    typed = "emdistill import mine.json" if user_has == "emdistill" else f"python {WORKFLOWS}/import_data.py mine.json"
+    for script in ("02_predict_blockwise.py", "run_all.py"):
+        assert last_line_of(script, "--dry-run") == f"run `{typed}` {PLANNED}"
+    assert not (tmp_path / "run").exists()
+    last_line_of("import_data.py")
+    assert last_line_of("02_predict_blockwise.py", "--dry-run").startswith("disk: at most")
