@@ -74,9 +74,8 @@ def what_to_plan_after(options: argparse.Namespace, network: str | None = None) 
     settings = [word for setting in options.set for word in ("--set", setting)]
     command = command_line("import_data.py", options.config, *settings)
     then = "then" if network is None else f"then, and once the {network} is trained,"
-    return (
-        f"run `{command}` once: it looks at the volume (and converts TIFF and HDF5); {then} the blocks can be planned"
-    )
+    what = "it looks at the volume (and converts TIFF and HDF5)"
+    return f"run `{command}` once: {what}; {then} the blocks can be planned"
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -103,7 +103,7 @@ def test_a_dry_run_tells_other_voxels_before_anything_is_imported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with h5py.File(tmp_path / "raw.h5", "w") as file:
-        file.create_dataset("raw", data=np.zeros((8, 32, 32), np.uint8)).attrs["resolution"] = [20, 20, 20]
+        file.create_dataset("raw", data=np.zeros((8, 64, 64), np.uint8)).attrs["resolution"] = [20, 20, 20]
     with caplog.at_level(logging.INFO):
         plan(new_run(tmp_path / "raw.h5", tmp_path / "run"), argparse.Namespace(config="mine.json", set=["seed=2"]))
     assert "a has voxels of 20 x 20 x 20 nm, but pretrained:fibsem-10nm was trained on 10 x 10 x 10 nm" in caplog.text
