@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from pipeline.stages.by_script import predict
 def lines_of(run: Run, caplog: pytest.LogCaptureFixture) -> list[str]:
     caplog.clear()
     caplog.set_level(logging.INFO)
-    run_all.plan(run)
+    run_all.plan(run, argparse.Namespace())
     return caplog.messages
 
 
