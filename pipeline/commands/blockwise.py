@@ -26,23 +26,24 @@ logger = logging.getLogger("emdistill")
 def run_blockwise(
     description: str,
     stages_of: Callable[[Run], Sequence[Stage]],
-    step: str,
+    step: str | None = None,
 ) -> NoReturn:
     """Run stages, or with `--dry-run` and `--pilot` say what that would take; and exit.
 
     Args:
         description: for `--help`.
         stages_of: the stages of a run, upstream first.
-        step: its name in `command_names.SCRIPTS`; if it predicts, the volume is imported first.
+        step: its name in `command_names.SCRIPTS`; if it predicts, the volume is imported first. None: it is not ours.
     """
 
     def work(run: Run, options: argparse.Namespace) -> int:
         if options.dry_run:
-            if not _log_import(run, step, options):
+            if step is None or not _log_import(run, step, options):
                 log_plan(run, stages_of(run))
             return 0
         with only_driver(run):
-            import_for(run, step)
+            if step is not None:
+                import_for(run, step)
             if options.pilot:
                 log_pilots(run, stages_of(run), options.pilot, options.overwrite)
                 return 0
