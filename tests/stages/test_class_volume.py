@@ -10,12 +10,13 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from voronoi_run import make_run
+from voronoi_run import NETWORK, make_run
 
 from pipeline import api
-from pipeline.config import parse_config
+from pipeline.config import dump_config, parse_config
 from pipeline.engine.blocks.grid import BlockGrid
 from pipeline.errors import UserError
+from pipeline.networks import build_network, save_checkpoint
 from pipeline.run import Run
 from pipeline.stages.class_volume import open_class_volume
 from pipeline.stages.fragment_classes import FragmentClassesTask
@@ -172,10 +173,12 @@ def test_keys_that_cannot_be_meant_are_refused(section: dict[str, Any], words: s
 def test_it_is_missed_before_networks_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     document: dict[str, Any] = {
         "run_directory": str(tmp_path / "run"),
-        "volumes": {"sources": {"a": {"kind": "phantom", "shape": [8, 16, 16]}}, "segment": {"source": "a"}},
-        "student": {"network": {"name": "section_unet"}, "distillation": None},
+        "volumes": {"sources": {"a": {"kind": "phantom", "shape": [8, 48, 48]}}, "segment": {"source": "a"}},
+        "student": {"network": dump_config(NETWORK), "distillation": None},
         "agglomerate": {"never_join": {"path": str(tmp_path / "nothing.zarr")}},
     }
+    run = Run(parse_config(document))
+    save_checkpoint(run.network_directory("student") / "checkpoint_0000001.pt", build_network(NETWORK), 1, {})
     monkeypatch.setattr(api, "train_networks", pytest.fail)
     with pytest.raises(UserError, match=r"never_join\.path: .*nothing\.zarr"):
-        api.run_all(Run(parse_config(document)))
+        api.run_all(run)
