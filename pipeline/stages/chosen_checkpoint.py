@@ -17,14 +17,16 @@ logger = logging.getLogger(__name__)
 
 
 def chosen_checkpoint(run: Run) -> Path:
-    """The checkpoint that predicts: as configured, or the newest of the network's folder.
+    """The checkpoint that predicts: as configured, of a teacher also for its training, or the newest of the network's
+    folder.
 
     Raises:
         UserError: there is none.
     """
-    configured = run.config.predict.checkpoint
-    if configured is None:
+    named = _named(run)
+    if named is None:
         return latest_checkpoint(run.network_directory(run.config.predict.network))
+    configured, where = named
     if (name := pretrained_name(configured)) is not None:
         return pretrained_weights(name)
     given = Path(configured).expanduser()
@@ -32,7 +34,17 @@ def chosen_checkpoint(run: Run) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate.resolve()
-    raise UserError(f"there is no checkpoint {configured}", "predict.checkpoint")
+    raise UserError(f"there is no checkpoint {configured}", where)
+
+
+def _named(run: Run) -> tuple[str, str] | None:
+    """The checkpoint that the config names for prediction, and the path of the key; None if the run has its own."""
+    config, teacher = run.config.predict, run.config.network_teacher
+    if config.checkpoint is not None:
+        return config.checkpoint, "predict.checkpoint"
+    if config.network == "teacher" and teacher is not None and teacher.checkpoint is not None:
+        return teacher.checkpoint, "teacher.checkpoint"
+    return None
 
 
 def require_predictable(run: Run) -> None:
@@ -67,12 +79,12 @@ def tell_doubts(run: Run, checkpoint: Path, training: dict[str, Any]) -> None:
     from ..networks.fitting import tell_other_nanometres
     from ..networks.intensity import tell_other_intensities
 
-    config, source = run.config.predict, run.config.volumes.segment.source
-    if config.checkpoint is None:
+    named, source = _named(run), run.config.volumes.segment.source
+    if named is None:
         _tell_unfinished(run)
     else:
         tell_other_intensities(training, checkpoint, run.intensity(source), source)
-        tell_other_nanometres(config.checkpoint, run.source(source))
+        tell_other_nanometres(named[0], run.source(source))
 
 
 def _tell_unfinished(run: Run) -> None:

@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.networks import EmbeddingNetwork, build_network, save_checkpoint
 from pipeline.run import Run
 from pipeline.stages.by_script import predict
+from pipeline.stages.chosen_checkpoint import chosen_checkpoint
 from pipeline.stages.inference import Predictor
 from pipeline.stages.predict import PredictTask
 from pipeline.volumes import Box, RunVolume, create_volume, crop, open_volume, position_of
@@ -159,6 +160,20 @@ def test_missing_checkpoints_are_refused_before_anything_is_written(tmp_path: Pa
     with pytest.raises(UserError, match=r"predict\.checkpoint"):
         predict(make_run(tmp_path, checkpoint="nowhere.pt"))
     assert not (run.volume / "affinities").file.exists()
+
+
+def test_a_teacher_that_is_named_for_its_training_predicts_too(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    given = (run.network_directory("student") / "checkpoint_0000001.pt").replace(tmp_path / "given.pt")
+    document = dump_config(run.config)
+    document["teacher"] = {"network": dump_config(SECTION), "checkpoint": str(given)}
+    document["predict"]["network"] = "teacher"
+    teacher = parse_config(document)
+    assert chosen_checkpoint(Run(teacher)) == given
+    assert predict(Run(teacher))
+    given.unlink()
+    with pytest.raises(UserError, match=r"^teacher\.checkpoint: there is no checkpoint .*given\.pt"):
+        chosen_checkpoint(Run(teacher))
 
 
 def test_a_training_that_is_not_finished_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
