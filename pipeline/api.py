@@ -299,29 +299,14 @@ def run_all(run: Run, *, overwrite: bool = False) -> bool:
         UserError: the config, the data or the environment does not allow it.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the same call continues.
     """
-    from .before_import import require_before_import
     from .command_names import goes_on_by_itself
-    from .engine.executors.run import require_executor
     from .engine.tracking.driver_lock import only_driver
-    from .stages import by_script
-    from .stages.class_volume import require_class_volume
+    from .whole_run import run_to_segmentation
 
     with goes_on_by_itself(), only_driver(run):  # in this order: the lock says what it is for
-        require_executor(run)
-        require_before_import(run)
-        import_data(run)
-        require_class_volume(run)
-        train_networks(run)
-        if not by_script.run_chain(run, overwrite) or not segment(run, overwrite=overwrite):
+        if not run_to_segmentation(run, overwrite):
             return False
         if run.has_labels(run.config.volumes.segment.source):
             evaluate(run)
         write_report(run)
     return True
-
-
-def train_networks(run: Run) -> None:
-    """Train what prediction needs and is missing; a student that is distilled sees to its teacher."""
-    roles = run.config.networks_to_train
-    if roles:
-        (train_teacher if roles[-1] == "teacher" else distill)(run)

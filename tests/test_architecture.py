@@ -41,7 +41,7 @@ ENGINE = ["blocks", "tracking", "workers", "executors"]
 ENGINE_TOP = {"chain", "plan", "pilot", "summary", "audit", "status"}
 """Rooms and modules of the engine above those; they may import all of them and each other."""
 USES = {"training", "stages", "evaluation", "viewer"}
-DOORS = ["before_import", "api", "api_reference", "commands"]
+DOORS = ["whole_run", "api", "api_reference", "commands"]
 """How a user comes in: from Python, and from the command line. Each may import everything, and those before it."""
 SIDEWAYS = {("stages", "evaluation"), ("training", "evaluation"), ("viewer", "evaluation")}
 """They choose or show a threshold by its scores; evaluation knows none of them."""

@@ -9,22 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..api import evaluate, import_data, segment, train_networks, write_report
-from ..before_import import require_before_import
+from ..api import evaluate, write_report
 from ..checkpoints import checkpoints
 from ..cli import run_script
 from ..command_names import command_line, goes_on_by_itself
 from ..datasets import describe_import, foresee, is_ready
-from ..engine.executors.run import require_executor
 from ..engine.plan import log_plan
 from ..engine.tracking.driver_lock import only_driver
 from ..networks.fitting import tell_other_nanometres
 from ..run import Run
-from ..stages.by_script import known_blockwise_stages, run_chain
-from ..stages.class_volume import require_class_volume
+from ..stages.by_script import known_blockwise_stages
 from ..stages.importing import require_foreseen_regions
 from ..stages.segment import SegmentTask
 from ..training import describe_training
+from ..whole_run import require_before_import, run_to_segmentation
 from .blockwise import what_to_plan_after
 from .evaluate import tell_unwritten
 
@@ -140,12 +138,7 @@ def work(run: Run, options: argparse.Namespace) -> int:
         plan(run, options)
         return 0
     with goes_on_by_itself(), only_driver(run):  # in this order: the lock says what it is for
-        require_executor(run)
-        require_before_import(run)
-        import_data(run)
-        require_class_volume(run)
-        train_networks(run)
-        if not run_chain(run, options.overwrite) or not segment(run, overwrite=options.overwrite):
+        if not run_to_segmentation(run, options.overwrite):
             return 1
         score(run)
         print(f"report: {write_report(run)}")

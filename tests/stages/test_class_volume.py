@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from voronoi_run import NETWORK, make_run
 
-from pipeline import api
+from pipeline import api, whole_run
 from pipeline.config import dump_config, parse_config
 from pipeline.engine.blocks.grid import BlockGrid
 from pipeline.errors import UserError
@@ -179,6 +179,6 @@ def test_it_is_missed_before_networks_are_trained(tmp_path: Path, monkeypatch: p
     }
     run = Run(parse_config(document))
     save_checkpoint(run.network_directory("student") / "checkpoint_0000001.pt", build_network(NETWORK), 1, {})
-    monkeypatch.setattr(api, "train_networks", pytest.fail)
+    monkeypatch.setattr(whole_run, "train_networks", pytest.fail)
     with pytest.raises(UserError, match=r"never_join\.path: .*nothing\.zarr"):
         api.run_all(run)

@@ -35,7 +35,7 @@ def raw_file(folder: Path, labelled: bool = True) -> Path:
 def config_file(folder: Path, source: Path, volumes: Mapping[str, Any] | None = None, **sections: Any) -> Path:
     """A config that trains a student alone on the first sections."""
     schedule = {"iterations": 4, "batch_size": 1, "patch_shape": [3, 32, 32], "loader_workers": 0}
-    document = {
+    document: dict[str, Any] = {
         "run_directory": str(folder / "run"),
         "volumes": {
             "sources": {"s": {"kind": "file", "path": str(source)}},
@@ -55,7 +55,7 @@ def config_file(folder: Path, source: Path, volumes: Mapping[str, Any] | None = 
         "cluster": {"executor": "serial"},
     }
     for name, values in sections.items():
-        document[name] = {**document.get(name, {}), **values}  # type: ignore[dict-item]
+        document[name] = {**document.get(name, {}), **values}
     (folder / "mine.json").write_text(json.dumps(document))
     return folder / "mine.json"
 
