@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from ..config import FileSource, VolumesConfig
+from ..config import VolumesConfig
 from ..units import by
 from ..volumes.intensity import IntensityRange, intensity_range
 from ..volumes.run_sources import RunSource
@@ -98,7 +96,4 @@ def _intensity(source: RunSource, raw: Volume) -> str:
         return IntensityRange(**measured).text
     if setting == "percentiles" and source.is_converted("raw") and not source.record.exists():
         return source.intensity().text
-    found = intensity_range(raw, setting, where=where)
-    if isinstance(source.section, FileSource) or raw.dtype != np.uint8:
-        return found.text
-    return found.text
+    return intensity_range(raw, setting, where=where).text
