@@ -19,11 +19,12 @@ def duration(seconds: float) -> str:
 
 def short_number(number: float) -> str:
     """Three digits and the unit that suits."""
-    for unit in ("", " k", " M", " G"):
-        if abs(number) < 1000:
-            return f"{number:.3g}{unit}"
+    for unit in ("", " k", " M", " G", " T"):
+        digits = f"{number:.3g}"
+        if abs(float(digits)) < 1000:
+            return f"{digits}{unit}"
         number /= 1000
-    return f"{number:.3g} T"
+    return f"{number:.3g} P"
 
 
 def memory_size(number: float) -> str:

@@ -124,8 +124,9 @@ def tell_unwritten(run: Run, best: float) -> None:
     if wanted == "best" or f"{best:.2f}" in run.segmentation_names():
         return
     thresholds = ",".join(f"{threshold:.2f}" for threshold in (*wanted, best))
-    command = command_line("05_segment.py", run.directory / "config.json")
-    print(f"no segmentation is written at {best:.2f}: {command} --set segment.thresholds=[{thresholds}]")
+    setting = f"segment.thresholds=[{thresholds}]"
+    command = command_line("05_segment.py", run.directory / "config.json", "--set", setting)
+    print(f"no segmentation is written at {best:.2f}: {command}")
 
 
 def score_floor(run: Run, options: argparse.Namespace) -> None:

@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--report-to", type=Path, metavar="HTML", help="write the report there and stop; the run directory is only read"
     )
     parser.add_argument(
-        "--position", type=position, metavar="Z,Y,X", help="look here first (nanometres, as error messages give it)"
+        "--position",
+        type=position,
+        metavar="Z,Y,X",
+        help="look here first (nanometres, as errors.csv and error messages give it)",
     )
     parser.add_argument("--link", action="store_true", help="print the link alone, and how to open it from elsewhere")
     parser.add_argument(

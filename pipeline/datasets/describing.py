@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from ..config import FileSource, VolumesConfig
 from ..units import by
+from ..volumes.aligned import Aligned
 from ..volumes.intensity import IntensityRange, intensity_range
 from ..volumes.run_sources import RunSource
 from ..volumes.sources import DATASETS
@@ -15,14 +13,11 @@ from ..volumes.volume import Volume
 from .source import OpenSource
 
 
-def describe(
-    source: RunSource, volumes: VolumesConfig, opened: OpenSource | None = None, in_place: Sequence[str] = ()
-) -> str:
+def describe(source: RunSource, opened: OpenSource | None = None, in_place: Sequence[str] = ()) -> str:
     """The line.
 
     Args:
         source: ready to be read, unless it is `opened`.
-        volumes: of the config.
         opened: what would be converted.
         in_place: which of its datasets would not be.
 
@@ -76,11 +71,8 @@ def _said_by(raw: Volume) -> str:
     return f" [{' and '.join(ours)} as the config says]" if ours else ""
 
 
-def _part(aligned: object) -> str:
+def _part(aligned: Aligned) -> str:
     """How labels or a mask lie on raw, if they do not simply cover it."""
-    from ..volumes.aligned import Aligned
-
-    assert isinstance(aligned, Aligned)
     said = []
     if max(aligned.factor) > 1:
         said.append(f"coarser by {by(aligned.factor)}")
@@ -98,7 +90,4 @@ def _intensity(source: RunSource, raw: Volume) -> str:
         return IntensityRange(**measured).text
     if setting == "percentiles" and source.is_converted("raw") and not source.record.exists():
         return source.intensity().text
-    found = intensity_range(raw, setting, where=where)
-    if isinstance(source.section, FileSource) or raw.dtype != np.uint8:
-        return found.text
-    return found.text
+    return intensity_range(raw, setting, where=where).text

@@ -196,14 +196,14 @@ def describe_import(run: Run, sources: Iterable[str] | None = None) -> list[str]
         source = run.source(name)
         in_place = source.datasets_in_place()
         if len(in_place) == len(DATASETS):
-            lines.append(describe(source, run.config.volumes))
+            lines.append(describe(source))
         elif is_imported(name, section, source.container):
-            lines.append(f"{describe(source, run.config.volumes)}: already imported")
+            lines.append(f"{describe(source)}: already imported")
         elif isinstance(section, PublicSource):
             lines.append(f"{name}: would be downloaded and imported")
         else:
             with open_kind(name, section, source.unlabelled_id).open() as opened:
-                lines.append(describe(source, run.config.volumes, opened, in_place))
+                lines.append(describe(source, opened, in_place))
     return lines
 
 

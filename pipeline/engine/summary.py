@@ -125,16 +125,13 @@ def describe_failure(task: BlockTask, failure: BlockFailure) -> str:
     begin, end = task.grid.position(box.begin), task.grid.position(box.end)
     config = task.run.directory / "config.json"
     position = ",".join(f"{(low + high) / 2:.10g}" for low, high in zip(begin, end, strict=True))
+    look = [f"--position={position}"] if position.startswith("-") else ["--position", position]  # no option's name
     return "\n".join(
         [
             f"{task.name}: block {failure.block} at {_vector(begin)} to {_vector(end)} nm "
             f"(voxels {_vector(box.begin)} to {_vector(box.end)} of the region): {failure.error}",
             *(f"    {line}" for line in failure.trace.splitlines()),
-            *(
-                [f"    look: {command_line('07_view.py', config, '--position', position)}"]
-                if task.can_be_looked_at
-                else []
-            ),
+            *([f"    look: {command_line('07_view.py', config, *look)}"] if task.can_be_looked_at else []),
         ]
     )
 

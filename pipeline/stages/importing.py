@@ -91,7 +91,7 @@ def ensure_imported(run: Run, sources: Iterable[str] | None = None, tell: bool =
         _require_regions(run, source.name, source.open_raw().shape)
         look_at(source, in_place[source.name])
         if tell or (source.name in new and (in_place[source.name] or source.is_converted("raw"))):
-            logger.info(describe(source, run.config.volumes))
+            logger.info(describe(source))
     tell_ranges(run)
 
 

@@ -122,11 +122,14 @@ def link_region_on_disk(
 
 
 def _ids_of(edges: ClusterEdges, seen: ClusterEdges) -> np.ndarray:
-    """(N,) uint64, the clusters, sorted."""
-    ids = np.unique(np.concatenate([seen.u, seen.v]))
+    """(N,) uint64, the clusters, sorted; new ones are sorted in when they are as many as were there before."""
+    ids, more, waiting = np.unique(np.concatenate([seen.u, seen.v])), list[np.ndarray](), 0
     for part in chunks(len(edges)):
-        ids = np.union1d(ids, np.concatenate([edges.u[part], edges.v[part]]))
-    return ids
+        more.append(np.unique(np.concatenate([edges.u[part], edges.v[part]])))
+        waiting += len(more[-1])
+        if waiting >= len(ids):
+            ids, more, waiting = np.unique(np.concatenate([ids, *more])), [], 0
+    return np.unique(np.concatenate([ids, *more]))
 
 
 def _numbered(edges: ClusterEdges, seen: ClusterEdges, ids: np.ndarray, folder: Path) -> EdgesOnDisk:

@@ -18,6 +18,7 @@ from neuroglancer.local_volume import MeshesNotSupportedForVolume
 from ..errors import UserError
 from ..evaluation import read_errors
 from ..evaluation.runs import ERRORS
+from ..evaluation.skeletons import ON_A_FACE
 from ..rag import open_rag, rag_is_missing
 from ..rag.connection_errors import is_connection_error
 from ..run import Run, region_box
@@ -100,7 +101,8 @@ def open_viewer(
 
     Args:
         run: the run to look at.
-        position: what to look at, in nanometres, z, y, x. Default: the centre of the validated or segmented region.
+        position: what to look at, in nanometres, z, y, x; its voxel is shown. Default: the centre of the validated or
+            segmented region.
         exports: paths or URLs of precomputed exports; those in the run directory are shown without being named.
         step: by which keys change the threshold.
 
@@ -138,7 +140,7 @@ def open_viewer(
         box = shown_box(run, raw)
         middle = (np.asarray(box.begin) + np.asarray(box.end)) / 2
         centre = position_of(middle, raw.voxel_size, raw.offset) if position is None else position
-        state.position = np.asarray(centre, float) / np.asarray(raw.voxel_size) + 0.5
+        state.position = _middle_of_voxel(centre, raw) + _first_voxel(layers[0], raw)
         state.layout = "xy" if images else "4panel"
         state.cross_section_scale = min(1.0, max(box.shape[1:]) / PANEL_PIXELS)
         state.projection_scale = 2 * min(PANEL_PIXELS, max(box.shape[1:]))
@@ -278,6 +280,12 @@ def _dimensions(volume: Readable) -> neuroglancer.CoordinateSpace:
         units=[""] * channels + ["nm"] * 3,
         scales=[1] * channels + list(volume.voxel_size),
     )
+
+
+def _middle_of_voxel(position: Sequence[float], raw: Readable) -> np.ndarray:
+    """(3,) the middle of the voxel of raw that a position in nanometres lies in, in voxels from the first one."""
+    place = (np.asarray(position, float) - np.asarray(raw.offset)) / np.asarray(raw.voxel_size)
+    return np.asarray(np.floor(place + ON_A_FACE) + 0.5)
 
 
 def _first_voxel(layer: Layer, raw: Readable) -> list[int]:

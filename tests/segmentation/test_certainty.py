@@ -20,6 +20,7 @@ def certainty(sizes: list[int], scores: list[float], threshold: float = 0.5, edg
 def test_doubt_is_what_a_wrong_decision_costs_times_how_likely_it_is() -> None:
     assert certainty([50, 50], [0.6], edges=CHAIN[:1]) == pytest.approx(2**-0.4)  # kept apart at an affinity of 0.4
     assert certainty([50, 50], [0.4], edges=CHAIN[:1]) == pytest.approx(2**-0.16)
+    assert certainty([50, 50], [0.5], edges=CHAIN[:1]) == pytest.approx(2**-0.25)  # joined: up to the threshold
     a, b = 30, 70
     bits = (100 * log2(100) - a * log2(a) - b * log2(b)) / 100
     assert certainty([a, b], [0.6], edges=CHAIN[:1]) == pytest.approx(2 ** (-0.4 * bits))

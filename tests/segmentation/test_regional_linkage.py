@@ -211,6 +211,15 @@ def test_of_equal_scores_the_smaller_edge_is_nearer_also_across_the_border() -> 
     assert merged.target.tolist() == [-1]
 
 
+def test_an_edge_above_the_maximum_is_kept_for_the_mean_if_another_region_has_a_part_of_it() -> None:
+    # 1 and 3 are one here, and too far from 2. The region of 2 cannot know that, and hands on how near 1 is to 2.
+    edges, other = ClusterEdges.concatenate([one_edge(1, 3, 0.9375), one_edge(2, 3, 0.25)]), one_edge(1, 2, 0.875)
+    linked = link_region(edges, np.array([False, True]), other, maximum_score=0.25)
+    assert linked.target.tolist() == [-1, 0]
+    alone = link_region(edges, np.array([False, True]), ClusterEdges.empty(), maximum_score=0.25)
+    assert (alone.target.tolist(), alone.score[1]) == ([-1, -1], NEVER)
+
+
 def one_edge(u: int, v: int, mean: float) -> ClusterEdges:
     return ClusterEdges.of_fragments(np.array([u]), np.array([v]), np.array([mean]), np.array([1]))
 

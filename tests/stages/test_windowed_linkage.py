@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,3 +91,22 @@ def test_equal_scores_are_linked_as_in_memory_or_refused_with_the_memory_they_ta
 def test_clusters_that_take_more_than_the_memory_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="clusters take"):
         on_disk(random_graph(np.random.default_rng(1), 40, 2), ClusterEdges.empty(), np.ones(41, bool), 1, 0, tmp_path)
+
+
+def test_clusters_are_found_without_sorting_all_of_them_again_for_every_portion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number, sorted_rows = 4000, list[int]()
+    ids = np.arange(1, number + 2)
+    edges = ClusterEdges.of_fragments(ids[:-1], ids[1:], np.full(number, 0.5), np.ones(number))
+    for name in ("unique", "union1d"):
+        whole = getattr(np, name)
+
+        def counted(first: np.ndarray, *rest: Any, whole: Any = whole, **options: Any) -> Any:
+            sorted_rows.append(np.size(first))
+            return whole(first, *rest, **options)
+
+        monkeypatch.setattr(np, name, counted)
+    monkeypatch.setattr(disk_arrays, "CHUNK", 16)
+    link_region_on_disk(edges, lambda found: np.zeros(len(found), bool), ClusterEdges.empty(), 1.0, 1e9, tmp_path)
+    assert sum(sorted_rows) < 20 * number

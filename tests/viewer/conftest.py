@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser_window import Window, make_browsed_run, opened_window
 from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
 from scipy.spatial import cKDTree
 
@@ -52,6 +54,19 @@ def untouched_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     finish(run)
     write_report(run)
     return run
+
+
+@pytest.fixture(scope="session")
+def browsed_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with everything that a browser can be shown, for tests that only read."""
+    return make_browsed_run(tmp_path_factory.mktemp("browsed") / "run")
+
+
+@pytest.fixture(scope="module")
+def window(browsed_run: Run) -> Iterator[Window]:
+    """Its page in a browser, one for all tests of a module: others stop the viewer's server."""
+    with opened_window(browsed_run) as opened:
+        yield opened
 
 
 def make_run(folder: Path) -> Run:

@@ -22,13 +22,15 @@ import neuroglancer
 import numpy as np
 import pytest
 import tensorstore as ts
-from imported_sources import with_sparse_raw
+from imported_sources import run_of_sources, with_sparse_raw
 from neuroglancer import CoordinateSpace
 from neuroglancer.local_volume import MeshesNotSupportedForVolume
+from stored_arrays import write_zarr
 
 from pipeline.config import dump_config, parse_config
 from pipeline.errors import UserError
 from pipeline.run import Run
+from pipeline.stages.importing import ensure_imported
 from pipeline.viewer import neuroglancer_link, open_viewer
 from pipeline.viewer.neuroglancer_view import LazyVolume, Sliced, sampled_contrast
 from pipeline.viewer.serving import RunViewer
@@ -116,6 +118,24 @@ def test_a_link_leads_to_its_position_on_the_same_server(untouched_run: Run) -> 
         assert answer.status == 200
     viewer = open_viewer(untouched_run, (800, 160, 96))
     np.testing.assert_allclose(viewer.state.position, [20.5, 20.5, 12.5])
+
+
+@pytest.mark.parametrize("within", [0.0, 0.5, 0.9])
+def test_a_position_anywhere_in_a_voxel_shows_that_voxel(untouched_run: Run, within: float) -> None:
+    """The middle of a voxel is what `errors.csv` says."""
+    position = np.add((20, 20, 12), within) * (40, 8, 8)
+    np.testing.assert_allclose(open_viewer(untouched_run, position.tolist()).state.position, [20.5, 20.5, 12.5])
+
+
+def test_raw_that_begins_within_a_voxel_is_opened_at_the_voxel_of_a_position(tmp_path: Path) -> None:
+    data, path = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8), tmp_path / "raw.zarr"
+    write_zarr(path, data)
+    source = {"kind": "file", "path": str(path), "voxel_size": [40, 8, 8], "offset": [410, 2, 0]}
+    run = run_of_sources(tmp_path / "run", (2, 4, 4), {"s": source})
+    ensure_imported(run)
+    viewer = open_viewer(run, (410 + 1.5 * 40, 2 + 3.5 * 8, 5.5 * 8))
+    first = [10, 0, 0]  # the nearest whole voxels, where the viewer shows it
+    np.testing.assert_allclose(viewer.state.position, np.add(first, (1.5, 3.5, 5.5)))
 
 
 @pytest.mark.parametrize("layer", ["raw", "affinities", "fragments", "segmentation 0.50", "labels"])

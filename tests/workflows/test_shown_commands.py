@@ -8,13 +8,22 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import toy_tasks
+from toy_tasks import Doubled
 from voronoi_run import SHAPE, make_run, store_affinities
 
+from pipeline.cli import parse_arguments
 from pipeline.command_names import A_SCRIPT, COMMAND, STARTED_WITH, command_line, shell_line
+from pipeline.commands import view
+from pipeline.commands.evaluate import tell_unwritten
+from pipeline.engine.summary import describe_failure
+from pipeline.engine.tracking.error_kinds import ErrorKind
+from pipeline.engine.tracking.failures import BlockFailure
 from pipeline.run import Run
 from pipeline.stages.by_script import agglomerate, extract_fragments, segment
 from pipeline.viewer.report import write_report
@@ -59,6 +68,22 @@ def test_the_next_command_can_be_pasted_wherever_the_user_is(tmp_path: Path) -> 
     pasted = typed(f"{command} --dry-run", tmp_path)
     assert pasted.returncode == 0, pasted.stderr.decode()
     assert "04_agglomerate.py" in command
+
+
+def test_the_command_for_the_best_threshold_passes_any_shell(finished: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Some refuse brackets that match no file."""
+    tell_unwritten(finished, 0.45)
+    (command,) = re.findall(r"no segmentation is written at 0.45: (.*)", capsys.readouterr().out)
+    strict = typed(f"shopt -s failglob\nprintf '%s\\n' {command}", finished.directory)
+    assert strict.stdout.decode().splitlines()[-2:] == ["--set", "segment.thresholds=[0.30,0.60,0.45]"]
+
+
+def test_the_place_of_a_failed_block_can_be_pasted_where_places_are_negative(tmp_path: Path) -> None:
+    task = Doubled(toy_tasks.make_run(tmp_path))
+    vars(task)["grid"] = replace(task.grid, offset=(-400.0, 0.0, -8.0))
+    (line,) = re.findall(r"look: (.*)", describe_failure(task, BlockFailure(0, "it fails", "", ErrorKind.PERMANENT)))
+    options = parse_arguments("", view.add_arguments, shlex.split(line)[2:])
+    assert options.position == [-320.0, 16.0, 8.0], "the middle of 4 x 4 x 4 voxels of 40 x 8 x 8 nm"
 
 
 def test_the_report_shows_commands_that_can_be_pasted(finished: Run) -> None:

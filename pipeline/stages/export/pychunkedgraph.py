@@ -70,10 +70,10 @@ def components_message(segments: np.ndarray, supervoxels: np.ndarray) -> bytes:
     """`ChunkComponentsMsg`: the supervoxels of each segment after their number, one segment after another."""
     order = np.lexsort((supervoxels, segments))
     _, first, counts = np.unique(segments[order], return_index=True, return_counts=True)
-    listed = [
-        part for at, count in zip(first, counts, strict=True) for part in (count, *supervoxels[order][at : at + count])
-    ]
-    return message({1: b"".join(_varint(int(value)) for value in listed)})
+    ordered = supervoxels[order].tolist()
+    members = zip(first.tolist(), counts.tolist(), strict=True)
+    listed = [part for at, count in members for part in (count, *ordered[at : at + count])]
+    return message({1: b"".join(_varint(value) for value in listed)})
 
 
 @dataclass(frozen=True)

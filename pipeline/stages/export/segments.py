@@ -20,7 +20,7 @@ from typing_extensions import override
 from ...command_names import SCRIPTS
 from ...disk_arrays import DiskArray, chunks
 from ...engine.blocks.checksums import mapped_checksum
-from ...engine.blocks.grid import BlockGrid
+from ...engine.blocks.grid import Block, BlockGrid
 from ...engine.blocks.stage import DriverStep, Stage
 from ...errors import UserError
 from ...evaluation.segment_sizes import SegmentSums
@@ -208,8 +208,8 @@ class RelabelledFragments(ABC):
         self.grid = BlockGrid.of_run(run)
 
     @abstractmethod
-    def rows_of(self, block: int) -> np.ndarray:
-        """(N, 2) uint64, the fragments of a block, sorted, and what they become."""
+    def renamed(self, fragments: np.ndarray, block: Block) -> np.ndarray:
+        """What fragments (z, y, x) of a block become, uint64; 0 stays 0."""
 
     def read(self, box: Box) -> np.ndarray:
         """(z, y, x) uint64 of a box of the region.
@@ -221,8 +221,7 @@ class RelabelledFragments(ABC):
         result = np.zeros(fragments.shape, np.uint64)
         for block in self.grid.blocks_in(box):
             part = block.box.intersect(box).relative_to(box)
-            rows = self.rows_of(block.index)
-            crop(result, part)[:] = relabel(crop(fragments, part), rows[:, 0], rows[:, 1])
+            crop(result, part)[:] = self.renamed(crop(fragments, part), block)
         return result
 
 
@@ -237,14 +236,17 @@ class SegmentedVolume(RelabelledFragments):
     def __init__(self, step: SegmentsStep, minimum_size: int = 0) -> None:
         super().__init__(step.run)
         self._lut = read_npy(step.lut_path)
-        table = step.read() if minimum_size > 0 else np.zeros(0, SEGMENT)
-        self._small = np.array(table["id"][table["size"] < minimum_size])
+        self._table = step.read() if minimum_size > 0 else None
+        self._minimum_size = minimum_size
 
     @override
-    def rows_of(self, block: int) -> np.ndarray:
-        rows = lut_slice(self._lut, *self.grid.fragment_ids(self.grid.block(block)))
-        rows[np.isin(rows[:, 1], self._small), 1] = 0
-        return rows
+    def renamed(self, fragments: np.ndarray, block: Block) -> np.ndarray:
+        rows = lut_slice(self._lut, *self.grid.fragment_ids(block))
+        if self._table is not None:
+            segments, row = np.unique(rows[rows[:, 1] > 0, 1], return_inverse=True)  # fewer than the table has, so that
+            sizes = self._table["size"][np.searchsorted(self._table["id"], segments)]  # it is looked into, not copied
+            rows[np.flatnonzero(rows[:, 1])[sizes[row] < self._minimum_size], 1] = 0
+        return relabel(fragments, rows[:, 0], rows[:, 1])
 
 
 class NumberedFragments(RelabelledFragments):
@@ -259,11 +261,11 @@ class NumberedFragments(RelabelledFragments):
         self._lut = read_npy(step.lut_path)
 
     @override
-    def rows_of(self, block: int) -> np.ndarray:
-        first, end = self.grid.fragment_ids(self.grid.block(block))
+    def renamed(self, fragments: np.ndarray, block: Block) -> np.ndarray:
+        first, end = self.grid.fragment_ids(block)
         ids = self._lut[:, 0]
         begin, stop = bisect.bisect_left(ids, first), bisect.bisect_left(ids, end)
-        return np.stack([np.array(ids[begin:stop]), np.arange(begin + 1, stop + 1, dtype=np.uint64)], axis=1)
+        return relabel(fragments, np.array(ids[begin:stop]), np.arange(begin + 1, stop + 1, dtype=np.uint64))
 
 
 def segments_of(run: Run, threshold: float) -> SegmentsStep:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from typing_extensions import override
 
-from ...engine.blocks.grid import BlockGrid
+from ...engine.blocks.grid import Block, BlockGrid
 from ...errors import UserError
 from .segments import RelabelledFragments
 
@@ -48,7 +48,7 @@ class SupervoxelVolume(RelabelledFragments):
     """Fragments with the ids of PyChunkedGraph."""
 
     @override
-    def rows_of(self, block: int) -> np.ndarray:
-        first, end = self.grid.fragment_ids(self.grid.block(block))
-        ids = np.arange(first, end, dtype=np.uint64)
-        return np.stack([ids, supervoxel_ids(ids, self.grid)], axis=1)
+    def renamed(self, fragments: np.ndarray, block: Block) -> np.ndarray:
+        first, _ = self.grid.fragment_ids(block)
+        shift = np.uint64((chunk_id(self.grid, block.index) + 1 - first) % 2**64)  # modulo 2**64, as the sum is
+        return np.where(fragments > 0, fragments + shift, np.uint64(0))

@@ -1,7 +1,8 @@
 """Things made of whole segments, in two stages: pieces in every block (`pieces.py`), then whole ones, file by file.
 
 What a whole one needs is found without an index: the blocks of the segment's box, and in each the pieces by id. The
-memory that a worker needs is that of a block, then that of the largest segment.
+memory that a worker needs is that of a block, then that of the largest segment, and 8 bytes for each segment that is
+large enough.
 """
 
 from __future__ import annotations
@@ -170,16 +171,19 @@ class WholesTask(BlockTask):
         """Nothing: every file is replaced."""
 
     def _segments_by_file(self) -> Callable[[Block], np.ndarray]:
-        """A function that gives the rows of the segments in a file."""
+        """A function that gives the rows of the segments in a file; of the table, it reads no others."""
         table = segments_of(self.run, self.threshold).read()
-        table = table[table["size"] >= self.minimum_size]
-        files = self.sharding.shards_of(np.array(table["id"]))
-        return lambda block: np.asarray(table[files == np.uint64(block.index)])
+        rows = np.flatnonzero(table["size"] >= self.minimum_size)
+        files = self.sharding.shards_of(table["id"][rows])
+        order = np.argsort(files, kind="stable")
+        rows, bounds = rows[order], np.searchsorted(files[order], np.arange(len(self.grid) + 1, dtype=np.uint64))
+        return lambda block: np.asarray(table[rows[bounds[block.index] : bounds[block.index + 1]]])
 
     @override
     def stored_checksums(self) -> Callable[[Block], int]:
-        segments_in = self._segments_by_file()
+        return self._checksums_with(self._segments_by_file())
 
+    def _checksums_with(self, segments_in: Callable[[Block], np.ndarray]) -> Callable[[Block], int]:
         def checksum_of(block: Block) -> int:
             contents = [require_file(self.location, self.sharding.file_name(block.index))]
             own = (self.own_file(int(row["id"])) for row in segments_in(block))
@@ -195,7 +199,7 @@ class WholesTask(BlockTask):
         opened = functools.lru_cache(OPEN_PIECES)(
             lambda index: self.pieces.piece_file(index).open(int(checksums[index]))
         )
-        checksum_of = self.stored_checksums()
+        checksum_of = self._checksums_with(segments_in)
 
         def process_block(block: Block) -> None:
             packed = {

@@ -29,6 +29,17 @@ def test_the_same_answer_again_is_counted_and_another_one_starts_anew(tmp_path: 
     assert records.read().times.tolist() == [0, 1, 0]
 
 
+def test_what_is_taken_back_proves_nothing_until_it_is_written_again_and_counts_on(tmp_path: Path) -> None:
+    records = BlockRecords(tmp_path / "records", 3)
+    for block in (0, 1):
+        records.write(block, 5, 0)
+    records.take_back(np.array([False, True, True]))
+    assert records.read().times.tolist() == [1, 0, 0]
+    assert [records.has(block) for block in range(3)] == [True, False, False]
+    records.write(1, 5, 0)
+    assert records.read().times.tolist() == [1, 2, 0]
+
+
 def test_a_torn_or_misplaced_record_counts_as_absent(tmp_path: Path) -> None:
     records = BlockRecords(tmp_path / "records", 4)
     records.write(0, 12345, 6)
