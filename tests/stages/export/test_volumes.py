@@ -211,6 +211,20 @@ def test_meshes_go_with_the_segments_that_they_were_made_of(tmp_path: Path, fini
     assert json.loads((place / "segmentation" / "info").read_text())["mesh"] == "mesh"
 
 
+def test_a_further_volume_stands_in_the_lists_beside_those_that_are_there(tmp_path: Path, finished: Run) -> None:
+    def listed(folder: str, of: str) -> list[str]:
+        members: list[str] = json.loads((tmp_path / "ngff" / folder / "zarr.json").read_text())["attributes"]["ome"][of]
+        return sorted(members)
+
+    for arrays in (("affinities",), ("segmentation",), ("raw",)):
+        export(finished, tmp_path / "ngff", "ngff", arrays=arrays)
+    assert listed("OME", "series") == ["affinities", "raw"] and listed("raw/labels", "labels") == ["segmentation"]
+    for arrays in (("segmentation",), ("raw",)):
+        export(finished, tmp_path / "pre", "precomputed", arrays=arrays)
+    noted = json.loads((tmp_path / "pre" / ".emdistill.json").read_text())
+    assert noted == {"contents": ["raw", "segmentation"], "threshold": THRESHOLD}, "which the viewer shows"
+
+
 def test_a_place_taken_in_another_format_is_said_to_be_this_runs(tmp_path: Path, finished: Run) -> None:
     export(finished, tmp_path, "ngff", arrays=("raw",))
     with pytest.raises(UserError, match=r"this run's raw as ngff-0\.5 already"):
