@@ -56,6 +56,9 @@ def _changed_data(imported: dict[str, Any], opener: SourceOpener) -> str | None:
     if now is None or before is None:
         return None
     if isinstance(opener, FileOpener):
+        new = [key for key in PATHS if key in now and key not in before]
+        if new:
+            return f"nothing was imported of its {new[0]}"
         if any(key in before and key not in now for key in PATHS):  # as earlier versions noted arrays of chunks
             now = {**now, **opener.stamps(of_chunks=True)}
         for name, identity in before.get("volumes", {}).items():
@@ -83,9 +86,14 @@ def source_identity(source: Source, opener: SourceOpener) -> dict[str, Any]:
     return {**identity, "version": 2} if isinstance(source, FileSource) else identity
 
 
-def section_hash(source: Source) -> str:
-    """A hash of the config section, whatever the paths are called: whether the data are others, the data say."""
-    section = {key: value for key, value in dump_config(source).items() if key not in _NEUTRAL}
+def section_hash(source: Source, without: Collection[str] = ()) -> str:
+    """A hash of the config section, whatever the paths are called: whether the data are others, the data say.
+
+    Args:
+        source: the section.
+        without: further keys that do not count.
+    """
+    section = {key: value for key, value in dump_config(source).items() if key not in (*_NEUTRAL, *without)}
     for key in (*_YOUNGER, *(PATHS if isinstance(source, FileSource) else ())):
         if key in PATHS or section.get(key) is None:
             section.pop(key, None)

@@ -24,6 +24,9 @@ from .importing import imported_identity, is_imported, open_kind, section_hash
 
 logger = logging.getLogger(__name__)
 
+_LABELS = ("labels",)
+"""Keys of a source that name what raw does not depend on: whether it has changed is seen by comparing it."""
+
 
 def is_ready(run: Run, name: str) -> bool:
     """Whether raw of a source can be read: converted, or looked at where it is."""
@@ -41,9 +44,9 @@ def look_at(source: RunSource, in_place: Sequence[str]) -> None:
     record = source.read_record()
     volumes = volumes_in_place(source, in_place)
     now = _identities(source, volumes)
-    section = section_hash(source.section)
+    section = section_hash(source.section, _LABELS)
     if "volumes" in record:
-        _require_unchanged(source, record, now, section)
+        _require_unchanged(source, record, now)
         wanted = {**record, "volumes": {**now, **record["volumes"]}}
     else:
         wanted = {**record, "section": section, "volumes": now} if now else dict(record)
@@ -68,7 +71,7 @@ def require_unchanged(run: Run, name: str) -> None:
     record = source.read_record()
     if "volumes" in record:
         now = _identities(source, volumes_in_place(source, source.datasets_in_place()))
-        _require_unchanged(source, record, now, section_hash(source.section))
+        _require_unchanged(source, record, now)
 
 
 def _is_older(source: RunSource) -> bool:
@@ -119,7 +122,7 @@ def _named(identity: Identity, name: str) -> Any:
     return {**identity, "name": name}
 
 
-def _require_unchanged(source: RunSource, record: dict[str, Any], now: dict[str, Any], section: str) -> None:
+def _require_unchanged(source: RunSource, record: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse what differs from what the run began with.
 
     Raises:
@@ -140,7 +143,8 @@ def _require_unchanged(source: RunSource, record: dict[str, Any], now: dict[str,
                 source.where,
             )
     gone = [name for name in before if name not in now and not source.is_converted(name)]
-    if section != record.get("section") or gone:
+    sections = (section_hash(source.section, _LABELS), section_hash(source.section))  # the latter of earlier versions
+    if record.get("section") not in sections or gone:
         what = f"its {gone[0]} are gone" if gone else "its config section"
         raise UserError(
             f"the source has changed since it was imported: {what}; {_what_to_redo(source, 'raw')}", source.where

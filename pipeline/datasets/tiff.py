@@ -265,6 +265,10 @@ def _section_type(file: Path, where: str) -> tuple[tuple[int, int], np.dtype]:
 
 def _open_pages(file: tifffile.TiffFile, path: Path, where: str, images: bool) -> StoredArray:
     series = file.series
+    if len(series) > 1 and _are_sections(series):
+        height, width = series[0].shape
+        sections = Sections((len(series), height, width), np.dtype(series[0].dtype), lambda z: series[z].asarray())
+        return StoredArray(sections, str(path), _metadata(file))
     if len(series) != 1:
         shapes = ", ".join(str(tuple(s.shape)) for s in series[:4])
         raise UserError(
@@ -278,15 +282,29 @@ def _open_pages(file: tifffile.TiffFile, path: Path, where: str, images: bool) -
             " y, x",
             where,
         )
-    return StoredArray(_page_array(stack, shape, path), str(path), _metadata(file))
+    return StoredArray(_page_array(stack, shape, path, where), str(path), _metadata(file))
 
 
-def _page_array(stack: tifffile.TiffPageSeries, shape: tuple[int, ...], path: Path) -> np.ndarray | Sections:
+def _are_sections(series: Sequence[tifffile.TiffPageSeries]) -> bool:
+    """Whether a file holds sections that tifffile wrote one by one, each with a description of its own."""
+    first = series[0]
+    return len(first.shape) == 2 and all(
+        each.kind == "shaped" and (each.shape, each.dtype, each.axes) == (first.shape, first.dtype, first.axes)
+        for each in series
+    )
+
+
+def _page_array(
+    stack: tifffile.TiffPageSeries, shape: tuple[int, ...], path: Path, where: str
+) -> np.ndarray | Sections:
     if stack.dataoffset is not None and stack.parent is not None:
         dtype = np.dtype(stack.parent.byteorder + np.dtype(stack.dtype).char)
         return np.memmap(path, dtype, "r", offset=stack.dataoffset, shape=shape)
     pages = list(stack.pages)
     depth, height, width = shape
+    if len(pages) != depth:
+        what = f"{path} has {depth} sections, but {len(pages)} page{'s' if len(pages) > 1 else ''}"
+        raise UserError(f"{what}; save it with a page per section", where)
 
     def read_section(section: int) -> np.ndarray:
         page = pages[section]

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import UserError
 from ..small_files import understanding
 from .axes import AxisChoice, choose_axes
+from .codecs import refuse_compressed_files
 from .containers import Found, find_array, only_array
 from .dialects.precomputed import scale_of
 from .file_arrays import UNCHUNKED, FileArray, Image, dataset_names, find_in_hdf5, open_hdf5, open_npy
@@ -152,7 +153,10 @@ def _open_in_place(node: Node, wanted: Wanted, writable: bool) -> Volume | None:
         return None
     scale = None
     if node.format == "precomputed":
-        scale = scale_of(found.array.metadata, found.level or 0, found.name, level_key)[0]
+        scale, said = scale_of(found.array.metadata, found.level or 0, found.name, level_key)
+        location = found.array.location
+        if location.is_local:
+            refuse_compressed_files(location.file / str(said.get("key")), found.name, wanted.path(wanted.path_key))
     stored = stored_shape(found)
     choice, shape = _read_as(found, stored, wanted)
     array: VoxelArray = open_tensor(found.array, choice, scale, writable=writable)

@@ -161,6 +161,13 @@ def test_big_endian_16_bit_tiff(tmp_path: Path, raw: np.ndarray, imported: Impor
     assert_arrived(imported(tmp_path / "raw.tif", voxel_size=(40, 4, 4)), deep)
 
 
+def test_tiff_sections_that_were_written_one_by_one(tmp_path: Path, raw: np.ndarray, imported: Import) -> None:
+    with tifffile.TiffWriter(tmp_path / "raw.tif") as file:
+        for section in raw:
+            file.write(section, compression="zlib")
+    assert_arrived(imported(tmp_path / "raw.tif", voxel_size=(40, 4, 4)), raw)
+
+
 def test_imagej_tiff_says_its_voxel_size(tmp_path: Path, raw: np.ndarray, imported: Import) -> None:
     tifffile.imwrite(
         tmp_path / "raw.tif",

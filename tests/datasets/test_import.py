@@ -69,6 +69,19 @@ def test_changed_data_are_refused_and_nothing_is_lost(tmp_path: Path, source: Fi
     assert open_volume(container, "raw").array[:].any()
 
 
+@pytest.mark.parametrize("what", ["labels", "mask"])
+def test_a_file_that_is_named_after_the_import_is_not_left_out_without_a_word(
+    tmp_path: Path, source: FileSource, what: str
+) -> None:
+    container = tmp_path / "volume.zarr"
+    import_source("lab", source, container, BLOCK)
+    write(tmp_path / "more.h5", np.ones((6, 20, 20), np.uint8))
+    named = source.model_copy(update={f"{what}_path": str(tmp_path / "more.h5")})
+    with pytest.raises(UserError, match=rf"has changed .*nothing was imported of its {what}_path"):
+        import_source("lab", named, container, BLOCK)
+    assert not import_source("lab", source, container, BLOCK), "the import stays"
+
+
 def test_a_changed_config_section_is_refused(tmp_path: Path) -> None:
     container = tmp_path / "volume.zarr"
     import_source("lab", PhantomSource(shape=(4, 20, 20), seed=1), container, BLOCK)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,3 +269,34 @@ def test_chunks_that_are_lost_later_are_no_zeros_for_training_evaluation_and_blo
         with pytest.raises(UserError, match=lost):
             read()
     assert (never.parent / "0.0.1").exists() and not never.exists()
+
+
+def test_chunks_that_cloud_volume_compressed_on_a_disk_are_refused_instead_of_read_as_zeros(
+    tmp_path: Path, step: Step
+) -> None:
+    for name, data in (("em", RAW), ("bodies", LABELS)):
+        write_precomputed(tmp_path / name, data)
+    (folder,) = (path for path in (tmp_path / "bodies").iterdir() if path.is_dir())
+    for path in [*folder.iterdir()]:  # as `CloudVolume("file://…")[:] = data` leaves them
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    status, said = step({"path": "em", "labels_path": "bodies"})
+    assert status == 2 and "labels_path" in said and f"gunzip -r {folder}" in said
+    subprocess.run(["gunzip", "-r", str(folder)], check=True)
+    status, said = step({"path": "em", "labels_path": "bodies"})
+    assert status == 0 and np.array_equal(voxels(tmp_path, "labels"), LABELS)
+
+
+def test_labels_may_be_named_when_raw_is_in_use_already(tmp_path: Path, step: Step) -> None:
+    for name, data in (("raw", RAW), ("gt/ids", LABELS), ("gt/others", LABELS + 1)):
+        write_zarr(tmp_path / "in.zarr" / name, data, NM)
+    write_group(tmp_path / "in.zarr", {})
+    status, said = step({"path": "in.zarr"})
+    assert status == 0 and "labels" not in said
+    status, said = step({"path": "in.zarr", "labels": "gt/ids"})
+    assert status == 0 and "labels uint64" in said, said
+    assert np.array_equal(voxels(tmp_path, "labels"), LABELS)
+    status, said = step({"path": "in.zarr", "labels": "gt/others"})
+    assert status == 2 and "its voxels, in the labels" in said and "go on with the new labels by" in said
+    status, said = step({"path": "in.zarr", "labels": "gt/ids", "channel": 0, "axes": "zyx"})
+    assert status == 2 and "its config section" in said

@@ -76,6 +76,13 @@ def truncated_tiff(folder: Path) -> dict[str, Any]:
     return {"path": str(folder / "a.tif"), "voxel_size": (40, 4, 4)}
 
 
+def several_volumes(folder: Path) -> dict[str, Any]:
+    with tifffile.TiffWriter(folder / "a.tif") as file:
+        for volume in (RAW, RAW[:3]):
+            file.write(volume, photometric="minisblack")
+    return {"path": str(folder / "a.tif"), "voxel_size": (40, 4, 4)}
+
+
 def tiff_that_ends_early(folder: Path) -> dict[str, Any]:
     fields = tiff(RAW)(folder)
     (folder / "a.tif").write_bytes((folder / "a.tif").read_bytes()[:-100])
@@ -152,6 +159,12 @@ CASES: dict[str, tuple[Maker, str, str]] = {
         "stack",
         "not in the table",
     ),
+    "tiff with a volume in a page": (
+        tiff(np.zeros((8, 32, 32), np.uint8), volumetric=True, tile=(8, 16, 16)),
+        "path",
+        "8 sections, but 1 page;",
+    ),
+    "tiff of several volumes": (several_volumes, "path", "2 images of different kinds"),
     "gap": (tiffs("z1.tif", "z2.tif", "z4.tif"), "path", "section 3 is missing"),
     "unpadded numbers": (tiffs(*(f"z{i}.tif" for i in range(1, 12))), "path", "pad them with zeros to 2 digits"),
     "duplicate section": (tiffs("z1.tif", "z1.tiff"), "path", "exists twice"),

@@ -12,12 +12,13 @@ import numpy as np
 from typing_extensions import override
 
 from ...engine.blocks.stage import Stage
+from ...engine.tracking.progress import read_record
 from ...hashing import splitmix64
 from ...volumes.exports import Form, as_json, exists_at
 from ...volumes.locations import Location
 from .place import place_key
 from .segments import segments_of
-from .volume import IDS, NO_THRESHOLD, ExportTask, place_of
+from .volume import CONTENTS, IDS, NO_THRESHOLD, ExportTask, place_of
 from .written import FilesStep, WrittenFile
 
 PROPERTIES = "segment_properties"
@@ -137,7 +138,7 @@ class DescribeStep(FilesStep):
         if self.form != "precomputed":
             yield from self._groups()
         if self.form != "ngff-0.5":
-            said = {"contents": list(self.contents), "threshold": self.threshold}
+            said = {"contents": [*self.contents, *self._others()], "threshold": self._threshold_there()}
             yield WrittenFile("", ".emdistill.json", as_json(said))
 
     def _extra(self, content: str, table: np.ndarray | None) -> dict[str, Any]:
@@ -158,10 +159,23 @@ class DescribeStep(FilesStep):
         there = [name for name in FOLDERS if exists_at(image.child(name), "info")]
         return {PROPERTIES: PROPERTIES, **{name: name for name in there}}
 
+    def _others(self) -> list[str]:
+        """The volumes that earlier exports of this run have left at the place."""
+        tasks = [self._task(content) for content in CONTENTS if content not in self.contents]
+        known = [task for task in tasks if read_record(task) or task.former.thresholds()]
+        return [task.content for task in known if task.image.is_there()]
+
+    def _threshold_there(self) -> float:
+        """The threshold of the segmentation at the place; `NO_THRESHOLD` without one."""
+        if "segmentation" not in self._others():
+            return self.threshold
+        return next(map(float, self._task("segmentation").former.thresholds()), self.threshold)
+
     def _groups(self) -> Iterator[WrittenFile]:
         """The groups around the images: a collection of images, and the labels of raw."""
-        images = [content for content in self.contents if content not in IDS]
-        labels = [content for content in self.contents if content in IDS]
+        there = [*self.contents, *self._others()]
+        images = [content for content in there if content not in IDS]
+        labels = [content for content in there if content in IDS]
         yield from self._group("", {"bioformats2raw.layout": 3})
         yield from self._group("OME", {"series": images})
         if labels:

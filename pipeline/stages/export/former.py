@@ -19,7 +19,7 @@ from ...volumes.storage import delete_below
 from .place import place_key
 
 MADE_OF_SEGMENTS = {"mesh": "mesh_shards", "skeletons": "skeleton_shards", "swc": "skeleton_shards"}
-"""Folders of a precomputed segmentation that belong to its threshold, and the stages that fill them."""
+"""Folders of a precomputed segmentation that belong to its segments, and the stages that fill them."""
 
 
 def level_name(form: str, to: str, content: str, threshold: str, level: int) -> str:
@@ -61,17 +61,20 @@ class FormerExport:
         return next((str(record["key"]) for record in records if "key" in record), None)
 
     def give_up(self, level: int) -> None:
-        """Say that nothing is done of a level, and with the finest one delete what was made of its segments."""
+        """Say that nothing is done of a level, and with the finest one delete what was made of the segments there, of
+        whatever threshold.
+        """
         for name in self._names(level):
             shutil.rmtree(self.run.tracking / name, ignore_errors=True)
             if level > 0:
                 _forget(self.run, name)
                 continue
             write_json(_path(self.run, name), {**_record(self.run, name), "complete": False})
-            for folder, stage in MADE_OF_SEGMENTS.items() if self.form == "precomputed" else ():
-                self._forget_all(f"{stage}_{place_key(self.to)}_*")
-                delete_below(Location.of(self.to).child(self.content).child(folder))
             self._forget_all(f"describe_{self.form}_{place_key(self.to)}_*{self.content}*")
+        if level == 0 and (self.form, self.content) == ("precomputed", "segmentation"):
+            for folder, stage in MADE_OF_SEGMENTS.items():
+                _forget(self.run, f"{stage}_{place_key(self.to)}")
+                delete_below(Location.of(self.to).child(self.content).child(folder))
 
     def forget(self, level: int) -> None:
         """Forget a level, in whose place another threshold is noted now."""

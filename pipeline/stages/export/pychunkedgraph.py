@@ -24,6 +24,7 @@ from ...command_names import SCRIPTS
 from ...engine.blocks.checksums import array_checksum
 from ...engine.blocks.grid import Block, BlockGrid
 from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
+from ...engine.tracking.progress import read_record
 from ...rag import EdgeTable
 from ...run import Run
 from ...small_files import read_npy
@@ -97,7 +98,7 @@ class ChunkedGraphTask(BlockTask):
     @property
     @override
     def name(self) -> str:
-        return f"chunked_graph_{place_key(self.to)}_{self.threshold:g}"
+        return f"chunked_graph_{place_key(self.to)}"  # at whatever threshold: a place holds one
 
     @property
     def location(self) -> Location:
@@ -121,11 +122,19 @@ class ChunkedGraphTask(BlockTask):
 
     @override
     def settings(self) -> dict[str, Any]:
-        return {"bits": [LAYER_BITS, SPATIAL_BITS]}
+        return {"bits": [LAYER_BITS, SPATIAL_BITS], "threshold": self.threshold}
 
     @override
     def check(self) -> None:
         chunk_id(self.grid, len(self.grid) - 1)
+
+    @override
+    def lies_instead(self) -> str:
+        held = read_record(self).get("settings", {}).get("threshold", self.threshold)
+        if held == self.threshold:
+            return ""
+        there = f"{self.location.name} holds threshold {held} of this run"
+        return f"{there}; name another place for {self.threshold:g}, or --overwrite"
 
     @override
     def stored_key(self) -> str | None:

@@ -149,6 +149,7 @@ class SkeletonShards(WholesTask):
     version = 2
     together = "skeleton shards"
     place = "skeletons"
+    own_folders = (SWC_FOLDER,)
     pieces_class = SkeletonPieces
 
     @override

@@ -25,14 +25,17 @@ from typing_extensions import override
 from ...command_names import SCRIPTS
 from ...engine.blocks.grid import Block, BlockGrid
 from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
+from ...engine.tracking.progress import read_record
 from ...volumes import Box
 from ...volumes.exports import as_json, exists_at, read_file, require_file, write_file
 from ...volumes.locations import Location
 from ...volumes.sharded import Sharding
+from ...volumes.storage import delete_below
 from .piece_files import OpenPieces, Piece
 from .pieces import PiecesTask, require
 from .place import place_key
 from .segments import segments_of
+from .volume import ExportTask
 from .written import recorded_key
 
 VOXELS_PER_FILE = 1 << 24
@@ -73,6 +76,8 @@ class WholesTask(BlockTask):
     grid_counts = "files"
     place: ClassVar[str]
     """Folder in the segmentation."""
+    own_folders: ClassVar[tuple[str, ...]] = ()
+    """Folders of files that are a segment's alone, there, too."""
     pieces_class: ClassVar[type[PiecesTask]]
     """The stage before."""
 
@@ -91,7 +96,7 @@ class WholesTask(BlockTask):
     @property
     @override
     def name(self) -> str:
-        return f"{self.stage}_{place_key(self.to)}_{self.threshold:g}_{self.minimum_size}"
+        return f"{self.stage}_{place_key(self.to)}"  # whatever they are made of: a place holds one kind of them
 
     @property
     def location(self) -> Location:
@@ -111,7 +116,9 @@ class WholesTask(BlockTask):
     @cached_property
     @override
     def upstream(self) -> tuple[Stage, ...]:
-        return (self.pieces,)
+        # they lie in the segmentation, which takes them along when another one is written in its place
+        segmentation = ExportTask(self.run, self.to, "precomputed", "segmentation", self.threshold, 0)
+        return (self.pieces, segmentation)
 
     @property
     @override
@@ -143,6 +150,14 @@ class WholesTask(BlockTask):
         require(*self.pieces.libraries)
 
     @override
+    def lies_instead(self) -> str:
+        least = read_record(self).get("settings", {}).get("minimum_size", self.minimum_size)
+        if least == self.minimum_size:
+            return ""
+        held = f"{self.output} holds those of segments of at least {least} voxels"
+        return f"{held}; name another place for {self.minimum_size}, or --overwrite"
+
+    @override
     def stored_key(self) -> str | None:
         return recorded_key(self) if exists_at(self.location, "info") else None
 
@@ -168,7 +183,8 @@ class WholesTask(BlockTask):
 
     @override
     def drop(self) -> None:
-        """Nothing: every file is replaced."""
+        for folder in (self.place, *self.own_folders):
+            delete_below(Location.of(self.to).child("segmentation").child(folder))
 
     def _segments_by_file(self) -> Callable[[Block], np.ndarray]:
         """A function that gives the rows of the segments in a file; of the table, it reads no others."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from voronoi_run import make_run, store_affinities, stored
 from pipeline.api import agglomerate, extract_fragments, segment
 from pipeline.commands import export as export_command
 from pipeline.engine.chain import run_stages
+from pipeline.errors import UserError
 from pipeline.rag import open_rag
 from pipeline.run import Run
 from pipeline.stages.auditing import audit
@@ -190,3 +192,23 @@ def test_pychunkedgraph_gets_every_edge_in_its_chunks_and_the_components(tmp_pat
     assert grouped == set(fragment_of)
     assert all(between.count(pair) == 2 for pair in between), "an edge between two chunks stands in both"
     assert len(inside) + len(set(between)) == graph.number_of_edges()
+
+
+def test_a_chunked_graph_at_another_threshold_takes_the_place_only_if_the_user_says_so(
+    tmp_path: Path, finished: Run
+) -> None:
+    def files(place: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sorted(place.rglob("*.proto*"))}
+
+    place = tmp_path / "out"
+    former, other = (ExportOptions("pychunkedgraph", str(place), each) for each in (THRESHOLD, 0.05))
+    assert export_run(finished, former)
+    before = files(place)
+    with pytest.raises(UserError, match=r"out holds threshold 0\.45 of this run; name another place for 0\.05,"):
+        export_run(finished, other)
+    assert files(place) == before
+    assert export_run(finished, other, overwrite=True) and export_run(finished, other), "done, and goes on"
+    assert export_run(finished, replace(other, to=str(tmp_path / "fresh")))
+    assert files(place) == files(tmp_path / "fresh") != before
+    with pytest.raises(UserError, match=r"holds threshold 0\.05"):
+        export_run(finished, former)

@@ -179,6 +179,52 @@ def test_another_threshold_takes_the_place_only_if_the_user_says_so(tmp_path: Pa
     assert all(found.sound for found in audit(finished))
 
 
+def test_meshes_of_another_least_size_take_the_place_only_if_the_user_says_so(tmp_path: Path, finished: Run) -> None:
+    extra: dict[str, Any] = {"arrays": ("segmentation",), "meshes": True, "skeletons": True}
+    place = tmp_path / "out"
+    former, other = (ExportOptions("precomputed", str(place), THRESHOLD, minimum_size=n, **extra) for n in (50, 400))
+    assert export_run(finished, former)
+    before = contents(place)
+    with pytest.raises(UserError, match=r"mesh holds those of segments of at least 50 voxels; name another place"):
+        export_run(finished, other)
+    assert contents(place) == before
+    for options in (other, former):
+        assert export_run(finished, options, overwrite=True) and export_run(finished, options), "done, and goes on"
+        fresh = replace(options, to=str(tmp_path / f"{options.minimum_size}"))
+        assert export_run(finished, fresh)
+        assert contents(place) == contents(Path(fresh.to)), "no file is left of a segment that has none"
+    assert len(contents(tmp_path / "400")) < len(before)
+
+
+def test_meshes_go_with_the_segments_that_they_were_made_of(tmp_path: Path, finished: Run) -> None:
+    shutil.copytree(finished.directory, tmp_path / "run")
+    run = make_run(tmp_path / "run", pyramid={"smallest": 6}, segment={"thresholds": [0.3, THRESHOLD]})
+    changed = make_run(tmp_path / "run", pyramid={"smallest": 6}, segment={"minimum_size": 400})
+    place = tmp_path / "out"
+    options = ExportOptions("precomputed", str(place), THRESHOLD, ("segmentation",), meshes=True, minimum_size=50)
+    assert export_run(run, replace(options, skeletons=True))
+    assert export_run(changed, replace(options, meshes=False), overwrite=True)
+    info = json.loads((place / "segmentation" / "info").read_text())
+    assert "mesh" not in info and "skeletons" not in info
+    assert not any((place / "segmentation" / folder).exists() for folder in ("mesh", "skeletons", "swc"))
+    assert export_run(changed, options, overwrite=True)
+    assert json.loads((place / "segmentation" / "info").read_text())["mesh"] == "mesh"
+
+
+def test_a_further_volume_stands_in_the_lists_beside_those_that_are_there(tmp_path: Path, finished: Run) -> None:
+    def listed(folder: str, of: str) -> list[str]:
+        members: list[str] = json.loads((tmp_path / "ngff" / folder / "zarr.json").read_text())["attributes"]["ome"][of]
+        return sorted(members)
+
+    for arrays in (("affinities",), ("segmentation",), ("raw",)):
+        export(finished, tmp_path / "ngff", "ngff", arrays=arrays)
+    assert listed("OME", "series") == ["affinities", "raw"] and listed("raw/labels", "labels") == ["segmentation"]
+    for arrays in (("segmentation",), ("raw",)):
+        export(finished, tmp_path / "pre", "precomputed", arrays=arrays)
+    noted = json.loads((tmp_path / "pre" / ".emdistill.json").read_text())
+    assert noted == {"contents": ["raw", "segmentation"], "threshold": THRESHOLD}, "which the viewer shows"
+
+
 def test_a_place_taken_in_another_format_is_said_to_be_this_runs(tmp_path: Path, finished: Run) -> None:
     export(finished, tmp_path, "ngff", arrays=("raw",))
     with pytest.raises(UserError, match=r"this run's raw as ngff-0\.5 already"):
