@@ -15,7 +15,7 @@ from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
 from ..stages.export.place import place_of_export
 from ..stages.export.segments import SegmentsStep
-from ..stages.export.targets import TARGETS, ExportOptions, export_run, export_stages
+from ..stages.export.targets import TARGETS, ExportOptions, export_run, export_stages, tell_displacement
 from ..stages.export.volume import CONTENTS
 from ..volumes.locations import Location
 from .blockwise import add_pilot
@@ -60,6 +60,7 @@ def work(run: Run, options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         log_plan(run, export_stages(run, chosen))
+        tell_displacement(run, chosen)
         return 0
     if options.pilot:
         stages = export_stages(run, chosen)

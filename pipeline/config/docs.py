@@ -22,7 +22,7 @@ INTRODUCTION = """\
 
 One JSON file describes a run. Every key, its type and its default, section by section; keys without a default
 are **required**. Unknown keys are errors, and values are never converted: `"2"` is no number. Vectors are in
-the order z, y, x. Any key can be overridden on the command line: `--set predict.block_size=[32,256,256]`.
+the order z, y, x. Any key can be overridden on the command line: `--set 'predict.block_size=[32,256,256]'`.
 
 `python -m pipeline.config check config.json` says whether a file is valid, `python -m pipeline.config schema`
 prints the JSON Schema for editors. This page is generated: `make docs`.

@@ -24,6 +24,7 @@ from ..rag.connection_errors import is_connection_error
 from ..run import Run, region_box
 from ..volumes import Box, open_volume, position_of, volume_exists
 from ..volumes.locations import Location, located
+from ..volumes.placement import nearest_voxel
 from ..volumes.readable import Readable
 from .controls import SEGMENTS, STEP, Controls
 from .exported import ExportedSegmentation
@@ -290,7 +291,7 @@ def _middle_of_voxel(position: Sequence[float], raw: Readable) -> np.ndarray:
 
 def _first_voxel(layer: Layer, raw: Readable) -> list[int]:
     """Position of the first voxel, counted in voxels; raw that begins within a voxel is shown at the nearest whole."""
-    first = [round(o / s) for o, s in zip(raw.offset, raw.voxel_size, strict=True)]
+    first = nearest_voxel(raw.offset, raw.voxel_size)
     return [f + b for f, b in zip(first, layer.begin, strict=True)]
 
 

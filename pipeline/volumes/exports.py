@@ -1,8 +1,9 @@
 """Arrays in the formats of other programs, at any place: OME-NGFF 0.5 and 0.4, and neuroglancer's precomputed format.
 
 An image has levels, each an array; what one process may write alone (a shard, or several chunks) is its `block`.
-OME-NGFF places a level exactly. Precomputed volumes lie at whole voxels: the finest level is always exact, a coarser
-one is placed up to a voxel of its own too low where the image begins between its voxels.
+OME-NGFF places a level exactly. Precomputed volumes lie at whole voxels: an image whose first voxel does not, lies up
+to half a voxel beside its place; a coarser level is placed up to a voxel of its own too low where the image begins
+between its voxels.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .placed_files import read_json_at as read_json_at
 from .placed_files import require_file as require_file
 from .placed_files import write_file as write_file
 from .placed_files import write_json as write_json
+from .placement import nearest_voxel
 from .run_containers import level_of_image
 from .storage import DATA_WAIT, METADATA_WAIT, context, exists, kvstore_spec, open_store, wait
 from .storage_errors import not_unavailable
@@ -40,8 +42,6 @@ CHUNK = 64
 """Voxels along the edge of a chunk of a precomputed volume."""
 CHUNKS_PER_SHARD_BITS = 6
 """A shard of a precomputed volume has two to the power of this many chunks: about 256 voxels along its edge."""
-WHOLE = 1e-3
-"""Part of a voxel by which an offset may miss a whole one, as decimal numbers do."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,7 @@ class ExportedImage:
         return [size * factor for size, factor in zip(self.voxel_size, self.factors[level], strict=True)]
 
     def level_block(self, level: int) -> Coordinate:
-        """Voxels of a level that are written together: one file, or several whole ones.
-
-        Raises:
-            UserError: the offset does not fit the format.
-        """
+        """Voxels of a level that are written together: one file, or several whole ones."""
         if self.form != "precomputed":
             return Coordinate(map(min, self.block, self.level_shape(level)))
         shape = self._in_memory(level).chunk_layout.write_chunk.shape or (None,) * 4
@@ -108,17 +104,13 @@ class ExportedImage:
             extra: further members: of `info` (precomputed), or of the image's OME attributes.
 
         Raises:
-            StorageUnavailable, UserError: the place cannot be written, or the offset does not fit the format.
+            StorageUnavailable, UserError: the place cannot be written.
         """
         for name, document in self.metadata(extra).items():
             write_json(self.location, name, document)
 
     def metadata(self, extra: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-        """What `write_metadata` writes, by name of the file.
-
-        Raises:
-            UserError: the offset does not fit the format.
-        """
+        """What `write_metadata` writes, by name of the file."""
         if self.form == "precomputed":
             return {"info": {**self._info(), **extra}}
         ome = {"multiscales": [self._multiscale()], **extra}
@@ -263,14 +255,8 @@ class ExportedImage:
         }
 
     def _voxel_offset(self, level: int) -> list[int]:
-        exact = [first / size for first, size in zip(self.offset, self.voxel_size, strict=True)]
-        whole = [round(first) for first in exact]
-        if any(abs(a - b) > WHOLE for a, b in zip(exact, whole, strict=True)):
-            raise UserError(
-                f"precomputed volumes lie at whole voxels, and an offset of {self.offset} nm is no multiple of"
-                f" {self.voxel_size} nm; export ngff, or set the source's offset"
-            )
-        return [first // factor for first, factor in zip(whole, self.factors[level], strict=True)]
+        first = nearest_voxel(self.offset, self.voxel_size)
+        return [voxel // factor for voxel, factor in zip(first, self.factors[level], strict=True)]
 
     def _in_memory(self, level: int) -> ts.TensorStore:
         """The level without voxels, which tells how it is divided."""

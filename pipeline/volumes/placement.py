@@ -7,6 +7,7 @@ not understood is an error. Nothing is rounded: sizes are fractions until the en
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,6 +25,11 @@ AGREEMENT = Fraction(1, 10**6)
 """Relative difference up to which two statements are one: binary fractions of one decimal number."""
 
 FROM_CONFIG = "the config"
+
+WHOLE = 1e-3
+"""Part of a voxel by which an offset may miss a whole one, as decimal numbers do."""
+_DECIMAL = 1e-6
+"""Part of a voxel below half of one that counts as half."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,22 @@ class Placement:
     def text(self) -> str:
         """The voxel size for people: `40 x 8 x 8 nm`."""
         return "unknown voxel size" if self.voxel_size is None else f"{by(self.voxel_size)} nm"
+
+
+def nearest_voxel(offset: Sequence[float], voxel_size: Sequence[float]) -> tuple[int, ...]:
+    """The whole voxel, counted from the origin, that is nearest to an offset; both in nanometres, z, y, x. Half a voxel
+    counts as a whole one, so that regions of one volume are all moved alike.
+    """
+    return tuple(math.floor(o / s + 0.5 + _DECIMAL) for o, s in zip(offset, voxel_size, strict=True))
+
+
+def beside_whole_voxels(offset: Sequence[float], voxel_size: Sequence[float]) -> tuple[float, ...]:
+    """How far the nearest whole voxel lies beside an offset, along z, y, x; all in nanometres. Exactly 0 where decimal
+    numbers make all the difference.
+    """
+    found = nearest_voxel(offset, voxel_size)
+    missed = (voxel * size - first for voxel, first, size in zip(found, offset, voxel_size, strict=True))
+    return tuple(0.0 if abs(miss) <= WHOLE * size else miss for miss, size in zip(missed, voxel_size, strict=True))
 
 
 def combined(

@@ -27,9 +27,9 @@ def make_run(directory: Path, **sections: Any) -> Run:
 
     Args:
         directory: of the run.
-        sections: of the config; and `shape`, that of raw.
+        sections: of the config; and `shape`, that of raw, and `offset`, its place in nanometres.
     """
-    shape = sections.pop("shape", SHAPE)
+    shape, offset = sections.pop("shape", SHAPE), sections.pop("offset", (0, 0, 0))
     document: dict[str, Any] = {
         "run_directory": str(directory),
         "volumes": {"sources": {"a": {"kind": "phantom"}}, "segment": {"source": "a", "begin": [1, 2, 3]}},
@@ -45,7 +45,11 @@ def make_run(directory: Path, **sections: Any) -> Run:
     run = Run(parse_config(document))
     if not volume_exists(run.volume, "raw"):
         smooth = ndimage.gaussian_filter(np.random.default_rng(2).normal(size=shape), (0.5, 2, 2))
-        place: dict[str, Any] = {"voxel_size": (40, 8, 8), "storage_format": run.config.storage.format}
+        place: dict[str, Any] = {
+            "voxel_size": (40, 8, 8),
+            "offset": offset,
+            "storage_format": run.config.storage.format,
+        }
         raw = create_volume(run.volume, "raw", shape, "uint8", chunks=(4, 16, 16), **place)
         raw.write(raw.box, np.clip(128 + 400 * smooth, 0, 255).astype(np.uint8))
         torch.manual_seed(5)

@@ -62,9 +62,11 @@ def add_workers(run: Run, count: int, stage: str | None = None, dry_run: bool = 
         Whether all processes ended as they should.
 
     Raises:
-        UserError: the run is somebody else's, no driver is at work, none of its tasks is meant, its workers cannot be
-            joined from here, or the cluster refuses the jobs.
+        UserError: there are none to add, the run is somebody else's, no driver is at work, none of its tasks is meant,
+            its workers cannot be joined from here, or the cluster refuses the jobs.
     """
+    if count < 1:
+        raise UserError(f"{count} workers cannot be added; 1 or more", "--workers")
     joined = _joinable_task(run, _driver_at_work(run), stage)
     names = [f"added-{socket.gethostname()}-{os.getpid()}-{number}" for number in range(count)]
     jobs = run.config.cluster.executor == "slurm"

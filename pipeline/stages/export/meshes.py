@@ -50,7 +50,8 @@ class MeshShards(WholesTask):
 
     @override
     def info(self) -> dict[str, Any]:
-        return mesh_info(self.pieces.grid.voxel_size, self.pieces.grid.offset)
+        grid = self.pieces.grid
+        return mesh_info(grid.voxel_size, [o + d for o, d in zip(grid.offset, self.moved, strict=True)])
 
     @override
     def packed(self, segment: int, pieces: Iterator[Piece]) -> Packed:

@@ -154,9 +154,10 @@ class SkeletonShards(WholesTask):
 
     @override
     def info(self) -> dict[str, Any]:
+        z, y, x = (move or 0 for move in self.moved)  # 0 as the whole number that it is
         return {
             "@type": "neuroglancer_skeletons",
-            "transform": [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0],
+            "transform": [1, 0, 0, x, 0, 1, 0, y, 0, 0, 1, z],
             "vertex_attributes": [{"id": "radius", "data_type": "float32", "num_components": 1}],
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
+from ...engine.blocks.grid import BlockGrid
 from ...engine.blocks.stage import BlockTask, Stage
 from ...engine.chain import run_stages
 from ...engine.tracking.driver_lock import keeps_others_out
@@ -16,6 +18,7 @@ from ...errors import UserError
 from ...run import Run
 from ...small_files import read_json_as, write_json
 from ...volumes.exports import Form
+from ...volumes.placement import beside_whole_voxels
 from ..by_script import chosen_thresholds
 from ..predict import PredictTask
 from .description import DescribeStep
@@ -28,6 +31,7 @@ from .webknossos import AgglomerateStep
 from .written import recorded_key
 
 Target = Literal["precomputed", "ngff", "webknossos", "pychunkedgraph"]
+logger = logging.getLogger(__name__)
 TARGETS: tuple[Target, ...] = ("precomputed", "ngff", "webknossos", "pychunkedgraph")
 
 
@@ -71,7 +75,21 @@ def export_run(run: Run, options: ExportOptions, overwrite: bool = False) -> boo
         UserError: see `export_stages`; or the place holds something else.
     """
     stages, decided = export_stages(run, options), _decided(run, options)
+    tell_displacement(run, options)
     return run_stages(run, stages, overwrite, accepted=lambda: note_export(run, decided))
+
+
+def tell_displacement(run: Run, options: ExportOptions) -> None:
+    """Say how far an export in whole voxels lies beside the place of what it is of, if it does."""
+    grid = BlockGrid.of_run(run)
+    moved = beside_whole_voxels(grid.offset, grid.voxel_size)
+    if options.target in ("precomputed", "pychunkedgraph") and any(moved):
+        logger.info(
+            "precomputed volumes lie at whole voxels: what is at %s nm is put %s nm beside (z, y, x), with its meshes"
+            " and skeletons; SWC files, ngff and webknossos are exact",
+            list(grid.offset),
+            [round(move, 6) for move in moved],
+        )
 
 
 def note_export(run: Run, options: ExportOptions) -> None:
@@ -140,6 +158,8 @@ def export_stages(run: Run, options: ExportOptions) -> list[Stage]:
     threshold = _threshold(run, options)
     if not 0 <= threshold <= 1:
         raise UserError(f"{threshold:g} is no merge threshold; they are from 0 to 1", "--threshold")
+    if options.minimum_size < 0:
+        raise UserError(f"{options.minimum_size} is no number of voxels; 0 or more", "--minimum-size")
     if (options.meshes or options.skeletons) and options.target != "precomputed":
         raise UserError("meshes and skeletons belong to --target precomputed", "--target")
     if options.target in ("precomputed", "ngff"):

@@ -29,6 +29,7 @@ from ...engine.tracking.progress import read_record
 from ...volumes import Box
 from ...volumes.exports import as_json, exists_at, read_file, require_file, write_file
 from ...volumes.locations import Location
+from ...volumes.placement import beside_whole_voxels
 from ...volumes.sharded import Sharding
 from ...volumes.storage import delete_below
 from .piece_files import OpenPieces, Piece
@@ -124,6 +125,11 @@ class WholesTask(BlockTask):
     @override
     def reads(self) -> tuple[Stage, ...]:
         return ()  # pieces that are made again are the same, and nothing is made of others
+
+    @property
+    def moved(self) -> tuple[float, ...]:
+        """By how many nanometres along z, y, x the segmentation lies beside its place, and they with it."""
+        return beside_whole_voxels(self.pieces.grid.offset, self.pieces.grid.voxel_size)
 
     @cached_property
     def sharding(self) -> Sharding:

@@ -113,6 +113,12 @@ def test_nothing_of_a_strangers_run_is_run_by_who_adds_workers(tmp_path: Path, d
     assert not mark.exists()
 
 
+def test_no_workers_cannot_be_added(tmp_path: Path) -> None:
+    run, _ = run_with_a_trap(tmp_path / "run", "elsewhere")
+    with pytest.raises(UserError, match="0 workers cannot be added; 1 or more"):
+        add_workers(run, 0)
+
+
 def test_what_others_could_have_written_is_not_run_by_who_adds_workers(tmp_path: Path) -> None:
     run, mark = run_with_a_trap(tmp_path / "run", "elsewhere")
     worker_spec_path(Doubled(run)).chmod(0o666)

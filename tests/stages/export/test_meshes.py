@@ -219,6 +219,8 @@ def test_killed_while_meshing_the_same_command_gives_the_same_files(tmp_path: Pa
 def test_options_that_do_not_fit_are_refused(tmp_path: Path, finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="belong to --target precomputed"):
         export_stages(finished, ExportOptions("ngff", str(tmp_path), THRESHOLD, meshes=True))
+    with pytest.raises(UserError, match="0 or more"):
+        export_stages(finished, ExportOptions("precomputed", str(tmp_path), THRESHOLD, meshes=True, minimum_size=-5))
     with pytest.raises(UserError, match="from 0 to 1"):
         export_stages(finished, ExportOptions("ngff", str(tmp_path), 45))
     with pytest.raises(UserError, match="add it to --arrays"):
