@@ -13,7 +13,7 @@ from ..api import evaluate, write_report
 from ..checkpoints import checkpoints
 from ..cli import run_script
 from ..command_names import command_line, goes_on_by_itself
-from ..datasets import describe_import
+from ..datasets import describe_import, is_ready
 from ..engine.plan import log_plan
 from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
@@ -96,7 +96,8 @@ def plan(run: Run, options: argparse.Namespace) -> None:
             logger.info("the blocks can be planned once the %s is trained", role)
         else:
             stages = known_blockwise_stages(planned)
-            log_plan(planned, stages, before=plan_conversions(run))
+            waiting = [name for name in run.config.volumes.sources if not is_ready(run, name)]
+            log_plan(planned, stages, before=plan_conversions(run, waiting))
             if not any(isinstance(stage, SegmentTask) for stage in stages):
                 logger.info("the segmentation comes on top: its threshold is chosen once the blocks are agglomerated")
 
