@@ -27,6 +27,7 @@ from .volumes.locations import Location, located
 from .volumes.run_containers import names_in
 
 if TYPE_CHECKING:
+    from .volumes import RunVolume
     from .volumes.aligned import Labels, Mask
     from .volumes.intensity import IntensityRange
     from .volumes.run_sources import RunSource
@@ -181,6 +182,16 @@ class Run:
             UserError: the source has to be converted and is not, or cannot be read.
         """
         return self.source(source).open_raw()
+
+    def open_computed(self, dataset: str) -> RunVolume:
+        """An array that a stage has written into the volume, to be scored or looked at.
+
+        Raises:
+            UserError: there is none, or its metadata are damaged. Reading a damaged shard says what to run.
+        """
+        from .volumes.complete import open_computed
+
+        return open_computed(self.volume, dataset, self.directory)
 
     def intensity(self, source: str) -> IntensityRange:
         """The raw intensities of a source that are black and white for the networks."""

@@ -18,7 +18,8 @@ from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
 from ..stages.by_script import import_for, sources_to_import_for
 from ..stages.chosen_checkpoint import require_predictable
-from ..stages.importing import require_foreseen_regions
+from ..stages.foreseen_run import foreseen_run
+from ..stages.importing import plan_conversions, require_foreseen_regions
 
 logger = logging.getLogger("emdistill")
 
@@ -38,8 +39,7 @@ def run_blockwise(
 
     def work(run: Run, options: argparse.Namespace) -> int:
         if options.dry_run:
-            if step is None or not _log_import(run, step, options):
-                log_plan(run, stages_of(run))
+            _plan(run, stages_of, [] if step is None else sources_to_import_for(run, step), options)
             return 0
         with only_driver(run):
             if step is not None:
@@ -52,21 +52,31 @@ def run_blockwise(
     run_script(description, work, add_arguments=_add_arguments)
 
 
-def _log_import(run: Run, step: str, options: argparse.Namespace) -> bool:
-    """Say what a step would import before anything else, if it would; whether it does: blocks are planned only then."""
-    sources = sources_to_import_for(run, step)
-    if not sources:
-        return False
-    for line in describe_import(run, sources):
-        logger.info(line)
-    require_foreseen_regions(run, sources)
-    require_predictable(run)
-    logger.info(what_to_plan_after(options))
-    return True
+def _plan(
+    run: Run, stages_of: Callable[[Run], Sequence[Stage]], sources: Sequence[str], options: argparse.Namespace
+) -> None:
+    """Say what would be imported before anything else, and what stages would do then.
+
+    Args:
+        run: the run.
+        stages_of: the stages of a run, upstream first.
+        sources: that would be imported.
+        options: as the user typed them.
+    """
+    if sources:
+        for line in describe_import(run, sources):
+            logger.info(line)
+        require_foreseen_regions(run, sources)
+        require_predictable(run)
+    with foreseen_run(run, sources) as planned:
+        if planned is None:
+            logger.info(what_to_plan_after(options))
+        else:
+            log_plan(planned, stages_of(planned), before=plan_conversions(run, sources))
 
 
 def what_to_plan_after(options: argparse.Namespace, network: str | None = None) -> str:
-    """What must be done before blocks can be planned, for people.
+    """What must be done before the blocks of a public data set can be planned, for people.
 
     Args:
         options: as the user typed them.
@@ -75,7 +85,7 @@ def what_to_plan_after(options: argparse.Namespace, network: str | None = None) 
     settings = [word for setting in options.set for word in ("--set", setting)]
     command = command_line("import_data.py", options.config, *settings)
     then = "then" if network is None else f"then, and once the {network} is trained,"
-    what = "it looks at the volume (and converts TIFF and HDF5)"
+    what = "it downloads the volume"
     return f"run `{command}` once: {what}; {then} the blocks can be planned"
 
 

@@ -13,13 +13,14 @@ from ..api import evaluate, write_report
 from ..checkpoints import checkpoints
 from ..cli import run_script
 from ..command_names import command_line, goes_on_by_itself
-from ..datasets import describe_import, foresee, is_ready
+from ..datasets import describe_import, is_ready
 from ..engine.plan import log_plan
 from ..engine.tracking.driver_lock import only_driver
-from ..networks.fitting import tell_other_nanometres
 from ..run import Run
 from ..stages.by_script import known_blockwise_stages
-from ..stages.importing import require_foreseen_regions
+from ..stages.foreseen_run import foreseen_run
+from ..stages.importing import plan_conversions, require_foreseen_regions
+from ..stages.quantise import sources_to_predict
 from ..stages.segment import SegmentTask
 from ..training import describe_training
 from ..whole_run import require_before_import, run_to_segmentation
@@ -88,25 +89,17 @@ def plan(run: Run, options: argparse.Namespace) -> None:
     require_before_import(run)
     role = run.config.predict.network
     is_untrained = bool(run.config.networks_to_train) and not checkpoints(run.network_directory(role))
-    if not is_ready(run, run.config.volumes.segment.source):
-        _tell_other_voxels(run)
-        logger.info(what_to_plan_after(options, role if is_untrained else None))
-    elif is_untrained:
-        logger.info("the blocks can be planned once the %s is trained", role)
-    else:
-        stages = known_blockwise_stages(run)
-        log_plan(run, stages)
-        if not any(isinstance(stage, SegmentTask) for stage in stages):
-            logger.info("the segmentation comes on top: its threshold is chosen once the blocks are agglomerated")
-
-
-def _tell_other_voxels(run: Run) -> None:
-    """Warn before an import that a ready-made student knows other voxels."""
-    checkpoint, name = run.config.predict.checkpoint, run.config.volumes.segment.source
-    if checkpoint is not None:
-        with foresee(run, name) as source:
-            if source is not None:
-                tell_other_nanometres(checkpoint, run.source(name), source.voxel_size)
+    with foreseen_run(run, sources_to_predict(run)) as planned:
+        if planned is None:
+            logger.info(what_to_plan_after(options, role if is_untrained else None))
+        elif is_untrained:
+            logger.info("the blocks can be planned once the %s is trained", role)
+        else:
+            stages = known_blockwise_stages(planned)
+            waiting = [name for name in run.config.volumes.sources if not is_ready(run, name)]
+            log_plan(planned, stages, before=plan_conversions(run, waiting))
+            if not any(isinstance(stage, SegmentTask) for stage in stages):
+                logger.info("the segmentation comes on top: its threshold is chosen once the blocks are agglomerated")
 
 
 def score(run: Run) -> None:

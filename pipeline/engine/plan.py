@@ -38,13 +38,16 @@ SAMPLED_FILES = 100
 """Files that are there already tell how well the next ones compress."""
 
 
-def log_plan(run: Run, stages: Sequence[Stage], executor: ExecutorName | None = None) -> None:
+def log_plan(
+    run: Run, stages: Sequence[Stage], executor: ExecutorName | None = None, before: Sequence[Stage] = ()
+) -> None:
     """Check that the stages can run and say what they would do; nothing is written.
 
     Args:
         run: the run.
         stages: upstream first.
         executor: where blocks would be computed, if not where the config says.
+        before: what would have been written by then, and counts on the disk alone.
 
     Raises:
         UserError: as running them would.
@@ -55,7 +58,9 @@ def log_plan(run: Run, stages: Sequence[Stage], executor: ExecutorName | None = 
             logger.info(line)
     for line in dropped_lines(stages):
         logger.info(line)
-    wanted = {run.arrays: 0} | {stage.array_place: 0 for stage in stages}
+    wanted = {run.arrays: 0} | {stage.array_place: 0 for stage in (*before, *stages)}
+    for stage in before:
+        wanted[stage.array_place] += stage.array_bytes
     for stage in stages:
         wanted[stage.array_place] += bytes_to_write(stage, stages, states[stage])
     for line in _space_lines({place: size for place, size in wanted.items() if size} or {run.arrays: 0}):

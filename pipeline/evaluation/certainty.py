@@ -8,7 +8,7 @@ import numpy as np
 
 from ..engine.blocks.grid import BlockGrid
 from ..run import CERTAINTY, RankedBlocks, Run
-from ..volumes import Box, open_volume, volume_exists
+from ..volumes import Box, volume_exists
 from .metrics import voi_of_table
 from .overlaps import LabelRules, Readable, count_block_overlaps
 
@@ -39,7 +39,7 @@ def stored_certainty(run: Run) -> StoredCertainty | None:
     """
     if not volume_exists(run.volume, CERTAINTY):
         return None
-    volume = open_volume(run.volume, CERTAINTY)
+    volume = run.open_computed(CERTAINTY)
     threshold = volume.array.attrs.get("threshold")
     if not isinstance(threshold, int | float) or volume.array.ndim != 3:
         return None

@@ -16,7 +16,7 @@ from ..rag import EdgeTable
 from ..run import SEGMENTATIONS, RankedBlocks, Run, update_summary
 from ..segmentation import SmallSegments, connected_components
 from ..units import counted
-from ..volumes import RunVolume, open_volume
+from ..volumes import RunVolume
 from .certainty import rank_blocks, stored_certainty
 from .contingency import Contingency
 from .errors import rank_errors, write_errors
@@ -63,7 +63,7 @@ def evaluate(run: Run, skeletons: SkeletonOptions | None = None) -> dict[str, An
     labelled = skeletons is None or run.has_labels(run.config.volumes.segment.source)
     truths = (find_truth(run), find_test(run)) if labelled else None
     results: dict[str, Any] = dict.fromkeys(("scores", "best", "regions", "ignored", "certainty", "run_length"))
-    written, fragments = written_segmentations(run), open_volume(run.volume, "fragments")
+    written, fragments = written_segmentations(run), run.open_computed("fragments")
     segmentations = (fragments, ScoredGraph(run), written)
     if truths is not None:
         results |= _score_labels(run, *truths, segmentations)
@@ -195,7 +195,7 @@ def check_run(run: Run, skeletons: SkeletonOptions | None = None) -> str:
             places.append(f", the best of them on volumes.test, voxels {test.region.begin} to {test.region.end}")
     if nodes is not None:
         places.append(f"{',' if places else ''} on {counted(len(nodes.names), 'skeleton')}")
-    open_volume(run.volume, "fragments")
+    run.open_computed("fragments")
     written = ", ".join(f"{threshold:.2f}" for threshold in written_segmentations(run)) or "none"
     sweep = len(run.config.evaluate.sweep)
     return f"{counted(sweep, 'threshold')} and the written segmentations ({written}){''.join(places)}"
@@ -207,7 +207,7 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
     Raises:
         UserError: the fragments or the merge scores are missing.
     """
-    fragments = open_volume(run.volume, "fragments")
+    fragments = run.open_computed("fragments")
     graph = ScoredGraph(run)
     return sweep_edges(run.config, truth, fragments, _edges_for([truth], graph, fragments), small=graph.small)
 
@@ -264,4 +264,4 @@ def _some_labelled(tables: Iterable[Contingency], region: str = "") -> Iterator[
 
 def written_segmentations(run: Run) -> dict[float, RunVolume]:
     """The segmentations of a run by threshold."""
-    return {float(name): open_volume(run.volume, f"{SEGMENTATIONS}/{name}") for name in run.segmentation_names()}
+    return {float(name): run.open_computed(f"{SEGMENTATIONS}/{name}") for name in run.segmentation_names()}

@@ -10,7 +10,7 @@ from funlib.geometry import Coordinate
 
 from ..evaluation import SegmentSizes, SegmentSummary
 from ..run import SEGMENTATIONS, Run
-from ..volumes import Box, open_volume, volume_exists
+from ..volumes import Box, volume_exists
 from ..volumes.readable import Readable
 from .rendering import Surface, render
 from .surfaces import rank_colours, surface_of
@@ -70,10 +70,10 @@ def swatches(sizes: SegmentSizes) -> list[str]:
 
 def _levels(run: Run, dataset: str) -> Iterator[Readable]:
     """The array and the levels of its pyramid, the finest first."""
-    yield open_volume(run.volume, dataset)
+    yield run.open_computed(dataset)
     level = 1
     while volume_exists(run.volume, f"{dataset}/s{level}"):
-        yield open_volume(run.volume, f"{dataset}/s{level}")
+        yield run.open_computed(f"{dataset}/s{level}")
         level += 1
 
 

@@ -10,7 +10,7 @@ from funlib.geometry import Coordinate
 from ..command_names import name_of
 from ..errors import UserError
 from ..run import SEGMENTATIONS, Run, read_summary, region_box
-from ..volumes import ZERO, Box, open_volume, volume_exists
+from ..volumes import ZERO, Box, volume_exists
 from ..volumes.readable import Readable
 from ..volumes.volume import Volume
 
@@ -57,7 +57,7 @@ def existing_layers(run: Run) -> list[Layer]:
     candidates += [(f"segmentation {t}", f"{SEGMENTATIONS}/{t}", "objects") for t in run.segmentation_names()]
     begin = region_box(run.config.volumes.segment, raw.shape, "volumes.segment").begin
     computed = [
-        Layer(name, kind, open_volume(run.volume, dataset), begin)
+        Layer(name, kind, run.open_computed(dataset), begin)
         for name, dataset, kind in candidates
         if volume_exists(run.volume, dataset) and not (kind == "affinities" and were_dropped(run))
     ]

@@ -8,7 +8,6 @@ from ..evaluation import SegmentationError, SegmentSizes, read_segment_sizes, st
 from ..evaluation.segment_sizes import of_little_use
 from ..run import Run, read_summary
 from ..units import counted
-from ..volumes import open_volume
 from .bodies import body_pictures, swatches
 from .error_pictures import pictured_errors
 from .layers import best_threshold, chosen_segmentation, existing_layers, open_raw
@@ -34,7 +33,7 @@ def _segments(run: Run) -> dict[str, Any] | None:
     sizes = read_segment_sizes(run, threshold)
     if sizes is None:
         return None
-    volume = open_volume(run.volume, chosen.replace(" ", "/"))
+    volume = run.open_computed(chosen.replace(" ", "/"))
     voxel = volume.voxel_size[0] * volume.voxel_size[1] * volume.voxel_size[2] / 1e9
     bodies = [] if run.config.volumes.images else body_pictures(run, threshold, sizes)
     return {
@@ -76,7 +75,7 @@ def _certainty(run: Run) -> dict[str, Any] | None:
     certainty = stored_certainty(run)
     if certainty is None or not (certainty.values > 0).any():
         return None
-    block = open_volume(run.volume, "certainty").voxel_size
+    block = run.open_computed("certainty").voxel_size
     return {
         "threshold": f"{certainty.threshold:.2f}",
         "plot": embedded("certainty of the blocks", certainty_png(certainty.values, block)),

@@ -1,7 +1,9 @@
-"""Arrays that a run has converted, read strictly: every file must be there, for the formats take a lost one for zeros.
+"""Arrays that a run has written, whose errors say what to run. Those that it has converted are read strictly: every
+file must be there, for the formats take a lost one for zeros.
 
-The array is wrapped, not the volume, so that no way of reading goes around it. A file is looked for once per process
-and opened array, when the first box touches it: to do so before every read would cost as much as small boxes do.
+Of these the array is wrapped, not the volume, so that no way of reading goes around it. A file is looked for once per
+process and opened array, when the first box touches it: to do so before every read would cost as much as small boxes
+do.
 """
 
 from __future__ import annotations
@@ -11,14 +13,42 @@ from pathlib import Path
 
 import numpy as np
 from funlib.geometry import Coordinate
+from typing_extensions import override
 
 from ..command_names import command_line
 from ..errors import UserError
+from .arrays import RunVolume, open_volume
 from .boxes import Box
 from .links import OwnFilesArray
 from .locations import Place, located
 from .storage_errors import StorageUnavailable
 from .volume import Volume, WrappedArray
+
+
+@dataclass(frozen=True)
+class ComputedVolume(RunVolume):
+    """An array that a stage has written.
+
+    Attributes:
+        cure: what to do about a damaged shard, for messages.
+    """
+
+    cure: str = ""
+
+    @override
+    def read(self, box: Box) -> np.ndarray:
+        """The voxels of a box that lies inside the volume; axes as stored.
+
+        Raises:
+            StorageUnavailable: a server does not answer.
+            UserError: a shard is damaged; says what to run.
+        """
+        try:
+            return super().read(box)
+        except StorageUnavailable:
+            raise
+        except UserError as error:
+            raise UserError(f"{error.what}; {self.cure}", error.where) from error
 
 
 @dataclass(frozen=True)
@@ -90,6 +120,25 @@ def complete(volume: Volume, cure: str) -> Volume:
     """
     array = volume.array.array if isinstance(volume.array, OwnFilesArray) else volume.array  # looked at once, too
     return replace(volume, array=CompleteArray(array, volume, cure))
+
+
+def open_computed(container: Place, dataset: str, run_directory: Path) -> RunVolume:
+    """An array that a stage has written, for those who score it or show it.
+
+    Args:
+        container, dataset: as of `open_volume`.
+        run_directory: of the run.
+
+    Raises:
+        UserError: there is none, or its metadata are damaged.
+    """
+    opened = open_volume(container, dataset)
+    return ComputedVolume(**vars(opened), cure=cure_of_computed(run_directory))
+
+
+def cure_of_computed(run_directory: Path) -> str:
+    """What to do about a lost or damaged file of a stage, for messages."""
+    return f"{command_line('audit.py', run_directory / 'config.json', '--requeue')} has it made again"
 
 
 def cure_of_converted(container: Place, run_directory: Path, is_complete: bool, has_records: bool) -> str:

@@ -112,10 +112,11 @@ class RunSource:
         """Ids of objects on raw's voxels.
 
         Raises:
-            UserError: there are none.
+            UserError: there are none, or the source is not imported yet.
         """
         found = self._open_beside("labels")
         if found is None:
+            self.open_raw()  # a source that has to be converted has no labels before it is
             raise UserError("this source has no labels; its labels_path names them", self.where)
         return Labels(found, self.unlabelled_id)
 

@@ -113,6 +113,14 @@ def test_a_moved_run_continues_without_its_source(tmp_path: Path, source: FileSo
     assert not import_source("lab", source, tmp_path / "moved" / "volume.zarr", BLOCK)
 
 
+def test_labels_that_are_not_imported_yet_are_not_said_to_be_missing(tmp_path: Path, source: FileSource) -> None:
+    run = run_of(tmp_path, lab=dump_config(source))
+    with pytest.raises(UserError, match=r"volumes\.sources\.lab: the source is not imported yet; run .*import_data"):
+        run.open_labels("lab")
+    ensure_imported(run)
+    assert run.open_labels("lab").shape == run.open_raw("lab").shape
+
+
 def test_labels_of_an_earlier_import_do_not_survive(tmp_path: Path) -> None:
     container = tmp_path / "volume.zarr"
     import_source("lab", PhantomSource(shape=(4, 20, 20)), container, BLOCK)

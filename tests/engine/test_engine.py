@@ -23,6 +23,7 @@ from pipeline.engine.executors.worker_processes import worker_command
 from pipeline.engine.tracking.worker_records import SIGN_SECONDS, worker_records
 from pipeline.errors import UserError
 from pipeline.run import Run, read_json
+from pipeline.terminal import ProgressLines
 from pipeline.volumes import open_volume
 
 
@@ -200,6 +201,28 @@ def test_ctrl_c_reaches_no_worker_by_itself(tmp_path: Path, caplog: pytest.LogCa
     stopping.join()
     assert visits(tmp_path) == dict.fromkeys(range(BLOCKS), 1)
     assert "died" not in caplog.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_progress_is_told_stops_the_driver(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """daisy passes over what is raised while it tells of progress: without the signal, the run went on to its end."""
+    run = make_run(tmp_path, cluster={"executor": "local", "workers": 2})
+    (tmp_path / "wait").write_text("3")
+    tell = ProgressLines.tell
+
+    def interrupted(lines: ProgressLines, done: int, note: str = "") -> None:
+        tell(lines, done, note)
+        if (tmp_path / "waiting").exists() and not (tmp_path / "go").exists():
+            (tmp_path / "go").touch()
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(ProgressLines, "tell", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        toy_chain(run)
+    assert toy_chain(run)
+    np.testing.assert_array_equal(result(run), expected_sums(run))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

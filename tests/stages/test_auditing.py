@@ -19,6 +19,7 @@ from pipeline.engine.audit.requeue import blocks_to_redo, requeue
 from pipeline.engine.blocks.stage import BlockTask
 from pipeline.engine.tracking.markers import marked_blocks
 from pipeline.errors import UserError
+from pipeline.evaluation.runs import written_segmentations
 from pipeline.rag import EdgeTable, NodeTable, open_rag
 from pipeline.run import Run, read_json
 from pipeline.stages.auditing import audit, require_chunks
@@ -239,8 +240,21 @@ def test_scores_are_refused_when_a_chunk_is_lost(tmp_path: Path, finished: Run) 
     run = copy_of(finished, tmp_path)
     require_chunks(run)
     lose(run)
-    with pytest.raises(UserError, match=r"1 shards are missing, the first is c/0/1/1; python workflows/audit\.py"):
+    with pytest.raises(UserError, match=r"shard c/0/1/1 is missing; python workflows/audit\.py"):
         require_chunks(run)
+
+
+def test_a_damaged_shard_that_is_scored_or_shown_says_what_to_run(tmp_path: Path, finished: Run) -> None:
+    run = copy_of(finished, tmp_path)
+    for dataset in ("fragments", "segmentation/0.60"):
+        chunk = chunk_of(run, dataset)
+        chunk.write_bytes(chunk.read_bytes()[:-7])
+        volume = run.open_computed(dataset)
+        with pytest.raises(UserError, match=r"truncated or damaged.*; python workflows/audit\.py .* --requeue has it"):
+            volume.read(volume.box)
+    segmentation = written_segmentations(run)[0.6]
+    with pytest.raises(UserError, match=r"audit\.py .* --requeue has it made again"):
+        segmentation.read(segmentation.box)
 
 
 def test_the_script_prints_a_table_and_its_exit_status_tells(

@@ -21,11 +21,11 @@ WORKFLOWS = Path(__file__).parents[2] / "workflows"
 BOTH = pytest.mark.parametrize("options", [("--dry-run",), ()], ids=["dry run", "real run"])
 
 
-def raw_file(folder: Path, labelled: bool = True) -> Path:
+def raw_file(folder: Path, labelled: bool = True, dtype: str = "uint8") -> Path:
     """A volume that has to be converted."""
     path = folder / "volume.h5"
     with h5py.File(path, "w") as file:
-        file["raw"] = np.random.default_rng(0).integers(0, 255, SHAPE, dtype=np.uint8)
+        file["raw"] = np.random.default_rng(0).integers(0, 255, SHAPE).astype(dtype)
         file["raw"].attrs["resolution"] = [40, 8, 8]
         if labelled:
             file["labels"] = np.ones(SHAPE, np.uint64)
@@ -171,12 +171,9 @@ def test_a_finished_student_needs_nothing_that_it_learnt_from(tmp_path: Path) ->
     assert called.status == 0, called
 
 
-PLANNED = "once: it looks at the volume (and converts TIFF and HDF5); then the blocks can be planned"
-
-
-def raw_to_segment(folder: Path, kind: str) -> None:
+def raw_to_segment(folder: Path, kind: str, dtype: str) -> None:
     """A config that segments raw without labels with a ready-made student."""
-    source = raw_file(folder, labelled=False)
+    source = raw_file(folder, labelled=False, dtype=dtype)
     if kind == "zarr":
         with h5py.File(source) as file:
             array = zarr.open_group(str(folder / "volume.zarr"), mode="w").create_dataset("raw", data=file["raw"][:])
@@ -187,22 +184,28 @@ def raw_to_segment(folder: Path, kind: str) -> None:
     (folder / "mine.json").write_text(json.dumps(document))
 
 
-@pytest.mark.parametrize(("kind", "user_has"), [("hdf5", "scripts"), ("zarr", "emdistill")])
-def test_before_an_import_the_dry_run_says_what_to_type_and_then_plans(
-    tmp_path: Path, kind: str, user_has: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    raw_to_segment(tmp_path, kind)
-    monkeypatch.setenv("EMDISTILL_STARTED_WITH", user_has)
+@pytest.mark.parametrize(("kind", "dtype"), [("hdf5", "uint8"), ("hdf5", "uint16"), ("zarr", "uint8")])
+def test_blocks_are_planned_before_an_import_as_after_it(tmp_path: Path, kind: str, dtype: str) -> None:
+    raw_to_segment(tmp_path, kind, dtype)
 
-    def last_line_of(script: str, *options: str) -> str:
+    def told_by(script: str, *options: str) -> list[str]:
         command = [sys.executable, str(WORKFLOWS / script), "mine.json", *options]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
-        return done.stderr.splitlines()[-1]
+        return done.stderr.splitlines()
 
-    typed = "emdistill import mine.json" if user_has == "emdistill" else f"python {WORKFLOWS}/import_data.py mine.json"
-    for script in ("02_predict_blockwise.py", "run_all.py"):
-        assert last_line_of(script, "--dry-run") == f"run `{typed}` {PLANNED}"
+    def of_blocks(lines: list[str]) -> list[str]:
+        begin = next(index for index, line in enumerate(lines) if line.startswith("predict: there is no output; "))
+        assert lines[-1].startswith("disk: at most")
+        return lines[begin:-1]
+
+    scripts = ("02_predict_blockwise.py", "run_all.py")
+    before = [told_by(script, "--dry-run") for script in scripts]
     assert not (tmp_path / "run").exists()
-    last_line_of("import_data.py")
-    assert last_line_of("02_predict_blockwise.py", "--dry-run").startswith("disk: at most")
+    told_by("import_data.py")
+    after = [told_by(script, "--dry-run") for script in scripts]
+    assert [of_blocks(lines) for lines in before] == [of_blocks(lines) for lines in after]
+    assert any(line.startswith("segment_0.70: there is no output; ") for line in before[1])
+    for one, other in zip(before, after, strict=True):
+        counts_the_copy = one[-1].partition(" of arrays")[0] != other[-1].partition(" of arrays")[0]
+        assert counts_the_copy == (kind == "hdf5")

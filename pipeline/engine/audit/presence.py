@@ -22,8 +22,10 @@ def require_all_chunks(task: VolumeTask) -> None:
     missing = np.argwhere(~array.present() & ~task.empty_chunks)
     if len(missing):
         audit = command_line("audit.py", task.run.directory / "config.json", "--requeue")
+        first = array.key(missing[0])
+        if len(missing) == 1:
+            raise UserError(f"{array.called} {first} is missing; {audit} has it made again", task.output)
         raise UserError(
-            f"{len(missing)} {array.called}s are missing, the first is {array.key(missing[0])}; {audit} has them made"
-            " again",
+            f"{len(missing):,} {array.called}s are missing, the first is {first}; {audit} has them made again",
             task.output,
         )

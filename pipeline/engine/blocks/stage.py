@@ -22,6 +22,7 @@ from ...command_names import command_line, name_of
 from ...config import Config
 from ...errors import UserError
 from ...volumes import ZERO, Box, RunVolume, create_volume, delete_volume, open_volume, volume_exists
+from ...volumes.complete import cure_of_computed
 from ...volumes.locations import Location
 from ...volumes.storage_errors import not_unavailable
 from .base import DriverStep as DriverStep
@@ -91,7 +92,7 @@ class BlockTask(Stage):
     @property
     def cure(self) -> str:
         """What to do about an output that is lost or damaged."""
-        return f"{command_line('audit.py', self.run.directory / 'config.json', '--requeue')} has it made again"
+        return cure_of_computed(self.run.directory)
 
     def forget_blocks(self) -> None:
         """Remove all that is known of the blocks, so that every one is computed again."""

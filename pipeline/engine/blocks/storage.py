@@ -19,37 +19,31 @@ from ...config.base import plain_number
 from ...errors import UserError
 from ...run import Run
 from ...volumes import Box, RunVolume, container_attributes, crop, open_volume
+from ...volumes.complete import ComputedVolume
 from ...volumes.locations import Place
-from ...volumes.storage_errors import StorageUnavailable, not_unavailable
+from ...volumes.storage_errors import not_unavailable
 from ...volumes.volume import Volume
 from .checksums import BlockRecords, RecordTable, array_checksum
 from .grid import Block, BlockGrid
 
 
 @dataclass(frozen=True)
-class UpstreamVolume(RunVolume):
+class UpstreamVolume(ComputedVolume):
     """An array of an earlier stage, or the raw volume, where every shard must be there and whole.
 
     Attributes:
-        cure: what to do about a damaged shard.
         known: (z, y, x) bool over the shards: those that have been seen, or need not be there.
         records: what the shards held when they were written, if they are to be compared: in format 2, where nothing
             else tells a changed bit.
     """
 
-    cure: str = ""
     known: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=bool))
     records: RecordTable | None = None
 
     @override
     def read(self, box: Box) -> np.ndarray:
         self._require_shards(box)
-        try:
-            data = super().read(box)
-        except StorageUnavailable:
-            raise
-        except UserError as error:
-            raise UserError(f"{error.what}; {self.cure}", error.where) from error
+        data = super().read(box)
         if self.records is not None:
             self._compare(data, box, self.records)
         return data

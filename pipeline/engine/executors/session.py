@@ -89,14 +89,25 @@ class DriverSession:
 
     @contextlib.contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM stop the driver, and it its workers: daisy waits for all of them before it lets go."""
+        """Ctrl-C and SIGTERM stop the driver, and it its workers: daisy waits for all of them before it lets go.
+
+        Raises:
+            KeyboardInterrupt: there was one. It is raised anew at the end, since daisy passes over what is raised while
+                it tells of its progress.
+        """
+        interrupted = threading.Event()
 
         def stop(number: int) -> None:
+            interrupted.set()
             self.stop()
             raise KeyboardInterrupt
 
-        with stop_signals_call(stop):
-            yield
+        try:
+            with stop_signals_call(stop):
+                yield
+        finally:
+            if interrupted.is_set():
+                raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def ended_by(self, end: Callable[[], None]) -> Iterator[None]:
