@@ -34,8 +34,13 @@ def is_ready(run: Run, name: str) -> bool:
     return source.is_converted("raw") or "raw" in source.read_record().get("volumes", {})
 
 
-def look_at(source: RunSource, in_place: Sequence[str]) -> None:
+def look_at(source: RunSource, in_place: Sequence[str], *, with_chunks: bool = True) -> None:
     """Note what tells whether volumes that are read in place have changed, and intensities to be measured.
+
+    Args:
+        source: to be read.
+        in_place: which of its datasets are.
+        with_chunks: list the chunks, too, which takes minutes where there are millions.
 
     Raises:
         StorageUnavailable: a server does not answer.
@@ -50,7 +55,8 @@ def look_at(source: RunSource, in_place: Sequence[str]) -> None:
         wanted = {**record, "volumes": {**now, **record["volumes"]}}
     else:
         wanted = {**record, "section": section, "volumes": now} if now else dict(record)
-    _list_chunks(source, volumes, wanted.get("volumes", {}))
+    if with_chunks:
+        _list_chunks(source, volumes, wanted.get("volumes", {}))
     raw = source.open_raw()
     if source.intensity_setting(raw.dtype) == "percentiles" and "intensity" not in record and not _is_older(source):
         measured = intensity_range(raw, "percentiles", where=f"{source.where}.intensity")

@@ -88,4 +88,4 @@ def _import_without_voxels(planned: ForeseenRun, run: Run, name: str) -> None:
             if found is not None and found.raw is not None:
                 measured = intensity_range(found.raw, "percentiles", where=f"{source.where}.intensity")
                 write_json(source.record, {"intensity": measured.as_json()})
-    look_at(source, in_place)
+    look_at(source, in_place, with_chunks=False)

@@ -209,3 +209,23 @@ def test_blocks_are_planned_before_an_import_as_after_it(tmp_path: Path, kind: s
     for one, other in zip(before, after, strict=True):
         counts_the_copy = one[-1].partition(" of arrays")[0] != other[-1].partition(" of arrays")[0]
         assert counts_the_copy == (kind == "hdf5")
+
+
+@pytest.mark.parametrize("user_has", ["scripts", "emdistill"])
+def test_before_a_download_the_dry_run_says_what_to_type(
+    tmp_path: Path, user_has: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw_to_segment(tmp_path, "hdf5", "uint8")
+    document = json.loads((tmp_path / "mine.json").read_text())
+    document["volumes"]["sources"] = {
+        name: {"kind": "public", "name": "ac3"} for name in document["volumes"]["sources"]
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(document))
+    monkeypatch.setenv("EMDISTILL_STARTED_WITH", user_has)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "nothing is downloaded"))
+    typed = "emdistill import mine.json" if user_has == "emdistill" else f"python {WORKFLOWS}/import_data.py mine.json"
+    for script in ("02_predict_blockwise.py", "run_all.py"):
+        command = [sys.executable, str(WORKFLOWS / script), "mine.json", "--dry-run"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        said = f"run `{typed}` once: it downloads the volume; then the blocks can be planned"
+        assert done.stderr.splitlines()[-1] == said
