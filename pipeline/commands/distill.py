@@ -9,13 +9,14 @@ from typing import NoReturn
 from ..api import distill
 from ..cli import run_script
 from ..run import Run
-from ..training import describe_training
+from ..training import describe_distillation
 
 
 def work(run: Run, options: argparse.Namespace) -> None:
     """Train, or say what training would do."""
     if options.dry_run:
-        logging.getLogger("emdistill").info(describe_training(run, "student"))
+        for line in describe_distillation(run):
+            logging.getLogger("emdistill").info(line)
         return
     distill(run)
 

@@ -2,10 +2,18 @@
 
 from ..distillation import affinity_targets, erode_boundaries
 from .steps.foreseen import require_trainable
-from .trainings import describe_paraphraser, describe_training, train_paraphraser, train_student, train_teacher
+from .trainings import (
+    describe_distillation,
+    describe_paraphraser,
+    describe_training,
+    train_paraphraser,
+    train_student,
+    train_teacher,
+)
 
 __all__ = [
     "affinity_targets",
+    "describe_distillation",
     "describe_paraphraser",
     "describe_training",
     "erode_boundaries",

@@ -154,7 +154,10 @@ def describe_training(run: Run, role: str) -> str:
     Raises:
         UserError: the config or a checkpoint does not allow it.
     """
-    teacher = teacher_checkpoint(run) if role == "student" and run.config.student.distillation is not None else None
+    config = run.config
+    if role == "teacher" and config.network_teacher is not None and config.network_teacher.checkpoint is not None:
+        return f"teacher: {teacher_checkpoint(run)} (teacher.checkpoint) is there to be used, nothing to train"
+    teacher = teacher_checkpoint(run) if role == "student" and config.student.distillation is not None else None
     training = Training(run, role, teacher)
     training.check_layers()
     require_trainable(run, role)
@@ -167,6 +170,19 @@ def describe_training(run: Run, role: str) -> str:
         f"{schedule.iterations}, batches of {schedule.batch_size} patches of {tuple(schedule.patch_shape)} on "
         f"{training.device}, into {training.directory}{_what_comes_first(training)}"
     )
+
+
+def describe_distillation(run: Run) -> list[str]:
+    """What `train_student` would do, a line for each network, after all checks that need no imported data.
+
+    Raises:
+        UserError: the config or a checkpoint does not allow it.
+    """
+    student = Training(run, "student", teacher_checkpoint(run) if run.config.student.distillation is not None else None)
+    taught = student.distillation is not None and run.config.network_teacher is not None
+    needs_no_teacher = _lacks_files(student) and _is_finished(student)
+    teacher = [describe_training(run, "teacher")] if taught and not needs_no_teacher else []
+    return [*teacher, describe_training(run, "student")]
 
 
 def _what_comes_first(training: Training) -> str:

@@ -26,7 +26,7 @@ from pipeline.networks import load_network
 from pipeline.networks.checkpoint import load_checkpoint
 from pipeline.networks.torch_files import write_torch_file
 from pipeline.run import Run, read_json
-from pipeline.training import train_student, train_teacher
+from pipeline.training import describe_distillation, train_student, train_teacher
 from pipeline.training.steps import loop
 from pipeline.volumes import open_volume
 
@@ -65,6 +65,17 @@ def test_distillation_changes_the_student_and_never_the_teacher(make_run: MakeRu
     assert any(not torch.equal(distilled[name], alone[name]) for name in alone)
     logged = next(line for line in curves(run, "student") if "loss" in line)
     assert {"supervised", "affinity", "learning_rate"} <= logged.keys()
+
+
+def test_what_distilling_would_do_is_told_of_the_teacher_too(make_run: MakeRun) -> None:
+    """It takes most of the time, where it is not there yet."""
+    teacher, student = describe_distillation(make_run())
+    assert teacher.startswith("teacher: section_unet with ") and student.startswith("student: section_unet with ")
+    (alone,) = describe_distillation(make_run(ALONE, name="alone"))
+    assert alone.startswith("student: ")
+    trained = train_teacher(make_run(name="other"))
+    named, _ = describe_distillation(make_run(f"teacher.checkpoint={trained}", name="named"))
+    assert named == f"teacher: {trained} (teacher.checkpoint) is there to be used, nothing to train"
 
 
 def test_tensorboard_shows_each_term_and_the_weight_it_entered_with(make_run: MakeRun) -> None:
