@@ -93,8 +93,11 @@ def test_only_the_validation_region_counts_and_unlabelled_voxels_do_not(
 
 def test_a_volume_without_labels_has_no_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(floor, "ensure_imported", lambda run, sources: None)
+    run = make_run(tmp_path)
+    raw = create_volume(run.volume, "raw", (8, 8, 8), "uint8", voxel_size=(10, 10, 10), chunks=(8, 8, 8))
+    raw.write(raw.box, np.zeros((8, 8, 8), np.uint8))
     with pytest.raises(UserError, match="no labels"):
-        measure_floor(make_run(tmp_path))
+        measure_floor(run)
 
 
 def row(voi: float, **changes: Any) -> dict[str, Any]:
