@@ -164,7 +164,7 @@ def test_a_best_threshold_that_is_not_written_comes_with_the_command_for_it(
     fill_run(run)
     tell_unwritten(run, 0.8)
     printed = capsys.readouterr().out
-    assert f"--set segment.thresholds={told}" in printed if told else not printed
+    assert f"--set 'segment.thresholds={told}'" in printed if told else not printed
     tell_unwritten(run, 0.3)  # which is written, whatever the config names
     assert not capsys.readouterr().out
 

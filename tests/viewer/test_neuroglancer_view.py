@@ -141,7 +141,8 @@ def test_raw_that_begins_within_a_voxel_is_opened_at_the_voxel_of_a_position(tmp
 @pytest.mark.parametrize("layer", ["raw", "affinities", "fragments", "segmentation 0.50", "labels"])
 def test_the_server_hands_out_the_files_of_every_layer(untouched_run: Run, layer: str) -> None:
     name = layer.replace(" ", "/")
-    served = read_by_http(open_viewer(untouched_run), layer)
+    viewer = open_viewer(untouched_run)  # what it serves is gone when it is
+    served = read_by_http(viewer, layer)
     stored = open_volume(untouched_run.volume, name)
     np.testing.assert_array_equal(served.read().result(), stored.array[...])
 
