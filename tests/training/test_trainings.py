@@ -119,7 +119,7 @@ def test_a_training_that_is_stopped_anywhere_continues(make_run: MakeRun, tmp_pa
         process.send_signal(number)  # a job's script passes on what all have got
     _, errors = process.communicate(timeout=500)
     assert process.returncode == (-number if number == signal.SIGKILL else 130), errors
-    assert "Traceback" not in errors
+    assert "Traceback" not in errors, errors
     done = load_checkpoint(latest_checkpoint(directory))["iteration"]
     length = f"student.training.iterations={done + 2}"
     resumed = train_student(make_run(*overrides, length, "student.training.loader_workers=0", name="stopped"))
