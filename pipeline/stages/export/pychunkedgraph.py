@@ -24,7 +24,6 @@ from ...command_names import SCRIPTS
 from ...engine.blocks.checksums import array_checksum
 from ...engine.blocks.grid import Block, BlockGrid
 from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
-from ...engine.tracking.progress import read_record
 from ...rag import EdgeTable
 from ...run import Run
 from ...small_files import read_npy
@@ -35,7 +34,7 @@ from ..segment import lut_slice
 from .place import place_key
 from .segments import segments_of
 from .supervoxels import LAYER_BITS, SPATIAL_BITS, chunk_id, supervoxel_ids
-from .written import recorded_key
+from .written import made_otherwise, recorded_key
 
 INGEST = "ingest.json"
 COMPRESSION = 17
@@ -130,8 +129,8 @@ class ChunkedGraphTask(BlockTask):
 
     @override
     def lies_instead(self) -> str:
-        held = read_record(self).get("settings", {}).get("threshold", self.threshold)
-        if held == self.threshold:
+        held = made_otherwise(self, "threshold")
+        if held is None:
             return ""
         there = f"{self.location.name} holds threshold {held} of this run"
         return f"{there}; name another place for {self.threshold:g}, or --overwrite"

@@ -31,8 +31,9 @@ from .webknossos import AgglomerateStep
 from .written import recorded_key
 
 Target = Literal["precomputed", "ngff", "webknossos", "pychunkedgraph"]
-logger = logging.getLogger(__name__)
 TARGETS: tuple[Target, ...] = ("precomputed", "ngff", "webknossos", "pychunkedgraph")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from typing_extensions import override
 from ...command_names import SCRIPTS
 from ...engine.blocks.grid import Block, BlockGrid
 from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
-from ...engine.tracking.progress import read_record
 from ...volumes import Box
 from ...volumes.exports import as_json, exists_at, read_file, require_file, write_file
 from ...volumes.locations import Location
@@ -37,7 +36,7 @@ from .pieces import PiecesTask, require
 from .place import place_key
 from .segments import segments_of
 from .volume import ExportTask
-from .written import recorded_key
+from .written import made_otherwise, recorded_key
 
 VOXELS_PER_FILE = 1 << 24
 """Of the region, per file of whole things, about."""
@@ -157,8 +156,8 @@ class WholesTask(BlockTask):
 
     @override
     def lies_instead(self) -> str:
-        least = read_record(self).get("settings", {}).get("minimum_size", self.minimum_size)
-        if least == self.minimum_size:
+        least = made_otherwise(self, "minimum_size")
+        if least is None:
             return ""
         held = f"{self.output} holds those of segments of at least {least} voxels"
         return f"{held}; name another place for {self.minimum_size}, or --overwrite"

@@ -102,6 +102,13 @@ class FilesStep(DriverStep):
         return ""
 
 
+def made_otherwise(stage: Stage, setting: str) -> Any:
+    """The setting with which what lies at the place of a stage was made; None if it is that of now, or unknown."""
+    now = stage.settings()[setting]
+    recorded = read_record(stage).get("settings", {}).get(setting, now)
+    return None if recorded == now else recorded
+
+
 def recorded_key(stage: Stage) -> str | None:
     """The key under which a stage was begun, as its record says."""
     key = read_record(stage).get("key")
