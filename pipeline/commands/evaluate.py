@@ -130,25 +130,32 @@ def tell_unwritten(run: Run, best: float) -> None:
 
 
 def score_floor(run: Run, options: argparse.Namespace) -> None:
-    """Score perfect affinities."""
-    from ..stages.floor import describe_floor, format_changes, measure_floor  # imports torch: slow
+    """Score perfect affinities, and the network's if they are there."""
+    from ..stages.floor import NETWORK, describe_floor, format_changes, in_words, measure_floor  # imports torch: slow
 
     if options.dry_run:
         print(describe_floor(run))
         return
     results = measure_floor(run)
+    configured = results["settings"][0]
+    kinds = [*results["loss"], *([NETWORK] if NETWORK in configured else [])]
     rows = {
         f"{kind}, {format_changes(setting['fragments'])}, {name}": scores
-        for kind in results["loss"]
+        for kind in kinds
         for setting in results["settings"]
         for name, scores in floors(setting[kind])
     }
-    print_table("contacts, fragments, threshold", rows)
+    print_table("affinities, fragments, threshold", rows)
     for kind, loss in results["loss"].items():
         print(f"{kind} contacts: VOI {loss:.3f} is lost with the labels that affinities were made from")
-    print(f"fragments: take {format_changes(results['take'])}; written to {run.directory / 'floor.json'}")
-    first = {kind: results["settings"][0][kind]["best"]["voi_sum"] for kind in results["loss"]}
-    print(json.dumps({"floor": first, "take": results["take"]}))
+    chosen_by = (
+        in_words(NETWORK) if NETWORK in kinds else "perfect affinities; after a prediction, the network's choose"
+    )
+    take = format_changes(results["take"])
+    print(f"fragments: take {take} (best for {chosen_by}); written to {run.directory / 'floor.json'}")
+    first = {kind: configured[kind]["best"]["voi_sum"] for kind in kinds}
+    of_network = {NETWORK: first.pop(NETWORK)} if NETWORK in first else {}
+    print(json.dumps({"floor": first, **of_network, "take": results["take"]}))
 
 
 def floors(measured: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

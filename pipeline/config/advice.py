@@ -26,7 +26,7 @@ def flat_voxels_warning(config: Config, voxel_size: Sequence[float]) -> str | No
         return None
     return (
         f"voxels of {by(voxel_size)} nm are anisotropic, but fragments reach across sections: "
-        "better results are likely with fragments.in_plane true"
+        "better results are likely with fragments.in_plane true (after a prediction, 06_evaluate.py --floor tries both)"
     )
 
 

@@ -125,7 +125,9 @@ class FragmentsConfig(Section):
     """Voxels read around a block on each side; along z none of separate images."""
     in_plane: bool = False
     """Fragment each section by itself (`watershed`): to be preferred where voxels are longer along z, since affinities
-    between such sections are unsure. Separate images always are."""
+    between such sections are unsure. Only affinities along z join the sections then; where a network tells little there,
+    fragments in 3D may suit it better: `06_evaluate.py --floor` after a prediction tries both. Separate images always
+    are."""
     boundary_threshold: Fraction = 0.5
     """Voxels with a mean affinity below this are boundary (`watershed`)."""
     background_threshold: Fraction = 0.0
@@ -139,7 +141,8 @@ class FragmentsConfig(Section):
     face_threshold: Fraction = 0.5
     """Voxels with at least this affinity hold together: a seed never reaches beyond what hangs together so, whatever is
     left without a seed gets one, and water crosses other faces of voxels last. This keeps thin processes, and neurites
-    that touch without a membrane. 0: only the mean affinity of each voxel counts (`watershed`)."""
+    that touch without a membrane. 0: only the mean affinity of each voxel counts (`watershed`), which may suit
+    affinities that come from embeddings and are unsure inside of membranes: `06_evaluate.py --floor` tries both."""
     attraction_bias: Bias = -0.2
     """Added to affinities of nearest neighbours: above zero they attract, below they repel, strongest first
     (`mutex_watershed`)."""

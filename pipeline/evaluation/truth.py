@@ -74,11 +74,11 @@ class Truth:
 
     def count_against(self, segmentation: Placed) -> Contingency:
         """The contingency table of a segmentation that covers the region, its labelled voxels only."""
-        return count_overlaps(segmentation, self, self.region, shift=self._shift(segmentation), rules=self.rules)
+        return count_overlaps(segmentation, self, self.region, shift=self.shift_of(segmentation), rules=self.rules)
 
     def count_images_against(self, segmentation: Placed) -> Iterator[Contingency]:
         """The contingency table of each image, its background included."""
-        shift, known = self._shift(segmentation), _Annotated(self)
+        shift, known = self.shift_of(segmentation), _Annotated(self)
         for section in sections_of(self.region):
             yield count_overlaps(
                 segmentation, self, section, shift=shift, rules=self.rules, background=True, known=known
@@ -90,14 +90,14 @@ class Truth:
             segmentation,
             self,
             self.region,
-            shift=self._shift(segmentation),
+            shift=self.shift_of(segmentation),
             rules=self.rules,
             spacing=self.labels.voxel_size,
         )
 
     def ids_of(self, segmentation: Placed) -> np.ndarray:
         """(M,) uint64, what a segmentation that covers the region holds there, sorted; without 0."""
-        shift, found = self._shift(segmentation), np.zeros(0, np.uint64)
+        shift, found = self.shift_of(segmentation), np.zeros(0, np.uint64)
         for block in self.region.split(BLOCK_SHAPE):
             found = np.union1d(found, segmentation.read(Box(block.begin - shift, block.end - shift)))
         return found[found > 0].astype(np.uint64)
@@ -108,9 +108,9 @@ class Truth:
             return mean_image_scores(self.count_images_against(segmentation))
         return scores_of_table(self.count_against(segmentation))
 
-    def _shift(self, segmentation: Placed) -> Coordinate:
-        """Where a segmentation begins, in voxels of raw."""
-        places = zip(segmentation.offset, self.labels.offset, self.labels.voxel_size, strict=True)
+    def shift_of(self, volume: Placed) -> Coordinate:
+        """Where a segmentation, or another volume of the run, begins: in voxels of raw."""
+        places = zip(volume.offset, self.labels.offset, self.labels.voxel_size, strict=True)
         return Coordinate(round((own - of_raw) / size) for own, of_raw, size in places)
 
 

@@ -3,6 +3,9 @@
 What even they score is the floor. It is owed to the fragments, not to any network, and no network gets below it. So
 whoever chooses settings of the fragments, or compares networks, looks at it first.
 
+Perfect affinities do not say which settings bear the mistakes of a network. Once its affinities are there, they are
+sent the same way beside the perfect ones, and it is they that choose.
+
 Two kinds of contacts between neurites are tried. `flat`: the labels as they are; only the affinities across a contact
 are 0. `cut`: touching neurites cut apart as for the targets of the training (`targets.erosion`, at least one voxel to
 each side). A cut takes something from the labels themselves: processes that are no thicker than it. What is lost so
@@ -26,6 +29,7 @@ from ..config import Config, FragmentsConfig, is_anisotropic
 from ..distillation import affinity_targets, erode_boundaries
 from ..engine.blocks.grid import BlockGrid
 from ..engine.tracking.driver_lock import keeps_others_out
+from ..engine.tracking.progress import Progress, progress_of
 from ..evaluation import LabelRules, find_truth, loss_of, prepare_labels
 from ..evaluation.runs import sweep_edges
 from ..evaluation.sweep import Scores, best_of
@@ -43,14 +47,19 @@ from ..volumes import Box, Nanometres, position_of
 from .class_volume import open_class_volume
 from .fragments import fragment_block
 from .importing import ensure_imported
+from .predict import PredictTask
 
 logger = logging.getLogger(__name__)
 
 BOUNDARY_THRESHOLDS = (0.5, 0.6, 0.7)
 SEEDS = ({"seed_distance": 3, "seed_smoothing": 0.5}, {"seed_distance": 5, "seed_smoothing": 1.0})
 BIASES = ((-0.2, -0.7), (-0.3, -0.5), (-0.5, -0.5))
-CLEARLY = 0.01
-"""Settings have to be better by so much to be preferred to those of the config."""
+NETWORK = "network"
+"""The row of a network's affinities, beside those of perfect ones."""
+CLEARLY = {False: 0.01, True: 0.1}
+"""Settings have to be better by so much to be preferred to those of the config, by perfect affinities and by those of a
+network, of which smaller differences are noise.
+"""
 
 Changes = dict[str, Any]
 """Keys of the section `fragments`, and the values that they are given."""
@@ -75,17 +84,20 @@ class InMemoryIds:
 
 def describe_floor(run: Run) -> str:
     """What `measure_floor` would do, in words."""
-    number = len(list(settings_to_try(run.config, True)))
-    return f"would import the labels if they are not, and score perfect affinities with up to {number} settings"
+    number, more = (len(list(settings_to_try(run.config, True, network))) for network in (False, True))
+    return (
+        f"would import the labels if they are not, and score perfect affinities with up to {number} settings;"
+        f" with up to {more}, and the network's affinities beside them, where these are there"
+    )
 
 
 @keeps_others_out
 def measure_floor(run: Run, sweep: bool = True) -> dict[str, Any]:
     """Score perfect affinities of the validation region, with the fragments of the config and with others like them.
 
-    Labels are enough: no network and no earlier stage is needed. The region has to fit into memory, with about 30 bytes
-    per voxel and one more for each of `predict.offsets`. Results are written to `floor.json`, the best to
-    `summary.json` under `floor`.
+    Labels are enough: no network and no earlier stage is needed. If the network's affinities are complete, they are
+    scored as well. The region has to fit into memory, with about 30 bytes per voxel and one more for each of
+    `predict.offsets`. Results are written to `floor.json`, the best to `summary.json` under `floor`.
 
     Args:
         run: the run.
@@ -94,9 +106,9 @@ def measure_floor(run: Run, sweep: bool = True) -> dict[str, Any]:
     Returns:
         `region`: its first voxel and the one past its last. `loss`: by kind of contact, the VOI that is lost with the
         labels themselves. `settings`: in the order tried, first those of the config: `fragments` (what differs from the
-        config), and for each kind of contact `best` (scores and `threshold`) and `configured` (the same at each of
-        `segment.thresholds`; empty where the config says `best`). `take`: what to change in `fragments`; empty if the
-        config is as good as any.
+        config), and for each kind of contact, and for `network` where its affinities are there, `best` (scores and
+        `threshold`) and `configured` (the same at each of `segment.thresholds`; empty where the config says `best`).
+        `take`: what to change in `fragments`; empty if the config is as good as any.
 
     Raises:
         UserError: there are no labels where the volume is segmented.
@@ -107,25 +119,41 @@ def measure_floor(run: Run, sweep: bool = True) -> dict[str, Any]:
     voxel_size = truth.labels.voxel_size
     contacts = {"flat": labels, "cut": cut_apart(labels, run.config)}
     sections = is_anisotropic(voxel_size) and run.config.fragments.method == "watershed" and not truth.images
-    changes = settings_to_try(run.config, sections) if sweep else [{}]
+    given = network_affinities(run, truth)
+    changes = settings_to_try(run.config, sections, given is not None) if sweep else [{}]
     tried: list[dict[str, Any]] = [{"fragments": changed} for changed in changes]
-    for kind, targets in contacts.items():
-        affinities = perfect_affinities(targets, run.config.predict.offsets)
+    kinds = [*contacts, *([NETWORK] if given is not None else [])]
+    for kind in kinds:
+        affinities = given
+        if kind != NETWORK or affinities is None:
+            affinities = perfect_affinities(contacts[kind], run.config.predict.offsets)
         for row in tried:
             settings = run.config.fragments.model_copy(update=row["fragments"])
             row[kind] = _floor(run.config, truth, affinities, settings, classes)
             score = row[kind]["best"]["voi_sum"]
-            logger.info("%s contacts, %s: VOI %.3f", kind, format_changes(row["fragments"]), score)
+            logger.info("%s, %s: VOI %.3f", in_words(kind), format_changes(row["fragments"]), score)
     results = {
         "region": {"begin": list(truth.region.begin), "end": list(truth.region.end)},
         "loss": {kind: _loss(truth, targets) for kind, targets in contacts.items()},
         "settings": tried,
-        "take": setting_to_take(tried, list(contacts), run.config.fragments, sections),
+        "take": setting_to_take(tried, kinds, run.config.fragments, sections),
     }
     write_json(run.directory / "floor.json", results)
     update_summary(run, floor=None)  # forget former ones
-    update_summary(run, floor={"take": results["take"], **{kind: tried[0][kind]["best"] for kind in contacts}})
+    update_summary(run, floor={"take": results["take"], **{kind: tried[0][kind]["best"] for kind in kinds}})
     return results
+
+
+def network_affinities(run: Run, truth: Truth) -> np.ndarray | None:
+    """What the run's network predicts in the region of the labels, (k, z, y, x) uint8; None where that is not computed
+    to its end, or not kept.
+    """
+    predict = PredictTask(run)
+    if run.config.predict.keep_affinities != "all" or progress_of(predict) is not Progress.DONE:
+        return None
+    predicted = predict.open_complete()
+    first = truth.region.begin - truth.shift_of(predicted)
+    return predicted.read(Box(first, first + truth.region.shape))
 
 
 def perfect_affinities(labels: np.ndarray, offsets: Sequence[Sequence[int]]) -> np.ndarray:
@@ -144,21 +172,23 @@ def cut_apart(labels: np.ndarray, config: Config) -> np.ndarray:
     return erode_boundaries(labels, max(1, config.targets.erosion), in_plane=config.targets.erosion_in_plane)
 
 
-def settings_to_try(config: Config, sections: bool) -> Iterator[Changes]:
+def settings_to_try(config: Config, sections: bool, network: bool = False) -> Iterator[Changes]:
     """A small sweep around the fragments of the config, which come first.
 
     Args:
         config: the config.
         sections: whether to try fragments within sections too.
+        network: a network's affinities are tried as well, so fragments across sections and by voxels alone are open.
     """
     given = config.fragments
     if given.method == "mutex_watershed":
         sweep: list[Changes] = [{"attraction_bias": short, "repulsion_bias": long} for short, long in BIASES]
     else:
-        in_plane = {given.in_plane, True} if sections else {given.in_plane}
+        in_plane = {given.in_plane, *((True,) if sections else ()), *((False,) if sections and network else ())}
+        faces = {given.face_threshold, *((0.0, 0.5) if network else ())}
         sweep = [
-            {"boundary_threshold": boundary, **seeds, "in_plane": flat}
-            for flat, boundary, seeds in product(sorted(in_plane), BOUNDARY_THRESHOLDS, SEEDS)
+            {"boundary_threshold": boundary, **seeds, "in_plane": flat, "face_threshold": face}
+            for flat, face, boundary, seeds in product(sorted(in_plane), sorted(faces), BOUNDARY_THRESHOLDS, SEEDS)
         ]
     yield {}
     for changes in sweep:
@@ -168,24 +198,31 @@ def settings_to_try(config: Config, sections: bool) -> Iterator[Changes]:
 
 
 def setting_to_take(
-    tried: Sequence[Mapping[str, Any]], contacts: Sequence[str], fragments: FragmentsConfig, anisotropic: bool
+    tried: Sequence[Mapping[str, Any]], kinds: Sequence[str], fragments: FragmentsConfig, anisotropic: bool
 ) -> Changes:
-    """What to change in `fragments`: the settings with the lowest floor, mean over the kinds of contacts, unless those
-    of the config (the first ones) are as good.
+    """What to change in `fragments`: the settings that are best for the network; without one, those with the lowest
+    floor, mean over the kinds of contacts. Nothing if those of the config (the first ones) are as good.
 
-    Of anisotropic voxels only fragments within sections are considered. Perfect affinities may speak for others, but
-    those of networks are unsure between such sections, and there fragments within sections are much better.
+    Without a network, of anisotropic voxels only fragments within sections are considered. Perfect affinities may speak
+    for others, but those of most networks are unsure between such sections.
     """
+    network = NETWORK in kinds
+    deciding = [NETWORK] if network else kinds
 
-    def floor(row: Mapping[str, Any]) -> float:
-        return mean(loss_of(row[kind]["best"]) for kind in contacts)
+    def loss(row: Mapping[str, Any]) -> float:
+        return mean(loss_of(row[kind]["best"]) for kind in deciding)
 
     def eligible(row: Mapping[str, Any]) -> bool:
-        return not anisotropic or row["fragments"].get("in_plane", fragments.in_plane)
+        return network or not anisotropic or row["fragments"].get("in_plane", fragments.in_plane)
 
-    best = min(filter(eligible, tried), key=floor, default=tried[0])
-    keep = eligible(tried[0]) and floor(tried[0]) <= floor(best) + CLEARLY
+    best = min(filter(eligible, tried), key=loss, default=tried[0])
+    keep = eligible(tried[0]) and loss(tried[0]) <= loss(best) + CLEARLY[network]
     return {} if keep else dict(best["fragments"])
+
+
+def in_words(kind: str) -> str:
+    """What affinities are of a kind."""
+    return "the network" if kind == NETWORK else f"{kind} contacts"
 
 
 def format_changes(changes: Changes) -> str:

@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from voronoi_run import make_run as make_voronoi_run
+from voronoi_run import store_affinities, voronoi_cells
 
 from pipeline.config import Config, FragmentsConfig, load_config, parse_config
 from pipeline.errors import UserError
+from pipeline.evaluation import evaluate
 from pipeline.run import Run, read_json
 from pipeline.stages import floor
+from pipeline.stages.by_script import run_chain, segment
 from pipeline.stages.floor import measure_floor, setting_to_take, settings_to_try
 from pipeline.volumes import create_volume
 
@@ -116,6 +120,39 @@ def test_anisotropic_voxels_are_given_fragments_within_sections() -> None:
     assert setting_to_take(rows, ["flat"], FragmentsConfig(), True) == {"in_plane": True, "seed_distance": 3}
 
 
+def test_a_network_chooses_whatever_perfect_affinities_say() -> None:
+    """The demo's first networks were cosines, of which those across sections said nothing: only 3D suited them."""
+    own = FragmentsConfig(in_plane=True)
+    rows = [row(0.0), row(0.6, in_plane=False, face_threshold=0.0)]
+    for fragments, voi in zip(rows, (3.5, 0.4), strict=True):
+        fragments["network"] = {"best": {"voi_sum": voi}}
+    taken = setting_to_take(rows, ["flat", "network"], own, True)
+    assert taken == {"in_plane": False, "face_threshold": 0.0}
+    rows[1]["network"]["best"]["voi_sum"] = 3.45
+    assert setting_to_take(rows, ["flat", "network"], own, True) == {}  # no more than noise
+
+
+def test_network_affinities_score_as_the_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a region that begins inside the volume: the same voxels, fragments, graph and thresholds as in the stages."""
+    monkeypatch.setattr(floor, "ensure_imported", lambda run, sources: None)
+    run = make_voronoi_run(tmp_path, evaluate={"minimum_size": 1}, segment={"thresholds": [0.3, 0.6]})
+    raw = run.open_raw("a")
+    labels = np.zeros(raw.shape, np.uint64)
+    inside = labels[1:, 2:, 3:]
+    inside[:] = voronoi_cells(inside.shape) // 2 + 1  # each has two cells, so that something is lost
+    volume = create_volume(run.volume, "labels", labels.shape, "uint64", voxel_size=raw.voxel_size, chunks=(4, 16, 16))
+    volume.write(volume.box, labels)
+    assert "network" not in measure_floor(run, sweep=False)["settings"][0]
+    store_affinities(run)
+    (measured,) = measure_floor(run, sweep=False)["settings"]
+    assert run_chain(run) and segment(run)
+    assert 0 < measured["network"]["best"]["voi_sum"] == pytest.approx(evaluate(run)["best"]["voi_sum"])
+    settings = measure_floor(run)["settings"]
+    tried = {(tried["fragments"].get("in_plane"), tried["fragments"].get("face_threshold")) for tried in settings}
+    assert {(True, None), (True, 0.0), (None, 0.0)} < tried
+    assert read_json(run.summary)["floor"]["network"] == settings[0]["network"]["best"]
+
+
 def test_the_sweep_begins_with_the_config_and_repeats_nothing(tmp_path: Path) -> None:
     config: Config = make_run(tmp_path).config
     tried = list(settings_to_try(config, True))
@@ -124,9 +161,9 @@ def test_the_sweep_begins_with_the_config_and_repeats_nothing(tmp_path: Path) ->
     assert {changes.get("in_plane", False) for changes in tried} == {False, True}
 
 
-@pytest.mark.parametrize("name", ["fib25", "vnc", "nuclei2d"])
+@pytest.mark.parametrize("name", ["demo", "fib25", "vnc", "nuclei2d"])
 def test_the_floor_of_shipped_configs_is_low(name: str, tmp_path: Path) -> None:
-    if not os.environ.get("EMDISTILL_DATA"):
+    if name != "demo" and not os.environ.get("EMDISTILL_DATA"):
         pytest.skip("EMDISTILL_DATA does not name a folder with labelled volumes")
     overrides = [f"run_directory={tmp_path}"]
     results = measure_floor(Run(load_config(CONFIGS / f"{name}.json", overrides)), sweep=False)
