@@ -40,6 +40,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     **{TERMS[count - 1]: TERMS[:count] for count in range(1, len(TERMS))},
     "full": TERMS,
     "recipe": (),
+    "recipe_embedding": (),
     "touching": TERMS[:3],
     "cross_section": (),
     "described": (),
@@ -54,11 +55,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """The distillation terms of each variant: one more from row to row. `teacher_embedding` teaches those that compare
 embeddings, where the config's teacher has none: its affinities are the cosines of an embedding. `recipe` is the
-config as it is; `flow` is graph flow in its place, `flow_logits` with logits, `flow_full` with these and a critic, as
-published; `unlabelled` ones also see raw without labels, and the last two have instances there, from the teacher's
-affinities (`student.distillation.unlabelled.instances`). `touching` has the terms of `affinity`, as a segmentation
-needs them in place of the published form; `cross_section` and `described` add one thing to the config, see
-`SETTINGS`."""
+config as it is, `recipe_embedding` the same from the teacher with embeddings; `flow` is graph flow in its place,
+`flow_logits` with logits, `flow_full` with these and a critic, as published; `unlabelled` ones also see raw without
+labels, and the last two have instances there, from the teacher's affinities
+(`student.distillation.unlabelled.instances`). `touching` has the terms of `affinity`, as a segmentation needs them in
+place of the published form; `cross_section` and `described` add one thing to the config, see `SETTINGS`."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "touching": {
@@ -72,6 +73,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "described": {"targets.descriptors": {"learnt_by": "student"}},
 }
 """What else a variant changes in the config. Descriptors are the student's: its teacher is that of all variants."""
+
+EMBEDDING = ("cross_section", "recipe_embedding")
+"""Variants of the config whose networks have embeddings; the latter is the control of terms that compare them."""
 
 ABLATION = ("teacher", "alone", "alone_near", *TERMS[:-1], "full", "recipe")
 """The variants that tell what the terms of graph relation distillation do."""
@@ -151,7 +155,7 @@ class Cell:
     @property
     def compares_embeddings(self) -> bool:
         """Whether a term of it does."""
-        return bool(VARIANTS[self.variant]) or self.variant == "cross_section"
+        return bool(VARIANTS[self.variant]) or self.variant in EMBEDDING
 
     @property
     def teacher(self) -> Cell:

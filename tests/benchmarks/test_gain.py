@@ -66,6 +66,7 @@ def test_terms_are_added_in_turn_and_the_student_alone_has_none(tmp_path: Path) 
     cells = planned_cells(plan, ["phantom"], ["edge", "full"], [0, 1])
     assert [(cell.variant, cell.seed) for cell in cells] == [
         ("teacher", 0),
+        ("teacher_embedding", 0),  # these terms compare embeddings, which the config's teacher has none of
         *[(variant, seed) for seed in (0, 1) for variant in ("alone", "edge", "full")],
     ]
     weights = {cell.variant: cell.run.config.student.distillation for cell in cells}
@@ -75,6 +76,16 @@ def test_terms_are_added_in_turn_and_the_student_alone_has_none(tmp_path: Path) 
     assert weights["edge"].affinity_weight == weights["edge"].inter_affinity_weight == 0
     training = {cell.variant: cell.run.config.student.training for cell in cells}
     assert training["alone"] == training["edge"] == training["full"]
+
+
+def test_terms_that_compare_embeddings_have_a_control_that_differs_in_them_alone(tmp_path: Path) -> None:
+    control, touching = (Plan(tmp_path).cell("phantom", name, 0) for name in ("recipe_embedding", "touching"))
+    assert control.teacher == touching.teacher == Plan(tmp_path).cell("phantom", "teacher_embedding", 0)
+    without, with_them = (cell.run.config.student for cell in (control, touching))
+    assert without.network == with_them.network and without.training == with_them.training
+    assert without.distillation is not None and with_them.distillation is not None
+    assert without.distillation.affinity_weight == with_them.distillation.affinity_weight > 0
+    assert without.distillation.edge_weight == 0 < with_them.distillation.edge_weight
 
 
 def test_settings_of_distillation_do_not_make_the_student_alone_a_distilled_one(tmp_path: Path) -> None:
