@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from typing import NoReturn
 
 from ..cli import run_script
+from ..command_names import SCRIPTS, command_line, name_of
 from ..datasets import audit_sources
 from ..engine.audit.arrays import Damage, StageFindings
 from ..engine.audit.requeue import blocks_to_redo, requeue
@@ -62,8 +63,23 @@ def work(run: Run, options: argparse.Namespace) -> int:
         name if name in steps_redone else f"{counted(int(blocks.sum()), 'block')} of {name}"
         for name, blocks in redo.items()
     )
-    print(f"{wrong}; {'the normal command makes again' if take_back else '--requeue would have made again'}: {parts}")
+    print(f"{wrong}; {'to be made again' if take_back else '--requeue would have made again'}: {parts}")
+    if take_back:
+        print(what_follows(run, {found.stage.script for found in findings if found.stage.name in redo}))
     return 1
+
+
+def what_follows(run: Run, scripts: Collection[str]) -> str:
+    """The commands that make again what was taken back, in words.
+
+    Args:
+        run: the run.
+        scripts: of the stages to be made again.
+    """
+    in_order = [script for script in SCRIPTS.values() if script in scripts and script != SCRIPTS["export"]]
+    commands = " && ".join(command_line(script, run.directory / "config.json") for script in in_order)
+    exports = [f"{name_of(SCRIPTS['export'])} as it was called for each export"] * (SCRIPTS["export"] in scripts)
+    return f"next: {'; then '.join([commands] * bool(commands) + exports)}"
 
 
 def main() -> NoReturn:

@@ -236,6 +236,20 @@ def test_markers_taken_back_are_those_named(tmp_path: Path, finished: Run) -> No
             np.testing.assert_array_equal(marked_blocks(found.stage), ~redo[found.stage.name])
 
 
+def test_the_commands_that_make_it_again_are_named(
+    tmp_path: Path, finished: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of(finished, tmp_path)
+    lose(run)
+    assert audit_command.work(run, argparse.Namespace(requeue=True, dry_run=False)) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("next: ")
+    scripts = [Path(command.split()[-2]).name for command in last.removeprefix("next: ").split(" && ")]
+    assert scripts == ["03_extract_fragments.py", "04_agglomerate.py", "05_segment.py"]
+    post_process(run)
+    assert_same(everything(finished), everything(run))
+
+
 def test_scores_are_refused_when_a_chunk_is_lost(tmp_path: Path, finished: Run) -> None:
     run = copy_of(finished, tmp_path)
     require_chunks(run)
