@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -18,10 +19,12 @@ import zarr
 from pipeline.commands.run_all import plan
 from pipeline.config import load_config
 from pipeline.config.pretrained import read_card
+from pipeline.errors import UserError
 from pipeline.networks.fitting import other_nanometres
 from pipeline.run import Run
 from pipeline.stages.importing import ensure_imported
 from pipeline.stages.predict import PredictTask
+from pipeline.training import describe_distillation, train_student
 from pipeline.volumes import open_volume
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +55,15 @@ def new_run(volume: Path, directory: Path, level: int | None = None) -> Run:
         "predict": {"checkpoint": f"pretrained:{STUDENT}", "block_size": [16, 32, 32]},
     }
     return Run(load_config(document))
+
+
+@pytest.mark.parametrize("train", [train_student, describe_distillation])
+def test_a_training_says_that_none_is_needed(tmp_path: Path, train: Callable[[Run], object]) -> None:
+    """A ready-made student and no labels: neither its patch nor anything else of a training matters."""
+    run = new_run(pyramid(tmp_path / "raw.zarr", [[10, 10, 10]]), tmp_path / "run")
+    with pytest.raises(UserError, match=f"pretrained:{STUDENT}.* predicts without any training") as raised:
+        train(run)
+    assert raised.value.where == "volumes.train"
 
 
 def run_on(volume: Path, directory: Path, level: int | None = None) -> Run:

@@ -9,10 +9,17 @@ from funlib.geometry import Coordinate
 
 from ...config import Offset, Region
 from ...datasets.foreseen import ForeseenSource, foresee
-from ...errors import UserError
 from ...run import Run, region_box
 from .affinity_files import look_at_affinities, require_affinities
-from .regions import BEFORE_TEST, NEVER_SEEN, RegionPlace, check_places, refuse_shared, require_labels
+from .regions import (
+    BEFORE_TEST,
+    NEVER_SEEN,
+    RegionPlace,
+    check_places,
+    refuse_shared,
+    require_any_region,
+    require_labels,
+)
 from .turned_offsets import require_turned_offsets
 
 
@@ -30,8 +37,7 @@ def require_regions(run: Run, output_shape: Coordinate, takes_unlabelled: bool, 
             teaches there.
     """
     volumes = run.config.volumes
-    if not volumes.train:
-        raise UserError("training needs at least one labelled region", "volumes.train")
+    require_any_region(run.config)
     unlabelled = volumes.unlabelled if takes_unlabelled else ()
     validate = [volumes.validate_] if volumes.validate_ is not None else []
     with ExitStack() as stack:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from funlib.geometry import Coordinate
 
-from ...config import Region
+from ...config import Config, Region
 from ...errors import UserError
 from ...networks.intensity import normalise_raw
 from ...run import Run, region_box
@@ -152,6 +152,19 @@ class LabelledRegion(RawRegion):
         return annotated
 
 
+def require_any_region(config: Config) -> None:
+    """Refuse a training without a region.
+
+    Raises:
+        UserError: there is none; says so if none is needed.
+    """
+    if config.volumes.train:
+        return
+    ready_made = config.predict.checkpoint
+    without = f"; {ready_made} (predict.checkpoint) predicts without any training" if ready_made else ""
+    raise UserError(f"training needs at least one labelled region{without}", "volumes.train")
+
+
 def training_regions(run: Run) -> list[LabelledRegion]:
     """The regions of `volumes.train`.
 
@@ -159,10 +172,8 @@ def training_regions(run: Run) -> list[LabelledRegion]:
         UserError: there is none, or one has no labels, reaches beyond its source, or has voxels in common with the
             validation or the test region.
     """
-    count = len(run.config.volumes.train)
-    if not count:
-        raise UserError("training needs at least one labelled region", "volumes.train")
-    regions = [_open_region(run, index) for index in range(count)]
+    require_any_region(run.config)
+    regions = [_open_region(run, index) for index in range(len(run.config.volumes.train))]
     for region, section in zip(regions, run.config.volumes.train, strict=True):
         refuse_shared(run, section, region.place, region.raw.shape, NEVER_SEEN)
     return regions

@@ -7,6 +7,7 @@ from funlib.geometry import Coordinate
 from ...run import Run
 from ..objective.embedding import embedded_part
 from ..sampling.foreseen import require_regions
+from ..sampling.regions import require_any_region
 from .state import newest_training
 from .training_setup import Training
 
@@ -31,6 +32,7 @@ def require_trainable(run: Run, role: str) -> None:
     stored = newest_training(training.directory)
     if stored is not None and stored.iteration >= schedule.iterations:
         return
+    require_any_region(run.config)
     patch = Coordinate(schedule.patch_shape)
     part = embedded_part(training.build_network(), patch, f"{role}.training.patch_shape")
     require_regions(run, part.shape, bool(training.unlabelled_samples), training.stored_offsets)

@@ -38,7 +38,7 @@ from ..objective.teacher_instances import TeacherInstances
 from ..objective.views import View, in_sections
 from ..sampling.affinity_files import identities, require_affinities
 from ..sampling.described import Described
-from ..sampling.regions import check_regions, training_regions, unlabelled_regions
+from ..sampling.regions import check_regions, require_any_region, training_regions, unlabelled_regions
 from ..sampling.samples import Sampling
 from .settings import training_settings
 from .state import newest_checkpoint
@@ -132,6 +132,7 @@ class Training:
         Raises:
             UserError: the network does not take the patch, or the regions cannot fill it.
         """
+        require_any_region(self.run.config)
         schedule = self.section.training
         patch = Coordinate(schedule.patch_shape)
         output = embedded_part(network, patch, f"{self.role}.training.patch_shape")
