@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..errors import UserError
 from ..terminal import replace_what_cannot_be_printed, write_document
-from .advice import flat_voxels_warning, stated_voxel_size
+from .advice import embedded_affinities_warning, flat_voxels_warning, stated_voxel_size
 from .docs import config_reference
 from .load import config_hash, load_config
 from .root import Config
@@ -39,8 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = f"{options.file}: valid (hash {config_hash(config)}), run directory {config.run_directory}; no path was"
         text += " looked at\n"
         voxel_size = stated_voxel_size(config)
-        warning = flat_voxels_warning(config, voxel_size) if voxel_size else None
-        text += f"warning: {warning}\n" if warning else ""
+        warnings = (
+            flat_voxels_warning(config, voxel_size) if voxel_size else None,
+            embedded_affinities_warning(config),
+        )
+        text += "".join(f"warning: {warning}\n" for warning in warnings if warning)
         sys.stdout.write(text)
     return 0
 

@@ -30,6 +30,24 @@ def flat_voxels_warning(config: Config, voxel_size: Sequence[float]) -> str | No
     )
 
 
+def embedded_affinities_warning(config: Config) -> str | None:
+    """One line if faces between voxels count for affinities that are cosines of an embedding; None otherwise.
+
+    Labels ask for no affinity between any two voxels of a membrane, which directions of embeddings can hardly give:
+    here and there a few hold together, and the watershed takes them for thin processes.
+    """
+    fragments, network = config.fragments, config.predicting.network
+    if fragments.method != "watershed" or fragments.face_threshold == 0 or network.background:
+        return None
+    if all(offset in network.affinity_offsets for offset in config.neighbours):
+        return None
+    return (
+        f"{config.predict.network}.network gives the nearest affinities as cosines of its embedding, which are unsure"
+        " inside of membranes: better results are likely with network.affinity_offsets, or fragments.face_threshold 0"
+        " (after a prediction, 06_evaluate.py --floor tries it)"
+    )
+
+
 def is_anisotropic(voxel_size: Sequence[float]) -> bool:
     """Whether voxels are much longer along z than within sections."""
     return voxel_size[0] >= FLAT * min(voxel_size[1:])

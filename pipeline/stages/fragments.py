@@ -14,7 +14,13 @@ from funlib.geometry import Coordinate
 from typing_extensions import override
 
 from ..command_names import SCRIPTS
-from ..config import NEAREST_NEIGHBOURS, FragmentsConfig, dump_config, flat_voxels_warning
+from ..config import (
+    NEAREST_NEIGHBOURS,
+    FragmentsConfig,
+    dump_config,
+    embedded_affinities_warning,
+    flat_voxels_warning,
+)
 from ..engine.blocks.grid import Block
 from ..engine.blocks.process import keep_freed_memory
 from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
@@ -111,8 +117,9 @@ class FragmentsTask(VolumeTask):
 
     @override
     def plan_details(self) -> list[tuple[str, str]]:
-        warning = flat_voxels_warning(self.run.config, self.grid.voxel_size)
-        return [("warning", warning)] if warning else []
+        config = self.run.config
+        warnings = flat_voxels_warning(config, self.grid.voxel_size), embedded_affinities_warning(config)
+        return [("warning", warning) for warning in warnings if warning]
 
     @override
     def settings(self) -> dict[str, Any]:

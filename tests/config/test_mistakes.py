@@ -230,7 +230,7 @@ def test_check_warns_where_fragments_reach_across_sections_of_anisotropic_voxels
 
     def warnings(*overrides: str) -> list[str]:
         assert main(["check", str(path), *(f"--set={override}" for override in overrides)]) == 0
-        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: voxels")]
 
     size = "volumes.sources.a.voxel_size"
     (line,) = warnings(f"{size}=[40,4,4]")
@@ -238,3 +238,23 @@ def test_check_warns_where_fragments_reach_across_sections_of_anisotropic_voxels
     assert "fragments.in_plane true" in line
     assert not warnings(f"{size}=[40,4,4]", "fragments.in_plane=true")
     assert not warnings(f"{size}=[10,8,8]")
+
+
+def test_check_warns_where_affinities_of_an_embedding_meet_faces(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(document()))
+
+    def warned(*overrides: str) -> bool:
+        assert main(["check", str(path), *(f"--set={override}" for override in overrides)]) == 0
+        return "cosines of its embedding" in capsys.readouterr().out
+
+    plain = "student.network.affinity_offsets=[[-1,0,0],[0,-1,0],[0,0,-1]]"
+    assert warned()
+    assert not warned("fragments.face_threshold=0")
+    assert not warned("student.network.background=true")  # short embeddings say it
+    assert not warned(plain)
+    assert warned(plain.replace("[-1,0,0],", ""))
+    long = "predict.offsets=[[-1,0,0],[0,-1,0],[0,0,-1],[0,-4,0]]"
+    assert not warned("fragments.method=mutex_watershed", long)
