@@ -77,11 +77,13 @@ class QuantiseStep(DriverStep):
 
     @override
     def settings(self) -> dict[str, Any]:
-        regions = calibration_regions(self.run)
+        regions, predict = calibration_regions(self.run), self.run.config.predict
+        augmented = {} if predict.augment == "none" else {"predict.augment": predict.augment}  # more offsets compare
         return {
+            **augmented,
             "predict.checkpoint": self._checkpoint_digest(),
             "predict.precision": "int8",
-            "predict.offsets": [list(offset) for offset in self.run.config.predict.offsets],
+            "predict.offsets": [list(offset) for offset in predict.offsets],
             "seed": self.run.config.seed,
             "regions": [region.model_dump(mode="json") for _, region in regions],
             "raw": {source: raw_identity(self.run, source) for source in sorted({r.source for _, r in regions})},

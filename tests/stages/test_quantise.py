@@ -114,6 +114,16 @@ def test_it_is_made_once_for_a_checkpoint(tmp_path: Path, predicted: Path) -> No
     assert PredictTask(plain).key != PredictTask(make_run(tmp_path)).key
 
 
+def test_views_do_not_use_a_graph_that_was_made_for_other_offsets(tmp_path: Path) -> None:
+    """A graph leaves out what no offset compares; turned offsets may compare it, of a network with plain affinities."""
+    as_it_lies, mirrored, turned = (
+        PredictTask(make_run(tmp_path, augment=augment)).eight_bits for augment in ("none", "flips", "flips_transpose")
+    )
+    assert as_it_lies is not None and mirrored is not None and turned is not None
+    assert len({as_it_lies.key, mirrored.key, turned.key}) == 3
+    assert "predict.augment" not in as_it_lies.settings(), "graphs of earlier versions stay valid"
+
+
 def test_a_graph_of_which_a_bit_has_changed_is_found_and_not_used(tmp_path: Path, predicted: Path) -> None:
     shutil.copytree(predicted, tmp_path, dirs_exist_ok=True)
     run = make_run(tmp_path)
