@@ -38,6 +38,7 @@ def missing_affinities(config: Config) -> Iterator[str]:
                     f"{role}.network.affinity_offsets names {list(offset)}, which is not in targets.offsets, so that "
                     "no label would teach it"
                 )
+    yield from _untaught(config)
     predicting = networks.get(config.predict.network)
     for offset in config.predict.offsets:
         if predicting is not None and not predicting.gives(offset):
@@ -46,6 +47,21 @@ def missing_affinities(config: Config) -> Iterator[str]:
                 "no embedding, and its affinity_offsets do not name it"
             )
     yield from _missing_for_distillation(config)
+
+
+def _untaught(config: Config) -> Iterator[str]:
+    """What nothing would teach the student: neither labels at their offsets nor a teacher where both are compared."""
+    network, distillation = config.student.network, config.student.distillation
+    by_labels = config.student.offsets or config.targets.offsets
+    if not taught_offsets(network, by_labels):
+        yield "student.offsets names no offset that student.network gives: it has no embedding, only affinity_offsets"
+    by_teacher = compared_offsets(config) if distillation is not None and distillation.compares_affinities else ()
+    for offset in network.affinity_offsets:
+        if offset not in (*by_labels, *by_teacher):
+            yield (
+                f"student.network.affinity_offsets names {list(offset)}, which nothing would teach: student.offsets"
+                " does not name it, and no teacher is compared there"
+            )
 
 
 def _missing_for_distillation(config: Config) -> Iterator[str]:
