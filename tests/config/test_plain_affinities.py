@@ -57,6 +57,15 @@ def test_a_pair_of_plain_networks_is_compared_where_both_have_affinities() -> No
             (plain("student", NEAR[:1], 16), "student.offsets=[[0,-1,0],[0,0,-1]]"),
             r"student.network.affinity_offsets names \[-1, 0, 0\], which nothing would teach",
         ),
+        (
+            (
+                plain("teacher"),
+                f"student.distillation.offsets={json.dumps(NEAR)}",
+                f"predict.offsets={json.dumps([*NEAR, [0, -4, 0]])}",
+                "fragments.method=mutex_watershed",
+            ),
+            r"teacher.network does not give affinities at \[0, -4, 0\], of which volumes.validate makes",
+        ),
         (("student.distillation.offsets=[]",), "student.distillation.offsets"),
         (("targets.offsets=[]",), "targets.offsets"),
         (("targets.balanced=false", "targets.background_weight=1.0"), "background_weight is a weight in the balance"),
