@@ -142,7 +142,7 @@ class PredictTask(VolumeTask):
         """What rounds the network to eight bits, if it predicts so."""
         if self.run.config.predict.precision == "float32":
             return None
-        return QuantiseStep(self.run, self.checkpoint)
+        return QuantiseStep(self.run)
 
     @cached_property
     @override

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from pipeline.config import ResidualUnetConfig, SectionUnetConfig, dump_config, parse_config
+from pipeline.engine.tracking.progress import Progress, progress_of
 from pipeline.errors import UserError
 from pipeline.networks import build_network, eight_bits, save_checkpoint
 from pipeline.run import Run
@@ -112,6 +113,14 @@ def test_it_is_made_once_for_a_checkpoint(tmp_path: Path, predicted: Path) -> No
     plain = make_run(tmp_path, precision="float32")
     assert prediction_stages(plain)[0].name == "predict"
     assert PredictTask(plain).key != PredictTask(make_run(tmp_path)).key
+
+
+def test_what_was_predicted_can_be_used_when_the_checkpoint_is_gone(tmp_path: Path, predicted: Path) -> None:
+    shutil.copytree(predicted, tmp_path, dirs_exist_ok=True)
+    (make_run(tmp_path).network_directory("student") / "checkpoint_0000001.pt").unlink()
+    task = PredictTask(make_run(tmp_path))
+    assert task.eight_bits is not None
+    assert progress_of(task.eight_bits) is progress_of(task) is Progress.DONE
 
 
 def test_views_do_not_use_a_graph_that_was_made_for_other_offsets(tmp_path: Path) -> None:
