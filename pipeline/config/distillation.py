@@ -141,7 +141,7 @@ class DistillationConfig(Section):
     """Images in the memory bank."""
     memory_sample: Positive = 12
     """Memory images compared with each batch."""
-    offsets: tuple[Offset, ...] | None = None
+    offsets: Annotated[tuple[Offset, ...], Field(min_length=1)] | None = None
     """Offsets of the affinity graph. Default: those that the labels teach the student, see `student.offsets`."""
     layers: tuple[str, ...] = ()
     """Tapped decoder layers that are distilled beside the embedding; a network lists its own. Default: the embedding

@@ -155,5 +155,5 @@ NetworkConfig = Annotated[
 def sees_one_section(network: NetworkConfig) -> bool:
     """Whether a network embeds every section by itself."""
     if isinstance(network, SectionUnetConfig):
-        return network.sections == 1
+        return network.sections == 1 and network.stem[0] == 1
     return isinstance(network, ResidualUnetConfig) and network.dimensions == 2

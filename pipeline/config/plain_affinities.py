@@ -4,7 +4,7 @@ cosines are affinities at any offset.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .base import Offset
@@ -38,6 +38,7 @@ def missing_affinities(config: Config) -> Iterator[str]:
                     f"{role}.network.affinity_offsets names {list(offset)}, which is not in targets.offsets, so that "
                     "no label would teach it"
                 )
+    yield from _untaught(config)
     predicting = networks.get(config.predict.network)
     for offset in config.predict.offsets:
         if predicting is not None and not predicting.gives(offset):
@@ -45,7 +46,37 @@ def missing_affinities(config: Config) -> Iterator[str]:
                 f"predict.offsets names {list(offset)}, which {config.predict.network}.network does not give: it has "
                 "no embedding, and its affinity_offsets do not name it"
             )
+    yield from _missing_for_validation(config, networks)
     yield from _missing_for_distillation(config)
+
+
+def _untaught(config: Config) -> Iterator[str]:
+    """What nothing would teach the student: neither labels at their offsets nor a teacher where both are compared."""
+    network, distillation = config.student.network, config.student.distillation
+    by_labels = config.student.offsets or config.targets.offsets
+    if not taught_offsets(network, by_labels):
+        yield "student.offsets names no offset that student.network gives: it has no embedding, only affinity_offsets"
+    by_teacher = compared_offsets(config) if distillation is not None and distillation.compares_affinities else ()
+    for offset in network.affinity_offsets:
+        if offset not in (*by_labels, *by_teacher):
+            yield (
+                f"student.network.affinity_offsets names {list(offset)}, which nothing would teach: student.offsets"
+                " does not name it, and no teacher is compared there"
+            )
+
+
+def _missing_for_validation(config: Config, networks: Mapping[str, NetworkConfig]) -> Iterator[str]:
+    """What the fragments lack that validation makes during the training of a network, whether it predicts or not."""
+    offsets = config.neighbours if config.fragments.method == "watershed" else config.predict.offsets
+    teacher = config.network_teacher
+    for role, network in networks.items() if config.volumes.validate_ is not None else ():
+        is_trained = role == "student" or (teacher is not None and teacher.checkpoint is None)
+        for offset in offsets if is_trained else ():
+            if not network.gives(offset):
+                yield (
+                    f"{role}.network does not give affinities at {list(offset)}, of which volumes.validate makes"
+                    " fragments during its training; add it to affinity_offsets, or set embedding_channels above 0"
+                )
 
 
 def _missing_for_distillation(config: Config) -> Iterator[str]:

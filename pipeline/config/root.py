@@ -240,4 +240,7 @@ def _networks(config: Config) -> Iterator[str]:
         networks["teacher"] = config.network_teacher.network
     for role, network in networks.items():
         if not sees_one_section(network):
-            yield f"{role}.network must be a residual_unet with dimensions 2 (or a section_unet with sections 1)"
+            yield (
+                f"{role}.network must be a residual_unet with dimensions 2 (or a section_unet with sections 1 and a"
+                " stem of 1 along z)"
+            )

@@ -89,7 +89,14 @@ class DescriptorsConfig(Section):
 class TargetsConfig(Section):
     """What the networks are asked to predict."""
 
-    offsets: tuple[Offset, ...] = (*NEAREST_NEIGHBOURS, (-2, 0, 0), (0, -4, 0), (0, 0, -4), (0, -12, 0), (0, 0, -12))
+    offsets: Annotated[tuple[Offset, ...], Field(min_length=1)] = (
+        *NEAREST_NEIGHBOURS,
+        (-2, 0, 0),
+        (0, -4, 0),
+        (0, 0, -4),
+        (0, -12, 0),
+        (0, 0, -12),
+    )
     """Offsets of the supervised affinities. The first three should be the nearest neighbours."""
     erosion: NonNegative = 1
     """Width in voxels, to each side, of the background cut between touching neurites."""

@@ -161,7 +161,8 @@ def _what_to_redo(source: RunSource, name: str) -> str:
     redo = "everything made from it is redone: train again in a new run_directory"
     if name != "raw":
         redo = f"go on with the new {name} by deleting {source.record}, train again what was trained on the old ones"
-        redo += " (teacher/, student/), and score again with 06_evaluate.py"
+        again = "predict again (02 --overwrite) and score again" if name == "mask" else "score again"
+        redo += f" (teacher/, student/), and {again} with 06_evaluate.py"
         return f"{redo}; or use a new run_directory"
     return f"use a new run_directory, or delete {source.record} to start over: {redo}"
 

@@ -23,7 +23,7 @@ from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
 from ..errors import UserError
 from ..rag import EdgeTable, NodeTable
 from ..run import CERTAINTY, Run
-from ..segmentation import certainty_of
+from ..segmentation import FORBIDDEN, certainty_of
 from ..volumes import open_volume, volume_exists
 from .agglomerate import agglomeration
 from .graph_rows import block_checksums, is_as_recorded, score_records
@@ -97,9 +97,11 @@ class CertaintyTask(VolumeTask):
 
     @override
     def settings(self) -> dict[str, Any]:
+        limit = self.run.config.agglomerate.maximum_score
         return {
             "segment.thresholds": round(self.threshold, 6),
-            "agglomerate.maximum_score": self.run.config.agglomerate.maximum_score,
+            "agglomerate.maximum_score": limit,
+            **({} if limit == 1 else {"beyond": "no decision"}),  # since version 1 counted them
         }
 
     @override
@@ -139,22 +141,26 @@ class CertaintyTask(VolumeTask):
                 for own, (nodes, edges) in zip(blocks, rows, strict=True):
                     graph.check(own.index, nodes, edges)
                     place = own.box.begin / self.whole_grid.block_size - stored.begin
-                    certainty[tuple(place)] = block_certainty(nodes, edges, min(self.threshold, limit))
+                    certainty[tuple(place)] = block_certainty(nodes, edges, self.threshold, limit)
                 output.write(Block(block.index, stored), certainty)
 
             yield process_block
 
 
-def block_certainty(nodes: NodeTable, edges: EdgeTable, threshold: float) -> float:
+def block_certainty(nodes: NodeTable, edges: EdgeTable, threshold: float, maximum_score: float = 1.0) -> float:
     """How sure the segmentation of a block is.
 
     Args:
         nodes: the fragments of the block, sorted by id.
         edges: those that the block owns; edges that lead to other blocks join nothing inside it.
         threshold: edges up to this score are merged.
+        maximum_score: edges above this are merged at no threshold, which is no decision: whether the graph was linked
+            as a whole, and has their scores, or by regions, and has 1 in their place, is the same.
     """
     inside = np.isin(edges.u, nodes.id) & np.isin(edges.v, nodes.id)
-    return certainty_of(nodes.size, np.searchsorted(nodes.id, edges.pairs[inside]), edges.score[inside], threshold)
+    pairs, scores = np.searchsorted(nodes.id, edges.pairs[inside]), edges.score[inside]
+    scores = np.where(scores > maximum_score, FORBIDDEN, scores)
+    return certainty_of(nodes.size, pairs, scores, min(threshold, maximum_score))
 
 
 class SoundRows:

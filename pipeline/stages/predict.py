@@ -22,7 +22,7 @@ from ..engine.blocks.empty_blocks import all_empty, empty_blocks
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.process import keep_freed_memory, worker_number
 from ..engine.blocks.stage import BlockFunction, BlockReader, BlockTask, Stage, VolumeTask
-from ..engine.blocks.storage import open_raw, raw_identity
+from ..engine.blocks.storage import mask_identity, open_raw, raw_identity
 from ..engine.plan import decoded_voxels, read_voxels
 from ..engine.tracking.progress import read_record
 from ..errors import UserError
@@ -142,7 +142,7 @@ class PredictTask(VolumeTask):
         """What rounds the network to eight bits, if it predicts so."""
         if self.run.config.predict.precision == "float32":
             return None
-        return QuantiseStep(self.run, self.checkpoint)
+        return QuantiseStep(self.run)
 
     @cached_property
     @override
@@ -220,8 +220,10 @@ class PredictTask(VolumeTask):
     def settings(self) -> dict[str, Any]:
         predict, region = self.run.config.predict, self.chunk_grid.region
         augmented = {} if predict.augment == "none" else {"predict.augment": predict.augment}
+        mask = mask_identity(self.run) if predict.skip_empty else None  # which blocks are left out
         return {
             **augmented,
+            **({} if mask is None else {"mask": mask}),
             "predict.checkpoint": self.checkpoint_hash(),
             "predict.offsets": [list(offset) for offset in predict.offsets],
             "predict.block_size": list(predict.write_block),

@@ -21,6 +21,7 @@ from ..engine.tracking.progress import read_record
 from ..errors import UserError
 from ..run import Run, file_digest, region_box
 from ..volumes import Box
+from .chosen_checkpoint import chosen_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -53,17 +54,16 @@ def sources_to_predict(run: Run) -> list[str]:
 
 @dataclass(frozen=True)
 class QuantiseStep(DriverStep):
-    """A checkpoint to a graph in eight bits, with ranges measured on raw of the training regions.
-
-    Attributes:
-        checkpoint: of the network.
-    """
-
-    checkpoint: Path
+    """A checkpoint to a graph in eight bits, with ranges measured on raw of the training regions."""
 
     stage = "quantise"
     version = 1
     script = SCRIPTS["predict"]
+
+    @cached_property
+    def checkpoint(self) -> Path:
+        """Of the network; see `chosen_checkpoint`."""
+        return chosen_checkpoint(self.run)
 
     @property
     def graph(self) -> Path:
@@ -77,11 +77,13 @@ class QuantiseStep(DriverStep):
 
     @override
     def settings(self) -> dict[str, Any]:
-        regions = calibration_regions(self.run)
+        regions, predict = calibration_regions(self.run), self.run.config.predict
+        augmented = {} if predict.augment == "none" else {"predict.augment": predict.augment}  # more offsets compare
         return {
+            **augmented,
             "predict.checkpoint": self._checkpoint_digest(),
             "predict.precision": "int8",
-            "predict.offsets": [list(offset) for offset in self.run.config.predict.offsets],
+            "predict.offsets": [list(offset) for offset in predict.offsets],
             "seed": self.run.config.seed,
             "regions": [region.model_dump(mode="json") for _, region in regions],
             "raw": {source: raw_identity(self.run, source) for source in sorted({r.source for _, r in regions})},
@@ -91,8 +93,11 @@ class QuantiseStep(DriverStep):
         """Of the file; of the one that was used, if it is gone."""
         try:
             return file_digest(self.checkpoint)
-        except OSError:
-            return str(read_record(self).get("settings", {}).get("predict.checkpoint"))
+        except (OSError, UserError):
+            used = read_record(self).get("settings", {}).get("predict.checkpoint")
+            if used is None:
+                raise
+            return str(used)
 
     @override
     def check(self) -> None:

@@ -77,7 +77,7 @@ def views_of(augment: str, network: EmbeddingNetwork) -> list[View]:
     """
     if augment == "none":
         return [View()]
-    along_z = (False,) if network.section_reach == 0 else (False, True)
+    along_z = (False,) if network.sees_one_section else (False, True)
     exchanged = (False, True) if augment == "flips_transpose" else (False,)
     return [
         View((z, y, x), transpose)

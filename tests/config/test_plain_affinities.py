@@ -49,6 +49,25 @@ def test_a_pair_of_plain_networks_is_compared_where_both_have_affinities() -> No
             (plain("teacher"), plain("student"), "student.distillation.node_weight=0.1"),
             "student.network.embedding_channels is 0, but the weights of node",
         ),
+        (
+            (plain("teacher"), plain("student"), "student.offsets=[[0,-4,0]]"),
+            "student.offsets names no offset that student.network gives",
+        ),
+        (
+            (plain("student", NEAR[:1], 16), "student.offsets=[[0,-1,0],[0,0,-1]]"),
+            r"student.network.affinity_offsets names \[-1, 0, 0\], which nothing would teach",
+        ),
+        (
+            (
+                plain("teacher"),
+                f"student.distillation.offsets={json.dumps(NEAR)}",
+                f"predict.offsets={json.dumps([*NEAR, [0, -4, 0]])}",
+                "fragments.method=mutex_watershed",
+            ),
+            r"teacher.network does not give affinities at \[0, -4, 0\], of which volumes.validate makes",
+        ),
+        (("student.distillation.offsets=[]",), "student.distillation.offsets"),
+        (("targets.offsets=[]",), "targets.offsets"),
         (("targets.balanced=false", "targets.background_weight=1.0"), "background_weight is a weight in the balance"),
     ],
 )

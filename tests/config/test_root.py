@@ -51,6 +51,11 @@ def test_the_neighbours_of_an_image_lie_in_it() -> None:
         ("student.distillation.offsets", [[1, 0, 0]], "student.distillation.offsets must have z = 0"),
         ("teacher.network", {"name": "residual_unet", "dimensions": 3}, "teacher.network must be a residual_unet with"),
         ("student.network", {"name": "section_unet", "sections": 3}, "student.network must be a residual_unet with"),
+        (
+            "student.network",
+            {"name": "section_unet", "sections": 1, "stem": [2, 1, 1]},
+            "student.network must be a residual_unet with",
+        ),
         ("targets.erosion_in_plane", False, "targets.erosion_in_plane must be true"),
         ("agglomerate.method", "waterz", "agglomerate.method must be global"),
         ("augment.transpose_all", True, "augment.transpose_all must be false"),

@@ -20,10 +20,14 @@ from source_in_place import LABELS, NM, RAW, SHAPE, Step, copied, run_of, voxels
 from stored_arrays import ZARR_2, ngff, scale, translation, write_group, write_n5, write_precomputed, write_zarr
 from web_server import serving
 
+from pipeline.config import dump_config, parse_config
 from pipeline.datasets import audit_sources
 from pipeline.engine.blocks.storage import open_raw, raw_identity
 from pipeline.errors import UserError
 from pipeline.evaluation import find_truth
+from pipeline.networks import build_network, save_checkpoint
+from pipeline.run import Run
+from pipeline.stages.by_script import predict
 from pipeline.training.sampling.regions import ChunkCache, training_regions
 from pipeline.volumes import Box
 
@@ -269,6 +273,37 @@ def test_chunks_that_are_lost_later_are_no_zeros_for_training_evaluation_and_blo
         with pytest.raises(UserError, match=lost):
             read()
     assert (never.parent / "0.0.1").exists() and not never.exists()
+
+
+def test_blocks_that_another_mask_takes_in_are_predicted(tmp_path: Path, step: Step) -> None:
+    def run_in_blocks() -> Run:
+        document = dump_config(run_of(tmp_path).config)
+        document["predict"] |= {"block_size": [4, 16, 16], "tile_size": [4, 16, 16]}
+        document["cluster"] |= {"executor": "serial"}
+        return Run(parse_config(document))
+
+    def predicted() -> np.ndarray:
+        affinities = run_of(tmp_path).open_computed("affinities")
+        return np.asarray(affinities.read(affinities.box).any(axis=0))
+
+    half = np.zeros(SHAPE, np.uint8)
+    half[:, :16] = 1
+    for name, data in (("raw", RAW | 1), ("mask", half)):
+        write_zarr(tmp_path / "in.zarr" / name, data, NM)
+    source = {"path": "in.zarr", "mask": "mask"}
+    assert step(source)[0] == 0
+    run = run_in_blocks()
+    network = build_network(run.config.student.network)
+    save_checkpoint(run.network_directory("student") / "checkpoint_0000001.pt", network, 1, {})
+    assert predict(run) and predicted()[:, :16].mean() > 0.9 and not predicted()[:, 16:].any()
+    write_zarr(tmp_path / "in.zarr" / "mask", np.ones(SHAPE, np.uint8), NM)
+    status, said = step(source)
+    assert status == 2 and "predict again (02 --overwrite)" in said
+    run.source("s").record.unlink()
+    assert step(source)[0] == 0
+    with pytest.raises(UserError, match=r"predict \(changed: mask"):
+        predict(run_in_blocks())
+    assert predict(run_in_blocks(), overwrite=True) and predicted().mean() > 0.9
 
 
 def test_chunks_that_cloud_volume_compressed_on_a_disk_are_refused_instead_of_read_as_zeros(

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from pipeline.config import ResidualUnetConfig, SectionUnetConfig, dump_config, parse_config
+from pipeline.engine.tracking.progress import Progress, progress_of
 from pipeline.errors import UserError
 from pipeline.networks import build_network, eight_bits, save_checkpoint
 from pipeline.run import Run
@@ -112,6 +113,24 @@ def test_it_is_made_once_for_a_checkpoint(tmp_path: Path, predicted: Path) -> No
     plain = make_run(tmp_path, precision="float32")
     assert prediction_stages(plain)[0].name == "predict"
     assert PredictTask(plain).key != PredictTask(make_run(tmp_path)).key
+
+
+def test_what_was_predicted_can_be_used_when_the_checkpoint_is_gone(tmp_path: Path, predicted: Path) -> None:
+    shutil.copytree(predicted, tmp_path, dirs_exist_ok=True)
+    (make_run(tmp_path).network_directory("student") / "checkpoint_0000001.pt").unlink()
+    task = PredictTask(make_run(tmp_path))
+    assert task.eight_bits is not None
+    assert progress_of(task.eight_bits) is progress_of(task) is Progress.DONE
+
+
+def test_views_do_not_use_a_graph_that_was_made_for_other_offsets(tmp_path: Path) -> None:
+    """A graph leaves out what no offset compares; turned offsets may compare it, of a network with plain affinities."""
+    as_it_lies, mirrored, turned = (
+        PredictTask(make_run(tmp_path, augment=augment)).eight_bits for augment in ("none", "flips", "flips_transpose")
+    )
+    assert as_it_lies is not None and mirrored is not None and turned is not None
+    assert len({as_it_lies.key, mirrored.key, turned.key}) == 3
+    assert "predict.augment" not in as_it_lies.settings(), "graphs of earlier versions stay valid"
 
 
 def test_a_graph_of_which_a_bit_has_changed_is_found_and_not_used(tmp_path: Path, predicted: Path) -> None:

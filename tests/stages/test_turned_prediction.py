@@ -25,12 +25,13 @@ from pipeline.volumes.boxes import read_mirrored
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (1, 4, -3))
 SECTION = SectionUnetConfig(sections=3, widths=(4, 6, 8), embedding_channels=4)
+PAIRS = SectionUnetConfig(sections=1, widths=(4, 6), embedding_channels=4, stem=(2, 1, 1))
 PLANE = ResidualUnetConfig(dimensions=2, widths=(4, 6), embedding_channels=4)
 VOLUME = ResidualUnetConfig(widths=(3, 4), embedding_channels=4, stem=(2, 2, 2), downsampling=((1, 2, 2),))
 VALID = MalaConfig(widths=(3, 4), downsampling=((1, 2, 2),), embedding_channels=4)
 RAW_SHAPE = (9, 26, 25)
 """Of the run: its region has two blocks along every axis, the last ones cut off by the face."""
-NETWORKS: dict[str, Any] = {"section": SECTION, "plane": PLANE, "volume": VOLUME, "valid": VALID}
+NETWORKS: dict[str, Any] = {"section": SECTION, "pairs": PAIRS, "plane": PLANE, "volume": VOLUME, "valid": VALID}
 
 
 def network_of(config: Any) -> EmbeddingNetwork:
@@ -136,4 +137,5 @@ def test_the_stage_is_another_one_and_its_blocks_leave_no_seams(
 
 def test_networks_of_single_sections_are_not_asked_twice_the_same() -> None:
     assert [len(views_of(name, network_of(PLANE))) for name in ("none", "flips", "flips_transpose")] == [1, 4, 8]
+    assert [len(views_of(name, network_of(PAIRS))) for name in ("none", "flips", "flips_transpose")] == [1, 8, 16]
     assert [len(views_of(name, network_of(SECTION))) for name in ("none", "flips", "flips_transpose")] == [1, 8, 16]

@@ -20,7 +20,7 @@ from ...small_files import checked, read_npy, unchecked, write_npy
 from ...volumes import Box
 from .grid import Block, BlockGrid
 from .parallel import in_threads
-from .storage import open_raw, raw_identity
+from .storage import mask_identity, open_raw, raw_identity
 
 UNKNOWN, EMPTY, OCCUPIED = 0, 1, 2
 SAVE_EVERY = 4096
@@ -102,12 +102,15 @@ def full_box(grid: BlockGrid, block: Block) -> Box:
 
 
 def _path(run: Run, grid: BlockGrid) -> Path:
-    """The file of this raw volume and grid; others are left alone."""
+    """The file of this raw volume, mask and grid; others are left alone."""
     identity: dict[str, Any] = {
         "raw": raw_identity(run),
         "region": [list(grid.region.begin), list(grid.region.end)],
         "block_size": list(grid.block_size),
     }
+    mask = mask_identity(run)
+    if mask is not None:
+        identity["mask"] = mask
     return run.tracking / "empty_blocks" / f"{config_hash(json.dumps(identity))}.npy"
 
 

@@ -175,6 +175,16 @@ def labels_identity(run: Run) -> dict[str, Any]:
     return {name: known[name] for name in ("metadata", "voxels")}
 
 
+def mask_identity(run: Run) -> dict[str, Any] | None:
+    """What tells one mask of the segmented source from another; None without one, or where raw's import says it."""
+    source = run.source(run.config.volumes.segment.source)
+    if source.is_converted("mask"):
+        imported = container_attributes(source.container).get("import")
+        return None if source.is_converted("raw") else {"import": imported}
+    known = source.read_record().get("volumes", {}).get("mask")
+    return None if known is None else {name: known[name] for name in ("metadata", "voxels")}
+
+
 class BlockOutput:
     """Writes blocks, whole shards each, so that they survive.
 

@@ -27,13 +27,14 @@ class Deform(gp.BatchFilter):
 
     @override
     def skip_node(self, request: gp.BatchRequest) -> bool:
-        return bool(np.random.default_rng(request.random_seed).random() >= self.config.probability)
+        self.rng = np.random.default_rng(request.random_seed)
+        return bool(self.rng.random() >= self.config.probability)
 
     @override
     def prepare(self, request: gp.BatchRequest) -> gp.BatchRequest:
         total = request.get_total_roi()
         self.begin = Coordinate(total.begin)
-        self.sources = source_positions(total.shape, self.config, np.random.default_rng(request.random_seed))
+        self.sources = source_positions(total.shape, self.config, self.rng)  # after the draw that let it act
         dependencies = Request()
         for key, spec in request.items():
             sources = self._sources_of(spec.roi)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 
 import gunpowder as gp
 import numpy as np
 import pytest
-from funlib.geometry import Coordinate
+from funlib.geometry import Coordinate, Roi
 from run_files import shards_of
 
+from pipeline.config import ElasticConfig
 from pipeline.errors import UserError
 from pipeline.run import Run
 from pipeline.training.sampling import deform, nodes, samples
+from pipeline.training.sampling.light_requests import Request, Spec
 from pipeline.training.sampling.loader import BatchLoader
 from pipeline.training.sampling.samples import Arrays, SampleMaker, Sampling
 from pipeline.training.steps.training_setup import Training
@@ -139,6 +142,21 @@ def test_labels_move_with_the_raw(make_run: MakeRun, augment: dict[str, object])
     annotated = batch["mask"].any(axis=1)
     agree = ((shown > 0) == (batch["labels"] > 0))[annotated]
     assert agree.mean() > 0.97
+
+
+def test_few_deformed_samples_are_turned_by_any_angle() -> None:
+    """Which samples are deformed tells nothing about how far they turn."""
+    config = ElasticConfig(probability=0.2, jitter=(0.0, 0.0, 0.0))
+    node, angles = deform.Deform(config), []
+    for seed in range(400):
+        request = Request(random_seed=seed)
+        request[nodes.RAW] = Spec(Roi((0, 0, 0), (1, 5, 5)))
+        if not node.skip_node(request):
+            node.prepare(request)
+            along_x = node.sources[1:, 0, 2, 3] - node.sources[1:, 0, 2, 2]
+            angles.append(math.atan2(-along_x[0], along_x[1]) % (2 * math.pi))
+    assert 40 < len(angles) < 120
+    assert (np.histogram(angles, 4, (0, 2 * math.pi))[0] > len(angles) / 8).all()
 
 
 def test_targets_fit_the_labels_of_their_batch(make_run: MakeRun) -> None:
