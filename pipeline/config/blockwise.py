@@ -125,9 +125,9 @@ class FragmentsConfig(Section):
     """Voxels read around a block on each side; along z none of separate images."""
     in_plane: bool = False
     """Fragment each section by itself (`watershed`): to be preferred where voxels are longer along z, since affinities
-    between such sections are unsure. Only affinities along z join the sections then; where a network tells little there,
-    fragments in 3D may suit it better: `06_evaluate.py --floor` after a prediction tries both. Separate images always
-    are."""
+    between such sections are unsure. Only affinities along z join the sections then; where a network tells little
+    there, fragments in 3D may suit it better: `06_evaluate.py --floor` after a prediction tries both. Separate images
+    always are."""
     boundary_threshold: Fraction = 0.5
     """Voxels with a mean affinity below this are boundary (`watershed`)."""
     background_threshold: Fraction = 0.0
