@@ -150,9 +150,10 @@ def score_floor(run: Run, options: argparse.Namespace) -> None:
     print_table("affinities, fragments, threshold", rows)
     for kind, loss in results["loss"].items():
         print(f"{kind} contacts: VOI {loss:.3f} is lost with the labels that affinities were made from")
-    chosen_by = (
-        in_words(NETWORK) if NETWORK in kinds else "perfect affinities; after a prediction, the network's choose"
-    )
+    chosen_by = in_words(NETWORK)
+    if NETWORK not in kinds:
+        kept = "" if run.config.predict.keep_affinities == "all" else ", with predict.keep_affinities all"
+        chosen_by = f"perfect affinities; after a prediction{kept}, the network's choose"
     take = format_changes(results["take"])
     print(f"fragments: take {take} (best for {chosen_by}); written to {run.directory / 'floor.json'}")
     first = {kind: configured[kind]["best"]["voi_sum"] for kind in kinds}
