@@ -90,14 +90,15 @@ def is_part_of_more() -> bool:
     return _goes_on.get()
 
 
-def next_command(script: str | None, config: Path) -> str:
+def next_command(script: str | None, config: Path, *options: str) -> str:
     """What the user types next, for the end of a step; empty if there is nothing to type.
 
     Args:
         script: of workflows/; None if there is none.
         config: its argument.
+        options: that follow.
     """
-    return "" if script is None or is_part_of_more() else command_line(script, config)
+    return "" if script is None or is_part_of_more() else command_line(script, config, *options)
 
 
 def name_of(script: str) -> str:

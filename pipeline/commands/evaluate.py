@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from ..api import evaluate
 from ..cli import exit_after, parse_arguments, run_script
 from ..command_names import command_line
+from ..engine.tracking.lineage import present_segmentations
 from ..errors import UserError
 from ..evaluation import LabelRules, check_run, common_scores, format_score, open_pair, score_text, score_volumes
 from ..label_ids import HIGHEST, LOWEST
@@ -121,11 +122,12 @@ def tell_unwritten(run: Run, best: float) -> None:
     and so does the certainty, which is that of the first.
     """
     wanted = run.config.segment.thresholds
-    if wanted == "best" or f"{best:.2f}" in run.segmentation_names():
+    if wanted == "best" or f"{best:.2f}" in present_segmentations(run):
         return
     thresholds = ",".join(f"{threshold:.2f}" for threshold in (*wanted, best))
     setting = f"segment.thresholds=[{thresholds}]"
-    command = command_line("05_segment.py", run.directory / "config.json", "--set", setting)
+    anew = ["--overwrite"] if f"{best:.2f}" in run.segmentation_names() else []  # of a former graph
+    command = command_line("05_segment.py", run.directory / "config.json", "--set", setting, *anew)
     print(f"no segmentation is written at {best:.2f}: {command}")
 
 
@@ -148,9 +150,10 @@ def score_floor(run: Run, options: argparse.Namespace) -> None:
     print_table("affinities, fragments, threshold", rows)
     for kind, loss in results["loss"].items():
         print(f"{kind} contacts: VOI {loss:.3f} is lost with the labels that affinities were made from")
-    chosen_by = (
-        in_words(NETWORK) if NETWORK in kinds else "perfect affinities; after a prediction, the network's choose"
-    )
+    chosen_by = in_words(NETWORK)
+    if NETWORK not in kinds:
+        kept = "" if run.config.predict.keep_affinities == "all" else ", with predict.keep_affinities all"
+        chosen_by = f"perfect affinities; after a prediction{kept}, the network's choose"
     take = format_changes(results["take"])
     print(f"fragments: take {take} (best for {chosen_by}); written to {run.directory / 'floor.json'}")
     first = {kind: configured[kind]["best"]["voi_sum"] for kind in kinds}

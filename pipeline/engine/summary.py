@@ -15,9 +15,12 @@ from .blocks.process import peak_memory
 from .blocks.stage import BlockTask, Stage
 from .executors.scheduling import Outcome
 from .tracking.failures import BlockFailure, failure_folder
+from .tracking.lineage import is_outdated
 
 logger = logging.getLogger(__name__)
 
+REDONE_ON_DEMAND = {SCRIPTS[step] for step in ("fragments", "agglomerate", "segment")}
+"""Scripts that take `--overwrite`."""
 SHOWN_FAILURES = 3
 """Failed blocks of a stage that are described one by one."""
 
@@ -71,7 +74,8 @@ def log_next_command(stages: Sequence[Stage]) -> None:
     script = script_after(max((stage.script for stage in stages), key=place_of))
     if script == SCRIPTS["evaluate"] and _is_surely_unlabelled(run):
         script = script_after(script)
-    following = next_command(script, run.directory / "config.json")
+    anew = ["--overwrite"] if script in REDONE_ON_DEMAND and is_outdated(run) else []
+    following = next_command(script, run.directory / "config.json", *anew)
     if following:
         logger.info("next: %s", following)
 

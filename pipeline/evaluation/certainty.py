@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..engine.blocks.grid import BlockGrid
+from ..engine.tracking.lineage import replaced_input
 from ..run import CERTAINTY, RankedBlocks, Run
 from ..volumes import Box, volume_exists
 from .metrics import voi_of_table
@@ -32,12 +33,13 @@ class StoredCertainty:
 
 
 def stored_certainty(run: Run) -> StoredCertainty | None:
-    """The array as a whole, which is a millionth of the volume or less; None if there is none.
+    """The array as a whole, which is a millionth of the volume or less; None if there is none, or only one of a
+    former graph.
 
     Raises:
         UserError: a shard is damaged.
     """
-    if not volume_exists(run.volume, CERTAINTY):
+    if not volume_exists(run.volume, CERTAINTY) or replaced_input(run, CERTAINTY) is not None:
         return None
     volume = run.open_computed(CERTAINTY)
     threshold = volume.array.attrs.get("threshold")

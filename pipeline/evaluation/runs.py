@@ -11,6 +11,7 @@ import numpy as np
 from ..config import Config
 from ..config.pretrained import pretrained_name, read_card
 from ..engine.tracking.driver_lock import keeps_others_out
+from ..engine.tracking.lineage import present_segmentations, require_graph_of_fragments
 from ..errors import UserError
 from ..rag import EdgeTable
 from ..run import SEGMENTATIONS, RankedBlocks, Run, update_summary
@@ -56,9 +57,10 @@ def evaluate(run: Run, skeletons: SkeletonOptions | None = None) -> dict[str, An
         `score_skeletons_of_run`. What was not scored is None.
 
     Raises:
-        UserError: there are no labels where the volume was segmented, an earlier stage has not run, or skeletons or
-            mask cannot be read or lie elsewhere.
+        UserError: there are no labels where the volume was segmented, an earlier stage has not run or is older than
+            what it was made of, or skeletons or mask cannot be read or lie elsewhere.
     """
+    require_graph_of_fragments(run)
     nodes = None if skeletons is None else skeletons.open()
     labelled = skeletons is None or run.has_labels(run.config.volumes.segment.source)
     truths = (find_truth(run), find_test(run)) if labelled else None
@@ -186,6 +188,7 @@ def check_run(run: Run, skeletons: SkeletonOptions | None = None) -> str:
     Raises:
         UserError: it would refuse.
     """
+    require_graph_of_fragments(run)
     nodes = None if skeletons is None else skeletons.open()
     places = []
     if nodes is None or run.has_labels(run.config.volumes.segment.source):
@@ -205,8 +208,9 @@ def sweep_run(run: Run, truth: Truth) -> dict[float, Scores]:
     """Scores of the run's graph at every threshold of the sweep.
 
     Raises:
-        UserError: the fragments or the merge scores are missing.
+        UserError: the fragments or the merge scores are missing, or not of each other.
     """
+    require_graph_of_fragments(run)
     fragments = run.open_computed("fragments")
     graph = ScoredGraph(run)
     return sweep_edges(run.config, truth, fragments, _edges_for([truth], graph, fragments), small=graph.small)
@@ -263,5 +267,8 @@ def _some_labelled(tables: Iterable[Contingency], region: str = "") -> Iterator[
 
 
 def written_segmentations(run: Run) -> dict[float, RunVolume]:
-    """The segmentations of a run by threshold."""
-    return {float(name): run.open_computed(f"{SEGMENTATIONS}/{name}") for name in run.segmentation_names()}
+    """The segmentations of a run by threshold; warns of those that were made of a former graph, and leaves them out."""
+    present = present_segmentations(run)
+    for name in sorted(set(run.segmentation_names()) - set(present)):
+        logger.warning("%s/%s is not scored: it was made of a former graph", SEGMENTATIONS, name)
+    return {float(name): run.open_computed(f"{SEGMENTATIONS}/{name}") for name in present}

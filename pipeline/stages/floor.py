@@ -146,10 +146,10 @@ def measure_floor(run: Run, sweep: bool = True) -> dict[str, Any]:
 
 def network_affinities(run: Run, truth: Truth) -> np.ndarray | None:
     """What the run's network predicts in the region of the labels, (k, z, y, x) uint8; None where that is not computed
-    to its end, or not kept.
+    to its end, or was dropped after use.
     """
     predict = PredictTask(run)
-    if run.config.predict.keep_affinities != "all" or progress_of(predict) is not Progress.DONE:
+    if progress_of(predict) is not Progress.DONE or predict.drops.exists():
         return None
     predicted = predict.open_complete()
     first = truth.region.begin - truth.shift_of(predicted)

@@ -8,6 +8,7 @@ import numpy as np
 from funlib.geometry import Coordinate
 
 from ..command_names import name_of
+from ..engine.tracking.lineage import present_segmentations
 from ..errors import UserError
 from ..run import SEGMENTATIONS, Run, read_summary, region_box
 from ..volumes import ZERO, Box, volume_exists
@@ -44,7 +45,8 @@ class Layer:
 
 
 def existing_layers(run: Run) -> list[Layer]:
-    """The volumes of the run that exist, in the order of the pipeline, labels last.
+    """The volumes of the run that exist, in the order of the pipeline, labels last; of segmentations, those of the
+    present graph.
 
     Raises:
         UserError: there is no raw volume yet.
@@ -54,7 +56,7 @@ def existing_layers(run: Run) -> list[Layer]:
     if raw is None:
         raise UserError(f"there is no raw volume yet; run {name_of('import_data.py')} first", str(run.volume))
     candidates = [("affinities", "affinities", "affinities"), ("fragments", "fragments", "objects")]
-    candidates += [(f"segmentation {t}", f"{SEGMENTATIONS}/{t}", "objects") for t in run.segmentation_names()]
+    candidates += [(f"segmentation {t}", f"{SEGMENTATIONS}/{t}", "objects") for t in present_segmentations(run)]
     begin = region_box(run.config.volumes.segment, raw.shape, "volumes.segment").begin
     computed = [
         Layer(name, kind, run.open_computed(dataset), begin)
@@ -99,7 +101,7 @@ def chosen_segmentation(run: Run) -> str | None:
 
 def shown_threshold(run: Run) -> str | None:
     """The threshold of that segmentation, as datasets are called; None if there is none."""
-    thresholds = run.segmentation_names()
+    thresholds = present_segmentations(run)
     if not thresholds:
         return None
     best = best_threshold(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..engine.tracking.lineage import present_segmentations
 from ..evaluation import SegmentationError, SegmentSizes, read_segment_sizes, stored_certainty
 from ..evaluation.segment_sizes import of_little_use
 from ..run import Run, read_summary
@@ -88,7 +89,7 @@ def _errors(run: Run) -> list[dict[str, Any]]:
     if open_raw(run) is None:
         return []
     best = best_threshold(run)
-    scored = f"segmentation {best}" if best in run.segmentation_names() else None
+    scored = f"segmentation {best}" if best in present_segmentations(run) else None
     return [
         {
             "rank": found.rank,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from temporary_run import stored_affinities, temporary_run
 from voronoi_run import make_run as make_voronoi_run
 from voronoi_run import store_affinities, voronoi_cells
 
@@ -16,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation import evaluate
 from pipeline.run import Run, read_json
 from pipeline.stages import floor
-from pipeline.stages.by_script import run_chain, segment
+from pipeline.stages.by_script import agglomerate, run_chain, segment
 from pipeline.stages.floor import measure_floor, setting_to_take, settings_to_try
 from pipeline.volumes import create_volume
 
@@ -151,6 +152,19 @@ def test_network_affinities_score_as_the_run_does(tmp_path: Path, monkeypatch: p
     tried = {(tried["fragments"].get("in_plane"), tried["fragments"].get("face_threshold")) for tried in settings}
     assert {(True, None), (True, 0.0), (None, 0.0)} < tried
     assert read_json(run.summary)["floor"]["network"] == settings[0]["network"]["best"]
+
+
+def test_affinities_that_were_dropped_after_use_are_not_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels are enough, whatever became of the affinities, and whatever the config says by now about keeping them."""
+    monkeypatch.setattr(floor, "ensure_imported", lambda run, sources: None)
+    run = temporary_run(tmp_path)
+    raw = run.open_raw("a")
+    volume = create_volume(run.volume, "labels", raw.shape, "uint64", voxel_size=raw.voxel_size, chunks=(4, 16, 16))
+    volume.write(volume.box, voronoi_cells(tuple(raw.shape)) + 1)
+    assert agglomerate(run)
+    assert stored_affinities(run) == 0
+    for keep in ("until_used", "all"):
+        assert "network" not in measure_floor(temporary_run(tmp_path, keep), sweep=False)["settings"][0]
 
 
 def test_the_sweep_begins_with_the_config_and_repeats_nothing(tmp_path: Path) -> None:

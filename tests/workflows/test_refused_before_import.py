@@ -124,6 +124,20 @@ def stored_affinities(folder: Path, offsets: list[list[int]], shape: tuple[int, 
 
 
 @BOTH
+def test_a_module_that_is_not_there_or_takes_more_than_a_patch(tmp_path: Path, options: tuple[str, ...]) -> None:
+    config = config_file(tmp_path, raw_file(tmp_path))
+    document = json.loads(config.read_text())
+    module = tmp_path / "theirs.pt"
+    shapes = {"input_shape": [999, 20, 20], "output_shape": [997, 16, 16]}
+    document["teacher"] = {"kind": "torchscript", "module": str(module), **shapes, "offsets": OFFSETS}
+    document["student"]["distillation"] = {"offsets": OFFSETS}
+    config.write_text(json.dumps(document))
+    assert_refused(tmp_path, "teacher.module: there is no file", "distill", config, *options)
+    module.touch()
+    assert_refused(tmp_path, "student.training.patch_shape: the teacher takes", "distill", config, *options)
+
+
+@BOTH
 def test_affinities_that_are_not_there(tmp_path: Path, options: tuple[str, ...]) -> None:
     config = taught_config(tmp_path, paths=["/nowhere/a.zarr"])
     assert_refused(tmp_path, "teacher.affinities.s.paths", "distill", config, *options)

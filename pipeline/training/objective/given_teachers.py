@@ -74,12 +74,8 @@ class ScriptedTeacher(GivenTeacher):
     def __init__(self, config: TorchscriptTeacherConfig, file: Path, patch: Coordinate, device: torch.device) -> None:
         self.config = config
         self._module = _loaded(file, device)
+        require_patch(config, patch)
         taken, context = Coordinate(config.input_shape), Coordinate(config.context)
-        if any(have < need for have, need in zip(patch, taken, strict=True)):
-            raise UserError(
-                f"the teacher takes {tuple(taken)} voxels, but a patch has {tuple(patch)}; make it as large",
-                "student.training.patch_shape",
-            )
         self.part = Box(context, patch - context)
         self.channels = list(config.channels or range(len(config.offsets)))
         self._looked_at = False
@@ -165,6 +161,19 @@ def script_file(config: TorchscriptTeacherConfig) -> Path:
     if not file.is_file():
         raise UserError(f"there is no file {config.module}", WHERE)
     return file
+
+
+def require_patch(config: TorchscriptTeacherConfig, patch: Coordinate) -> None:
+    """Make sure that a patch is as large as what the module takes.
+
+    Raises:
+        UserError: it is not.
+    """
+    if any(have < need for have, need in zip(patch, config.input_shape, strict=True)):
+        raise UserError(
+            f"the teacher takes {tuple(config.input_shape)} voxels, but a patch has {tuple(patch)}; make it as large",
+            "student.training.patch_shape",
+        )
 
 
 def require_offsets(wanted: Sequence[Offset], given: Sequence[Offset], where: str) -> None:

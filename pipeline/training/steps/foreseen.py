@@ -22,7 +22,7 @@ def require_trainable(run: Run, role: str) -> None:
 
     Raises:
         StorageUnavailable: a server does not answer.
-        UserError: the config, the metadata of the sources, or affinities on disk do not allow it.
+        UserError: the config, the metadata of the sources, affinities on disk, or a module do not allow it.
     """
     given = run.config.network_teacher.checkpoint if run.config.network_teacher is not None else None
     if role == "teacher" and given is not None:
@@ -33,6 +33,7 @@ def require_trainable(run: Run, role: str) -> None:
     if stored is not None and stored.iteration >= schedule.iterations:
         return
     require_any_region(run.config)
+    training.require_module()
     patch = Coordinate(schedule.patch_shape)
     part = embedded_part(training.build_network(), patch, f"{role}.training.patch_shape")
     require_regions(run, part.shape, bool(training.unlabelled_samples), training.stored_offsets)

@@ -30,7 +30,7 @@ from ..objective.descriptor_head import DescriptorHead
 from ..objective.distiller import Distiller
 from ..objective.embedding import embedded_part
 from ..objective.flow import flow_channels
-from ..objective.given_teachers import ScriptedTeacher, StoredTeacher, require_offsets, script_file
+from ..objective.given_teachers import ScriptedTeacher, StoredTeacher, require_offsets, require_patch, script_file
 from ..objective.label_loss import LabelLoss
 from ..objective.objective import Objective
 from ..objective.paraphraser_files import load_paraphrasers
@@ -221,6 +221,19 @@ class Training:
         run, flow = self.run.config, None if self.distillation is None else self.distillation.graph_flow
         if flow is not None and run.network_teacher is not None:
             flow_channels(flow, build_network(run.student.network), build_network(run.network_teacher.network))
+
+    def require_module(self) -> None:
+        """Refuse a module that is not there, or that does not fit the student, before anything is imported for it. It
+        is not run: that takes the device of the training.
+
+        Raises:
+            UserError: see `script_file`, `require_offsets` and `require_patch`.
+        """
+        teacher = self.run.config.teacher
+        if self.distillation is not None and isinstance(teacher, TorchscriptTeacherConfig):
+            script_file(teacher)
+            require_offsets(self.graph_offsets, teacher.offsets, "teacher.offsets")
+            require_patch(teacher, Coordinate(self.section.training.patch_shape))
 
     def _affinity_distiller(self, network: EmbeddingNetwork, config: DistillationConfig) -> AffinityDistiller:
         """The terms of a teacher that gives affinities and no embeddings.
