@@ -98,12 +98,12 @@ def test_workers_stores_and_formats_give_the_same(tmp_path: Path, finished: Run,
 
 def test_regions_decide_nothing_where_the_largest_score_keeps_fragments_apart(tmp_path: Path) -> None:
     """A whole graph has scores above `maximum_score`, regions have 1 in their place."""
-    found = []
+    found = {}
     for name, sections in (("whole", {}), ("regions", {"region_size": [8, 8, 35]})):
         run = make(tmp_path / name, agglomerate={"maximum_score": 0.6, **sections})
         assert run_chain(run) and segment(run)
-        found.append(stored(run, CERTAINTY))
-    np.testing.assert_array_equal(*found)
+        found[name] = stored(run, CERTAINTY)
+    np.testing.assert_array_equal(found["whole"], found["regions"])
 
 
 def test_half_done_it_goes_on_and_for_another_threshold_it_is_made_again(tmp_path: Path, finished: Run) -> None:
