@@ -137,7 +137,8 @@ def _check_graph(run: Run, stages: Sequence[Stage], findings: dict[str, StageFin
         return
     scored = next((stage for stage in stages if stage.name == agglomeration(run).name), None)
     done, found = done_blocks(rag), findings[rag.name]
-    graph = check_graph(rag, done, findings[FragmentsTask.stage].ids, scored)
+    fragments = findings[FragmentsTask.stage]
+    graph = check_graph(rag, done, fragments.ids, fragments.blocks(), scored)
     found.done = int(done.sum())
     found.damaged = {
         Damage.UNRECORDED: graph.unrecorded,
@@ -145,6 +146,7 @@ def _check_graph(run: Run, stages: Sequence[Stage], findings: dict[str, StageFin
         Damage.NODES_WITHOUT_VOXELS: graph.nodes_without_voxels,
         Damage.VOXELS_WITHOUT_NODES: graph.voxels_without_nodes,
         Damage.EDGES_WITHOUT_NODES: graph.edges_without_nodes,
+        Damage.MISCOUNTED: graph.miscounted,
     }
     if scored is not None:
         _note_scores(scored, findings[scored.name], graph)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..engine.blocks.grid import BlockGrid
+from ..config import Offset
+from ..engine.blocks.grid import Block, BlockGrid
+from ..engine.blocks.parallel import in_threads
+from ..engine.blocks.readers import readers
 from ..engine.blocks.stage import BlockTask, Stage
 from ..engine.tracking.markers import done_blocks
+from ..offsets import pair_slices
 from ..rag import RagStore
-from .graph_rows import RowSums, changed_rows, changed_scores
-from .region_graph import RagTask, open_graph
+from ..volumes import ZERO, RunVolume
+from .fragments import FragmentsTask
+from .graph_rows import RowSums, add_per_block, changed_rows, changed_scores
+from .region_graph import CONTACT_CONTEXT, RagTask, open_graph, read_with_faces
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,7 @@ class GraphFindings:
         nodes_without_voxels: a node has no fragment in the volume.
         voxels_without_nodes: a fragment has no node.
         edges_without_nodes: an edge has no node at an end.
+        miscounted: rows that are as they were written, with more or fewer contacts than the fragments have.
         unscored, changed_scores: blocks of the scores without a checksum, or with another one.
         edges_without_score: how many edges have none.
     """
@@ -33,6 +41,7 @@ class GraphFindings:
     nodes_without_voxels: np.ndarray
     voxels_without_nodes: np.ndarray
     edges_without_nodes: np.ndarray
+    miscounted: np.ndarray
     unscored: np.ndarray
     changed_scores: np.ndarray
     edges_without_score: int
@@ -53,6 +62,7 @@ class _Rows:
         self.nodes = np.zeros(blocks + 1, dtype=np.int64)
         self.strange_nodes = np.zeros(blocks + 1, dtype=bool)
         self.loose_edges = np.zeros(blocks + 1, dtype=bool)
+        self.contacts = np.zeros(blocks + 1, dtype=np.int64)
 
     def place(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N,) int64 block of each id, and (N,) bool whether the block has a fragment of this id."""
@@ -71,6 +81,7 @@ class _Rows:
         """Read all edges once; `lost` are the ids of fragments that have no node."""
         for edges in self.sums.edges_through(store.iterate_edges()):
             block = self.sums.block_of(edges.v)
+            add_per_block(self.contacts, block, edges.count)
             for ends in (edges.u, edges.v):
                 _, real = self.place(ends)
                 self.loose_edges[block[~real | np.isin(ends, lost)]] = True
@@ -87,13 +98,58 @@ class _Rows:
         return np.setdiff1d(np.concatenate(expected), np.concatenate(present) if present else np.zeros(0, np.uint64))
 
 
-def check_graph(task: RagTask, done: np.ndarray, fragments: np.ndarray, scored: Stage | None) -> GraphFindings:
+def count_contacts(fragments: RunVolume, block: Block, grid: BlockGrid, neighbours: Sequence[Offset]) -> int:
+    """How many contacts a block has to count: by numpy, for the stage does it in compiled loops.
+
+    Args:
+        fragments: ids.
+        block: whose voxels count.
+        grid: gives the block its context.
+        neighbours: offsets of the partners, in voxels.
+    """
+    around = grid.with_context(block.box, CONTACT_CONTEXT, ZERO)
+    ids = read_with_faces(fragments, block.box, around)
+    owned = block.box.relative_to(around).slices
+    total = 0
+    for offset in neighbours:
+        here, there = (ids[place] for place in pair_slices(offset, ids.shape, owned))
+        total += int(np.count_nonzero((here != there) & (here != 0) & (there != 0)))
+    return total
+
+
+def miscounted_blocks(task: RagTask, blocks: np.ndarray, contacts: np.ndarray) -> np.ndarray:
+    """(N,) bool, blocks that have more or fewer contacts in the graph than in the fragments.
+
+    Args:
+        task: of the graph.
+        blocks: (N,) bool, those to look at; the fragments that they read are sound.
+        contacts: (N,) int64, what the graph has.
+    """
+    grid, fragments = task.grid, FragmentsTask(task.run).open()
+    neighbours = task.run.config.neighbours
+
+    def differs(block: Block) -> tuple[int, bool]:
+        return block.index, count_contacts(fragments, block, grid, neighbours) != contacts[block.index]
+
+    wrong = np.zeros(len(grid), dtype=bool)
+    chosen = np.flatnonzero(blocks).tolist()
+    pieces = (grid.block(index) for index in chosen)
+    title = f"audit contacts of {task.name}"
+    for index, differing in in_threads(differs, pieces, task.run.config.cluster.workers, len(chosen), title):
+        wrong[index] = differing
+    return wrong
+
+
+def check_graph(
+    task: RagTask, done: np.ndarray, fragments: np.ndarray, damaged: np.ndarray, scored: Stage | None
+) -> GraphFindings:
     """Compare the graph with the fragments and with what was written.
 
     Args:
         task: of the graph.
         done: (z, y, x) bool over the block grid, blocks whose rows should be there.
         fragments: (N,) int64, fragments of each block; -1 where they are not known: nothing is said of their ids then.
+        damaged: (z, y, x) bool over the block grid of the fragments, blocks that are not as they were written.
         scored: the agglomeration; None if it has not run.
     """
     grid, blocks = task.grid, done.ravel()
@@ -108,6 +164,9 @@ def check_graph(task: RagTask, done: np.ndarray, fragments: np.ndarray, scored: 
     def over_grid(flags: np.ndarray) -> np.ndarray:
         return np.asarray((blocks & flags).reshape(grid.shape))
 
+    wrong = ~records.present | changed | rows.strange_nodes[:-1] | incomplete | rows.loose_edges[:-1]
+    unknown = readers(damaged, FragmentsTask(task.run), task).ravel()
+    miscounted = miscounted_blocks(task, blocks & ~wrong & ~unknown, rows.contacts[:-1])
     unscored, other_scores = _scores(scored, rows.sums, blocks)
     return GraphFindings(
         unrecorded=over_grid(~records.present),
@@ -115,6 +174,7 @@ def check_graph(task: RagTask, done: np.ndarray, fragments: np.ndarray, scored: 
         nodes_without_voxels=over_grid(rows.strange_nodes[:-1]),
         voxels_without_nodes=over_grid(incomplete),
         edges_without_nodes=over_grid(rows.loose_edges[:-1]),
+        miscounted=over_grid(miscounted),
         unscored=unscored.reshape(grid.shape),
         changed_scores=other_scores.reshape(grid.shape),
         edges_without_score=rows.sums.unscored,

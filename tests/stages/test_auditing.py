@@ -24,6 +24,8 @@ from pipeline.rag import EdgeTable, NodeTable, open_rag
 from pipeline.run import Run, read_json
 from pipeline.stages.auditing import audit, require_chunks
 from pipeline.stages.by_script import agglomerate, extract_fragments, segment
+from pipeline.stages.graph_rows import block_checksums
+from pipeline.stages.region_graph import RagTask
 from pipeline.stages.segment import SegmentTask, lut_path
 
 Rows = tuple[NodeTable, EdgeTable]
@@ -169,6 +171,23 @@ def test_damaged_rows_of_the_graph_are_found_and_made_again(
     findings = audit(run)
     assert ("rag", kind) in found_damage(findings)
     assert requeue(findings)["rag"].sum() == 1 or kind is Damage.VOXELS_WITHOUT_NODES
+    post_process(run)
+    assert not found_damage(audit(run))
+    assert_same(everything(run), everything(finished))
+
+
+def test_contacts_that_were_counted_wrong_are_found_and_counted_again(tmp_path: Path, finished: Run) -> None:
+    """Checksums cannot tell: what is recorded is what was written. A third of a graph was, by mixed up machine code."""
+    run = copy_of(finished, tmp_path)
+    with open_rag(run.config.rag, run.directory) as store:
+        nodes, edges = next(store._read_nodes([4])), next(store._read_edges([4]))
+        edges = replace(edges, count=edges.count + (np.arange(len(edges)) == 2))
+        store.write_block(4, nodes, edges)
+        checksum, _ = block_checksums(nodes, edges)
+        RagTask(run).records.write(4, checksum, int(nodes.size.sum()))
+    findings = audit(run)
+    assert found_damage(findings) == {("rag", Damage.MISCOUNTED): 1}
+    assert requeue(findings)["rag"].ravel().tolist() == [index == 4 for index in range(len(RagTask(run).grid))]
     post_process(run)
     assert not found_damage(audit(run))
     assert_same(everything(run), everything(finished))

@@ -33,6 +33,7 @@ class Damage(Enum):
     NODES_WITHOUT_VOXELS = "nodes without voxels"
     VOXELS_WITHOUT_NODES = "voxels without nodes"
     EDGES_WITHOUT_NODES = "edges without nodes"
+    MISCOUNTED = "miscounted contacts"
 
 
 @dataclass
