@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -28,6 +29,9 @@ from .embedding import embed, needed_input, patch_of, spatial
 THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 """Merge thresholds of which the best is reported; of images also 0, the fragments as they are."""
 IMAGE_SCORES = ("panoptic_quality", "f1", "aggregated_jaccard", "dice")
+
+
+logger = logging.getLogger(__name__)
 
 
 class ValidationStopped(Exception):
@@ -87,7 +91,8 @@ def validate(
 
 
 def check_validation(region: LabelledRegion, shape: Coordinate, images: bool, ignored: Sequence[int] = ()) -> None:
-    """Refuse a region whose middle could only give perfect scores, as nothing that counts is labelled there.
+    """Refuse a region whose middle could only give perfect scores, as nothing that counts is labelled there, and say so
+    where one object of a volume fills it, which whatever joins everything finds.
 
     Args:
         region: labelled, never trained on.
@@ -107,6 +112,16 @@ def check_validation(region: LabelledRegion, shape: Coordinate, images: bool, ig
             f"nothing{left} is labelled in its middle, voxels {tuple(box.begin)} to {tuple(box.end)}, where training"
             " looks; give another region, or a larger training.validate_shape",
             region.where,
+        )
+    only = np.unique(labels[counts])
+    if len(only) == 1 and not images:
+        logger.warning(
+            "%s: its middle, voxels %s to %s, has one object (label %d) and nothing beside it, so that scores during"
+            " training say little; another region or a larger training.validate_shape has more",
+            region.where,
+            tuple(box.begin),
+            tuple(box.end),
+            only[0],
         )
 
 
