@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -225,8 +226,14 @@ class Run:
         """Write the config as run to `config.json`, so that the directory can be moved: `run_directory` is `.`, paths
         inside it are relative to it, and all others are absolute.
         """
-        document = portable(dump_config(self.config), self.directory)
-        write_json(self.directory / "config.json", {**document, "run_directory": "."})
+        write_json(self.directory / "config.json", self._config_document())
+
+    def has_saved_config(self) -> bool:
+        """Whether `config.json` of the directory says what the config of this run says."""
+        return bool(read_json(self.directory / "config.json") == json.loads(json.dumps(self._config_document())))
+
+    def _config_document(self) -> dict[str, Any]:
+        return {**portable(dump_config(self.config), self.directory), "run_directory": "."}
 
 
 def region_box(region: Region, shape: Coordinate, where: str) -> Box:

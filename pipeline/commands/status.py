@@ -74,7 +74,7 @@ def work(run: Run, options: argparse.Namespace) -> int:
     try:
         with screen(options) as show_text:
             while True:
-                status = read_status(run, Path(options.config), history)
+                status = read_status(run, Path(options.config), history, options.set)
                 show(run, status, options, show_text)
                 if options.watch is None or status.is_over:
                     return 0

@@ -18,13 +18,13 @@ from .by_script import known_stages
 from .segment import SegmentTask
 
 
-def read_status(run: Run, config: Path, history: History | None = None) -> RunStatus:
+def read_status(run: Run, config: Path, history: History | None = None, settings: Sequence[str] = ()) -> RunStatus:
     """The status of a run now, see `engine.status.read_run.read_run_status`.
 
     Raises:
         UserError: the config asks for what there cannot be, or files of the run directory are damaged.
     """
-    return read_run_status(run, _StagesOfRun(), config, history)
+    return read_run_status(run, _StagesOfRun(), config, history, settings)
 
 
 class _StagesOfRun:

@@ -42,21 +42,24 @@ class RunStages(Protocol):
         """The trainings that the run needs, and others that somebody began, in the order of work."""
 
 
-def read_run_status(run: Run, stages: RunStages, config: Path, history: History | None = None) -> RunStatus:
+def read_run_status(
+    run: Run, stages: RunStages, config: Path, history: History | None = None, settings: Sequence[str] = ()
+) -> RunStatus:
     """The status of a run now. Only files of the run directory are read; nothing is computed or written.
 
     Args:
         run: the run, in whatever state.
         stages: what it consists of.
-        config: where its config was read, for the command to go on with as long as the run has not kept its own.
+        config: where its config was read, for the command to go on with unless the run has kept the same.
         history: earlier counts, which this one is added to; None: nobody watches.
+        settings: `key=value` that were given beside the config.
 
     Raises:
         UserError: the config asks for what there cannot be, or files of the run directory are damaged.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _read(run, stages, config, history or History(), clock.time())
+            return _read(run, stages, config, history or History(), clock.time(), settings)
         except (FileNotFoundError, ValueError) as error:  # a driver makes or removes files just now
             if attempt == ATTEMPTS:
                 raise UserError(f"cannot be read: {error}", str(run.directory)) from error
@@ -64,7 +67,9 @@ def read_run_status(run: Run, stages: RunStages, config: Path, history: History 
     raise AssertionError("unreachable")
 
 
-def _read(run: Run, of_run: RunStages, config: Path, history: History, time: float) -> RunStatus:
+def _read(
+    run: Run, of_run: RunStages, config: Path, history: History, time: float, settings: Sequence[str]
+) -> RunStatus:
     driver, notice, lock = read_driver_status(run)
     stages = of_run.known(run)
     snapshot = RunSnapshot(
@@ -87,16 +92,16 @@ def _read(run: Run, of_run: RunStages, config: Path, history: History, time: flo
     history.note(time, {status.name: status.done + status.empty for status in statuses})
     workers = [worker for report in reports for worker in report.workers]
     own_config = run.directory / "config.json"
-    shown_config = own_config if own_config.exists() else config
+    given: list[str | Path] = [config, *(word for setting in settings for word in ("--set", setting))]
     return RunStatus(
         directory=str(run.directory),
-        config=str(shown_config),
+        config=str(own_config if own_config.exists() else config),
         time=time,
         driver=driver,
         stages=tuple(statuses),
         workers=tuple(sorted(workers, key=lambda worker: list(WorkerState).index(worker.state))),
         failures=tuple(failure for report in reports for failure in report.failures),
-        command=_command(trainings, statuses, driver, shown_config),
+        command=_command(trainings, statuses, driver, [own_config] if run.has_saved_config() else given),
         trainings=trainings,
     )
 
@@ -117,7 +122,10 @@ def _is_summed_up(run: Run, driver: DriverStatus) -> bool:
 
 
 def _command(
-    trainings: Sequence[TrainingStatus], stages: Sequence[StageStatus], driver: DriverStatus, config: Path
+    trainings: Sequence[TrainingStatus],
+    stages: Sequence[StageStatus],
+    driver: DriverStatus,
+    config: Sequence[str | Path],
 ) -> str:
     """What to type to go on, unless a driver works on the run or nothing is left. The last training sees to those
     before it.
@@ -128,5 +136,5 @@ def _command(
     script = SCRIPTS["run"] if driver.all_steps else left[0].script
     imported = [stage for stage in stages if stage.script != SCRIPTS["import"]]
     if unfinished(trainings) and not any(stage.is_begun for stage in imported):
-        return command_line(SCRIPTS["run"] if driver.all_steps else trainings[-1].script, config)
-    return command_line(script, config, *(["--overwrite"] if left[0].state is StageState.STALE else []))
+        return command_line(SCRIPTS["run"] if driver.all_steps else trainings[-1].script, *config)
+    return command_line(script, *config, *(["--overwrite"] if left[0].state is StageState.STALE else []))

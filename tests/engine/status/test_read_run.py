@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from killed_runs import BLOCKS, driver_in_the_middle_of, finish, prepared, run_for_kills
+from voronoi_run import make_run, store_affinities
 
 from pipeline.engine.status import RunStatus, status_document, write_page
 from pipeline.engine.status.model import DriverState, StageState, StageStatus, WorkerState
@@ -81,3 +82,15 @@ def test_an_empty_run_directory_has_a_status(tmp_path: Path) -> None:
     assert status.driver.state is DriverState.NONE
     assert stage(status, "fragments").state is StageState.NOT_BEGUN
     assert status.time >= started
+
+
+def test_the_command_that_goes_on_has_the_config_that_was_asked_about(tmp_path: Path) -> None:
+    """The one that the run keeps says what was run; it does not know of a setting that would change that."""
+    run = make_run(tmp_path)
+    store_affinities(run)
+    run.save_config()
+    words = read_status(run, Path("my.json")).command.split()
+    assert words[-1] == str(run.directory / "config.json")
+    other = make_run(tmp_path, fragments={"context": [1, 6, 6], "seed_distance": 4})
+    command = read_status(other, Path("my.json"), settings=["fragments.seed_distance=4"]).command
+    assert command.endswith("03_extract_fragments.py my.json --set fragments.seed_distance=4")
