@@ -17,6 +17,7 @@ MAY = {
         "torch.jit.load",
     ): "the user's own exported teacher, a program that they name",
     ("networks/torch_files.py", "pickle"): "for the name of the error that torch raises of a file that is refused",
+    ("segmentation/compiled.py", "pickle"): "machine code, from a folder that is as trusted as the installation",
     (
         "engine/tracking/worker_spec.py",
         "exec_module",

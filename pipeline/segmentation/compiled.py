@@ -25,8 +25,10 @@ def compiled(function: Loop) -> Loop:
         dispatcher: Any = numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # no folder in which machine code could be kept
         return numba.njit(nogil=True)(function)  # type: ignore[return-value]
-    cache = dispatcher._cache
-    cache._cache_file = CodeFiles(cache._cache_path, cache._impl.filename_base, cache._impl.locator.get_source_stamp())
+    if hasattr(dispatcher, "_cache"):  # with NUMBA_DISABLE_JIT it is the function itself
+        cache = dispatcher._cache
+        stamp = cache._impl.locator.get_source_stamp()
+        cache._cache_file = CodeFiles(cache._cache_path, cache._impl.filename_base, stamp)
     return cast(Loop, dispatcher)
 
 

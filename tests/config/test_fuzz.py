@@ -84,7 +84,9 @@ def test_values_that_no_machine_can_have_are_one_line(tmp_path: Path, key: str, 
 def test_absurd_widths_are_told_before_memory_is_asked_for(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     network = {"name": "section_unet", "widths": [1_000_000, 1_000_000]}
-    config.write_text(json.dumps({**document(tmp_path), "student": {"network": network, "distillation": None}}))
+    given = {**document(tmp_path), "student": {"network": network, "distillation": None}}
+    given["volumes"]["train"] = [{"source": "a"}]
+    config.write_text(json.dumps(given))
     called = call("distill", str(config), "--dry-run")
     assert called.complaint() == "" and called.status == 2, called
     assert "network.widths: the network section_unet would have 57,0" in called.told[-1]

@@ -182,4 +182,4 @@ def test_installations_that_cannot_be_written_compile_all_the_same(tmp_path: Pat
     code = "from installed.loops import total; print(total(5))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert (done.stdout.strip(), done.returncode) == ("10", 0), done.stderr
-    assert (home == "writable") == any(cache.rglob("*.nbi"))
+    assert (home == "writable") == any(cache.rglob("*.code"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from ...command_names import SCRIPTS, name_of
@@ -54,7 +55,12 @@ def is_outdated(run: Run) -> bool:
 
 
 def _record(run: Run, stage: str) -> dict[str, Any]:
+    path = run.tracking / f"{stage}.json"
     try:
-        return read_json(run.tracking / f"{stage}.json")
+        return read_json(path)
     except DamagedFile:
         return {}
+    except UserError:
+        if os.access(path.parent, os.X_OK):
+            raise
+        return {}  # another user may look at a run without entering its tracking
