@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -127,6 +127,11 @@ def command_line(script: str, *arguments: str | Path) -> str:
     if _user_has_scripts():
         return shell_line("python", _path_from_here(script), *arguments)
     return shell_line(*name_of(script).split(), *arguments)
+
+
+def given_again(settings: Sequence[str]) -> list[str]:
+    """The words that give a command the settings `key=value` of another one."""
+    return [word for setting in settings for word in ("--set", setting)]
 
 
 def shell_line(*words: str | Path) -> str:

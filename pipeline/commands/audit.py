@@ -77,9 +77,12 @@ def what_follows(run: Run, scripts: Collection[str]) -> str:
         scripts: of the stages to be made again.
     """
     in_order = [script for script in SCRIPTS.values() if script in scripts and script != SCRIPTS["export"]]
-    commands = " && ".join(command_line(script, run.directory / "config.json") for script in in_order)
-    exports = [f"{name_of(SCRIPTS['export'])} as it was called for each export"] * (SCRIPTS["export"] in scripts)
-    return f"next: {'; then '.join([commands] * bool(commands) + exports)}"
+    steps = []
+    if in_order:
+        steps.append(" && ".join(command_line(script, run.directory / "config.json") for script in in_order))
+    if SCRIPTS["export"] in scripts:
+        steps.append(f"{name_of(SCRIPTS['export'])} as it was called for each export")
+    return f"next: {'; then '.join(steps)}"
 
 
 def main() -> NoReturn:

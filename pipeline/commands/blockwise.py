@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..cli import run_script
-from ..command_names import command_line
+from ..command_names import command_line, given_again
 from ..datasets import describe_import
 from ..engine.blocks.stage import Stage
 from ..engine.chain import run_stages
@@ -82,8 +82,7 @@ def what_to_plan_after(options: argparse.Namespace, network: str | None = None) 
         options: as the user typed them.
         network: that is to be trained before, too.
     """
-    settings = [word for setting in options.set for word in ("--set", setting)]
-    command = command_line("import_data.py", options.config, *settings)
+    command = command_line("import_data.py", options.config, *given_again(options.set))
     then = "then" if network is None else f"then, and once the {network} is trained,"
     what = "it downloads the volume"
     return f"run `{command}` once: {what}; {then} the blocks can be planned"

@@ -1,6 +1,6 @@
 """The whole config as strict pydantic models, one module per group of sections."""
 
-from .advice import embedded_affinities_warning, flat_voxels_warning, is_anisotropic
+from .advice import fragments_warnings, is_anisotropic
 from .base import NEAREST_NEIGHBOURS, Offset, Section, VoxelShape, VoxelVector
 from .blockwise import (
     AgglomerateConfig,
@@ -91,8 +91,7 @@ __all__ = [
     "compared_offsets",
     "config_hash",
     "dump_config",
-    "embedded_affinities_warning",
-    "flat_voxels_warning",
+    "fragments_warnings",
     "is_anisotropic",
     "load_config",
     "parse_config",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..errors import UserError
 from ..terminal import replace_what_cannot_be_printed, write_document
-from .advice import embedded_affinities_warning, flat_voxels_warning, stated_voxel_size
+from .advice import fragments_warnings, stated_voxel_size
 from .docs import config_reference
 from .load import config_hash, load_config
 from .root import Config
@@ -38,12 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         text = f"{options.file}: valid (hash {config_hash(config)}), run directory {config.run_directory}; no path was"
         text += " looked at\n"
-        voxel_size = stated_voxel_size(config)
-        warnings = (
-            flat_voxels_warning(config, voxel_size) if voxel_size else None,
-            embedded_affinities_warning(config),
-        )
-        text += "".join(f"warning: {warning}\n" for warning in warnings if warning)
+        text += "".join(f"warning: {warning}\n" for warning in fragments_warnings(config, stated_voxel_size(config)))
         sys.stdout.write(text)
     return 0
 

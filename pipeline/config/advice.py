@@ -12,6 +12,20 @@ FLAT = 2.0
 """Voxels that are so many times longer along z than within sections are anisotropic."""
 
 
+def fragments_warnings(config: Config, voxel_size: Sequence[float] | None) -> list[str]:
+    """What speaks against the fragments of a config, one line each.
+
+    Args:
+        config: the config.
+        voxel_size: nanometres of the segmented source, order z, y, x; None if that is not known.
+    """
+    found = (
+        None if voxel_size is None else flat_voxels_warning(config, voxel_size),
+        embedded_affinities_warning(config),
+    )
+    return [warning for warning in found if warning is not None]
+
+
 def flat_voxels_warning(config: Config, voxel_size: Sequence[float]) -> str | None:
     """One line if fragments reach across sections although voxels are anisotropic; None otherwise.
 

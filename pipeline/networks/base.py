@@ -88,11 +88,6 @@ class EmbeddingNetwork(nn.Module, ABC):
         return getattr(self.config, "stem", (1, 1, 1))
 
     @property
-    def sees_one_section(self) -> bool:
-        """Whether an embedding depends on one section alone."""
-        return self.section_reach == 0 and self.sections_together == 1
-
-    @property
     def sections_together(self) -> int:
         """How many sections a window of a network with a `section_reach` embeds."""
         return self.stem[0]

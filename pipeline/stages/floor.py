@@ -122,11 +122,9 @@ def measure_floor(run: Run, sweep: bool = True) -> dict[str, Any]:
     given = network_affinities(run, truth)
     changes = settings_to_try(run.config, sections, given is not None) if sweep else [{}]
     tried: list[dict[str, Any]] = [{"fragments": changed} for changed in changes]
-    kinds = [*contacts, *([NETWORK] if given is not None else [])]
-    for kind in kinds:
-        affinities = given
-        if kind != NETWORK or affinities is None:
-            affinities = perfect_affinities(contacts[kind], run.config.predict.offsets)
+    kinds = []
+    for kind, affinities in _affinities_of_kinds(contacts, given, run.config.predict.offsets):
+        kinds.append(kind)
         for row in tried:
             settings = run.config.fragments.model_copy(update=row["fragments"])
             row[kind] = _floor(run.config, truth, affinities, settings, classes)
@@ -142,6 +140,16 @@ def measure_floor(run: Run, sweep: bool = True) -> dict[str, Any]:
     update_summary(run, floor=None)  # forget former ones
     update_summary(run, floor={"take": results["take"], **{kind: tried[0][kind]["best"] for kind in kinds}})
     return results
+
+
+def _affinities_of_kinds(
+    contacts: Mapping[str, np.ndarray], given: np.ndarray | None, offsets: Sequence[Sequence[int]]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Affinities (k, z, y, x) uint8 by kind, made in their turn: perfect ones, then the network's if given."""
+    for kind, targets in contacts.items():
+        yield kind, perfect_affinities(targets, offsets)
+    if given is not None:
+        yield NETWORK, given
 
 
 def network_affinities(run: Run, truth: Truth) -> np.ndarray | None:

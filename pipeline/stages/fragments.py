@@ -14,13 +14,7 @@ from funlib.geometry import Coordinate
 from typing_extensions import override
 
 from ..command_names import SCRIPTS
-from ..config import (
-    NEAREST_NEIGHBOURS,
-    FragmentsConfig,
-    dump_config,
-    embedded_affinities_warning,
-    flat_voxels_warning,
-)
+from ..config import NEAREST_NEIGHBOURS, FragmentsConfig, dump_config, fragments_warnings
 from ..engine.blocks.grid import Block
 from ..engine.blocks.process import keep_freed_memory
 from ..engine.blocks.stage import BlockFunction, Stage, VolumeTask
@@ -117,9 +111,7 @@ class FragmentsTask(VolumeTask):
 
     @override
     def plan_details(self) -> list[tuple[str, str]]:
-        config = self.run.config
-        warnings = flat_voxels_warning(config, self.grid.voxel_size), embedded_affinities_warning(config)
-        return [("warning", warning) for warning in warnings if warning]
+        return [("warning", warning) for warning in fragments_warnings(self.run.config, self.grid.voxel_size)]
 
     @override
     def settings(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from funlib.geometry import Coordinate
 
+from ..config.networks import sees_one_section
 from ..errors import UserError
 from ..networks import EmbeddingNetwork, Engine
 from ..volumes import Box, crop
@@ -77,7 +78,7 @@ def views_of(augment: str, network: EmbeddingNetwork) -> list[View]:
     """
     if augment == "none":
         return [View()]
-    along_z = (False,) if network.sees_one_section else (False, True)
+    along_z = (False,) if sees_one_section(network.config) else (False, True)
     exchanged = (False, True) if augment == "flips_transpose" else (False,)
     return [
         View((z, y, x), transpose)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from ...command_names import SCRIPTS, command_line
+from ...command_names import SCRIPTS, command_line, given_again
 from ...errors import UserError
 from ...run import Run, read_summary
 from ..blocks.stage import Stage
@@ -92,7 +92,7 @@ def _read(
     history.note(time, {status.name: status.done + status.empty for status in statuses})
     workers = [worker for report in reports for worker in report.workers]
     own_config = run.directory / "config.json"
-    given: list[str | Path] = [config, *(word for setting in settings for word in ("--set", setting))]
+    given: list[str | Path] = [config, *given_again(settings)]
     return RunStatus(
         directory=str(run.directory),
         config=str(own_config if own_config.exists() else config),
