@@ -15,8 +15,9 @@ then the terms of graph relation distillation added in turn: `node`, `edge`, `af
 is all of them with inter-image affinity; and `recipe`, the config as it is. One teacher serves all students.
 By name only: `touching`, the terms of `affinity` with edges between touching instances, directions of nodes, and no
 slivers; `recipe_embedding`, the config from that teacher with embeddings, the control of both; `cross_section`, the
-config and affinities across sections; `described`, the config and local shape descriptors
-for the student (`--set 'targets.descriptors={}'` with an `--out` of its own gives them to the teacher, too).
+config and affinities across sections; `learning_teacher`, the config and a teacher that goes on learning; `described`,
+the config and local shape descriptors for the student (`--set 'targets.descriptors={}'` with an `--out` of its own
+gives them to the teacher, too).
 
 The last line of the output is one JSON object: per data set the share of the gap that each variant closes, and the
 ratios of parameters and of prediction time, student over teacher.

@@ -43,6 +43,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "recipe_embedding": (),
     "touching": TERMS[:3],
     "cross_section": (),
+    "learning_teacher": (),
     "described": (),
     "recipe_unlabelled": (),
     "flow": (),
@@ -59,7 +60,8 @@ config as it is, `recipe_embedding` the same from the teacher with embeddings; `
 `flow_logits` with logits, `flow_full` with these and a critic, as published; `unlabelled` ones also see raw without
 labels, and the last two have instances there, from the teacher's affinities
 (`student.distillation.unlabelled.instances`). `touching` has the terms of `affinity`, as a segmentation needs them in
-place of the published form; `cross_section` and `described` add one thing to the config, see `SETTINGS`."""
+place of the published form; `cross_section`, `learning_teacher` and `described` add one thing to the config, see
+`SETTINGS`."""
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "touching": {
@@ -70,6 +72,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "student.distillation.edge_weight": 0.05,
     },
     "cross_section": {"student.distillation.cross_section_weight": 0.5},
+    "learning_teacher": {"student.distillation.teacher_learning_rate": 0.0005},
     "described": {"targets.descriptors": {"learnt_by": "student"}},
 }
 """What else a variant changes in the config. Descriptors are the student's: its teacher is that of all variants."""

@@ -151,8 +151,9 @@ def test_time_is_the_median_of_pairs(tmp_path: Path) -> None:
 
 def test_variants_of_their_own_add_what_they_are_named_after(tmp_path: Path) -> None:
     plan = Plan(tmp_path)
-    touching, crossed, described, affinity = (
-        plan.cell("fib25", name, 0).run.config for name in ("touching", "cross_section", "described", "affinity")
+    touching, crossed, learning, described, affinity = (
+        plan.cell("fib25", name, 0).run.config
+        for name in ("touching", "cross_section", "learning_teacher", "described", "affinity")
     )
     terms, published = touching.student.distillation, affinity.student.distillation
     assert terms is not None and published is not None and crossed.student.distillation is not None
@@ -161,4 +162,6 @@ def test_variants_of_their_own_add_what_they_are_named_after(tmp_path: Path) -> 
     assert terms.affinity_weight == published.affinity_weight and terms.edge_weight > 0 < published.edge_weight
     assert crossed.student.distillation.cross_section_weight > 0 and crossed.student.network.embedding_channels > 0
     assert not crossed.student.distillation.has_instance_terms
+    assert learning.student.distillation is not None and learning.student.distillation.teacher_learning_rate
+    assert not learning.student.distillation.has_instance_terms
     assert described.targets.descriptors_of("student") is not None and not described.targets.descriptors_of("teacher")
