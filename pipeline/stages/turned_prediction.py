@@ -90,16 +90,30 @@ def offsets_of(augment: str, network: EmbeddingNetwork, offsets: Offsets) -> lis
     """The offsets that all views compare at, each once.
 
     Raises:
-        UserError: the network has neither plain affinities at one of them nor an embedding.
+        UserError: the network has neither plain affinities at one of them nor an embedding; says what works.
     """
-    found = list(dict.fromkeys(offset for view in views_of(augment, network) for offset in _turned(offsets, view)))
-    lacking = [offset for offset in found if not network.embedding_channels and not network.is_plain(offset)]
+    lacking = _lacking(augment, network, offsets)
     if lacking:
-        raise UserError(
-            f"a view compares at {list(lacking[0])}, where the network has no affinity; take flips, or none",
-            "predict.augment",
+        fewer = next(
+            (views for views in FEWER_VIEWS[augment] if not _lacking(views, network, offsets)), "other offsets"
         )
-    return found
+        raise UserError(
+            f"a view compares at {list(lacking[0])}, where the network has no affinity; take {fewer}", "predict.augment"
+        )
+    return _compared(augment, network, offsets)
+
+
+FEWER_VIEWS = {"flips_transpose": ("flips", "none"), "flips": ("none",), "none": ()}
+"""What to take in place of a `predict.augment`, the most views first."""
+
+
+def _compared(augment: str, network: EmbeddingNetwork, offsets: Offsets) -> list[tuple[int, ...]]:
+    return list(dict.fromkeys(offset for view in views_of(augment, network) for offset in _turned(offsets, view)))
+
+
+def _lacking(augment: str, network: EmbeddingNetwork, offsets: Offsets) -> list[tuple[int, ...]]:
+    compared = _compared(augment, network, offsets)
+    return [offset for offset in compared if not network.embedding_channels and not network.is_plain(offset)]
 
 
 def turned_read_box(network: EmbeddingNetwork, box: Box, offsets: Offsets, views: Sequence[View]) -> Box:

@@ -19,7 +19,7 @@ from pipeline.networks import EmbeddingNetwork, build_network, save_checkpoint
 from pipeline.run import Run
 from pipeline.stages.by_script import predict, prediction_stages
 from pipeline.stages.inference import Predictor
-from pipeline.stages.turned_prediction import TurnedPredictor, View, views_of
+from pipeline.stages.turned_prediction import TurnedPredictor, View, offsets_of, views_of
 from pipeline.volumes import Box, create_volume, crop, open_volume
 from pipeline.volumes.boxes import read_mirrored
 
@@ -139,3 +139,20 @@ def test_networks_of_single_sections_are_not_asked_twice_the_same() -> None:
     assert [len(views_of(name, network_of(PLANE))) for name in ("none", "flips", "flips_transpose")] == [1, 4, 8]
     assert [len(views_of(name, network_of(PAIRS))) for name in ("none", "flips", "flips_transpose")] == [1, 8, 16]
     assert [len(views_of(name, network_of(SECTION))) for name in ("none", "flips", "flips_transpose")] == [1, 8, 16]
+
+
+@pytest.mark.parametrize(
+    ("offset", "augment", "works"),
+    [
+        ((0, 0, -4), "flips_transpose", "flips"),
+        ((0, -2, -4), "flips_transpose", "none"),
+        ((0, -2, -4), "flips", "none"),
+    ],
+)
+def test_where_a_view_lacks_an_affinity_the_message_names_views_that_do_not(
+    offset: tuple[int, int, int], augment: str, works: str
+) -> None:
+    network = network_of(SectionUnetConfig(sections=1, widths=(4, 6), embedding_channels=0, affinity_offsets=(offset,)))
+    with pytest.raises(UserError, match=f"network has no affinity; take {works}$"):
+        offsets_of(augment, network, (offset,))
+    assert offsets_of(works, network, (offset,))
