@@ -30,7 +30,7 @@ from ..disk_arrays import chunks
 from ..engine.blocks.empty_blocks import all_empty
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.stage import BlockFunction, BlockTask, Stage
-from ..engine.tracking.progress import read_record
+from ..engine.tracking.progress import key_of_folder
 from ..errors import UserError
 from ..rag import EdgeTable, NodeTable, RagStore
 from ..run import Run
@@ -120,8 +120,7 @@ class RegionTask(BlockTask):
 
     @override
     def stored_key(self) -> str | None:
-        key = read_record(self).get("key")
-        return str(key) if key is not None and (self.run.tracking / self.name / str(key)).is_dir() else None
+        return key_of_folder(self)
 
     @override
     def prepare(self) -> None:
