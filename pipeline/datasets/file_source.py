@@ -45,13 +45,13 @@ class FileOpener:
         source: its config section.
         where: dotted path of that section.
         unlabelled_id: the label that means "not annotated".
+        compared: whether sections in files of their own have been seen to be alike.
     """
 
     source: FileSource
     where: str
     unlabelled_id: int | None = None
     compared: bool = False
-    """Whether sections in files of their own have been seen to be alike."""
 
     def identity(self) -> dict[str, Any] | None:
         """Size and modification time of files, and of arrays of chunks what tells whether they changed; None if they
