@@ -42,7 +42,7 @@ from .fragment_classes import ReadsEdges
 from .graph_rows import is_as_recorded
 from .region_files import RegionTable, read_region, write_parts, write_region
 from .region_graph import CONTACT_CONTEXT, RagTask, open_graph
-from .region_sizes import edges_of_blocks, told
+from .region_sizes import edges_of_blocks, memory_in_words
 from .windowed_linkage import BYTES_PER_EDGE, link_region_on_disk
 
 TOGETHER = "linkage"
@@ -175,7 +175,7 @@ class LinkageTask(RegionTask, ReadsEdges):
         if self.level > 0:
             return []
         blocks, memory = blocks_per_region(self.run, self.chunk_grid, 0), self.run.config.agglomerate.memory * 1e9
-        return [("edges", told(self.chunk_grid, blocks, edges_of_blocks(self.graph), memory))]
+        return [("edges", memory_in_words(self.chunk_grid, blocks, edges_of_blocks(self.graph), memory))]
 
     @contextmanager
     @override
