@@ -24,8 +24,8 @@ from ..volumes.locations import Location
 from ..volumes.nanometres import three_numbers
 from ..volumes.opening import Wanted, open_at
 from ..volumes.placement import Placement, combined
-from ..volumes.placing import statements
 from ..volumes.sources import Source, SourceFiles, stored_label_type
+from ..volumes.stated_placement import statements
 from ..volumes.tensors import read_whole
 from ..volumes.volume import Volume
 from .ordered import ChosenSections, ConvertedVolume

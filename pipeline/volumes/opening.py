@@ -17,7 +17,7 @@ from .formats import IN_PLACE, Format, Node, look, require
 from .links import AllowedLinks, own_files
 from .locations import Location
 from .placement import Placement, combined
-from .placing import stated_axes, statements, stored_shape
+from .stated_placement import stated_axes, statements, stored_shape
 from .tensors import open_tensor
 from .volume import Volume, VoxelArray
 

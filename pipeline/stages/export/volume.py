@@ -34,7 +34,7 @@ from ...volumes.pyramids import Method, Reader, downsampled_box, level_factors
 from ...volumes.storage_errors import not_unavailable
 from ..fragments import FragmentsTask
 from ..predict import PredictTask
-from .former import FormerExport, level_name
+from .former_export import FormerExport, level_name
 from .segments import NumberedFragments, SegmentedVolume, segments_of
 from .supervoxels import SupervoxelVolume
 
