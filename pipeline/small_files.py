@@ -89,7 +89,7 @@ def json_object(data: bytes | str, where: object, cure: str = "") -> dict[str, A
     with understanding(where, cure):
         document = json.loads(data)
         if not isinstance(document, dict):
-            raise TypeError(f"no JSON object, but {_called(document)}")
+            raise TypeError(f"no JSON object, but {_json_type(document)}")
     return document
 
 
@@ -293,7 +293,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _called(value: Any) -> str:
+def _json_type(value: Any) -> str:
     """What JSON calls a value of Python's."""
     names: dict[type, str] = {list: "an array", str: "text", bool: "true or false", int: "a number", float: "a number"}
     return names.get(type(value), "null")

@@ -120,19 +120,19 @@ def forward_took(folder: Path, network: NetworkConfig, shape: Shape, engine: str
             for _ in range(workers)
         ]
         for process in processes:
-            _told(process)
+            _time_once_ready(process)
         started = time.perf_counter()
         for process in processes:
             assert process.stdin is not None
             process.stdin.close()
-        processor = sum(_told(process) for process in processes)
+        processor = sum(_time_once_ready(process) for process in processes)
         wall = time.perf_counter() - started
         for process in processes:
             process.wait()
         return Took(tiles * workers * task.grid.block(0).box.size, wall, processor)
 
 
-def _told(process: subprocess.Popen[bytes]) -> float:
+def _time_once_ready(process: subprocess.Popen[bytes]) -> float:
     """Wait until a process writes a line: the processor time that it has used since it was ready."""
     assert process.stdout is not None
     return float(process.stdout.readline())

@@ -18,8 +18,8 @@ from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
 from ..stages.by_script import import_for, sources_to_import_for
 from ..stages.chosen_checkpoint import require_predictable
-from ..stages.foreseen_run import foreseen_run
 from ..stages.importing import plan_conversions, require_foreseen_regions
+from ..stages.run_before_import import foreseen_run
 
 logger = logging.getLogger("emdistill")
 

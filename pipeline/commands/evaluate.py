@@ -172,7 +172,7 @@ def score_files(options: argparse.Namespace) -> None:
     chosen = skeleton_options(options)
     if options.prediction is None or (options.labels is None and chosen is None):
         raise UserError("--prediction and --labels (or --skeletons) belong together; give both")
-    results: dict[str, Any] = {"prediction": shown(options.prediction)}
+    results: dict[str, Any] = {"prediction": name_without_secrets(options.prediction)}
     if options.labels is not None:
         results |= score_against_labels(options, results["prediction"])
     if chosen is not None:
@@ -183,7 +183,7 @@ def score_files(options: argparse.Namespace) -> None:
 
 def score_against_labels(options: argparse.Namespace, prediction: str) -> dict[str, Any]:
     """Score one volume against another."""
-    names = {"labels": shown(options.labels)}
+    names = {"labels": name_without_secrets(options.labels)}
     if options.dry_run:
         with ExitStack() as stack:
             open_pair(options.prediction, options.labels, stack, options.ignore)
@@ -195,7 +195,7 @@ def score_against_labels(options: argparse.Namespace, prediction: str) -> dict[s
     return {**names, **scores}
 
 
-def shown(place: str) -> str:
+def name_without_secrets(place: str) -> str:
     """A path as it was given; a URL without what must not be shown, a signature for example."""
     return Location.of(place).name if "://" in place else place
 

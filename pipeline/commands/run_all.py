@@ -18,9 +18,9 @@ from ..engine.plan import log_plan
 from ..engine.tracking.driver_lock import only_driver
 from ..run import Run
 from ..stages.by_script import known_blockwise_stages
-from ..stages.foreseen_run import foreseen_run
 from ..stages.importing import plan_conversions, require_foreseen_regions
 from ..stages.quantise import sources_to_predict
+from ..stages.run_before_import import foreseen_run
 from ..stages.segment import SegmentTask
 from ..training import describe_training
 from ..whole_run import require_before_import, run_to_segmentation

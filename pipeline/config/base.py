@@ -25,23 +25,23 @@ Probability = Fraction
 
 
 @dataclass(frozen=True)
-class Readable:
+class TypeName:
     """The words for a type in docs/CONFIG.md and in error messages, where its structure alone does not give them."""
 
     text: str
 
 
-LabelId = Annotated[int, Field(ge=-(2**63), le=2**64 - 1), Readable("whole number")]
+LabelId = Annotated[int, Field(ge=-(2**63), le=2**64 - 1), TypeName("whole number")]
 """The id of a label: what 64 bits can hold, with or without a sign."""
 
-VoxelVector = Annotated[tuple[int, int, int], Readable("[z, y, x] in voxels (3 whole numbers)")]
+VoxelVector = Annotated[tuple[int, int, int], TypeName("[z, y, x] in voxels (3 whole numbers)")]
 """A vector in voxels, order z, y, x."""
 
-VoxelShape = Annotated[tuple[Positive, Positive, Positive], Readable("[z, y, x] in voxels (3 whole numbers ≥ 1)")]
+VoxelShape = Annotated[tuple[Positive, Positive, Positive], TypeName("[z, y, x] in voxels (3 whole numbers ≥ 1)")]
 """An extent in voxels, order z, y, x; each at least 1."""
 
 VoxelContext = Annotated[
-    tuple[NonNegative, NonNegative, NonNegative], Readable("[z, y, x] in voxels (3 whole numbers ≥ 0)")
+    tuple[NonNegative, NonNegative, NonNegative], TypeName("[z, y, x] in voxels (3 whole numbers ≥ 0)")
 ]
 """Voxels around a block, order z, y, x."""
 
@@ -57,7 +57,7 @@ Nanometres = Annotated[float, Field(allow_inf_nan=False), *_AS_WRITTEN]
 """A length; fractions are allowed, and whole numbers stay whole ones in files and hashes."""
 
 NanometreVector = Annotated[
-    tuple[Nanometres, Nanometres, Nanometres], Readable("[z, y, x] in nanometres (3 numbers, fractions allowed)")
+    tuple[Nanometres, Nanometres, Nanometres], TypeName("[z, y, x] in nanometres (3 numbers, fractions allowed)")
 ]
 """A position in nanometres, order z, y, x."""
 
@@ -65,7 +65,7 @@ NanometreExtent = Annotated[float, Field(gt=0, allow_inf_nan=False), *_AS_WRITTE
 
 NanometreShape = Annotated[
     tuple[NanometreExtent, NanometreExtent, NanometreExtent],
-    Readable("[z, y, x] in nanometres (3 numbers > 0, fractions allowed)"),
+    TypeName("[z, y, x] in nanometres (3 numbers > 0, fractions allowed)"),
 ]
 """An extent in nanometres, order z, y, x; each above 0."""
 

@@ -6,19 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import NonNegative, Positive, Readable, Section
+from .base import NonNegative, Positive, Section, TypeName
 
 Seconds = Annotated[float, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1)]
 JobTime = Annotated[
     str,
     Field(pattern=r"^(\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+|\d+-\d+:\d\d|\d+-\d+:\d\d:\d\d)$"),
-    Readable('text as SLURM reads times: minutes, "hours:minutes:seconds" or "days-hours"'),
+    TypeName('text as SLURM reads times: minutes, "hours:minutes:seconds" or "days-hours"'),
 ]
 JobMemory = Annotated[
     str,
     Field(pattern=r"^\d+[KMGT]?$"),
-    Readable('text as SLURM reads memory: a whole number and K, M, G or T, for example "16G"'),
+    TypeName('text as SLURM reads memory: a whole number and K, M, G or T, for example "16G"'),
 ]
 ExecutorName = Literal["serial", "local", "slurm"]
 BlockStage = Literal[

@@ -13,12 +13,12 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ..errors import UserError
+from .impossible_values import refuse_impossible_paths, refuse_impossible_values
 from .mistakes import first_mistake
 from .networks import NetworkConfig
 from .paths import absolute
 from .pretrained import pretrained_name, read_card, with_card
 from .root import Config
-from .unfit import refuse_impossible_paths, refuse_unfit
 
 
 def load_config(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | Iterable[str] = ()) -> Config:
@@ -43,7 +43,7 @@ def load_config(config: str | Path | Mapping[str, Any], overrides: Mapping[str, 
         overrides = [f"{key}={_to_json(value)}" for key, value in overrides.items()]
     for override in overrides:
         apply_override(document, override)
-    refuse_unfit(document)
+    refuse_impossible_values(document)
     document = with_card(document)
     parsed = parse_config(document)
     _require_network_of_card(parsed)

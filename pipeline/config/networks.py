@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from .base import NonNegative, Offset, Positive, Readable, Section, VoxelShape
+from .base import NonNegative, Offset, Positive, Section, TypeName, VoxelShape
 
 Widths = Annotated[tuple[Positive, ...], Field(min_length=2)]
 DecoderWidths = Annotated[tuple[Positive, ...], Field(min_length=1)]
@@ -22,7 +22,7 @@ def _along_y_and_x(stem: Any) -> Any:
 Stem = Annotated[
     tuple[Positive, Positive, Positive],
     BeforeValidator(_along_y_and_x),
-    Readable("[z, y, x] in voxels (3 integers > 0, y as x), or one integer for y and x"),
+    TypeName("[z, y, x] in voxels (3 integers > 0, y as x), or one integer for y and x"),
 ]
 """Voxels that enter a network together."""
 Activation = Literal["elu", "relu"]

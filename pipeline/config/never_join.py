@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .base import NanometreShape, NanometreVector, NonNegative, Positive, Readable, Section
+from .base import NanometreShape, NanometreVector, NonNegative, Positive, Section, TypeName
 
-ClassId = Annotated[int, Field(ge=0, le=2**64 - 2), Readable("whole number ≥ 0")]
+ClassId = Annotated[int, Field(ge=0, le=2**64 - 2), TypeName("whole number ≥ 0")]
 """The id of a class."""
 
 
@@ -44,11 +44,11 @@ class NeverJoinConfig(Section):
     """Classes whose fragments join nothing, not even each other: out of tissue, for example."""
     together: Annotated[
         tuple[Annotated[tuple[ClassId, ...], Field(min_length=2)], ...],
-        Readable("list of lists of two or more whole numbers ≥ 0"),
+        TypeName("list of lists of two or more whole numbers ≥ 0"),
     ] = ()
     """Classes that are to be one class, for example `[[0, 4, 5]]` for axons and dendrites, and what is neither. They
     are put together before voxels are counted, and the class is called after the smallest."""
-    outside: Annotated[int, Field(ge=0, lt=2**63), Readable("whole number ≥ 0")] | None = None
+    outside: Annotated[int, Field(ge=0, lt=2**63), TypeName("whole number ≥ 0")] | None = None
     """The class of voxels that the volume does not cover. Default: it has to cover the segmented region."""
     samples: Positive = 16
     """So many chunks are looked at to tell whether the volume has changed."""

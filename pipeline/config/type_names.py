@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from .base import Readable
+from .base import TypeName
 
 BASIC = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
 
@@ -33,7 +33,7 @@ def type_in_words(annotation: Any) -> str:
     """What a value of this type looks like in JSON, in words, for example `whole number ≥ 1`."""
     if get_origin(annotation) is Annotated:
         kind, *metadata = get_args(annotation)
-        return next((m.text for m in metadata if isinstance(m, Readable)), None) or type_in_words(kind) + _limits(
+        return next((m.text for m in metadata if isinstance(m, TypeName)), None) or type_in_words(kind) + _limits(
             metadata
         )
     if get_origin(annotation) is Literal:

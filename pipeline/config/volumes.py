@@ -14,8 +14,8 @@ from .base import (
     NonNegative,
     Positive,
     Probability,
-    Readable,
     Section,
+    TypeName,
     VoxelShape,
     VoxelVector,
 )
@@ -132,7 +132,7 @@ class PublicSource(Section):
     """Folder for downloads. Default: the user's cache folder, or `$EMDISTILL_CACHE`."""
 
 
-SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$"), Readable("a name of letters, digits, - and _")]
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$"), TypeName("a name of letters, digits, - and _")]
 """Names a source in the config, its container on disk and its place in error lines."""
 
 Source = Annotated[FileSource | PhantomSource | PublicSource, Field(discriminator="kind")]

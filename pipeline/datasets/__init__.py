@@ -1,6 +1,6 @@
 """Where volumes come from: files, the synthetic phantom, and published data sets; what a run knows of them."""
 
-from .foreseen import foresee
+from .before_import import foresee
 from .importing import is_imported
 from .phantom import Phantom
 from .preparing import describe_import, is_ready, require_unchanged

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..units import by
 from ..volumes.aligned import Aligned
 from ..volumes.intensity import IntensityRange, intensity_range
+from ..volumes.placement import FROM_CONFIG
 from ..volumes.run_sources import RunSource
 from ..volumes.sources import DATASETS
 from ..volumes.volume import Volume
@@ -31,10 +32,10 @@ def describe(source: RunSource, opened: OpenSource | None = None, in_place: Sequ
     kinds = [f"raw {raw.dtype.name}"]
     labels = source.open_labels() if source.has_labels() else None
     if labels is not None:
-        kinds.append(f"labels {labels.aligned.volume.dtype.name}{_part(labels.aligned)}")
+        kinds.append(f"labels {labels.aligned.volume.dtype.name}{_place_on_raw(labels.aligned)}")
     mask = source.open_mask()
     if mask is not None:
-        kinds.append(f"mask {mask.aligned.volume.dtype.name}{_part(mask.aligned)}")
+        kinds.append(f"mask {mask.aligned.volume.dtype.name}{_place_on_raw(mask.aligned)}")
     where = "read in place"
     converted = [name for name in DATASETS if source.is_converted(name)]
     if converted:
@@ -50,7 +51,7 @@ def _would_be(source: RunSource, opened: OpenSource, in_place: Sequence[str]) ->
     raw = opened.datasets["raw"]
     intensity, said = "intensity 0 to 255 (the type uint8)", ""
     if opened.source is not None:
-        said = _said_by(opened.source.raw)
+        said = _config_says(opened.source.raw)
         setting = source.intensity_setting(raw.dtype)
         intensity = intensity_range(opened.source.raw, setting, where=f"{source.where}.intensity").text
     kept = ", raw read in place" if "raw" in in_place else ""
@@ -60,18 +61,18 @@ def _would_be(source: RunSource, opened: OpenSource, in_place: Sequence[str]) ->
 
 def _line(name: str, raw: Volume, kinds: Sequence[str], intensity: str, where: str) -> str:
     place = f"{by(raw.shape)} voxels of {by(raw.voxel_size)} nm at offset {by(raw.offset)} nm"
-    said = _said_by(raw)
+    said = _config_says(raw)
     return f"{name}: {place}{said} ({', '.join(kinds)}), {intensity}, {where}"
 
 
-def _said_by(raw: Volume) -> str:
-    """Which of them the config overrides."""
-    told = {"voxel size": raw.placement.voxel_size_from, "offset": raw.placement.offset_from}
-    ours = [what for what, who in told.items() if who == "the config"]
-    return f" [{' and '.join(ours)} as the config says]" if ours else ""
+def _config_says(raw: Volume) -> str:
+    """Whether the config says the voxel size or offset of raw, whatever its metadata do."""
+    said_by = {"voxel size": raw.placement.voxel_size_from, "offset": raw.placement.offset_from}
+    overridden = [quantity for quantity, source in said_by.items() if source == FROM_CONFIG]
+    return f" [{' and '.join(overridden)} as the config says]" if overridden else ""
 
 
-def _part(aligned: Aligned) -> str:
+def _place_on_raw(aligned: Aligned) -> str:
     """How labels or a mask lie on raw, if they do not simply cover it."""
     said = []
     if max(aligned.factor) > 1:

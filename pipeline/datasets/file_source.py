@@ -24,8 +24,8 @@ from ..volumes.locations import Location
 from ..volumes.nanometres import three_numbers
 from ..volumes.opening import Wanted, open_at
 from ..volumes.placement import Placement, combined
-from ..volumes.placing import statements
 from ..volumes.sources import Source, SourceFiles, stored_label_type
+from ..volumes.stated_placement import statements
 from ..volumes.tensors import read_whole
 from ..volumes.volume import Volume
 from .ordered import ChosenSections, ConvertedVolume
@@ -45,13 +45,13 @@ class FileOpener:
         source: its config section.
         where: dotted path of that section.
         unlabelled_id: the label that means "not annotated".
+        compared: whether sections in files of their own have been seen to be alike.
     """
 
     source: FileSource
     where: str
     unlabelled_id: int | None = None
     compared: bool = False
-    """Whether sections in files of their own have been seen to be alike."""
 
     def identity(self) -> dict[str, Any] | None:
         """Size and modification time of files, and of arrays of chunks what tells whether they changed; None if they

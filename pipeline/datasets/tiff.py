@@ -19,6 +19,7 @@ import tifffile
 
 from ..errors import UserError
 from ..small_files import NOT_UNDERSTOOD
+from ..units import by
 
 SUFFIXES = (".tif", ".tiff")
 SLAB_IN_MEMORY = 256 * 2**20
@@ -323,4 +324,4 @@ def _metadata(file: tifffile.TiffFile) -> dict[str, Any]:
 
 
 def _section_format(shape: tuple[int, ...], dtype: np.dtype) -> str:
-    return f"{' x '.join(map(str, shape))} {dtype.name}"
+    return f"{by(shape)} {dtype.name}"

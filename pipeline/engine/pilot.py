@@ -146,20 +146,21 @@ def log_pilots(run: Run, stages: Sequence[Stage], blocks: int, overwrite: bool) 
 
 def _try_stages(stages: Sequence[Stage], blocks: int, states: StageStates) -> None:
     for stage in stages:
-        if states[stage] is Progress.DONE:
-            logger.info("%s: everything is done", stage.name)
-        elif not isinstance(stage, BlockTask):
-            logger.info("%s: one computation in this process, no blocks to try", stage.name)
-        elif any(states[upstream] is not Progress.DONE for upstream in stage.upstream):
-            logger.info("%s: cannot be tried before its inputs are there", stage.name)
-        else:
-            begin(stage, states)
-            left = np.flatnonzero(~(stage.empty | done_blocks(stage)))
-            if not len(left):
-                logger.info("%s: no block is left to try", stage.name)
-                continue
-            for line in report(run_pilot(stage, left, blocks)):
-                logger.info(line)
+        for line in _tried(stage, blocks, states):
+            logger.info(line)
+
+
+def _tried(stage: Stage, blocks: int, states: StageStates) -> list[str]:
+    """What a few blocks of a stage took, in words, or why there is nothing to try."""
+    if states[stage] is Progress.DONE:
+        return [f"{stage.name}: everything is done"]
+    if not isinstance(stage, BlockTask):
+        return [f"{stage.name}: one computation in this process, no blocks to try"]
+    if any(states[upstream] is not Progress.DONE for upstream in stage.upstream):
+        return [f"{stage.name}: cannot be tried before its inputs are there"]
+    begin(stage, states)
+    left = np.flatnonzero(~(stage.empty | done_blocks(stage)))
+    return report(run_pilot(stage, left, blocks)) if len(left) else [f"{stage.name}: no block is left to try"]
 
 
 def run_pilot(task: BlockTask, left: np.ndarray, blocks: int) -> Pilot:

@@ -56,11 +56,7 @@ def record_step(run: Run, stage: Stage, seconds: float | None) -> None:
         "error": None,
     }
     if seconds is not None:
-        entry |= {
-            "seconds": round(seconds, 3),
-            "voxels_per_second": round(stage.grid.box.size / max(seconds, 1e-9)),
-            "peak_worker_memory": peak_memory(),
-        }
+        entry |= _times(seconds, stage.grid.box.size, peak_memory())
         logger.info("%s: wrote %s in %s", stage.name, stage.output, duration(seconds))
     else:
         logger.info("%s: up to date in %s", stage.name, stage.output)
@@ -90,19 +86,7 @@ def _is_surely_unlabelled(run: Run) -> bool:
 def _log(outcome: Outcome) -> None:
     task = outcome.task
     if not outcome.complete:
-        logger.error(
-            "%s: %d of %d blocks failed and %d were not computed, first error: %s; the same command tries them again",
-            task.name,
-            outcome.failed,
-            len(task.grid),
-            outcome.orphaned,
-            outcome.error or "an upstream block failed",
-        )
-        worth_telling = [failure for failure in outcome.failures if task.can_be_looked_at or failure.trace]
-        for failure in worth_telling[:SHOWN_FAILURES]:
-            logger.error(describe_failure(task, failure))
-        if len(worth_telling) > SHOWN_FAILURES:
-            logger.error("%s: all %d failures: %s", task.name, len(outcome.failures), failure_folder(task))
+        _log_failures(outcome)
     elif not outcome.done:
         blocks = counted(outcome.skipped, "block")
         logger.info("%s: up to date, %s%s in %s", task.name, blocks, _of_empty(outcome), task.output)
@@ -121,6 +105,23 @@ def _log(outcome: Outcome) -> None:
     remark = task.remark() if outcome.complete else ""
     if remark:
         logger.warning("%s: %s", task.name, remark)
+
+
+def _log_failures(outcome: Outcome) -> None:
+    task = outcome.task
+    logger.error(
+        "%s: %d of %d blocks failed and %d were not computed, first error: %s; the same command tries them again",
+        task.name,
+        outcome.failed,
+        len(task.grid),
+        outcome.orphaned,
+        outcome.error or "an upstream block failed",
+    )
+    worth_telling = [failure for failure in outcome.failures if task.can_be_looked_at or failure.trace]
+    for failure in worth_telling[:SHOWN_FAILURES]:
+        logger.error(describe_failure(task, failure))
+    if len(worth_telling) > SHOWN_FAILURES:
+        logger.error("%s: all %d failures: %s", task.name, len(outcome.failures), failure_folder(task))
 
 
 def describe_failure(task: BlockTask, failure: BlockFailure) -> str:
@@ -183,9 +184,14 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
         "error": outcome.error,
     }
     if outcome.done:
-        entry |= {
-            "seconds": round(outcome.seconds, 3),
-            "voxels_per_second": round(outcome.voxels / max(outcome.seconds, 1e-9)),
-            "peak_worker_memory": outcome.peak_memory,
-        }
+        entry |= _times(outcome.seconds, outcome.voxels, outcome.peak_memory)
     return entry
+
+
+def _times(seconds: float, voxels: int, memory: int) -> dict[str, float]:
+    """How long it took to compute voxels, and the most memory (bytes) that a process had."""
+    return {
+        "seconds": round(seconds, 3),
+        "voxels_per_second": round(voxels / max(seconds, 1e-9)),
+        "peak_worker_memory": memory,
+    }

@@ -11,7 +11,7 @@ from ..engine.tracking.lineage import replaced_input
 from ..run import CERTAINTY, RankedBlocks, Run
 from ..volumes import Box, volume_exists
 from .metrics import voi_of_table
-from .overlaps import LabelRules, Readable, count_block_overlaps
+from .overlaps import BoxReader, LabelRules, count_block_overlaps
 
 LEAST_SHARE = 0.25
 """Of a block's voxels that count in its region, for its VOI to say something about the block."""
@@ -49,7 +49,7 @@ def stored_certainty(run: Run) -> StoredCertainty | None:
 
 
 def rank_blocks(
-    run: Run, certainty: StoredCertainty, segmentation: Readable, labels: Readable, region: Box, rules: LabelRules
+    run: Run, certainty: StoredCertainty, segmentation: BoxReader, labels: BoxReader, region: Box, rules: LabelRules
 ) -> RankedBlocks | None:
     """Compare the certainty of blocks with their VOI; None if it is of other blocks than the run has now.
 

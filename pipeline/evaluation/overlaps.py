@@ -18,13 +18,14 @@ from funlib.geometry import Coordinate
 
 from ..segmentation import connected_components, relabel
 from ..volumes import Box
+from ..volumes.nanometres import Nanometres
 from .contingency import Contingency, contingency_table, merge_tables, unsigned_ids
 
 BLOCK_SHAPE: tuple[int, int, int] = (64, 256, 256)
 """Voxels read at a time."""
 
 
-class Readable(Protocol):
+class BoxReader(Protocol):
     """What is read in boxes: a `Volume`, a dataset of a file, an array."""
 
     def read(self, box: Box) -> np.ndarray:
@@ -33,9 +34,15 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class InMemory:
-    """An array as something to read boxes of."""
+    """An array to be read in boxes, like a volume on disk.
+
+    Attributes:
+        array: (z, y, x) ids or bool; of images (y, x).
+        offset: position of the first voxel in nanometres.
+    """
 
     array: np.ndarray
+    offset: Nanometres = (0.0, 0.0, 0.0)
 
     def read(self, box: Box) -> np.ndarray:
         """The voxels of a box."""
@@ -56,14 +63,14 @@ class LabelRules:
 
 
 def count_overlaps(
-    segmentation: Readable,
-    labels: Readable,
+    segmentation: BoxReader,
+    labels: BoxReader,
     box: Box,
     *,
     shift: Sequence[int] | None = None,
     rules: LabelRules | None = None,
     background: bool = False,
-    known: Readable | None = None,
+    known: BoxReader | None = None,
     block_shape: Sequence[int] = BLOCK_SHAPE,
 ) -> Contingency:
     """How many voxels each segment shares with each labelled object in a region.
@@ -103,8 +110,8 @@ def count_overlaps(
 
 
 def count_block_overlaps(
-    segmentation: Readable,
-    labels: Readable,
+    segmentation: BoxReader,
+    labels: BoxReader,
     box: Box,
     blocks: Iterable[Box],
     *,

@@ -15,7 +15,7 @@ from ..units import by
 from ..volumes import Box
 from .contingency import Contingency, NegativeIdError, unsigned_ids
 from .label_files import SAME_PLACE, LabelFile
-from .overlaps import BLOCK_SHAPE, Readable, count_overlaps
+from .overlaps import BLOCK_SHAPE, BoxReader, count_overlaps
 from .skeletons import Skeletons
 
 
@@ -32,7 +32,7 @@ class PlacedIds:
         source: shape and offset of the larger volume that it is a part of; None if of none.
     """
 
-    ids: Readable
+    ids: BoxReader
     name: str
     shape: Sequence[int]
     voxel_size: Sequence[float]

@@ -15,7 +15,7 @@ from funlib.geometry import Coordinate
 from ..segmentation import relabel
 from ..volumes import Box
 from .contingency import Contingency, contingency_table, merge_tables, unsigned_ids
-from .overlaps import BLOCK_SHAPE, LabelRules, Parts, Readable, without_small
+from .overlaps import BLOCK_SHAPE, BoxReader, LabelRules, Parts, without_small
 
 GAP = 8
 """Voxels of the finest axis that a gap is bridged on each side at most."""
@@ -76,8 +76,8 @@ class Overlap:
 
 
 def find_seams(
-    segmentation: Readable,
-    labels: Readable,
+    segmentation: BoxReader,
+    labels: BoxReader,
     box: Box,
     *,
     shift: Sequence[int] = (0, 0, 0),

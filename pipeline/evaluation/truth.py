@@ -18,7 +18,7 @@ from ..volumes import Box, Nanometres
 from ..volumes.aligned import Labels, Mask
 from .contingency import Contingency
 from .images import mean_image_scores, sections_of
-from .overlaps import BLOCK_SHAPE, LabelRules, Readable, count_overlaps
+from .overlaps import BLOCK_SHAPE, BoxReader, LabelRules, count_overlaps
 from .seams import Overlap, find_seams
 from .sweep import Scores, scores_of_table
 
@@ -26,7 +26,7 @@ NEURITE_VOXELS = 500
 """Pieces of neurites with fewer voxels say little about a segmentation."""
 
 
-class Placed(Readable, Protocol):
+class Placed(BoxReader, Protocol):
     """Ids that say where they lie: a `Volume`, or an array in memory with a position."""
 
     @property

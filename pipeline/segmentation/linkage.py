@@ -35,8 +35,8 @@ def agglomerate_global(
 
     Args:
         edges: (E, 2) fragment ids, in any order, each pair once.
-        mean: (E,) mean affinity in [0, 1].
-        count: (E,) contacts.
+        mean: (E,) float, mean affinity in [0, 1].
+        count: (E,) whole numbers above 0, contacts: pairs of voxels.
         thresholds: largest scores (1 - affinity) that merge; larger merges more.
         nodes: ids of all fragments; those without an edge keep their own id. Default: the ids in `edges`.
         classes: of the fragments; those of different classes are never joined.
@@ -44,6 +44,9 @@ def agglomerate_global(
     Returns:
         For each threshold a LUT (N, 2) uint64 of fragment id and segment id, sorted by fragment id; a segment carries
         the smallest id of its fragments. Independent of the order and direction of the edges.
+
+    Raises:
+        ValueError: the arrays do not belong together, or hold what is no mean or no count.
     """
     scores = merge_scores(edges, mean, count, classes)
     ids = unique_ids(nodes, edges)

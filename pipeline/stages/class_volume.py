@@ -22,7 +22,7 @@ from ..volumes.locations import Location
 from ..volumes.nearest import NearestVoxels
 from ..volumes.opening import Wanted
 from ..volumes.placement import combined
-from ..volumes.placing import statements
+from ..volumes.stated_placement import statements
 from ..volumes.volume import Volume
 
 WHERE = "agglomerate.never_join"

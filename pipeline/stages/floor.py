@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from statistics import mean
 from typing import Any
@@ -31,6 +31,7 @@ from ..engine.blocks.grid import BlockGrid
 from ..engine.tracking.driver_lock import keeps_others_out
 from ..engine.tracking.progress import Progress, progress_of
 from ..evaluation import LabelRules, find_truth, loss_of, prepare_labels
+from ..evaluation.overlaps import InMemory
 from ..evaluation.runs import sweep_edges
 from ..evaluation.sweep import Scores, best_of
 from ..evaluation.truth import Truth
@@ -43,7 +44,7 @@ from ..segmentation import (
     region_graph_statistics,
     waterz_edge_scores,
 )
-from ..volumes import Box, Nanometres, position_of
+from ..volumes import Box, position_of
 from .class_volume import open_class_volume
 from .fragments import fragment_block
 from .importing import ensure_imported
@@ -63,23 +64,6 @@ network, of which smaller differences are noise.
 
 Changes = dict[str, Any]
 """Keys of the section `fragments`, and the values that they are given."""
-
-
-@dataclass(frozen=True)
-class InMemoryIds:
-    """Ids (z, y, x) at a position, to be scored like a volume on disk.
-
-    Attributes:
-        array: the ids.
-        offset: position of the first voxel in nanometres.
-    """
-
-    array: np.ndarray
-    offset: Nanometres
-
-    def read(self, box: Box) -> np.ndarray:
-        """The voxels of a box."""
-        return self.array[box.slices]
 
 
 def describe_floor(run: Run) -> str:
@@ -310,7 +294,7 @@ def _loss(truth: Truth, targets: np.ndarray) -> float:
     return scores["voi_sum"]
 
 
-def _placed(ids: np.ndarray, truth: Truth) -> InMemoryIds:
+def _placed(ids: np.ndarray, truth: Truth) -> InMemory:
     """Ids of the region of the labels."""
     labels = truth.labels
-    return InMemoryIds(ids, position_of(truth.region.begin, labels.voxel_size, labels.offset))
+    return InMemory(ids, position_of(truth.region.begin, labels.voxel_size, labels.offset))

@@ -19,7 +19,7 @@ from ..command_names import SCRIPTS
 from ..engine.blocks.checksums import array_checksum
 from ..engine.blocks.grid import Block
 from ..engine.blocks.stage import BlockFunction, BlockTask, Stage
-from ..engine.tracking.progress import read_record
+from ..engine.tracking.progress import key_of_folder
 from ..rag import EdgeTable
 from ..run import Run
 from ..segmentation import FragmentClasses
@@ -66,8 +66,7 @@ class FragmentClassesTask(BlockTask):
 
     @override
     def stored_key(self) -> str | None:
-        key = read_record(self).get("key")
-        return str(key) if key is not None and (self.run.tracking / self.name / str(key)).is_dir() else None
+        return key_of_folder(self)
 
     @override
     def prepare(self) -> None:

@@ -18,8 +18,8 @@ from funlib.geometry import Coordinate
 
 from ..config import Source
 from ..config.cluster import ExecutorName
+from ..datasets.before_import import foresee
 from ..datasets.describing import describe
-from ..datasets.foreseen import foresee
 from ..datasets.importing import (
     drop_converted,
     has_left_overs,

@@ -95,12 +95,12 @@ class Predictor:
         wanted = box.relative_to(embedded)
         low, high = wanted.begin[0], embedded.shape[0] - wanted.end[0]
         around: deque[torch.Tensor] = deque(maxlen=low + 1 + high)
-        for vectors in self._told(raw, embedded):
+        for vectors in self._outputs(raw, embedded):
             around.append(vectors)
             if len(around) == around.maxlen:
                 yield self._compare(around, low, wanted)
 
-    def _told(self, raw: np.ndarray, embedded: Box) -> Iterator[torch.Tensor]:
+    def _outputs(self, raw: np.ndarray, embedded: Box) -> Iterator[torch.Tensor]:
         """What the network says of the sections of a box, (D + K, y, x): embeddings of length 1, or shorter where they
         are short, and behind them plain affinities.
         """

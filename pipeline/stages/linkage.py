@@ -30,7 +30,7 @@ from ..disk_arrays import chunks
 from ..engine.blocks.empty_blocks import all_empty
 from ..engine.blocks.grid import Block, BlockGrid
 from ..engine.blocks.stage import BlockFunction, BlockTask, Stage
-from ..engine.tracking.progress import read_record
+from ..engine.tracking.progress import key_of_folder
 from ..errors import UserError
 from ..rag import EdgeTable, NodeTable, RagStore
 from ..run import Run
@@ -42,7 +42,7 @@ from .fragment_classes import ReadsEdges
 from .graph_rows import is_as_recorded
 from .region_files import RegionTable, read_region, write_parts, write_region
 from .region_graph import CONTACT_CONTEXT, RagTask, open_graph
-from .region_sizes import edges_of_blocks, told
+from .region_sizes import edges_of_blocks, memory_in_words
 from .windowed_linkage import BYTES_PER_EDGE, link_region_on_disk
 
 TOGETHER = "linkage"
@@ -120,8 +120,7 @@ class RegionTask(BlockTask):
 
     @override
     def stored_key(self) -> str | None:
-        key = read_record(self).get("key")
-        return str(key) if key is not None and (self.run.tracking / self.name / str(key)).is_dir() else None
+        return key_of_folder(self)
 
     @override
     def prepare(self) -> None:
@@ -176,7 +175,7 @@ class LinkageTask(RegionTask, ReadsEdges):
         if self.level > 0:
             return []
         blocks, memory = blocks_per_region(self.run, self.chunk_grid, 0), self.run.config.agglomerate.memory * 1e9
-        return [("edges", told(self.chunk_grid, blocks, edges_of_blocks(self.graph), memory))]
+        return [("edges", memory_in_words(self.chunk_grid, blocks, edges_of_blocks(self.graph), memory))]
 
     @contextmanager
     @override

@@ -17,7 +17,7 @@ from ..command_names import SCRIPTS
 from ..config import Region
 from ..engine.blocks.stage import DriverStep
 from ..engine.blocks.storage import raw_identity
-from ..engine.tracking.progress import read_record
+from ..engine.tracking.progress import read_record, recorded_key
 from ..errors import UserError
 from ..run import Run, file_digest, region_box
 from ..volumes import Box
@@ -109,8 +109,8 @@ class QuantiseStep(DriverStep):
 
     @override
     def stored_key(self) -> str | None:
-        key = read_record(self).get("key")
-        return str(key) if key is not None and self.is_intact() else None
+        key = recorded_key(self)
+        return key if key is not None and self.is_intact() else None
 
     @override
     def is_intact(self) -> bool:

@@ -34,7 +34,7 @@ def largest_region(edges: np.ndarray, blocks: Coordinate) -> int:
     return int(edges.max())
 
 
-def told(grid: BlockGrid, blocks: Coordinate, edges: np.ndarray | None, memory: float) -> str:
+def memory_in_words(grid: BlockGrid, blocks: Coordinate, edges: np.ndarray | None, memory: float) -> str:
     """What the regions need, in words.
 
     Args:

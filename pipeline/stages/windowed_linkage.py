@@ -53,6 +53,34 @@ class _Clusters:
 
 
 @dataclass(frozen=True)
+class _FirstEdges:
+    """What became of the edges that went in: those of the region, then those that are seen.
+
+    Attributes:
+        edge_of: (E,) int64, the row of the table in hand that each is a part of; -1 if it has a score.
+        score: (E,) float64; NaN of the others.
+    """
+
+    edge_of: DiskArray
+    score: DiskArray
+
+    def follow(self, merged: DiskArray, part_of: DiskArray) -> None:
+        """Take the scores of rows that were merged, and find the others in the table that the rows are united to.
+
+        Args:
+            merged: (P,) float64, scores of the rows; NaN if they were not merged.
+            part_of: (P,) int64, what they have become a part of; -1 if they were merged.
+        """
+        for part in chunks(len(self.edge_of.values)):
+            there = part.start + np.flatnonzero(self.edge_of.values[part] >= 0)
+            edge = self.edge_of.values[there]
+            self.score.values[there] = merged.values[edge]
+            self.edge_of.values[there] = part_of.values[edge]
+            for array in (self.edge_of, self.score, merged, part_of):
+                array.release()
+
+
+@dataclass(frozen=True)
 class _Window:
     """What is linked before anything else.
 
@@ -101,24 +129,36 @@ def link_region_on_disk(
         needed = f"{len(ids)} clusters take {BYTES_PER_CLUSTER * len(ids) / 1e9:.3g} GB and not {memory / 1e9:.3g}"
         raise UserError(f"{needed}; allow more", "agglomerate.memory")
     table, edge_of = united(_numbered(edges, seen, ids, folder), room, folder)
-    score = DiskArray(folder, len(edges) + len(seen), np.float64)
-    for part in chunks(len(score.values)):
-        score.values[part] = np.nan
-        score.release()
+    first = _FirstEdges(edge_of, _no_scores(folder, len(edges) + len(seen)))
     below = 2.0
     while below > lowest:
         window = _next_window(table, clusters, lowest, room)
         below = window.below
-        merged = DiskArray(folder, table.rows, np.float64)
-        for part in chunks(table.rows):
-            merged.values[part] = np.nan
-            merged.release()
+        merged = _no_scores(folder, table.rows)
         became = np.arange(len(clusters), dtype=np.int32)
         for rows in window.rows(table, clusters):
             merged.values[rows] = _link_batch(table.read(rows), clusters, became, below)
         clusters.now = became[clusters.now]
-        table, edge_of = _contracted(table, merged, became, edge_of, score, room, folder)
-    return _result(edges, seen, clusters, leaves, table, edge_of, score, room, folder)
+        table, part_of = united(_contracted(table, merged, became, folder), room, folder)
+        first.follow(merged, part_of)
+    goes_up = _what_goes_up(table, clusters, first.edge_of.values[len(edges) :], folder)
+    rising, target = united(_of_the_region(edges, table, goes_up, first, folder), room, folder)
+    called = clusters.ids[clusters.now[np.searchsorted(clusters.ids, seen.u)]]
+    return LinkedRegion(
+        _named(rising, clusters, leaves, folder),
+        ClusterEdges(called, *seen.columns()[1:]),
+        target.values,
+        first.score.values[: len(edges)],
+    )
+
+
+def _no_scores(folder: Path, rows: int) -> DiskArray:
+    """(rows,) float64 on the disk, NaN throughout."""
+    scores = DiskArray(folder, rows, np.float64)
+    for part in chunks(rows):
+        scores.values[part] = np.nan
+        scores.release()
+    return scores
 
 
 def _ids_of(edges: ClusterEdges, seen: ClusterEdges) -> np.ndarray:
@@ -224,19 +264,14 @@ def _link_batch(columns: dict[str, np.ndarray], clusters: _Clusters, became: np.
     return scores
 
 
-def _contracted(
-    table: EdgesOnDisk, merged: DiskArray, became: np.ndarray, edge_of: DiskArray, score: DiskArray, room: int,
-    folder: Path,
-) -> tuple[EdgesOnDisk, DiskArray]:  # fmt: skip
-    """The edges between what was merged, and what the first ones are a part of; scores of the others are noted.
+def _contracted(table: EdgesOnDisk, merged: DiskArray, became: np.ndarray, folder: Path) -> EdgesOnDisk:
+    """The edges between what was merged; several may join the same two clusters. Those that were merged are none.
 
     Args:
-        table: the edges before,
+        table: the edges before.
         merged: (P,) and their scores; NaN if they were not merged.
         became: (N,) what clusters were merged into.
-        edge_of: (E,) the edge in `table` that each of the first ones is a part of; -1 if it has a score.
-        score: (E,) of those.
-        room, folder: as for `united`.
+        folder: in which they come to lie.
     """
     left = EdgesOnDisk(folder, table.rows)
     for part, columns in table.portions():
@@ -244,55 +279,52 @@ def _contracted(
         columns["a"] = np.where(np.isnan(merged.values[part]), np.minimum(first, second), np.int32(-1))
         columns["b"] = np.maximum(first, second)
         left.write(part, columns)
-    contracted, part_of = united(left, room, folder)
-    for part in chunks(len(edge_of.values)):
-        there = part.start + np.flatnonzero(edge_of.values[part] >= 0)
-        edge = edge_of.values[there]
-        score.values[there] = merged.values[edge]
-        edge_of.values[there] = part_of.values[edge]
-        for array in (edge_of, score, merged, part_of):
-            array.release()
-    return contracted, edge_of
+    return left
 
 
-def _result(
-    edges: ClusterEdges, seen: ClusterEdges, clusters: _Clusters, leaves: Callable[[np.ndarray], np.ndarray],
-    table: EdgesOnDisk, edge_of: DiskArray, score: DiskArray, room: int, folder: Path,
-) -> LinkedRegion:  # fmt: skip
-    """What goes up, as of `link_region`."""
+def _what_goes_up(table: EdgesOnDisk, clusters: _Clusters, seen_as: np.ndarray, folder: Path) -> DiskArray:
+    """(P,) bool, rows that a larger region has to merge: those between open clusters, and those that seen edges are a
+    part of (`seen_as`, (S,); -1 if they were merged), without which means would not be those of the whole graph.
+    """
     goes_up = DiskArray(folder, table.rows, np.bool_)
     for part, columns in table.portions():
         goes_up.values[part] = _is_settled(columns, clusters)
-    seen_as = edge_of.values[len(edges) :]
     goes_up.values[seen_as[seen_as >= 0]] = True
+    return goes_up
+
+
+def _of_the_region(
+    edges: ClusterEdges, table: EdgesOnDisk, goes_up: DiskArray, first: _FirstEdges, folder: Path
+) -> EdgesOnDisk:
+    """The edges of the region itself, between the clusters that they join now. Those that go up no more are none, and
+    get the score `NEVER` unless they have one.
+    """
     own = EdgesOnDisk(folder, len(edges))
     for part in chunks(len(edges)):
-        edge = edge_of.values[part]
+        edge = first.edge_of.values[part]
         up = (edge >= 0) & goes_up.values[np.maximum(edge, 0)] if table.rows else np.zeros(len(edge), bool)
-        score.values[part] = np.where((edge >= 0) & ~up, NEVER, score.values[part])
+        first.score.values[part] = np.where((edge >= 0) & ~up, NEVER, first.score.values[part])
         columns = table.read(np.maximum(edge, 0)) if table.rows else own.read(part)
         columns["a"] = np.where(up, columns["a"], np.int32(-1))
         columns |= {name: getattr(edges, name)[part] for name in list(COLUMNS)[2:]}
         own.write(part, columns)
-        for array in (edge_of, score, goes_up):
+        for array in (first.edge_of, first.score, goes_up):
             array.release()
         table.release()
-    rising, target = united(own, room, folder)
-    up_columns = [DiskArray(folder, rising.rows, dtype) for dtype in CLUSTER_EDGES]
-    for part, columns in rising.portions():
-        first, second = clusters.ids[columns["a"]], clusters.ids[columns["b"]]
-        is_second = leaves(second)  # the one outside comes first
-        up_columns[0].values[part], up_columns[1].values[part] = (
-            np.where(is_second, second, first),
-            np.where(is_second, first, second),
-        )
-        for array, name in zip(up_columns[2:], list(COLUMNS)[2:], strict=True):
+    return own
+
+
+def _named(
+    table: EdgesOnDisk, clusters: _Clusters, leaves: Callable[[np.ndarray], np.ndarray], folder: Path
+) -> ClusterEdges:
+    """Edges with the ids of their clusters, the one outside first; the columns lie on the disk."""
+    named = [DiskArray(folder, table.rows, dtype) for dtype in CLUSTER_EDGES]
+    for part, columns in table.portions():
+        one, other = clusters.ids[columns["a"]], clusters.ids[columns["b"]]
+        other_leaves = leaves(other)
+        named[0].values[part] = np.where(other_leaves, other, one)
+        named[1].values[part] = np.where(other_leaves, one, other)
+        for array, name in zip(named[2:], list(COLUMNS)[2:], strict=True):
             array.values[part] = columns[name]
             array.release()
-    called = clusters.ids[clusters.now[np.searchsorted(clusters.ids, seen.u)]]
-    return LinkedRegion(
-        ClusterEdges(*(array.values for array in up_columns)),
-        ClusterEdges(called, *seen.columns()[1:]),
-        target.values,
-        score.values[: len(edges)],
-    )
+    return ClusterEdges(*(array.values for array in named))

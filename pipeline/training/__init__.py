@@ -1,7 +1,7 @@
 """Training of teacher and student: gunpowder pipelines, the training step, checkpoints, validation."""
 
 from ..distillation import affinity_targets, erode_boundaries
-from .steps.foreseen import require_trainable
+from .steps.before_import import require_trainable
 from .trainings import (
     describe_distillation,
     describe_paraphraser,

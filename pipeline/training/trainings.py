@@ -17,7 +17,7 @@ from ..run import Run, update_summary
 from ..units import counted, duration
 from .objective.paraphraser_files import paraphraser_path, read_paraphrasers
 from .paraphrasing import ensure_paraphraser, paraphraser_config
-from .steps.foreseen import require_trainable
+from .steps.before_import import require_trainable
 from .steps.loop import TrainingProgress, train
 from .steps.settings import refuse_changes
 from .steps.state import StoredTraining, newest_training

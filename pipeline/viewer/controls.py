@@ -54,6 +54,8 @@ class Controls:
         threshold: of `SEGMENTS`.
         errors: to walk through, the dearest first; each has a position.
         errors_at: the threshold that they were found at.
+        step: by how much a key changes the threshold.
+        at_error: the place in `errors` of the one that was gone to last; None before the first.
     """
 
     viewer: RunViewer

@@ -55,6 +55,8 @@ class View:
     Attributes:
         begin, end: of the box in nanometres, order z, y, x.
         width: of the picture in pixels, as computed.
+        axes: (3, 3), the directions to the right, down and away of the picture, each along z, y, x.
+        low, high: (3,) the smallest and largest position of the box's corners along `axes`, in nanometres.
     """
 
     begin: np.ndarray

@@ -18,8 +18,8 @@ from ..volumes.dialects import ngff
 from ..volumes.locations import Location
 from ..volumes.nanometres import Nanometres
 from ..volumes.placement import Placement, combined
-from ..volumes.placing import statements
 from ..volumes.readable import Readable
+from ..volumes.stated_placement import statements
 from ..volumes.volume import Volume
 from .serving import RunViewer
 

@@ -18,7 +18,7 @@ from ..label_ids import has_id
 from ..units import by
 from .arrays import Box
 from .placement import Placement, combined
-from .placing import statements
+from .stated_placement import statements
 from .volume import Volume
 
 Reader = Callable[[Volume, Box], np.ndarray]

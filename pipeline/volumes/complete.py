@@ -80,10 +80,6 @@ class CompleteArray(WrappedArray):
         except UserError as error:
             raise UserError(f"{error.what}; {self.cure}", error.where) from error
 
-    def write(self, box: Box, data: np.ndarray) -> None:
-        """What is converted is written by its stage alone."""
-        raise ValueError(f"{self.volume.name} is opened to be read only")
-
     def _require_files(self, box: Box) -> None:
         size = Coordinate(self.shards)
         _, rows, columns = (slice(b // s, -(-e // s)) for b, e, s in zip(box.begin, box.end, size, strict=True))

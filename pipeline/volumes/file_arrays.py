@@ -88,10 +88,6 @@ class FileArray:
         shape = data.shape[: len(self._axes)]
         return data.reshape(shape).astype(self.dtype, copy=False)
 
-    def write(self, box: Box, data: np.ndarray) -> None:
-        """Files like these are only read."""
-        raise ValueError(f"{self.name} is opened to be read only")
-
     @property
     def _axes(self) -> tuple[int, ...]:
         channels = () if self.choice.channels is None else (self.choice.channels,)

@@ -167,10 +167,6 @@ class OwnFilesArray(WrappedArray):
             if os.path.islink(path):  # noqa: PTH114  this is done for every chunk, and ten times as fast
                 self._require_own(path)
 
-    def write(self, box: Box, data: np.ndarray) -> None:
-        """Store whole chunks or shards, as the array itself."""
-        self.array.write(box, data)
-
     def _require_own(self, path: str) -> None:
         if not Path(os.path.realpath(path)).is_relative_to(self.root):
             self.allowed.require(path, f"{path} is a symbolic link")

@@ -1,8 +1,8 @@
-"""Open a volume of any format at any place, as the metadata and the config describe it; or create one."""
+"""Open a volume of any format at any place, as the metadata and the config describe it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,9 @@ from .file_arrays import UNCHUNKED, FileArray, Image, dataset_names, find_in_hdf
 from .formats import IN_PLACE, Format, Node, look, require
 from .links import AllowedLinks, own_files
 from .locations import Location
-from .placement import FROM_CONFIG, Placement, combined
-from .placing import stated_axes, statements, stored_shape
-from .tensors import create_tensor, open_tensor
+from .placement import Placement, combined
+from .stated_placement import stated_axes, statements, stored_shape
+from .tensors import open_tensor
 from .volume import Volume, VoxelArray
 
 
@@ -72,13 +72,12 @@ class Wanted:
         return f"{self.where}.{key}" if self.where else ""
 
 
-def open_at(location: Location, wanted: Wanted | None = None, *, writable: bool = False) -> Volume | None:
+def open_at(location: Location, wanted: Wanted | None = None) -> Volume | None:
     """Open the volume at a location; TIFF is read elsewhere.
 
     Args:
         location: of a container or an array.
         wanted: what the config says.
-        writable: to write it, too.
 
     Returns:
         None if no dataset is named and no customary one exists.
@@ -88,50 +87,19 @@ def open_at(location: Location, wanted: Wanted | None = None, *, writable: bool 
         UserError: there is no such array, or its format, codec, axes or place are not understood.
     """
     with understanding(location.name, "correct it, or write the array again"):
-        return _opened(location, wanted or Wanted(), writable)
+        return _opened(location, wanted or Wanted())
 
 
-def _opened(location: Location, wanted: Wanted, writable: bool) -> Volume | None:
+def _opened(location: Location, wanted: Wanted) -> Volume | None:
     """As `open_at`; whatever is wrong with what the metadata say may raise anything."""
     node = _container(location, wanted)
     if node.format in IN_PLACE:
-        return _open_in_place(node, wanted, writable)
+        return _open_in_place(node, wanted)
     if node.format == "hdf5":
         return _open_hdf5(node, wanted)
     if node.format == "npy":
         return _open_npy(node, wanted)
     raise UserError(f"{node.name} is a TIFF stack, which is converted before it is read", wanted.path(wanted.path_key))
-
-
-def create_volume_at(
-    location: Location,
-    shape: Sequence[int],
-    dtype: Any,
-    *,
-    shard: Sequence[int],
-    voxel_size: Sequence[float],
-    offset: Sequence[float] = (0.0, 0.0, 0.0),
-    chunk: Sequence[int] | None = None,
-    attributes: Mapping[str, Any] | None = None,
-) -> Volume:
-    """Create an empty volume (zarr 3), replacing one that lies there; see `create_tensor`.
-
-    Its attributes follow funlib.persistence: `voxel_size`, `offset`, `units`, `axis_names`.
-
-    Raises:
-        StorageUnavailable: the server does not answer.
-        UserError: the place cannot be written.
-    """
-    channels = ["c^"] * (len(shape) - 3)
-    z, y, x = (float(value) for value in voxel_size)
-    first_z, first_y, first_x = (float(value) for value in offset)
-    place = {"voxel_size": [z, y, x], "offset": [first_z, first_y, first_x], "units": ["nm"] * 3}
-    told = {**place, "axis_names": [*channels, "z", "y", "x"], **(attributes or {})}
-    array = create_tensor(location, shape, dtype, shard=shard, chunk=chunk, attributes=told)
-    found = Found(require(location, "zarr3"))
-    choice = AxisChoice("c" * len(channels) + "zyx", _last_three(len(shape)), {}, 0 if channels else None)
-    placement = Placement((z, y, x), (first_z, first_y, first_x), FROM_CONFIG, FROM_CONFIG)
-    return Volume(array, placement, found, choice, tuple(shape))
 
 
 def _container(location: Location, wanted: Wanted) -> Node:
@@ -143,7 +111,7 @@ def _container(location: Location, wanted: Wanted) -> Node:
     return node or require(location, wanted.format, wanted.path(wanted.path_key))
 
 
-def _open_in_place(node: Node, wanted: Wanted, writable: bool) -> Volume | None:
+def _open_in_place(node: Node, wanted: Wanted) -> Volume | None:
     key = wanted.path(wanted.key)
     level_key = wanted.path("level")
     found = find_array(node, wanted.dataset, wanted.candidates, level=wanted.level, where=key, level_where=level_key)
@@ -159,7 +127,7 @@ def _open_in_place(node: Node, wanted: Wanted, writable: bool) -> Volume | None:
             refuse_compressed_files(location.file / str(said.get("key")), found.name, wanted.path(wanted.path_key))
     stored = stored_shape(found)
     choice, shape = _read_as(found, stored, wanted)
-    array: VoxelArray = open_tensor(found.array, choice, scale, writable=writable)
+    array: VoxelArray = open_tensor(found.array, choice, scale)
     if node.location.is_local:
         array = own_files(array, found, choice, shape, node.location.file, wanted.links)
     return Volume(array, _placed(found, choice, wanted, stored), found, choice, shape)
@@ -237,7 +205,3 @@ def _placed(found: Found, choice: AxisChoice, wanted: Wanted, stored: tuple[int,
         offset=wanted.offset,
         where=wanted.where,
     )
-
-
-def _last_three(dimensions: int) -> tuple[int, int, int]:
-    return dimensions - 3, dimensions - 2, dimensions - 1

@@ -163,8 +163,8 @@ def _agreed(statements: list[Statement], size: Vector | None, name: str, where: 
     for other in counting[1:]:
         if not _equal(first, other, size):
             raise UserError(
-                f"{name} states two values: {_told(first)} and {_told(other)}; set {first.quantity} in the config to"
-                " the right one",
+                f"{name} states two values: {_in_words(first)} and {_in_words(other)}; set {first.quantity} in the"
+                " config to the right one",
                 where,
             )
     return first
@@ -191,7 +191,7 @@ def _equal(first: Statement, other: Statement, size: Vector | None) -> bool:
     )
 
 
-def _told(statement: Statement) -> str:
+def _in_words(statement: Statement) -> str:
     return f"{statement.said_by} {by(_floats(statement.value) or ())} nm"
 
 

@@ -21,11 +21,11 @@ import tensorstore as ts
 from funlib.geometry import Coordinate
 
 from ..errors import UserError
-from .boxes import Box, cells_of
+from .boxes import SPATIAL_AXES, Box, cells_of
 from .locations import Location
 from .storage import DATA_WAIT, METADATA_WAIT, context, exists, kvstore_spec, list_keys, remove_files, result_of, wait
 from .storage_errors import plain_text, raise_explained, tells_of_content
-from .tensors import compressor_of, create_tensor
+from .tensors import DRIVERS, chunk_inside, compressor_of, zarr3_codecs
 
 StorageFormat = Literal[2, 3]
 """Formats of a run's arrays, called after the version of zarr."""
@@ -43,7 +43,6 @@ class StoredArray:
         format: 2 or 3.
         shards: extents of a file, all axes.
         attrs: its attributes, as they were when it was opened.
-        read_only: it was opened to be read.
     """
 
     location: Location
@@ -51,7 +50,6 @@ class StoredArray:
     format: StorageFormat
     shards: tuple[int, ...]
     attrs: Mapping[str, Any]
-    read_only: bool = True
 
     @property
     def folder(self) -> Path:
@@ -251,7 +249,7 @@ def open_stored(
         UserError: the metadata or the codec are not understood.
     """
     writable = mode != "r"
-    spec: dict[str, Any] = {"driver": "zarr3" if storage_format == 3 else "zarr", "kvstore": kvstore_spec(location)}
+    spec: dict[str, Any] = {"driver": DRIVERS[f"zarr{storage_format}"], "kvstore": kvstore_spec(location)}
     if writable:
         spec["store_data_equal_to_fill_value"] = True
     try:
@@ -260,7 +258,7 @@ def open_stored(
         raise_explained(error, location, "opened")
     view = wait(opening, location, METADATA_WAIT, "opened")
     grid = metadata["chunk_grid"]["configuration"]["chunk_shape"] if storage_format == 3 else metadata["chunks"]
-    return StoredArray(location, view, storage_format, tuple(map(int, grid)), dict(attributes), not writable)
+    return StoredArray(location, view, storage_format, tuple(map(int, grid)), dict(attributes))
 
 
 def create_stored(
@@ -279,31 +277,51 @@ def create_stored(
         shape: (z, y, x) or (k, z, y, x) in voxels.
         dtype: numpy dtype.
         shard: voxels along z, y, x of a file.
-        attributes: to store.
+        attributes: to store; those of format 2 are written by the caller, into a file of their own.
 
     Raises:
         UserError: the folder cannot be written.
     """
     extents = (*map(int, shape[:-3]), *(int(min(s, e)) for s, e in zip(shard, shape[-3:], strict=True)))
     if storage_format == 3:
-        view = create_tensor(location, tuple(map(int, shape)), dtype, shard=extents[-3:], attributes=attributes).view
-        return StoredArray(location, view, 3, extents, dict(attributes), False)
-    metadata = {
+        metadata = {**_zarr3_metadata(shape, np.dtype(dtype), extents), "attributes": dict(attributes)}
+    else:
+        metadata = _zarr2_metadata(shape, np.dtype(dtype), extents)
+    spec = {
+        "driver": DRIVERS[f"zarr{storage_format}"],
+        "kvstore": kvstore_spec(location),
+        "metadata": metadata,
+        "store_data_equal_to_fill_value": True,
+    }
+    try:
+        creating = ts.open(spec, context=context(), create=True, delete_existing=storage_format == 3)
+    except ValueError as error:
+        raise_explained(error, location, "written")
+    view = wait(creating, location, METADATA_WAIT, "written")
+    return StoredArray(location, view, storage_format, extents, dict(attributes))
+
+
+def _zarr3_metadata(shape: Sequence[int], dtype: np.dtype, extents: tuple[int, ...]) -> dict[str, Any]:
+    channels = extents[:-3]
+    return {
+        "shape": list(map(int, shape)),
+        "data_type": dtype.name,
+        "fill_value": 0,
+        "dimension_names": ["c"] * len(channels) + list(SPATIAL_AXES),
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(extents)}},
+        "codecs": zarr3_codecs(dtype, [*channels, *chunk_inside(extents[-3:])], list(extents)),
+    }
+
+
+def _zarr2_metadata(shape: Sequence[int], dtype: np.dtype, extents: tuple[int, ...]) -> dict[str, Any]:
+    return {
         "zarr_format": 2,
         "shape": list(map(int, shape)),
         "chunks": list(extents),
-        "dtype": np.dtype(dtype).newbyteorder("<").str,
+        "dtype": dtype.newbyteorder("<").str,
         "fill_value": 0,
         "order": "C",
         "filters": None,
         "dimension_separator": ".",
         "compressor": {"id": "blosc", **compressor_of(dtype), "blocksize": 0},
     }
-    spec: dict[str, Any] = {"driver": "zarr", "kvstore": kvstore_spec(location), "metadata": metadata}
-    spec["store_data_equal_to_fill_value"] = True
-    try:
-        creating = ts.open(spec, context=context(), create=True)
-    except ValueError as error:
-        raise_explained(error, location, "written")
-    view = wait(creating, location, METADATA_WAIT, "written")
-    return StoredArray(location, view, 2, extents, dict(attributes), False)

@@ -1,8 +1,4 @@
-"""Arrays of chunks through TensorStore: read boxes, write whole chunks or shards, create new arrays.
-
-What is created is zarr 3: a shard is written in one piece, with a checksum (crc32c) of every chunk in it and of its
-index; chunks of zeros are stored, so that a missing file is a missing file.
-"""
+"""Arrays of chunks of any program, read through TensorStore; and how we compress and check the chunks of ours."""
 
 from __future__ import annotations
 
@@ -79,24 +75,6 @@ class TensorArray:
         data: np.ndarray = wait(found, self.location, DATA_WAIT, "read")
         return data
 
-    def write(self, box: Box, data: np.ndarray) -> None:
-        """Store whole chunks or shards, each in one piece, flushed to the disk.
-
-        Raises:
-            StorageUnavailable: the server does not answer.
-            UserError: the disk is full or not writable.
-            ValueError: the box cuts a shard, which another process might be writing.
-        """
-        for begin, end, shard, extent in zip(box.begin, box.end, self.shards, self.shape[-3:], strict=True):
-            if begin % shard or (end % shard and end != extent):
-                raise ValueError(f"voxels {tuple(box.begin)} to {tuple(box.end)} are not whole shards of {self.shards}")
-        values = data.astype(self.dtype, casting="safe", copy=False)
-        try:
-            writing = self._part(box).write(values)
-        except ValueError as error:
-            raise_explained(error, self.location, "written")
-        wait(writing, self.location, DATA_WAIT, "written")
-
     def _part(self, box: Box) -> ts.TensorStore:
         z, y, x = box.slices
         return self.view[..., z, y, x]
@@ -108,14 +86,13 @@ class TensorArray:
         return z, y, x
 
 
-def open_tensor(node: Node, choice: AxisChoice, scale: int | None = None, *, writable: bool = False) -> TensorArray:
+def open_tensor(node: Node, choice: AxisChoice, scale: int | None = None) -> TensorArray:
     """Open an array.
 
     Args:
         node: an array of zarr, N5 or precomputed.
         choice: how its axes are read.
         scale: the number of the level of a precomputed volume.
-        writable: to write it, too.
 
     Raises:
         StorageUnavailable: the server does not answer.
@@ -125,10 +102,8 @@ def open_tensor(node: Node, choice: AxisChoice, scale: int | None = None, *, wri
     spec: dict[str, Any] = {"driver": DRIVERS[node.format], "kvstore": _kvstore(node)}
     if scale is not None:
         spec["scale_index"] = scale
-    if writable:
-        spec["store_data_equal_to_fill_value"] = True
     try:
-        opening = ts.open(spec, context=context(), open=True, read=True, write=writable)
+        opening = ts.open(spec, context=context(), open=True, read=True)
     except ValueError as error:
         raise_explained(error, node.location, "opened")
     opened = wait(opening, node.location, METADATA_WAIT, "opened")
@@ -166,53 +141,6 @@ def refuse_objects(node: Node) -> None:
     if node.attributes.get("isLabelMultiset"):
         raise UserError("holds label multisets, several labels a voxel; export it as plain labels", node.name)
     refuse_codecs_of_objects(node.metadata, node.name)
-
-
-def create_tensor(
-    location: Location,
-    shape: Sequence[int],
-    dtype: Any,
-    *,
-    shard: Sequence[int],
-    chunk: Sequence[int] | None = None,
-    attributes: Mapping[str, Any] | None = None,
-) -> TensorArray:
-    """Create an empty zarr 3 array, replacing one that lies there.
-
-    Args:
-        location: of the array.
-        shape: (z, y, x) or (k, z, y, x); channels are not divided.
-        dtype: of whole or floating numbers.
-        shard: voxels along z, y, x that are one file.
-        chunk: voxels along z, y, x that are decoded together; a divisor of `shard`. Default: about `CHUNK_EDGE` each.
-        attributes: to store.
-
-    Raises:
-        StorageUnavailable: the server does not answer.
-        UserError: the place cannot be written.
-    """
-    channels = list(shape[:-3])
-    inner = list(chunk or chunk_inside(shard))
-    metadata = {
-        "shape": list(shape),
-        "data_type": np.dtype(dtype).name,
-        "fill_value": 0,
-        "dimension_names": ["c"] * len(channels) + ["z", "y", "x"],
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*channels, *map(int, shard)]}},
-        "codecs": zarr3_codecs(np.dtype(dtype), [*channels, *map(int, inner)], [*channels, *map(int, shard)]),
-        "attributes": dict(attributes or {}),
-    }
-    spec = {
-        "driver": "zarr3",
-        "kvstore": kvstore_spec(location),
-        "metadata": metadata,
-        "store_data_equal_to_fill_value": True,
-    }
-    try:
-        creating = ts.open(spec, context=context(), create=True, delete_existing=True)
-    except ValueError as error:
-        raise_explained(error, location, "written")
-    return TensorArray(wait(creating, location, METADATA_WAIT, "written"), location)
 
 
 def write_group(location: Location, attributes: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from .stored_keys import missing_keys
 
 
 class VoxelArray(Protocol):
-    """An open array with the axes (z, y, x) or (k, z, y, x)."""
+    """An open array with the axes (z, y, x) or (k, z, y, x), to be read."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -38,9 +38,6 @@ class VoxelArray(Protocol):
 
     def read(self, box: Box) -> np.ndarray:
         """The voxels of a box inside."""
-
-    def write(self, box: Box, data: np.ndarray) -> None:
-        """Store whole shards."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class WrappedArray:
 
 @dataclass(frozen=True)
 class Volume:
-    """An open array with its place in the world.
+    """An open array with its place in the world, to be read; what a run writes is an `arrays.RunVolume`.
 
     Attributes:
         array: the array, axes (z, y, x) or (k, z, y, x).
@@ -163,16 +160,6 @@ class Volume:
     def read_mirrored(self, box: Box) -> np.ndarray:
         """The voxels of a box that may reach beyond the volume, mirrored at its faces (edge voxel not repeated)."""
         return read_mirrored(self.read, self.shape, box)
-
-    def write(self, box: Box, data: np.ndarray) -> None:
-        """Store the voxels of a box of whole shards, each in one piece, flushed to the disk.
-
-        Raises:
-            StorageUnavailable: the server does not answer.
-            UserError: the disk is full or not writable.
-            ValueError: the box cuts a shard.
-        """
-        self.array.write(box, data)
 
     def missing(self, box: Box) -> list[str]:
         """Files of a box, chunks or shards, that are not there: their voxels are read as the fill value.

@@ -18,7 +18,7 @@ from run_files import shard_of
 from toy_tasks import BLOCKS, Doubled, Summed, expected_sums, make_run, result, toy_chain, visits, wait_until
 
 from pipeline.engine.chain import run_stages
-from pipeline.engine.executors import local, patience
+from pipeline.engine.executors import hung_workers, local
 from pipeline.engine.executors.worker_processes import worker_command
 from pipeline.engine.tracking.worker_records import SIGN_SECONDS, worker_records
 from pipeline.errors import UserError
@@ -230,7 +230,7 @@ def test_a_worker_that_is_stopped_in_a_block_is_killed_and_its_block_done_by_ano
     tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its own watchdog is stopped with it."""
-    monkeypatch.setattr(patience, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(hung_workers, "GRACE_SECONDS", 1.0)
     run = make_run(tmp_path, cluster={"executor": "local", "workers": workers, "block_timeout": 4.0, "retries": 1})
     (tmp_path / "wait").write_text("3")
     stopping = stop_whoever(tmp_path, waiting_worker(tmp_path))
@@ -244,8 +244,9 @@ def test_a_worker_that_is_stopped_in_a_block_is_killed_and_its_block_done_by_ano
 def test_a_worker_that_is_stopped_while_it_waits_for_a_block_does_not_keep_the_driver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(patience, "GRACE_SECONDS", 1.0)
-    monkeypatch.setattr(patience, "IDLE_SECONDS", 2 * SIGN_SECONDS)  # daisy does not always tell when a task is over
+    monkeypatch.setattr(hung_workers, "GRACE_SECONDS", 1.0)
+    # daisy does not always tell when a task is over
+    monkeypatch.setattr(hung_workers, "IDLE_SECONDS", 2 * SIGN_SECONDS)
     run = make_run(tmp_path, cluster={"executor": "local", "workers": 2})
     (tmp_path / "wait").write_text("3")
 

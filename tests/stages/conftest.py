@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from temporary_run import stored_affinities, temporary_run
 
-from pipeline.engine.executors import proving
+from pipeline.engine.executors import until_recorded
 from pipeline.engine.tracking import temporary
 from pipeline.run import Run
 from pipeline.stages.by_script import agglomerate, run_chain, segment
@@ -49,5 +49,5 @@ def most_stored(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(int(task.open().array.present().sum()))
         return drop(task)
 
-    monkeypatch.setattr(proving, "drop_used", counted)
+    monkeypatch.setattr(until_recorded, "drop_used", counted)
     return counts

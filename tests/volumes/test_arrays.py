@@ -154,7 +154,11 @@ def test_opening_again_keeps_place_and_attributes(container: Path, storage_forma
     volume = open_volume(container, "a")
     assert (volume.voxel_size, volume.offset) == (Coordinate(VOXEL_SIZE), Coordinate(OFFSET))
     assert volume.array.attrs["key"] == "x"
-    assert volume.array.read_only
+
+
+def test_an_array_that_is_opened_to_be_read_cannot_be_written(raw: RunVolume, container: Path) -> None:
+    with pytest.raises(UserError, match="does not support writing"):
+        open_volume(container, "raw").write(raw.box, np.zeros(raw.shape, np.uint8))
 
 
 def test_creating_again_starts_empty(container: Path, raw: RunVolume) -> None:

@@ -15,10 +15,10 @@ from stored_arrays import ngff, raw_voxels, scale, write_group, write_n5, write_
 from web_server import WebServer, serving
 
 from pipeline.errors import UserError
-from pipeline.volumes import storage
+from pipeline.volumes import create_volume, storage
 from pipeline.volumes.arrays import Box
 from pipeline.volumes.locations import Location
-from pipeline.volumes.opening import Wanted, create_volume_at, open_at
+from pipeline.volumes.opening import Wanted, open_at
 from pipeline.volumes.storage_errors import StorageUnavailable
 from pipeline.volumes.volume import Volume
 
@@ -151,16 +151,14 @@ def test_a_server_without_byte_ranges_is_told_where_they_are_needed(tmp_path: Pa
 
 def test_a_bucket_is_written_and_read(tmp_path: Path) -> None:
     with bucket_server("lab"):
-        location = Location.of("s3://lab/runs/volume.zarr/raw")
-        volume = create_volume_at(
-            location, RAW.shape, "uint8", shard=(8, 32, 32), chunk=(4, 16, 16), voxel_size=(40, 3.58, 8)
-        )
+        container = Location.of("s3://lab/runs/volume.zarr")
+        volume = create_volume(container, "raw", RAW.shape, "uint8", chunks=(8, 32, 32), voxel_size=(40, 3.58, 8))
         volume.write(volume.box, RAW)
         again = opened("s3://lab/runs/volume.zarr/raw")
         assert np.array_equal(again.read(PART), RAW[PART.slices])
         assert again.voxel_size == (40, 3.58, 8)
         assert again.missing(again.box) == []
-        storage.open_store(location).write("c/0/0/0", None).result()
+        storage.open_store(container).write("raw/s0/c/0/0/0", None).result()
         assert again.missing(again.box) == ["c/0/0/0"]
         assert opened("s3://lab/runs/volume.zarr", "raw").shape == RAW.shape
 
@@ -170,10 +168,10 @@ def test_a_missing_bucket_and_missing_credentials_are_told(monkeypatch: pytest.M
         with pytest.raises(UserError, match=r"there is no bucket 'labb'.*AWS_ENDPOINT_URL"):
             opened("s3://labb/raw.zarr")
         with pytest.raises(UserError, match="there is no bucket 'labb'"):
-            create_volume_at(Location.of("s3://labb/a"), (8, 8, 8), "uint8", shard=(8, 8, 8), voxel_size=(1, 1, 1))
+            create_volume(Location.of("s3://labb/a"), "raw", (8, 8, 8), "uint8", chunks=(8, 8, 8))
         with pytest.raises(UserError, match="is no zarr"):
             opened("s3://lab/nothing")
-        create_volume_at(Location.of("s3://lab/a"), (8, 8, 8), "uint8", shard=(8, 8, 8), voxel_size=(1, 1, 1))
+        create_volume(Location.of("s3://lab/a"), "raw", (8, 8, 8), "uint8", chunks=(8, 8, 8))
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         with pytest.raises(UserError, match="access is denied; set AWS_ACCESS_KEY_ID"):
             opened("s3://lab/a")

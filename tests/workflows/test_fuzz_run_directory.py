@@ -22,8 +22,7 @@ from voronoi_run import everything
 from pipeline.config import SectionUnetConfig, dump_config, load_config
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.run import Run
-from pipeline.volumes.locations import Location
-from pipeline.volumes.opening import create_volume_at
+from pipeline.volumes import create_volume
 
 SHAPE = (8, 48, 40)
 BLOCK = (4, 24, 24)
@@ -39,18 +38,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A config beside a run directory in which everything is done."""
     folder = tmp_path_factory.mktemp("fuzz")
     chance = np.random.default_rng(3)
-    source = Location("file", "", str(folder / "source.zarr"))
+    source = folder / "source.zarr"
     cells = np.kron(np.arange(1, 31, dtype=np.uint64).reshape(2, 5, 3), np.ones((4, 10, 14), np.uint64))
     cells = cells[:, : SHAPE[1], : SHAPE[2]]
     padded = np.zeros(SHAPE, np.uint64)
     padded[:, : cells.shape[1], : cells.shape[2]] = cells
     for name, array in (("raw", chance.integers(1, 255, SHAPE).astype(np.uint8)), ("labels", padded)):
-        volume = create_volume_at(source.child(name), SHAPE, array.dtype, shard=BLOCK, voxel_size=(40, 8, 8))
-        volume.array.write(volume.box, array)
+        volume = create_volume(source, name, SHAPE, array.dtype, chunks=BLOCK, voxel_size=(40, 8, 8))
+        volume.write(volume.box, array)
     document: dict[str, Any] = {
         "run_directory": str(folder / "run"),
         "volumes": {
-            "sources": {"a": {"kind": "file", "path": str(folder / "source.zarr"), "intensity": "percentiles"}},
+            "sources": {"a": {"kind": "file", "path": str(source), "intensity": "percentiles"}},
             "segment": {"source": "a"},
         },
         "student": {"network": dump_config(NETWORK), "distillation": None},

@@ -63,6 +63,7 @@ def smooth_paths(
     """One-dimensional smooth noise along z, a separate one for each path.
 
     Args:
+        seed, stream: see `hashing`.
         paths: integer coordinates that tell the paths apart; each (n,).
         positions: (z,) float64 in nanometres.
         pitch: distance of the lattice points in nanometres.

@@ -5,7 +5,7 @@ Shards are read once, in parallel, in the order of the blocks. Memory: a few num
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -94,44 +94,32 @@ def audit_stages(stages: Sequence[Stage]) -> dict[str, StageFindings]:
 def _check_array(task: VolumeTask, found: StageFindings) -> None:
     """Read every shard that should be there."""
     done = done_blocks(task)
-    found.done = int(done.sum())
-    kinds = (Damage.MISSING, Damage.UNREADABLE, Damage.UNRECORDED, Damage.CHANGED, Damage.ZERO)
-    flags = {kind: np.zeros(len(task.grid), dtype=bool) for kind in kinds}
-    ids = np.where(done.ravel(), -1, 0)
-    records, volume = task.records.read(), task.open()
-    input_holds = task.input_holds()
+    found.done, found.ids = int(done.sum()), np.where(done.ravel(), -1, 0)
+    records, volume, input_holds = task.records.read(), task.open(), task.input_holds()
     may_go = may_be_gone(task) if temporary_tasks([task]) else None
     dropped = np.zeros(len(task.grid), dtype=bool)
 
-    def check(block: Block) -> tuple[int, Damage | None, int]:
+    def check(block: Block) -> Damage | None:
         stored = task.stored_box(block.box)
         positions = [position for position, _ in volume.array.shards_in(stored)]
         gone = [position for position, there in zip(positions, volume.array.exist(positions), strict=True) if not there]
         if gone:
             dropped[block.index] = may_go is not None and all(may_go[position] for position in gone)
-            return block.index, None if dropped[block.index] else Damage.MISSING, -1
+            return None if dropped[block.index] else Damage.MISSING
         try:
             checksum, ids = _examined(task, volume, block, stored)
         except StorageUnavailable:
             raise
         except UserError:
-            return block.index, Damage.UNREADABLE, -1
-        if not records.present[block.index]:
-            return block.index, Damage.UNRECORDED, -1
-        if checksum != records.checksum[block.index]:
-            return block.index, Damage.CHANGED, -1
-        if _is_doubtful(task, records, block) and input_holds(block):
-            return block.index, Damage.ZERO, 0
-        return block.index, None, ids
-
-    blocks = (task.grid.block(index) for index in np.flatnonzero(done).tolist())
-    threads = task.run.config.cluster.workers
-    for index, damage, count in in_threads(check, blocks, threads, found.done, f"audit {task.name}"):
-        ids[index] = count
+            return Damage.UNREADABLE
+        damage = _against_record(checksum, records, block)
         if damage is not None:
-            flags[damage][index] = True
-    found.damaged = {kind: flag.reshape(task.grid.shape) for kind, flag in flags.items()}
-    found.ids = ids
+            return damage
+        zero = _is_doubtful(task, records, block) and input_holds(block)
+        found.ids[block.index] = 0 if zero else ids
+        return Damage.ZERO if zero else None
+
+    found.damaged = _damaged(task, done, check)
     found.dropped = int(dropped.sum())
 
 
@@ -147,30 +135,48 @@ def _check_files(task: BlockTask, found: StageFindings) -> None:
         return
     if checksum_of is None:
         return
-    found.done = int(done.sum())
-    records = task.records.read()
+    found.done, records = int(done.sum()), task.records.read()
 
-    def check(block: Block) -> tuple[int, Damage | None]:
+    def check(block: Block) -> Damage | None:
         try:
-            checksum = checksum_of(block)
+            return _against_record(checksum_of(block), records, block)
         except FileNotFoundError:
-            return block.index, Damage.MISSING
+            return Damage.MISSING
         except StorageUnavailable:
             raise
         except UserError:
-            return block.index, Damage.UNREADABLE
-        if not records.present[block.index]:
-            return block.index, Damage.UNRECORDED
-        return block.index, Damage.CHANGED if checksum != records.checksum[block.index] else None
+            return Damage.UNREADABLE
 
-    kinds = (Damage.MISSING, Damage.UNREADABLE, Damage.UNRECORDED, Damage.CHANGED)
-    flags = {kind: np.zeros(len(task.grid), dtype=bool) for kind in kinds}
+    found.damaged = _damaged(task, done, check)
+
+
+def _damaged(task: BlockTask, done: np.ndarray, check: Callable[[Block], Damage | None]) -> dict[Damage, np.ndarray]:
+    """Look at the blocks that are done, in threads.
+
+    Args:
+        task: the task.
+        done: (z, y, x) bool over the block grid.
+        check: says what is wrong with a block.
+
+    Returns:
+        (z, y, x) bool over the block grid for each kind of damage that there is.
+    """
     blocks = (task.grid.block(index) for index in np.flatnonzero(done).tolist())
-    threads = task.run.config.cluster.workers
-    for index, damage in in_threads(check, blocks, threads, found.done, f"audit {task.name}"):
+    threads, count = task.run.config.cluster.workers, int(done.sum())
+    damaged: dict[Damage, np.ndarray] = {}
+    for index, damage in in_threads(
+        lambda block: (block.index, check(block)), blocks, threads, count, f"audit {task.name}"
+    ):
         if damage is not None:
-            flags[damage][index] = True
-    found.damaged = {kind: flag.reshape(task.grid.shape) for kind, flag in flags.items()}
+            damaged.setdefault(damage, np.zeros(len(task.grid), dtype=bool))[index] = True
+    return {kind: flags.reshape(task.grid.shape) for kind, flags in damaged.items()}
+
+
+def _against_record(checksum: int, records: RecordTable, block: Block) -> Damage | None:
+    """What is wrong with a block that could be read, by the checksum that was recorded of it."""
+    if not records.present[block.index]:
+        return Damage.UNRECORDED
+    return Damage.CHANGED if checksum != records.checksum[block.index] else None
 
 
 def _examined(task: VolumeTask, volume: RunVolume, block: Block, stored: Box) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from ..blocks.process import PARENT
 from ..blocks.stage import BlockTask
 from ..tracking.failures import KILLED_FOR_MEMORY
 from ..tracking.memory import SIGNS, kills_for_memory
-from .patience import GRACE_SECONDS, LOOK_SECONDS, Patience
+from .hung_workers import GRACE_SECONDS, LOOK_SECONDS, HangWatch
 from .session import DriverSession
 from .worker_processes import (
     ProcessExecutor,
@@ -80,7 +80,7 @@ def _run_worker(session: DriverSession, task: BlockTask, worker: str, context: s
     process, log = start_process(session.run, task, worker, context)
     printed = log.stat().st_size
     with session.ended_by(process.kill):
-        lost = _wait(process, Patience(task, worker, lambda: session.is_over(task)))
+        lost = _wait(process, HangWatch(task, worker, lambda: session.is_over(task)))
     if process.returncode == 0 or session.stopping.is_set() or (lost and session.is_over(task)):
         return
     words = last_words(log) if log.stat().st_size > printed else ""
@@ -93,13 +93,13 @@ def _run_worker(session: DriverSession, task: BlockTask, worker: str, context: s
     raise WorkerLost(f"worker {worker} {reason}{f': {words}' if words else ''}")
 
 
-def _wait(process: subprocess.Popen[bytes], patience: Patience) -> str | None:
+def _wait(process: subprocess.Popen[bytes], watch: HangWatch) -> str | None:
     """Wait until a worker ends, or is lost: then it is killed. Why it was lost; None if it ended by itself."""
     waiting = threading.Thread(target=process.wait, daemon=True)  # a wait with a time limit looks 20 times a second
     waiting.start()
     while waiting.is_alive():
         waiting.join(LOOK_SECONDS)
-        lost = patience.has_ended() if waiting.is_alive() else None
+        lost = watch.has_ended() if waiting.is_alive() else None
         if lost is not None:
             logger.warning("a worker %s; it is killed", lost)
             process.kill()

@@ -15,10 +15,10 @@ from ..tracking.driver_record import DriverRecord, TaskRecord, read_driver
 from ..tracking.markers import marked_blocks
 from .base import Executor
 from .local import LocalExecutor
-from .proving import run_until_proven
 from .scheduling import Outcome, take_room_for_markers
 from .serial import SerialExecutor
 from .slurm import SlurmExecutor
+from .until_recorded import run_until_recorded
 
 EXECUTORS: dict[str, type[Executor]] = {"serial": SerialExecutor, "local": LocalExecutor, "slurm": SlurmExecutor}
 
@@ -57,7 +57,7 @@ def run_blocks(run: Run, tasks: Sequence[BlockTask], executor: ExecutorName | No
     executor = executor or run.config.cluster.executor
     computing = EXECUTORS[executor]()
     with _recorded(run, tasks, executor) as record:
-        return run_until_proven(tasks, lambda held: computing.run(run, tasks, record, held))
+        return run_until_recorded(tasks, lambda held: computing.run(run, tasks, record, held))
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ from ..tracking.worker_records import DONE, read_worker_record
 from ..tracking.worker_spec import worker_key
 from ..workers.driver_connection import WorkerConnection
 from ..workers.worker import STAGE_ENDS_EARLY
-from .patience import Patience
+from .hung_workers import HangWatch
 from .session import DriverSession
 from .slurm_jobs import WorkerJob, cancel_former_jobs, job_prefix
 from .worker_processes import ProcessExecutor, WorkerLost, WorkerStarter, last_words
@@ -195,7 +195,7 @@ class SlurmWorkers:
         changed: threading.Event,
     ) -> str | None:
         """Wait until a job's worker has left, or it has ended, or is not needed any more; returns as `_run_job`."""
-        patience = Patience(task, worker, lambda: self.session.is_over(task))
+        hang_watch = HangWatch(task, worker, lambda: self.session.is_over(task))
         while True:
             changed.wait(self.session.run.config.cluster.slurm.poll)
             changed.clear()
@@ -210,7 +210,7 @@ class SlurmWorkers:
                 with contextlib.suppress(ControllerAway):
                     cancel([job])
                 return None
-            lost = patience.has_ended() if connection.arrived else None
+            lost = hang_watch.has_ended() if connection.arrived else None
             if lost is not None:
                 self._give_up(task, worker, job, log, lost)
                 return None

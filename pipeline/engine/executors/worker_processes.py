@@ -33,9 +33,9 @@ from ..workers.driver_connection import driver_server
 from ..workers.worker import STAGE_ENDS_EARLY
 from .base import Executor
 from .portions import Held
-from .proving import ServerDied
 from .scheduling import Outcome, cost_of, daisy_tasks_of, outcomes_of, pipeline_of, slots
 from .session import DriverSession
+from .until_recorded import ServerDied
 
 PANIC_MODULE = "pyo3_runtime"
 """Where the exception is from that a panic of compiled Rust becomes; it cannot be imported."""

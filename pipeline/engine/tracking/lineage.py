@@ -8,7 +8,7 @@ from typing import Any
 from ...command_names import SCRIPTS, name_of
 from ...errors import UserError
 from ...run import Run
-from ...small_files import DamagedFile, read_json
+from .progress import read_record_of
 
 
 def replaced_input(run: Run, stage: str) -> str | None:
@@ -21,9 +21,8 @@ def replaced_input(run: Run, stage: str) -> str | None:
         run: the run.
         stage: name of a stage, as its record is called.
     """
-    used = _record(run, stage).get("upstream", {})
-    for name, key in used.items() if isinstance(used, dict) else ():
-        if _record(run, name).get("key", key) != key:
+    for name, key in _visible_record(run, stage).get("upstream", {}).items():
+        if _visible_record(run, name).get("key", key) != key:
             return str(name)
         earlier = replaced_input(run, name)
         if earlier is not None:
@@ -54,13 +53,6 @@ def is_outdated(run: Run) -> bool:
     return any(replaced_input(run, path.stem) is not None for path in run.tracking.glob("*.json"))
 
 
-def _record(run: Run, stage: str) -> dict[str, Any]:
-    path = run.tracking / f"{stage}.json"
-    try:
-        return read_json(path)
-    except DamagedFile:
-        return {}
-    except UserError:
-        if os.access(path.parent, os.X_OK):
-            raise
-        return {}  # another user may look at a run without entering its tracking
+def _visible_record(run: Run, stage: str) -> dict[str, Any]:
+    """The record of a stage; empty for another user, who may look at a run without entering its tracking."""
+    return read_record_of(run, stage) if os.access(run.tracking, os.X_OK) else {}

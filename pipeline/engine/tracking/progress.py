@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 
 from ...command_names import name_of
 from ...errors import UserError
+from ...run import Run
 from ...small_files import DamagedFile, as_kind, read_json, write_json
 from ..blocks.stage import BlockTask, Stage
 from .failures import clear_failures
@@ -76,13 +77,35 @@ class StageStates:
 
 def read_record(stage: Stage) -> dict[str, Any]:
     """The record of a stage; empty if there is none, or nothing can be told from it: it is written anew."""
-    path = _record_path(stage)
+    return read_record_of(stage.run, stage.name)
+
+
+def read_record_of(run: Run, name: str) -> dict[str, Any]:
+    """The record of the stage of a name, which the config need not have any more; as `read_record`."""
+    path = _path_of(run, name)
     try:
         record = read_json(path)
         as_kind(record, _Record, path)
     except DamagedFile:
         return {}
     return record
+
+
+def recorded_key(stage: Stage) -> str | None:
+    """The key under which a stage was begun, as its record says; None if it says none."""
+    key = read_record(stage).get("key")
+    return None if key is None else str(key)
+
+
+def key_of_folder(stage: Stage, folder: str = "") -> str | None:
+    """The key under which an output was begun that lies beside the markers; None if there is none.
+
+    Args:
+        stage: the stage.
+        folder: of the output, in `tracking/<name>/<key>/`.
+    """
+    key = recorded_key(stage)
+    return key if key is not None and (stage.run.tracking / stage.name / key / folder).is_dir() else None
 
 
 def write_record(stage: Stage, complete: bool) -> None:
@@ -216,7 +239,11 @@ def _check_foundations(stages: Sequence[Stage], states: StageStates) -> None:
 
 
 def _record_path(stage: Stage) -> Path:
-    return stage.run.tracking / f"{stage.name}.json"
+    return _path_of(stage.run, stage.name)
+
+
+def _path_of(run: Run, name: str) -> Path:
+    return run.tracking / f"{name}.json"
 
 
 def _list(names: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ filter off that one connection. Until then daisy hears nothing of what was sent,
 afterwards: the door costs nothing per block.
 
 Other systems have no such filter; there the port is open, as daisy leaves it, and the records of blocks (see
-`executors/proving.py`) are what is believed.
+`executors/until_recorded.py`) are what is believed.
 """
 
 from __future__ import annotations

@@ -257,17 +257,19 @@ class Voucher:
         with self._lock:
             for own in ports_connected_to(daisy_address, daisy_port) - self._told:
                 try:
-                    with _said(self.address, self.port, opens=own, worker=self.worker, secret=self.secret):
+                    with _welcomed_connection(
+                        self.address, self.port, opens=own, worker=self.worker, secret=self.secret
+                    ):
                         self._told.add(own)
                 except OSError as error:
                     raise Unreachable(f"the driver at {self.address}:{self.port} is gone: {error}") from error
 
 
 def _connect(address: str, port: int, secret: str, worker: str) -> DriverConnection:
-    return DriverConnection(_said(address, port, worker=worker, secret=secret))
+    return DriverConnection(_welcomed_connection(address, port, worker=worker, secret=secret))
 
 
-def _said(address: str, port: int, **message: Any) -> socket.socket:
+def _welcomed_connection(address: str, port: int, **message: Any) -> socket.socket:
     """A connection to the driver, which has welcomed a first message.
 
     Raises:

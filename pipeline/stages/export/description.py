@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 from typing_extensions import override
 
+from ...disk_arrays import release_mapped
 from ...engine.blocks.stage import Stage
 from ...engine.tracking.progress import read_record
+from ...errors import writing
 from ...hashing import splitmix64
 from ...volumes.exports import Form, as_json, exists_at
 from ...volumes.locations import Location
@@ -26,6 +29,38 @@ PROPERTIES = "segment_properties"
 FOLDERS = ("mesh", "skeletons")
 """Folders of a precomputed segmentation that its `info` names if they are there."""
 GROUP = {"zarr_format": 3, "node_type": "group"}
+ROWS = 1 << 14
+"""Segments whose JSON values are in memory at a time; each takes about a kilobyte as Python's own numbers."""
+
+
+class RowsAsList(list[Any]):
+    """A JSON list with an element for each row of a table, made while `json.dump` writes it, so that a table of any
+    length takes the memory of `ROWS` of them.
+
+    Args:
+        table: (M,), mapped from a file.
+        elements: gives those of a few rows.
+    """
+
+    def __init__(self, table: np.ndarray, elements: Callable[[np.ndarray], Iterable[Any]]) -> None:
+        super().__init__()
+        self._table, self._elements = table, elements
+
+    @override
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @override
+    def __iter__(self) -> Iterator[Any]:
+        for rows in _portions(self._table):
+            yield from self._elements(rows)
+
+
+def _portions(table: np.ndarray) -> Iterator[np.ndarray]:
+    """A few rows after another, each let go of when the next ones are asked for."""
+    for begin in range(0, len(table), ROWS):
+        yield table[begin : begin + ROWS]
+        release_mapped(table)
 
 
 def segment_properties(table: np.ndarray) -> dict[str, Any]:
@@ -34,21 +69,30 @@ def segment_properties(table: np.ndarray) -> dict[str, Any]:
     Args:
         table: (M,) `SEGMENT`.
     """
-    numbers = [
-        ("size", "voxels", table["size"]),
-        ("fragments", "fragments that it was made of", table["fragments"]),
-        *((f"centre_{axis}", "nanometres", table["centre"][:, 2 - place]) for place, axis in enumerate("xyz")),
+    properties = [
+        _whole_numbers("size", "voxels", table),
+        _whole_numbers("fragments", "fragments that it was made of", table),
+        *(_centres(axis, 2 - place, table) for place, axis in enumerate("xyz")),
     ]
-    properties = []
-    for name, description, values in numbers:
-        whole = values.dtype.kind == "i" and (not len(values) or values.max() < 2**32)
-        kind = "uint32" if whole else "float32"
-        listed = values.tolist() if whole else np.round(values.astype(np.float64), 2).tolist()
-        properties.append(
-            {"id": name, "type": "number", "description": description, "data_type": kind, "values": listed}
-        )
-    inline = {"ids": [str(segment) for segment in table["id"].tolist()], "properties": properties}
-    return {"@type": "neuroglancer_segment_properties", "inline": inline}
+    ids = RowsAsList(table, lambda rows: map(str, rows["id"].tolist()))
+    return {"@type": "neuroglancer_segment_properties", "inline": {"ids": ids, "properties": properties}}
+
+
+def _whole_numbers(column: str, description: str, table: np.ndarray) -> dict[str, Any]:
+    """A property of whole numbers: in 32 bits, or as fractions if one is too large for that."""
+    small = all(rows[column].max() < 2**32 for rows in _portions(table))
+    values = RowsAsList(table, lambda rows: rows[column].astype(np.int64 if small else np.float64).tolist())
+    return _property(column, description, "uint32" if small else "float32", values)
+
+
+def _centres(axis: str, place: int, table: np.ndarray) -> dict[str, Any]:
+    """The property of centres along an axis, which has a place in z, y, x; two digits after the point."""
+    values = RowsAsList(table, lambda rows: np.round(rows["centre"][:, place], 2).tolist())
+    return _property(f"centre_{axis}", "nanometres", "float32", values)
+
+
+def _property(name: str, description: str, data_type: str, values: list[Any]) -> dict[str, Any]:
+    return {"id": name, "type": "number", "description": description, "data_type": data_type, "values": values}
 
 
 def image_label(table: np.ndarray, version: str) -> dict[str, Any]:
@@ -58,21 +102,25 @@ def image_label(table: np.ndarray, version: str) -> dict[str, Any]:
         table: (M,) `SEGMENT`.
         version: of OME-NGFF.
     """
-    ids = table["id"].tolist()
-    hues = (splitmix64(np.array(table["id"])) >> np.uint64(40)).astype(np.float64) / 2**24
-    colours = [[round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 0.95)] for hue in hues.tolist()]
-    rows = zip(ids, table["size"].tolist(), table["fragments"].tolist(), table["centre"].tolist(), strict=True)
-    label = {
-        "colors": [{"label-value": i, "rgba": [*rgb, 255]} for i, rgb in zip(ids, colours, strict=True)],
-        "properties": [
-            {"label-value": i, "size": size, "fragments": fragments, "centre": [round(c, 2) for c in centre]}
-            for i, size, fragments, centre in rows
-        ],
-        "source": {"image": "../../"},
-    }
-    if not ids:  # lists must not be empty
-        del label["colors"], label["properties"]
-    return label if version == "0.5" else {"version": "0.4", **label}
+    label: dict[str, Any] = {} if version == "0.5" else {"version": "0.4"}
+    if len(table):  # lists must not be empty
+        label |= {"colors": RowsAsList(table, _colours), "properties": RowsAsList(table, _label_properties)}
+    return {**label, "source": {"image": "../../"}}
+
+
+def _colours(rows: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Of each segment a hue that follows from its id."""
+    hues = (splitmix64(rows["id"].copy()) >> np.uint64(40)).astype(np.float64) / 2**24
+    for segment, hue in zip(rows["id"].tolist(), hues.tolist(), strict=True):
+        rgb = [round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 0.95)]
+        yield {"label-value": segment, "rgba": [*rgb, 255]}
+
+
+def _label_properties(rows: np.ndarray) -> Iterator[dict[str, Any]]:
+    columns = (rows[name].tolist() for name in ("id", "size", "fragments", "centre"))
+    for segment, size, fragments, centre in zip(*columns, strict=True):
+        rounded = [round(coordinate, 2) for coordinate in centre]
+        yield {"label-value": segment, "size": size, "fragments": fragments, "centre": rounded}
 
 
 @dataclass(frozen=True)
@@ -132,14 +180,26 @@ class DescribeStep(FilesStep):
             table = segments_of(self.run, self.threshold).read() if content == "segmentation" else None
             folder = place_of(content, self.form)
             if table is not None and self.form == "precomputed":
-                yield WrittenFile(f"{folder}/{PROPERTIES}", "info", as_json(segment_properties(table)))
+                yield from self._long_file(f"{folder}/{PROPERTIES}", "info", segment_properties(table))
             for name, document in self._task(content).image.metadata(self._extra(content, table)).items():
-                yield WrittenFile(folder, name, as_json(document))
+                yield from self._long_file(folder, name, document)
         if self.form != "precomputed":
             yield from self._groups()
         if self.form != "ngff-0.5":
             said = {"contents": [*self.contents, *self._others()], "threshold": self._threshold_there()}
             yield WrittenFile("", ".emdistill.json", as_json(said))
+
+    def _long_file(self, folder: str, name: str, document: Mapping[str, Any]) -> Iterator[WrittenFile]:
+        """A JSON file that may say something of every segment: it is on the disk before it is copied to its place."""
+        path = self.run.luts / f".{self.name}.json"
+        try:
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("w") as file:
+                    json.dump(document, file, indent=1)
+            yield WrittenFile(folder, name, path)
+        finally:
+            path.unlink(missing_ok=True)
 
     def _extra(self, content: str, table: np.ndarray | None) -> dict[str, Any]:
         """What an image says besides its levels.

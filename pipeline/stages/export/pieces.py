@@ -18,11 +18,11 @@ from ...command_names import SCRIPTS
 from ...engine.blocks.checksums import array_checksum
 from ...engine.blocks.grid import Block
 from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
+from ...engine.tracking.progress import key_of_folder
 from ...errors import UserError
 from ..fragments import FragmentsTask
 from .piece_files import Piece, PieceFile
 from .segments import SegmentedVolume, segments_of
-from .written import recorded_key
 
 
 def require(*modules: str) -> None:
@@ -95,8 +95,7 @@ class PiecesTask(BlockTask):
 
     @override
     def stored_key(self) -> str | None:
-        key = recorded_key(self)
-        return key if key is not None and (self.run.tracking / self.name / key / "pieces").is_dir() else None
+        return key_of_folder(self, "pieces")
 
     @override
     def prepare(self) -> None:

@@ -24,6 +24,7 @@ from ...command_names import SCRIPTS
 from ...engine.blocks.checksums import array_checksum
 from ...engine.blocks.grid import Block, BlockGrid
 from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
+from ...engine.tracking.progress import recorded_key
 from ...rag import EdgeTable
 from ...run import Run
 from ...small_files import read_npy
@@ -34,7 +35,7 @@ from ..segment import lut_slice
 from .place import place_key
 from .segments import segments_of
 from .supervoxels import LAYER_BITS, SPATIAL_BITS, chunk_id, supervoxel_ids
-from .written import made_otherwise, recorded_key
+from .written import made_otherwise
 
 INGEST = "ingest.json"
 COMPRESSION = 17

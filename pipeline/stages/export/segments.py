@@ -22,6 +22,7 @@ from ...disk_arrays import DiskArray, chunks
 from ...engine.blocks.checksums import mapped_checksum
 from ...engine.blocks.grid import Block, BlockGrid
 from ...engine.blocks.stage import DriverStep, Stage
+from ...engine.tracking.progress import recorded_key
 from ...errors import UserError
 from ...evaluation.segment_sizes import SegmentSums
 from ...rag import NodeTable, RagStore
@@ -34,7 +35,6 @@ from ..fragments import FragmentsTask
 from ..lookup_tables import JoinedFragments, JoinLimits, join_fragments, sum_segments, write_lookup_table
 from ..region_graph import RagTask, open_graph
 from ..segment import lut_slice, small_settings
-from .written import recorded_key
 
 SEGMENT: np.dtype = np.dtype(
     [("id", "<u8"), ("size", "<i8"), ("fragments", "<i8"), ("centre", "<f8", 3), ("begin", "<i8", 3), ("end", "<i8", 3)]

@@ -14,6 +14,7 @@ from ...engine.blocks.grid import BlockGrid
 from ...engine.blocks.stage import BlockTask, Stage
 from ...engine.chain import run_stages
 from ...engine.tracking.driver_lock import keeps_others_out
+from ...engine.tracking.progress import recorded_key
 from ...errors import UserError
 from ...run import Run
 from ...small_files import read_json_as, write_json
@@ -28,7 +29,6 @@ from .segments import segments_of
 from .skeletons import SkeletonPieces, SkeletonShards
 from .volume import FRAGMENTS, NO_THRESHOLD, SUPERVOXELS, volume_stages
 from .webknossos import AgglomerateStep
-from .written import recorded_key
 
 Target = Literal["precomputed", "ngff", "webknossos", "pychunkedgraph"]
 TARGETS: tuple[Target, ...] = ("precomputed", "ngff", "webknossos", "pychunkedgraph")

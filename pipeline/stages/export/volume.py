@@ -23,7 +23,7 @@ from ...engine.blocks.checksums import array_checksum
 from ...engine.blocks.grid import Block, BlockGrid
 from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
 from ...engine.blocks.storage import labels_identity, open_raw, raw_identity
-from ...engine.tracking.progress import read_record, write_record
+from ...engine.tracking.progress import read_record, recorded_key, write_record
 from ...errors import UserError
 from ...run import Run
 from ...units import disk_size
@@ -34,10 +34,9 @@ from ...volumes.pyramids import Method, Reader, downsampled_box, level_factors
 from ...volumes.storage_errors import not_unavailable
 from ..fragments import FragmentsTask
 from ..predict import PredictTask
-from .former import FormerExport, level_name
+from .former_export import FormerExport, level_name
 from .segments import NumberedFragments, SegmentedVolume, segments_of
 from .supervoxels import SupervoxelVolume
-from .written import recorded_key
 
 CONTENTS = ("raw", "affinities", "segmentation", "labels")
 """What can be exported as a volume."""

@@ -25,6 +25,7 @@ from typing_extensions import override
 from ...command_names import SCRIPTS
 from ...engine.blocks.grid import Block, BlockGrid
 from ...engine.blocks.stage import BlockFunction, BlockTask, Stage
+from ...engine.tracking.progress import recorded_key
 from ...volumes import Box
 from ...volumes.exports import as_json, exists_at, read_file, require_file, write_file
 from ...volumes.locations import Location
@@ -36,7 +37,7 @@ from .pieces import PiecesTask, require
 from .place import place_key
 from .segments import segments_of
 from .volume import ExportTask
-from .written import made_otherwise, recorded_key
+from .written import made_otherwise
 
 VOXELS_PER_FILE = 1 << 24
 """Of the region, per file of whole things, about."""

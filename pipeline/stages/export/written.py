@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from ...command_names import SCRIPTS
 from ...engine.blocks.stage import DriverStep, Stage
-from ...engine.tracking.progress import read_record
+from ...engine.tracking.progress import read_record, recorded_key
 from ...run import Run
 from ...small_files import DamagedFile, read_json, write_json
 from ...volumes.exports import exists_at, write_file
@@ -107,12 +107,6 @@ def made_otherwise(stage: Stage, setting: str) -> Any:
     now = stage.settings()[setting]
     recorded = read_record(stage).get("settings", {}).get(setting, now)
     return None if recorded == now else recorded
-
-
-def recorded_key(stage: Stage) -> str | None:
-    """The key under which a stage was begun, as its record says."""
-    key = read_record(stage).get("key")
-    return None if key is None else str(key)
 
 
 def _notes_path(run: Run, to: str) -> Path:

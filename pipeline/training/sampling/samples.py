@@ -22,7 +22,7 @@ from ...run import Run
 from ...volumes import Box
 from .affinity_files import open_affinities
 from .deform import Deform
-from .described import DESCRIPTORS, Described, MakeDescriptors
+from .descriptor_node import DESCRIPTORS, Described, MakeDescriptors
 from .light_requests import Request, Spec
 from .nodes import (
     AFFINITIES,

@@ -37,7 +37,7 @@ from ..objective.paraphraser_files import load_paraphrasers
 from ..objective.teacher_instances import TeacherInstances
 from ..objective.views import View, in_sections
 from ..sampling.affinity_files import identities, require_affinities
-from ..sampling.described import Described
+from ..sampling.descriptor_node import Described
 from ..sampling.regions import check_regions, require_any_region, training_regions, unlabelled_regions
 from ..sampling.samples import Sampling
 from .settings import training_settings

@@ -24,7 +24,7 @@ from slurm_runs import (
 )
 from toy_tasks import Doubled, make_run, visits, wait_until
 
-from pipeline.engine.executors import patience
+from pipeline.engine.executors import hung_workers
 from pipeline.engine.executors.slurm_jobs import job_prefix
 from pipeline.engine.tracking.worker_records import worker_records
 from pipeline.run import Run
@@ -158,7 +158,7 @@ def test_a_worker_that_is_stopped_is_cancelled_and_its_block_done_by_another(
     slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A job that its cluster suspends for too long, or whose worker hangs in a system call."""
-    monkeypatch.setattr(patience, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(hung_workers, "GRACE_SECONDS", 1.0)
     run = slurm_run(tmp_path, retries=1, block_timeout=15.0)
     middle_of_block(run, 3)
 

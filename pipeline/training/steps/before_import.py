@@ -6,7 +6,7 @@ from funlib.geometry import Coordinate
 
 from ...run import Run
 from ..objective.embedding import embedded_part
-from ..sampling.foreseen import require_regions
+from ..sampling.before_import import require_regions
 from ..sampling.regions import require_any_region
 from .state import newest_training
 from .training_setup import Training

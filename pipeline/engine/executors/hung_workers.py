@@ -24,8 +24,8 @@ LOOK_SECONDS = 1.0
 """Between two looks at a record."""
 
 
-class Patience:
-    """The patience of a driver with one worker.
+class HangWatch:
+    """Tells when one worker will never end by itself.
 
     Args:
         task: whose blocks it computes.

@@ -20,7 +20,7 @@ QUOTED = 40
 """Letters of a path in a message."""
 
 
-def refuse_unfit(document: Any) -> None:
+def refuse_impossible_values(document: Any) -> None:
     """Make sure that all numbers and texts of a config are such as a program can work with.
 
     Raises:
@@ -29,7 +29,7 @@ def refuse_unfit(document: Any) -> None:
     rest: list[tuple[Any, tuple[str, ...]]] = [(document, ())]
     while rest:
         value, place = rest.pop()
-        reason = _what_is_unfit(value, len(place))
+        reason = _what_is_impossible(value, len(place))
         if reason is not None:
             raise UserError(reason, ".".join(place[:DEEPEST]) or "config")
         if isinstance(value, dict):
@@ -50,7 +50,7 @@ def refuse_impossible_paths(document: dict[str, Any]) -> None:
             _refuse_impossible(text, where)
 
 
-def _what_is_unfit(value: Any, depth: int) -> str | None:
+def _what_is_impossible(value: Any, depth: int) -> str | None:
     if depth > DEEPEST:
         return f"is nested in more than {DEEPEST} sections and lists"
     if isinstance(value, int) and abs(value) > LARGEST:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from funlib.geometry import Coordinate
 
 from ...config import Offset, Region
-from ...datasets.foreseen import ForeseenSource, foresee
+from ...datasets.before_import import ForeseenSource, foresee
 from ...run import Run, region_box
 from .affinity_files import look_at_affinities, require_affinities
 from .regions import (

@@ -33,7 +33,7 @@ class ServerDied(Exception):
     """daisy's server broke down while workers were at work; the text says how."""
 
 
-def run_until_proven(tasks: Sequence[BlockTask], run_round: Callable[[Held], list[Outcome]]) -> list[Outcome]:
+def run_until_recorded(tasks: Sequence[BlockTask], run_round: Callable[[Held], list[Outcome]]) -> list[Outcome]:
     """Have tasks computed, again and again, until no block is marked without a record that proves it; portion by
     portion where an array is temporary, of which is dropped what nobody needs any more.
 
