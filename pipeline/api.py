@@ -184,6 +184,7 @@ def segment(run: Run, *, overwrite: bool = False) -> bool:
     """
     from .stages import by_script
 
+    by_script.import_for(run, "segment")
     return by_script.segment(run, overwrite)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..datasets import is_ready
+from ..datasets import is_ready, require_same_section
 from ..engine.blocks.stage import Stage
 from ..engine.chain import run_stages
 from ..engine.tracking.driver_lock import only_driver
@@ -142,12 +142,15 @@ def import_for(run: Run, step: str) -> None:
     """Import the segmented volume, if the script of a step predicts and it is not imported.
 
     Raises:
-        UserError: it cannot be read, or does not fit the config; or there is no network to predict it with.
+        UserError: it cannot be read, does not fit the config, or is described otherwise than when it was imported; or
+            there is no network to predict it with.
     """
     if begins_with_prediction(run, step):
         with only_driver(run):
             require_predictable(run)
             ensure_imported(run, sources_to_predict(run))
+    else:
+        require_same_section(run, run.config.volumes.segment.source)
 
 
 def sources_to_import_for(run: Run, step: str) -> list[str]:
