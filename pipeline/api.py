@@ -184,6 +184,7 @@ def segment(run: Run, *, overwrite: bool = False) -> bool:
     """
     from .stages import by_script
 
+    by_script.import_for(run, "segment")
     return by_script.segment(run, overwrite)
 
 
@@ -208,7 +209,7 @@ def evaluate(run: Run, skeletons: str | Path | SkeletonOptions | None = None) ->
         skeletons: SWC (file or folder), NML, npz, or precomputed skeletons, or these with merge threshold and mask.
 
     Returns:
-        `scores`: for each threshold, as text with two decimals, VOI, adapted Rand error and CREMI score; `best`: the
+        `scores`: for each threshold, as text such as `0.50`, VOI, adapted Rand error and CREMI score; `best`: the
         best one, with its `threshold`, scored on `volumes.test` if there is one; `regions`: which is which. Of separate
         images, also scores of objects. `run_length`: expected run lengths in nanometres. What was not scored is None.
 

@@ -219,7 +219,7 @@ class Run:
         return self.luts / f"sizes_{threshold}.json"
 
     def segmentation_names(self) -> list[str]:
-        """Names of the segmentations in the volume, sorted: their thresholds with two decimals, such as `0.50`."""
+        """Names of the segmentations in the volume, sorted: their thresholds, such as `0.50` and `0.325`."""
         return names_in(self.volume, SEGMENTATIONS)
 
     def save_config(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 KIBI = 1024
+THRESHOLD_DECIMALS = 6
+"""Decimals up to which two merge thresholds are told apart."""
 
 
 def duration(seconds: float) -> str:
@@ -34,6 +36,12 @@ def memory_size(number: float) -> str:
             return f"{number:.0f} {unit}"
         number /= KIBI
     return f"{number:.1f} GiB"
+
+
+def threshold_name(threshold: float) -> str:
+    """A merge threshold as datasets, files and tables name it: `0.50`; further decimals where it has them, `0.325`."""
+    whole, _, decimals = f"{threshold:.{THRESHOLD_DECIMALS}f}".rstrip("0").partition(".")
+    return f"{whole}.{decimals:0<2}"
 
 
 def disk_size(count: float) -> str:

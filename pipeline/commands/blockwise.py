@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from ..cli import run_script
 from ..command_names import command_line, given_again
-from ..datasets import describe_import
+from ..datasets import describe_import, require_same_section
 from ..engine.blocks.stage import Stage
 from ..engine.chain import run_stages
 from ..engine.pilot import log_pilots
@@ -63,6 +63,7 @@ def _plan(
         sources: that would be imported.
         options: as the user typed them.
     """
+    require_same_section(run, run.config.volumes.segment.source)
     if sources:
         for line in describe_import(run, sources):
             logger.info(line)

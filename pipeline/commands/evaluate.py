@@ -20,7 +20,7 @@ from ..evaluation import LabelRules, check_run, common_scores, format_score, ope
 from ..label_ids import HIGHEST, LOWEST
 from ..run import Run
 from ..terminal import table_lines
-from ..units import counted
+from ..units import counted, threshold_name
 from ..volumes.locations import Location
 from .run_lengths import add_skeleton_arguments, print_run_lengths, refuse_of_run, score_on_skeletons, skeleton_options
 
@@ -98,13 +98,14 @@ def print_scores(run: Run, results: Mapping[str, Any]) -> None:
     """Scores against labels, and which region is which."""
     best, regions = results["best"], results["regions"]
     chosen_on, reported_on = regions["chosen_on"], regions["reported_on"]
+    at_best = threshold_name(best["threshold"])
     print_table("threshold", results["scores"])
     if reported_on != chosen_on:
         print(f"above: {chosen_on}, which chooses the threshold; below: {reported_on}, on which nothing is chosen")
-        print_table("threshold", {f"{best['threshold']:.2f}": best})
-        print(f"best on {chosen_on}: threshold {best['threshold']:.2f}, {format_score(best)} on {reported_on}")
+        print_table("threshold", {at_best: best})
+        print(f"best on {chosen_on}: threshold {at_best}, {format_score(best)} on {reported_on}")
     else:
-        print(f"best: threshold {best['threshold']:.2f}, {format_score(best)}; chosen and scored on {chosen_on}")
+        print(f"best: threshold {at_best}, {format_score(best)}; chosen and scored on {chosen_on}")
     for label, voxels in results["ignored"].items():
         print(f"left out of the scores on {reported_on}: {voxels:,} voxels of label {label} (evaluate.ignore)")
     tell_unwritten(run, best["threshold"])
@@ -112,7 +113,8 @@ def print_scores(run: Run, results: Mapping[str, Any]) -> None:
     if ranked is not None and ranked["spearman"] is not None:
         print(
             f"certainty of {counted(ranked['blocks'], 'block')} against their VOI at threshold"
-            f" {ranked['threshold']:.2f}: rank correlation {ranked['spearman']:.2f} (-1: the less certain, the worse)"
+            f" {threshold_name(ranked['threshold'])}: rank correlation {ranked['spearman']:.2f} (-1: the less certain,"
+            " the worse)"
         )
     print(f"written to {run.summary}")
 
@@ -122,13 +124,13 @@ def tell_unwritten(run: Run, best: float) -> None:
     and so does the certainty, which is that of the first.
     """
     wanted = run.config.segment.thresholds
-    if wanted == "best" or f"{best:.2f}" in present_segmentations(run):
+    if wanted == "best" or threshold_name(best) in present_segmentations(run):
         return
-    thresholds = ",".join(f"{threshold:.2f}" for threshold in (*wanted, best))
+    thresholds = ",".join(threshold_name(threshold) for threshold in (*wanted, best))
     setting = f"segment.thresholds=[{thresholds}]"
-    anew = ["--overwrite"] if f"{best:.2f}" in run.segmentation_names() else []  # of a former graph
+    anew = ["--overwrite"] if threshold_name(best) in run.segmentation_names() else []  # of a former graph
     command = command_line("05_segment.py", run.directory / "config.json", "--set", setting, *anew)
-    print(f"no segmentation is written at {best:.2f}: {command}")
+    print(f"no segmentation is written at {threshold_name(best)}: {command}")
 
 
 def score_floor(run: Run, options: argparse.Namespace) -> None:
@@ -163,7 +165,7 @@ def score_floor(run: Run, options: argparse.Namespace) -> None:
 
 def floors(measured: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The best threshold and those of the config, each with its scores."""
-    yield f"best {measured['best']['threshold']:.2f}", measured["best"]
+    yield f"best {threshold_name(measured['best']['threshold'])}", measured["best"]
     yield from measured["configured"].items()
 
 

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from ..cli import run_script
 from ..command_names import SCRIPTS, command_line
+from ..datasets import require_same_section
 from ..engine.chain import run_stages
 from ..engine.pilot import log_pilots
 from ..engine.plan import log_plan
@@ -58,6 +59,7 @@ def work(run: Run, options: argparse.Namespace) -> int:
         skeletons=options.skeletons,
         minimum_size=options.minimum_size,
     )
+    require_same_section(run, run.config.volumes.segment.source)
     if options.dry_run:
         log_plan(run, export_stages(run, chosen))
         tell_displacement(run, chosen)

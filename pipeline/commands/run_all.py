@@ -23,6 +23,7 @@ from ..stages.quantise import sources_to_predict
 from ..stages.run_before_import import foreseen_run
 from ..stages.segment import SegmentTask
 from ..training import describe_training
+from ..units import threshold_name
 from ..whole_run import require_before_import, run_to_segmentation
 from .blockwise import what_to_plan_after
 from .evaluate import tell_unwritten
@@ -117,7 +118,8 @@ def score(run: Run) -> None:
         else ""
     )
     print(
-        f"scores on the {REGION_NAMES[regions['reported_on']]} at threshold {best['threshold']:.2f}{tested}: "
+        f"scores on the {REGION_NAMES[regions['reported_on']]} at threshold"
+        f" {threshold_name(best['threshold'])}{tested}: "
         f"{objects}VOI {best['voi_sum']:.3f} "
         f"(split {best['voi_split']:.3f}, merge {best['voi_merge']:.3f}), "
         f"adapted Rand error {best['adapted_rand_error']:.3f}; {best['scored']:,} voxels were scored"

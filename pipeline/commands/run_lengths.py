@@ -14,7 +14,7 @@ from ..evaluation import SKELETON_TABLE, SkeletonOptions, rows_of, score_skeleto
 from ..evaluation.skeleton_scores import COLUMNS, RULES
 from ..run import Run
 from ..terminal import table_lines
-from ..units import counted
+from ..units import counted, threshold_name
 from ..volumes.locations import Location
 
 WHOLE = "volumes.segment"
@@ -135,7 +135,8 @@ def print_run_lengths(run: Run, lengths: Mapping[str, Any]) -> None:
         "erl": f"has the highest ERL in {lengths['chosen_on']}",
         "labels": f"was chosen by labels in {lengths['chosen_on']}",
     }
-    print(f"threshold {lengths['threshold']:.2f} {chosen[lengths['chosen_by']]}; in {lengths['reported_on']}:")
+    threshold = threshold_name(lengths["threshold"])
+    print(f"threshold {threshold} {chosen[lengths['chosen_by']]}; in {lengths['reported_on']}:")
     print(format_lengths(lengths))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from .impossible_values import refuse_impossible_paths, refuse_impossible_values
 from .mistakes import first_mistake
 from .networks import NetworkConfig
 from .paths import absolute
-from .pretrained import pretrained_name, read_card, with_card
+from .pretrained import for_another_student, named_student, pretrained_name, read_card, with_card
 from .root import Config
 
 
@@ -41,8 +42,7 @@ def load_config(config: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     document, folder = _document_and_folder(config)
     if isinstance(overrides, Mapping):
         overrides = [f"{key}={_to_json(value)}" for key, value in overrides.items()]
-    for override in overrides:
-        apply_override(document, override)
+    document = _overridden(document, list(overrides))
     refuse_impossible_values(document)
     document = with_card(document)
     parsed = parse_config(document)
@@ -52,6 +52,25 @@ def load_config(config: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     run_directory = (base / Path(parsed.run_directory).expanduser()).resolve()
     folders = dict.fromkeys((base, Path.cwd(), run_directory))
     return parse_config({**absolute(document, tuple(folders)), "run_directory": str(run_directory)})
+
+
+def _overridden(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A config with other values; if they name another ready-made student than a stored config does, without what the
+    card of the former one has put there.
+    """
+    former, changed = named_student(document), _with_values(document, overrides)
+    other, is_stored = named_student(changed), document.get("run_directory") == "."
+    if not is_stored or former is None or other is None or other == former:
+        return changed
+    said = {override.partition("=")[0] for override in overrides}
+    return _with_values(for_another_student(document, former, other, said), overrides)
+
+
+def _with_values(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    changed = copy.deepcopy(document)
+    for override in overrides:
+        apply_override(changed, override)
+    return changed
 
 
 def parse_config(document: dict[str, Any]) -> Config:

@@ -7,6 +7,7 @@ config that it wants; these hold wherever a config says nothing else.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -83,17 +84,67 @@ def with_card(document: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: there is no student of this name; says which there are.
     """
-    predict = document.get("predict")
-    named = predict.get("checkpoint") if isinstance(predict, dict) else None
-    name = pretrained_name(named) if isinstance(named, str) else None
+    name = named_student(document)
     if name is None:
         return document
+    sections = _sections(name, document)
+    return {**document, **{key: _completed(document.get(key), section) for key, section in sections.items()}}
+
+
+def for_another_student(document: dict[str, Any], former: str, name: str, said: Collection[str]) -> dict[str, Any]:
+    """The config that a run has stored, less what it says just as the card of its student does: so that another one's
+    card may say it.
+
+    Args:
+        document: JSON values, complete with defaults.
+        former: name of the student that the run was begun with.
+        name: of the other one.
+        said: dotted keys that are given a value anyway.
+
+    Raises:
+        UserError: there is no such student; or its card says what the former one's does not, and the stored value, a
+            default perhaps, is another.
+    """
+    left, before = dict(document), _sections(former, document)
+    for key, section in _sections(name, document).items():
+        given, former_section = document.get(key), before.get(key, {})
+        if not isinstance(given, dict):
+            continue
+        left[key] = {k: v for k, v in given.items() if k not in former_section or not _says(v, former_section[k])}
+        for inner in section.keys() - former_section.keys():
+            if f"{key}.{inner}" not in said and inner in given and not _says(given[inner], section[inner]):
+                raise UserError(
+                    f"this stored config says {json.dumps(given[inner])}, and the card of {PREFIX}{name}"
+                    f" {json.dumps(section[inner])}; begin with the config that you wrote, or set it, too",
+                    f"{key}.{inner}",
+                )
+    return left
+
+
+def named_student(document: dict[str, Any]) -> str | None:
+    """The name of the ready-made student that a config names as its checkpoint, if it names one."""
+    predict = document.get("predict")
+    named = predict.get("checkpoint") if isinstance(predict, dict) else None
+    return pretrained_name(named) if isinstance(named, str) else None
+
+
+def _sections(name: str, document: dict[str, Any]) -> dict[str, Any]:
+    """What the card of a student says about the sections of a config, its threshold included where no labels choose
+    one.
+    """
     card = read_card(name)
     sections: dict[str, Any] = json.loads(json.dumps(card.config))
     volumes = document.get("volumes")
     if not (isinstance(volumes, dict) and volumes.get("validate")):
         sections["segment"] = {**sections.get("segment", {}), "thresholds": [card.threshold]}
-    return {**document, **{key: _completed(document.get(key), section) for key, section in sections.items()}}
+    return sections
+
+
+def _says(stored: Any, card: Any) -> bool:
+    """Whether a value that was stored with all defaults is that of a card, which leaves them out."""
+    if isinstance(stored, dict) and isinstance(card, dict):
+        return all(key in stored and _says(stored[key], value) for key, value in card.items())
+    return bool(stored == card)
 
 
 def _completed(given: Any, card: Any) -> Any:

@@ -3,7 +3,7 @@
 from .before_import import foresee
 from .importing import is_imported
 from .phantom import Phantom
-from .preparing import describe_import, is_ready, require_unchanged
+from .preparing import describe_import, is_ready, require_same_section, require_unchanged
 from .source_audit import audit_sources
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "foresee",
     "is_imported",
     "is_ready",
+    "require_same_section",
     "require_unchanged",
 ]

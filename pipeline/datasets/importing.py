@@ -38,16 +38,42 @@ def is_imported(name: str, source: Source, container: Place, opener: SourceOpene
     imported = imported_identity(container)
     if imported is None:
         return False
-    opener = opener or open_kind(name, source)
-    sections = [section_hash(source)] if "version" in imported else _earlier_sections(source)
-    what = _changed_data(imported, opener)
-    if imported.get("section") not in sections or what is not None:
-        raise UserError(
-            f"the source has changed since it was imported{f' ({what})' if what else ''}; use a new run_directory, or"
-            f" delete {container} to start over",
-            f"volumes.sources.{name}",
-        )
+    what = _changed_data(imported, opener or open_kind(name, source)) or _changed_section(imported, source)
+    if what is not None:
+        raise _has_changed(name, what, container)
     return True
+
+
+def require_section(name: str, source: Source, container: Place) -> None:
+    """Refuse a config that describes a source otherwise than when it was imported; its files are not looked at.
+
+    Raises:
+        UserError: it does.
+    """
+    imported = imported_identity(container)
+    what = None if imported is None else _changed_section(imported, source)
+    if what is not None:
+        raise _has_changed(name, what, container)
+
+
+def _has_changed(name: str, what: str, container: Place) -> UserError:
+    return UserError(
+        f"the source has changed since it was imported ({what}); use a new run_directory, or delete {container} to"
+        " start over",
+        f"volumes.sources.{name}",
+    )
+
+
+def _changed_section(imported: dict[str, Any], source: Source) -> str | None:
+    """What differs between the config section of an import and the one that there is now; None if nothing."""
+    sections = [section_hash(source)] if "version" in imported else _earlier_sections(source)
+    if imported.get("section") in sections:
+        return None
+    for key in ("labels", "mask") if isinstance(source, FileSource) else ():
+        without = source.model_copy(update={key: None})
+        if getattr(source, key) is not None and imported.get("section") == section_hash(without):
+            return f"nothing was imported as its {key} {getattr(source, key)!r}"
+    return "its config section is another"
 
 
 def _changed_data(imported: dict[str, Any], opener: SourceOpener) -> str | None:

@@ -20,7 +20,7 @@ from ..volumes.run_sources import RunSource
 from ..volumes.sources import DATASETS
 from ..volumes.volume import Volume
 from .describing import describe
-from .importing import imported_identity, is_imported, open_kind, section_hash
+from .importing import imported_identity, is_imported, open_kind, require_section, section_hash
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +74,25 @@ def require_unchanged(run: Run, name: str) -> None:
         UserError: says what differs, and what to redo.
     """
     source = run.source(name)
+    require_section(name, source.section, source.container)
     record = source.read_record()
     if "volumes" in record:
         now = _identities(source, volumes_in_place(source, source.datasets_in_place()))
         _require_unchanged(source, record, now)
+
+
+def require_same_section(run: Run, name: str) -> None:
+    """Refuse a config that describes a source otherwise than when the run began to use it: stages that do not read raw
+    would go on with what it was, its voxel size for example. Files are not looked at.
+
+    Raises:
+        UserError: it does.
+    """
+    source = run.source(name)
+    require_section(name, source.section, source.container)
+    record = source.read_record()
+    if "volumes" in record and record.get("section") not in _section_hashes(source):
+        raise _another_section(source, "its config section")
 
 
 def _is_older(source: RunSource) -> bool:
@@ -149,12 +164,19 @@ def _require_unchanged(source: RunSource, record: dict[str, Any], now: dict[str,
                 source.where,
             )
     gone = [name for name in before if name not in now and not source.is_converted(name)]
-    sections = (section_hash(source.section, _LABELS), section_hash(source.section))  # the latter of earlier versions
-    if record.get("section") not in sections or gone:
-        what = f"its {gone[0]} are gone" if gone else "its config section"
-        raise UserError(
-            f"the source has changed since it was imported: {what}; {_what_to_redo(source, 'raw')}", source.where
-        )
+    if record.get("section") not in _section_hashes(source) or gone:
+        raise _another_section(source, f"its {gone[0]} are gone" if gone else "its config section")
+
+
+def _section_hashes(source: RunSource) -> tuple[str, str]:
+    """What the record of a source may say of its config section; the latter of earlier versions."""
+    return section_hash(source.section, _LABELS), section_hash(source.section)
+
+
+def _another_section(source: RunSource, what: str) -> UserError:
+    return UserError(
+        f"the source has changed since it was imported: {what}; {_what_to_redo(source, 'raw')}", source.where
+    )
 
 
 def _what_to_redo(source: RunSource, name: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import UserError
 from ..run import Run, region_box
 from ..segmentation import connected_components
+from ..units import threshold_name
 from ..volumes import RunVolume
 from ..volumes.volume import Volume
 from .placed_ids import PlacedIds
@@ -84,7 +85,7 @@ def score_skeletons_of_run(
         "chosen_by": "erl" if by_labels is None else "labels",
         "chosen_on": chosen_on,
         "compared_on": compared_on,
-        "thresholds": {f"{threshold:.2f}": lengths.totals() for threshold, lengths in scores.items()},
+        "thresholds": {threshold_name(threshold): lengths.totals() for threshold, lengths in scores.items()},
         "nodes": len(skeletons.owner),
         "nodes_outside": outside,
     }

@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..rag import EdgeTable
 from ..run import SEGMENTATIONS, RankedBlocks, Run, update_summary
 from ..segmentation import SmallSegments, connected_components
-from ..units import counted
+from ..units import THRESHOLD_DECIMALS, counted, threshold_name
 from ..volumes import RunVolume
 from .certainty import rank_blocks, stored_certainty
 from .contingency import Contingency
@@ -47,7 +47,7 @@ def evaluate(run: Run, skeletons: SkeletonOptions | None = None) -> dict[str, An
         skeletons: skeletons to measure run lengths on. A run without labels can be scored on them alone.
 
     Returns:
-        `scores`: for each threshold (as text with two decimals) VOI, adapted Rand error and CREMI score on the region
+        `scores`: for each threshold (as text, such as `0.50`) VOI, adapted Rand error and CREMI score on the region
         that chooses the threshold; a written segmentation is scored as it was written. `best`: the one with the lowest
         VOI, with its `threshold`, scored on `volumes.test` if there is one. Of separate images, every score is the mean
         over the images, those of objects on a background stand beside them (see `instance_scores`), and `best` has the
@@ -100,7 +100,7 @@ def _score_labels(run: Run, truth: Truth, test: Truth | None, segmentations: Seg
     if not truth.images:
         _list_errors(run, reported, segmentation)
     return {
-        "scores": {f"{threshold:.2f}": scores[threshold] for threshold in scores},
+        "scores": {threshold_name(threshold): scores[threshold] for threshold in scores},
         "best": {"threshold": best, **best_scores},
         "regions": {"chosen_on": truth.name, "reported_on": reported.name},
         "ignored": _count_ignored(truth, test),
@@ -166,7 +166,9 @@ def best_threshold(run: Run) -> float:
         return _threshold_without_labels(run)
     scores = sweep_run(run, find_truth(run))
     best = best_of(scores)
-    logger.info("threshold %.2f is the best on the validation region: %s", best, format_score(scores[best]))
+    logger.info(
+        "threshold %s is the best on the validation region: %s", threshold_name(best), format_score(scores[best])
+    )
     return best
 
 
@@ -175,8 +177,8 @@ def _threshold_without_labels(run: Run) -> float:
     threshold = UNLABELLED_THRESHOLD if name is None else read_card(name).threshold
     if run.config.volumes.validate_ is not None:
         logger.warning(
-            "volumes.validate has no labels, so that no threshold can be chosen there: %.2f is taken%s",
-            threshold,
+            "volumes.validate has no labels, so that no threshold can be chosen there: %s is taken%s",
+            threshold_name(threshold),
             "" if name is None else f", that of {name}'s card",
         )
     return threshold
@@ -199,7 +201,7 @@ def check_run(run: Run, skeletons: SkeletonOptions | None = None) -> str:
     if nodes is not None:
         places.append(f"{',' if places else ''} on {counted(len(nodes.names), 'skeleton')}")
     run.open_computed("fragments")
-    written = ", ".join(f"{threshold:.2f}" for threshold in written_segmentations(run)) or "none"
+    written = ", ".join(threshold_name(threshold) for threshold in written_segmentations(run)) or "none"
     sweep = len(run.config.evaluate.sweep)
     return f"{counted(sweep, 'threshold')} and the written segmentations ({written}){''.join(places)}"
 
@@ -244,7 +246,7 @@ def sweep_edges(
     Raises:
         UserError: no labelled voxel counts.
     """
-    thresholds = sorted({round(threshold, 2) for threshold in (*config.evaluate.sweep, *thresholds)})
+    thresholds = sorted({round(threshold, THRESHOLD_DECIMALS) for threshold in (*config.evaluate.sweep, *thresholds)})
     limit = config.agglomerate.maximum_score
     if truth.images:
         return sweep_images(_some_labelled(truth.count_images_against(fragments)), edges, thresholds, limit, small)

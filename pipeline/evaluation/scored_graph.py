@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..rag import EdgeTable, open_rag
 from ..run import Run
 from ..segmentation import SmallSegments
+from ..units import THRESHOLD_DECIMALS
 from .certainty import stored_certainty
 from .joined_fragments import edges_among
 
@@ -69,8 +70,8 @@ class ScoredGraph:
 
 
 def swept(run: Run) -> list[float]:
-    """The thresholds of the sweep, in order; they count to two decimals."""
-    return sorted({round(threshold, 2) for threshold in run.config.evaluate.sweep})
+    """The thresholds of the sweep, in order; they count to as many decimals as their names have."""
+    return sorted({round(threshold, THRESHOLD_DECIMALS) for threshold in run.config.evaluate.sweep})
 
 
 def scored_edges(run: Run) -> EdgeTable:

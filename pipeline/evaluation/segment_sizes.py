@@ -163,7 +163,7 @@ def read_segment_sizes(run: Run, threshold: str) -> SegmentSizes | None:
 
     Args:
         run: the run.
-        threshold: with two decimals, as the segmentation is called.
+        threshold: as the segmentation is called.
 
     Raises:
         DamagedFile: the file says something else.

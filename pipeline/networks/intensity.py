@@ -18,12 +18,14 @@ INTENSITIES = "intensities"
 """Where the training part of a checkpoint keeps the ranges of its sources, by their names."""
 
 
-def tell_other_intensities(training: Mapping[str, Any], path: Path, intensity: IntensityRange, source: str) -> None:
+def tell_other_intensities(
+    training: Mapping[str, Any], checkpoint: Path | str, intensity: IntensityRange, source: str
+) -> None:
     """Say so if a network that was trained elsewhere has seen quite other intensities than it gets now.
 
     Args:
         training: the part of its checkpoint that continues the training.
-        path: the checkpoint.
+        checkpoint: its path, or what the config calls it.
         intensity: what is black and white of the volume that it gets.
         source: the name of that volume.
     """
@@ -36,7 +38,7 @@ def tell_other_intensities(training: Mapping[str, Any], path: Path, intensity: I
             "%s has other intensities than what %s was trained on: %s; set volumes.sources.%s.intensity if they were"
             " recorded alike",
             source,
-            path,
+            checkpoint,
             differences[0],
             source,
         )

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..datasets import is_ready
+from ..datasets import is_ready, require_same_section
 from ..engine.blocks.stage import Stage
 from ..engine.chain import run_stages
 from ..engine.tracking.driver_lock import only_driver
 from ..errors import UserError
 from ..run import Run
+from ..units import THRESHOLD_DECIMALS
 from .agglomerate import scoring_stages
 from .certainty import certainty_stages, written_certainty
 from .chosen_checkpoint import require_predictable
@@ -77,11 +78,14 @@ def segmentation_stages(run: Run) -> list[Stage]:
     at the first threshold is.
 
     Raises:
-        UserError: two thresholds are the same to two decimals.
+        UserError: two thresholds have the same name.
     """
     tasks = [SegmentTask(run, threshold) for threshold in chosen_thresholds(run)]
     if len({task.dataset for task in tasks}) < len(tasks):
-        raise UserError("two thresholds are the same to two decimals, which name the datasets", "segment.thresholds")
+        raise UserError(
+            f"two thresholds are the same to {THRESHOLD_DECIMALS} decimals, which name the datasets",
+            "segment.thresholds",
+        )
     levels = [level for task in tasks for level in segmentation_pyramid(run, task.threshold)]
     return [*tasks, *levels, *certainty_stages(run, tasks[0].threshold)]
 
@@ -138,12 +142,15 @@ def import_for(run: Run, step: str) -> None:
     """Import the segmented volume, if the script of a step predicts and it is not imported.
 
     Raises:
-        UserError: it cannot be read, or does not fit the config; or there is no network to predict it with.
+        UserError: it cannot be read, does not fit the config, or is described otherwise than when it was imported; or
+            there is no network to predict it with.
     """
     if begins_with_prediction(run, step):
         with only_driver(run):
             require_predictable(run)
             ensure_imported(run, sources_to_predict(run))
+    else:
+        require_same_section(run, run.config.volumes.segment.source)
 
 
 def sources_to_import_for(run: Run, step: str) -> list[str]:
@@ -158,7 +165,7 @@ def known_stages(run: Run) -> list[Stage]:
     """The stages of a run, as `known_blockwise_stages`; of the import, what has been converted or begun.
 
     Raises:
-        UserError: two thresholds are the same to two decimals.
+        UserError: two thresholds have the same name.
     """
     return [*all_conversions(run), *known_blockwise_stages(run)]
 
@@ -167,7 +174,7 @@ def known_blockwise_stages(run: Run) -> list[Stage]:
     """The stages of stages 02 to 05; where the best threshold is yet to be found, only the segmentations that exist.
 
     Raises:
-        UserError: two thresholds are the same to two decimals.
+        UserError: two thresholds have the same name.
     """
     stages = chained_stages(run)
     if run.config.segment.thresholds != "best":

@@ -83,7 +83,8 @@ def tell_doubts(run: Run, checkpoint: Path, training: dict[str, Any]) -> None:
     if named is None:
         _tell_unfinished(run)
     else:
-        tell_other_intensities(training, checkpoint, run.intensity(source), source)
+        called = named[0] if pretrained_name(named[0]) is not None else checkpoint  # not where the package lies
+        tell_other_intensities(training, called, run.intensity(source), source)
         tell_other_nanometres(named[0], run.source(source))
 
 

@@ -153,7 +153,7 @@ def _placed(volume: Volume, raw: Volume, section: NeverJoinConfig) -> NearestVox
     size = placed.voxel_size or raw.voxel_size
     if placed.offset_from:
         return NearestVoxels.placed(volume, raw, size, placed.offset, placed.centred, section.outside)
-    nearest = NearestVoxels.placed(volume, raw, size, raw.offset, raw.placement.centred, section.outside)
+    nearest = NearestVoxels.placed(volume, raw, size, raw.offset, outside=section.outside)  # from corner to corner
     ends = zip(nearest.end, nearest.begin, nearest.size, raw.shape, strict=True)
     if any(abs(end - begin - extent) >= max(own, 1) for end, begin, own, extent in ends):
         raise UserError(

@@ -44,6 +44,7 @@ from ..segmentation import (
     region_graph_statistics,
     waterz_edge_scores,
 )
+from ..units import THRESHOLD_DECIMALS, threshold_name
 from ..volumes import Box, position_of
 from .class_volume import open_class_volume
 from .fragments import fragment_block
@@ -245,7 +246,7 @@ def _floor(
     wanted = () if config.segment.thresholds == "best" else config.segment.thresholds
     scores = sweep_edges(config, truth, _placed(fragments, truth), edges, wanted, small)
     best = best_of(scores)
-    configured = {f"{threshold:.2f}": scores[round(threshold, 2)] for threshold in wanted}
+    configured = {threshold_name(threshold): scores[round(threshold, THRESHOLD_DECIMALS)] for threshold in wanted}
     return {"best": {"threshold": best, **scores[best]}, "configured": configured}
 
 

@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..run import Run
 from ..segmentation import relabel
 from ..small_files import DamagedFile, read_npy, write_json
+from ..units import threshold_name
 from .agglomerate import agglomeration
 from .fragments import FragmentsTask
 from .region_graph import RagTask, open_graph
@@ -34,7 +35,7 @@ def small_settings(run: Run) -> dict[str, Any]:
 
 def lut_path(run: Run, threshold: float) -> Path:
     """Where the lookup table of a threshold lies."""
-    return run.luts / f"lut_{threshold:.2f}.npy"
+    return run.luts / f"lut_{threshold_name(threshold)}.npy"
 
 
 def lut_slice(lut: np.ndarray, first_id: int, end_id: int) -> np.ndarray:
@@ -65,12 +66,12 @@ class SegmentTask(VolumeTask):
     @property
     @override
     def name(self) -> str:
-        return f"segment_{self.threshold:.2f}"
+        return f"segment_{threshold_name(self.threshold)}"
 
     @property
     @override
     def dataset(self) -> str:
-        return f"segmentation/{self.threshold:.2f}"
+        return f"segmentation/{threshold_name(self.threshold)}"
 
     @cached_property
     @override
@@ -126,7 +127,7 @@ class SegmentTask(VolumeTask):
         from ..evaluation.segment_sizes import of_little_use, read_segment_sizes  # not needed by workers
 
         try:
-            sizes = read_segment_sizes(self.run, f"{self.threshold:.2f}")
+            sizes = read_segment_sizes(self.run, threshold_name(self.threshold))
         except DamagedFile as error:
             return str(error)
         return of_little_use(sizes) if sizes is not None else ""
@@ -143,7 +144,7 @@ class SegmentTask(VolumeTask):
     @property
     def sizes_path(self) -> Path:
         """Where the sizes of the segments lie; a file that only reports."""
-        return self.run.segment_sizes(f"{self.threshold:.2f}")
+        return self.run.segment_sizes(threshold_name(self.threshold))
 
     def lut_is_sound(self) -> bool:
         """Whether the lookup table is the one that the segmentation was begun with."""

@@ -17,7 +17,7 @@ from neuroglancer.trackable_state import ConcurrentModificationError
 
 from ..errors import UserError
 from ..evaluation import SegmentationError
-from ..units import counted
+from ..units import counted, threshold_name
 from .joins import MOST_JOINS, Joins, equivalences
 from .serving import RunViewer
 
@@ -49,7 +49,7 @@ class Controls:
         offset: of raw in nanometres.
         region: first voxel of the segmented region, counted as positions of the viewer.
         shown: the layer of the segmentation that is looked at; None if there is none.
-        written: layers of segmentations, by threshold with two decimals.
+        written: layers of segmentations, by the names of thresholds.
         joins: which fragments are one; None if there is no graph, or it is too large.
         threshold: of `SEGMENTS`.
         errors: to walk through, the dearest first; each has a position.
@@ -97,7 +97,7 @@ class Controls:
     @property
     def help(self) -> str:
         """The keys in one line."""
-        threshold = f" · d, u: threshold {self.threshold:.2f}" if self.joins is not None else ""
+        threshold = f" · d, u: threshold {threshold_name(self.threshold)}" if self.joins is not None else ""
         errors = f" · j, k: {counted(len(self.errors), 'error')}" if self.errors else ""
         return f"{HELP}{threshold}{errors} · h: all keys"
 
@@ -115,7 +115,7 @@ class Controls:
         """What shows the fragments joined at a threshold."""
         assert self.joins is not None, "keys are bound with a graph alone"
         if self._table is None or threshold != self.threshold:
-            self.say(f"joining fragments at {threshold:.2f} …")
+            self.say(f"joining fragments at {threshold_name(threshold)} …")
             self._table = self.joins.table(threshold)
         self.threshold = threshold
         look = self.look_at(SEGMENTS)
@@ -185,7 +185,7 @@ class Controls:
 
     def _threshold_of_errors(self) -> Change:
         """What shows the segmentation that the errors were found in."""
-        written = None if self.errors_at is None else self.written.get(f"{self.errors_at:.2f}")
+        written = None if self.errors_at is None else self.written.get(threshold_name(self.errors_at))
         if written is not None:
             return self.look_at(written)
         if self.errors_at is not None and self.joins is not None:

@@ -11,6 +11,7 @@ from ..command_names import name_of
 from ..engine.tracking.lineage import present_segmentations
 from ..errors import UserError
 from ..run import SEGMENTATIONS, Run, read_summary, region_box
+from ..units import threshold_name
 from ..volumes import ZERO, Box, volume_exists
 from ..volumes.readable import Readable
 from ..volumes.volume import Volume
@@ -90,7 +91,7 @@ def open_raw(run: Run) -> Volume | None:
 def best_threshold(run: Run) -> str | None:
     """The threshold with the best score, as datasets are called; None without scores."""
     best = read_summary(run).get("best")
-    return None if best is None else f"{float(best['threshold']):.2f}"
+    return None if best is None else threshold_name(float(best["threshold"]))
 
 
 def chosen_segmentation(run: Run) -> str | None:

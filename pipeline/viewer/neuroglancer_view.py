@@ -22,6 +22,7 @@ from ..evaluation.skeletons import ON_A_FACE
 from ..rag import open_rag, rag_is_missing
 from ..rag.connection_errors import is_connection_error
 from ..run import Run, region_box
+from ..units import threshold_name
 from ..volumes import Box, open_volume, position_of, volume_exists
 from ..volumes.locations import Location, located
 from ..volumes.placement import nearest_voxel
@@ -181,13 +182,13 @@ def exported_segmentations(run: Run, places: Sequence[str]) -> list[ExportedSegm
 
 
 def written_layers(layers: Sequence[Layer], exported: Sequence[ExportedSegmentation]) -> dict[str, str]:
-    """The layer of each threshold with two decimals; an export is preferred, for it may have meshes."""
+    """The layer of each threshold by its name; an export is preferred, for it may have meshes."""
     written = {
         layer.name.removeprefix("segmentation "): layer.name
         for layer in layers
         if layer.name.startswith("segmentation ")
     }
-    return written | {f"{e.threshold:.2f}": e.name for e in exported if e.threshold is not None}
+    return written | {threshold_name(e.threshold): e.name for e in exported if e.threshold is not None}
 
 
 def open_joins(run: Run, layers: Sequence[Layer]) -> Joins | None:

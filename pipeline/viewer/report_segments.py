@@ -8,7 +8,7 @@ from ..engine.tracking.lineage import present_segmentations
 from ..evaluation import SegmentationError, SegmentSizes, read_segment_sizes, stored_certainty
 from ..evaluation.segment_sizes import of_little_use
 from ..run import Run, read_summary
-from ..units import counted
+from ..units import counted, threshold_name
 from .bodies import body_pictures, swatches
 from .error_pictures import pictured_errors
 from .layers import best_threshold, chosen_segmentation, existing_layers, open_raw
@@ -78,7 +78,7 @@ def _certainty(run: Run) -> dict[str, Any] | None:
         return None
     block = run.open_computed("certainty").voxel_size
     return {
-        "threshold": f"{certainty.threshold:.2f}",
+        "threshold": threshold_name(certainty.threshold),
         "plot": embedded("certainty of the blocks", certainty_png(certainty.values, block)),
         "ranked": read_summary(run).get("certainty"),
     }

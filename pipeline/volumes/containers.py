@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import UserError
 from .formats import Node, look
+from .locations import Location
 from .storage import read_files
 
 LISTED_IN_MESSAGES = 10
@@ -87,7 +88,7 @@ def only_array(container: Node, where: str = "") -> Found | None:
 
 
 def array_names(container: Node) -> Iterator[str]:
-    """Paths of the arrays inside a container, from names of files alone; nothing of what a server does not list."""
+    """Paths of the arrays and images inside a container; nothing of what a server does not list."""
     location = container.location
     if container.is_array:
         yield ""
@@ -122,6 +123,13 @@ def levels_of(group: Node) -> list[str]:
     while group.location.is_local and (group.location.file / f"s{len(names)}").is_dir():
         names.append(f"s{len(names)}")
     return names
+
+
+def level_count(found: Found) -> int:
+    """How many levels the pyramid has that an array was found in; 1 if it was found in none."""
+    if found.array.format == "precomputed":
+        return len(found.array.metadata.get("scales", ()))
+    return len(levels_of(found.groups[0][0])) if found.level is not None and found.groups else 1
 
 
 def multiscales_of(group: Node) -> list[Mapping[str, Any]]:
@@ -194,14 +202,31 @@ def _inside(container: Node, node: Node) -> str:
 
 
 def _local_names(root: Path, folder: Path) -> Iterator[str]:
-    """Arrays below a folder in the order of their names; folders of chunks are not entered."""
+    """Arrays below a folder in the order of their names, an image of OME-NGFF for its levels; folders of chunks are not
+    entered.
+    """
     with os.scandir(folder) as entries:
         names = {entry.name: entry.is_dir() for entry in entries}
     if any(name in names for name in (".zarray", "info")) or _says_array(folder, names):
         yield str(folder.relative_to(root))
         return
-    for name in sorted(name for name, is_folder in names.items() if is_folder):
+    levels = _levels_inside(folder, names)
+    if levels:
+        yield str(folder.relative_to(root))
+    for name in sorted(name for name, is_folder in names.items() if is_folder and name not in levels):
         yield from _local_names(root, folder / name)
+
+
+def _levels_inside(folder: Path, names: Mapping[str, bool]) -> set[str]:
+    """Names of the folders that are levels of the pyramid that a folder of OME-NGFF is, if it is one."""
+    for file in (".zattrs", "zarr.json"):
+        if file in names and b'"multiscales"' in (folder / file).read_bytes():
+            try:
+                node = look(Location.of(str(folder)))
+            except UserError:  # whoever asks for another array need not mend this one
+                return set()
+            return {path.split("/")[0] for path in levels_of(node)} if node is not None else set()
+    return set()
 
 
 def _says_array(folder: Path, names: Mapping[str, bool]) -> bool:

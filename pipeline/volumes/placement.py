@@ -43,7 +43,7 @@ class Statement:
         trouble: why it is not understood.
         distance: 0 for what is said about the array, more for groups around it.
         in_voxels: an offset in voxels.
-        centred: an offset of the centre of the first voxel, not of its corner.
+        centred: offsets are those of the centre of the first voxel, not of its corner.
     """
 
     quantity: Quantity
@@ -63,8 +63,9 @@ class Placement:
         voxel_size: nanometres, order z, y, x; None if nothing says it.
         offset: of the first voxel in nanometres.
         voxel_size_from, offset_from: which metadata; empty if none.
-        centred: the offset is that of the first voxel's centre, as OME-NGFF and N5's `transform` mean it; otherwise of
-            its corner. It matters between arrays of different voxel sizes only.
+        centred: the offset is that of the first voxel's centre, as OME-NGFF and N5's `transform` mean it (of OME-NGFF
+            without a translation, too: 0 then); otherwise of its corner. It matters between arrays of different voxel
+            sizes only.
     """
 
     voxel_size: tuple[float, float, float] | None
@@ -120,11 +121,12 @@ def combined(
     told = list(statements)
     size_path, offset_path = (f"{where}.{key}" if where else "" for key in ("voxel_size", "offset"))
     size: Vector | None
+    centred = False
     if voxel_size is not None:
         size, size_from = _exactly(voxel_size), FROM_CONFIG
     else:
         found = _agreed([s for s in told if s.quantity == "voxel_size"], None, name, size_path)
-        size, size_from = (found.value, found.said_by) if found else (None, "")
+        size, size_from, centred = (found.value, found.said_by, found.centred) if found else (None, "", False)
         if size is not None and min(size) <= 0:
             raise UserError(
                 f"{name}, {size_from} states {by(_floats(size))} nm, which is no voxel size; set voxel_size", size_path
@@ -138,7 +140,7 @@ def combined(
         return Placement(_floats(size), _floats(_exactly(offset)), size_from, FROM_CONFIG)
     place = _agreed([s for s in told if s.quantity == "offset"], size, name, offset_path)
     if place is None or place.value is None:
-        return Placement(_floats(size), voxel_size_from=size_from)
+        return Placement(_floats(size), voxel_size_from=size_from, centred=centred)
     return Placement(_floats(size), _floats(place.value), size_from, place.said_by, place.centred)
 
 

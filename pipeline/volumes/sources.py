@@ -15,7 +15,7 @@ import numpy as np
 from ..config import FileSource
 from ..errors import UserError
 from .aligned import Aligned, aligned
-from .containers import levels_of
+from .containers import level_count, levels_of
 from .formats import IN_PLACE, Node, look
 from .intensity import TYPES
 from .locations import Location
@@ -153,7 +153,7 @@ class SourceFiles:
             return None
         size, offset = self.source.voxel_size, self.source.offset
         level = volume.found.level
-        while isinstance(level, int) and self._is_finer(volume, raw):
+        while isinstance(level, int) and level + 1 < level_count(volume.found) and self._is_finer(volume, raw):
             level += 1
             location, dataset = self._place(what)
             again = self.open(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ..errors import UserError
 from .axes import SPACE, AxisChoice
@@ -79,28 +80,28 @@ def statements(found: Found, choice: AxisChoice) -> Iterator[Statement]:
         yield from tiff.statements(node.metadata)
         return
     reverse = node.format == "n5"
-    own = plain(node.attributes)
-    parent = plain(found.groups[0][0].attributes) if found.groups else {}
-    path = found.groups[0][1] if found.groups else ""
-    factors = attributes.level_factors(own, parent, path, choice.axes, reverse)
+    own, name = plain(node.attributes), found.groups[0][1] if found.groups else ""
+    factors = attributes.own_factors(own, choice.axes, reverse)
+    # What an array says itself is its own, unless it says that the finest is meant: so COSEM's levels do it.
     yield from attributes.Said(own, choice.axes, reverse, factors=factors).statements()
+    if factors is None:
+        around = [plain(group.attributes) for group, _ in found.groups]
+        factors = attributes.factors_of_groups(around, name, choice.axes, reverse)
+    coarser = name if factors is None and attributes.is_coarser_level(name, reverse) else ""
     for distance, (group, inside) in enumerate(found.groups, start=1):
-        yield from _said_by_group(group, inside, distance, choice, reverse, factors, "downsamplingFactors" in own)
+        near = 0 if factors is not None and distance == 1 else distance
+        said = attributes.Said({}, choice.axes, reverse, group.name, near, factors, coarser)
+        yield from _said_by_group(group, inside, said)
 
 
-def _said_by_group(
-    group: Node, inside: str, distance: int, choice: AxisChoice, reverse: bool, factors: object, is_level: bool
-) -> Iterator[Statement]:
+def _said_by_group(group: Node, inside: str, said: attributes.Said) -> Iterator[Statement]:
     """What a group says about an array inside: by naming it as a level of a pyramid, or of all that it holds."""
     for multiscale in multiscales_of(group):
         level = ngff.level_of(multiscale, inside)
         if level is not None:
             yield from ngff.statements(multiscale, level)
     told = plain(group.attributes)
-    counts = told if _are_of_arrays(told) else {}
-    near = 0 if is_level and distance == 1 else distance
-    said = attributes.Said(counts, choice.axes, reverse, group.name, near, factors)  # type: ignore[arg-type]
-    yield from said.statements()
+    yield from replace(said, attributes=told if _are_of_arrays(told) else {}).statements()
 
 
 def _are_of_arrays(told: object) -> bool:

@@ -100,6 +100,23 @@ def test_a_run_continues_from_its_own_config(tmp_path: Path) -> None:
     assert dump_config(load_config(tmp_path / "config.json")) == dump_config(config)
 
 
+def test_a_run_may_be_continued_with_another_student(tmp_path: Path) -> None:
+    """What the card of the first one has put into the stored config gives way; what the config said itself counts."""
+    Run(load_config(least(tmp_path, fragments={"seed_distance": 9}))).save_config()
+    stored = tmp_path / "config.json"
+    other = {"predict.checkpoint": "pretrained:fibsem-10nm-fine", "run_directory": str(tmp_path / "other")}
+    again = load_config(stored, other)
+    fine = load_config(least(tmp_path / "other", predict={"checkpoint": "pretrained:fibsem-10nm-fine"}))
+    assert dump_config(again.student.network) == dump_config(fine.student.network)
+    assert again.fragments.seed_distance == 9 and again.segment == fine.segment
+    with pytest.raises(
+        UserError, match=r"^\w+\.\w+: this stored config says .* the card of pretrained:nuclei2d .*too$"
+    ):
+        load_config(stored, {**other, "predict.checkpoint": "pretrained:nuclei2d"})
+    with pytest.raises(UserError, match="there is no ready-made student 'x'"):
+        load_config(stored, {"predict.checkpoint": "pretrained:x"})
+
+
 def test_unknown_students_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^predict.checkpoint: there is no ready-made student 'x'; there are .*fibsem"):
         load_config(least(tmp_path, predict={"checkpoint": "pretrained:x"}))

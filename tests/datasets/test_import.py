@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,16 @@ import h5py
 import numpy as np
 import pytest
 from imported_sources import import_source, run_of_sources
+from stored_arrays import raw_voxels, write_zarr
 
-from pipeline.config import FileSource, PhantomSource, config_hash, dump_config, parse_config
-from pipeline.datasets import describe_import, is_imported
+from pipeline import agglomerate, extract_fragments, segment
+from pipeline.config import FileSource, PhantomSource, config_hash, dump_config, load_config, parse_config
+from pipeline.datasets import describe_import, is_imported, require_unchanged
 from pipeline.errors import UserError
 from pipeline.run import Run
+from pipeline.stages.by_script import import_for
 from pipeline.stages.convert import all_conversions
+from pipeline.stages.export.targets import ExportOptions, export_run
 from pipeline.stages.importing import ensure_imported
 from pipeline.training.sampling.regions import ChunkCache, training_regions
 from pipeline.volumes import Box, RunVolume, container_attributes, note_in_container, open_volume
@@ -88,6 +94,41 @@ def test_a_changed_config_section_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has changed"):
         import_source("lab", PhantomSource(shape=(4, 20, 20), seed=2), container, BLOCK)
     assert not import_source("lab", PhantomSource(shape=(4, 20, 20), seed=1, block_shape=(1, 9, 9)), container, BLOCK)
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_steps_that_do_not_import_notice_a_changed_section(tmp_path: Path, copy: bool) -> None:
+    """They would go on with the voxel size that raw was imported with, whatever the config says now."""
+    write_zarr(tmp_path / "in.zarr" / "raw", raw_voxels(), {"resolution": [40, 6, 4]})
+
+    def with_source(**keys: Any) -> Run:
+        source = {"kind": "file", "path": str(tmp_path / "in.zarr"), "copy": copy, **keys}
+        volumes = {"sources": {"s": source}, "segment": {"source": "s"}}
+        student = {"distillation": None, "network": {"name": "section_unet", "sections": 3}}
+        return Run(load_config({"run_directory": str(tmp_path / "run"), "volumes": volumes, "student": student}))
+
+    ensure_imported(with_source())
+    import_for(with_source(samples=3), "segment")
+    changed = with_source(voxel_size=[40, 12, 8])
+    export = ExportOptions(target="ngff", to=str(tmp_path / "out"))
+    steps: list[Callable[[], object]] = [
+        functools.partial(extract_fragments, changed),
+        functools.partial(agglomerate, changed),
+        functools.partial(segment, changed),
+        functools.partial(export_run, changed, export),
+    ]
+    for step in steps:
+        with pytest.raises(UserError, match=r"^volumes\.sources\.s: the source has changed since it was imported"):
+            step()
+    with pytest.raises(UserError, match="changed since it was imported"):
+        require_unchanged(changed, "s")  # what scores ask first
+
+
+def test_labels_that_are_named_after_the_import_are_told_by_their_key(tmp_path: Path, source: FileSource) -> None:
+    container = tmp_path / "volume.zarr"
+    import_source("lab", source, container, BLOCK)
+    with pytest.raises(UserError, match="nothing was imported as its labels 'truth'"):
+        import_source("lab", source.model_copy(update={"labels": "truth"}), container, BLOCK)
 
 
 def test_an_import_of_an_earlier_version_stays_valid(

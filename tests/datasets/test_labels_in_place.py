@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 from source_in_place import LABELS, NM, RAW, SHAPE, Step, run_of, voxels
-from stored_arrays import ngff, scale, translation, write_group, write_zarr
+from stored_arrays import ngff, scale, translation, write_group, write_ngff, write_zarr
 
 from pipeline.config import load_config
 from pipeline.errors import UserError
@@ -87,6 +87,29 @@ def test_labels_of_the_level_that_fits_raw(tmp_path: Path, step: Step) -> None:
     status, said = step({"path": "in.zarr", "level": 1})
     assert status == 0 and "12 x 20 x 22 voxels of 40 x 12 x 8 nm" in said
     assert np.array_equal(voxels(tmp_path, "labels"), LABELS[:, ::2, ::2])
+
+
+def test_labels_without_a_level_that_fits_raw_are_told_so(tmp_path: Path, step: Step) -> None:
+    """Not that a level is missing which nobody named."""
+    write_ngff(tmp_path / "in.zarr", RAW[:, ::2, ::2], scale(40, 12, 8))
+    write_ngff(tmp_path / "labels.zarr", LABELS, scale(40, 6, 4))
+    status, said = step({"path": "in.zarr", "labels_path": "labels.zarr"})
+    assert status == 2 and "coarser than raw by whole factors only" in said
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_coarser_labels_beside_raw_that_states_no_translation(tmp_path: Path, step: Step, factor: int) -> None:
+    """In OME-NGFF no translation is one of 0, of the centre of the first voxel, so that a level of a pyramid lies half
+    of its voxel further on: raw and labels begin at the same corner.
+    """
+    coarse = LABELS[:, :18:factor, :18:factor]
+    write_ngff(tmp_path / "in.zarr", RAW[:, :18, :18], scale(40, 6, 4))
+    centre = translation(0, 3 * (factor - 1), 2 * (factor - 1))
+    write_ngff(tmp_path / "labels.zarr", coarse, scale(40, 6 * factor, 4 * factor), centre)
+    status, said = step({"path": "in.zarr", "labels_path": "labels.zarr"})
+    assert status == 0, said
+    run, box = run_of(tmp_path), Box.of_shape((SHAPE[0], 18, 18))
+    assert np.array_equal(run.open_labels("s").read(box), coarse.repeat(factor, axis=1).repeat(factor, axis=2))
 
 
 IGNORED = {"i8": -1, "u8": 2**64 - 1, "i4": -7, "u4": 2**32 - 1}

@@ -10,8 +10,10 @@ import pytest
 from run_files import shard_of
 from voronoi_run import make_run, store_affinities, stored
 
+from pipeline import segmentations
 from pipeline.config import NEAREST_NEIGHBOURS, FragmentsConfig
 from pipeline.engine.blocks.grid import BlockGrid
+from pipeline.engine.tracking.progress import Progress, progress_of
 from pipeline.errors import UserError
 from pipeline.rag import open_rag
 from pipeline.run import Run
@@ -24,7 +26,7 @@ from pipeline.segmentation import (
 )
 from pipeline.stages.by_script import agglomerate, extract_fragments, segment
 from pipeline.stages.fragments import determining_settings, number_pieces
-from pipeline.stages.segment import lut_path, lut_slice
+from pipeline.stages.segment import lut_path, lut_slice, written_segmentations
 
 BLOCK_SIZES = [(4, 16, 16), (3, 40, 7), (8, 40, 35), (7, 13, 17)]  # (8, 40, 35) is the whole region; 8 = 7 + 1
 
@@ -112,6 +114,14 @@ def test_small_segments_and_expensive_merges_are_left_out(tmp_path: Path) -> Non
     np.testing.assert_array_equal(stored(apart, "segmentation/0.60"), stored(apart, "fragments"))
 
 
+def test_a_threshold_of_three_decimals_is_called_by_all_of_them(tmp_path: Path) -> None:
+    """Called 0.33, it was taken for one at 0.33: no segmentation of this run, and never audited."""
+    run, _ = post_process(tmp_path, segment={"thresholds": [0.325, 0.33]})
+    assert run.segmentation_names() == ["0.325", "0.33"]
+    assert list(segmentations(run)) == [0.325, 0.33]
+    assert all(progress_of(task) is Progress.DONE for task in written_segmentations(run))
+
+
 def test_a_block_reads_only_its_rows_of_the_table(tmp_path: Path) -> None:
     path = tmp_path / "lut.npy"
     np.save(path, np.stack([np.arange(5, 95, 3), np.arange(30)], axis=1).astype(np.uint64))
@@ -140,7 +150,7 @@ def test_a_further_threshold_leaves_the_others_alone(tmp_path: Path) -> None:
 def test_thresholds_that_share_a_name_are_refused(tmp_path: Path) -> None:
     run, _ = post_process(tmp_path)
     with pytest.raises(UserError, match=r"segment\.thresholds"):
-        segment(make_run(tmp_path, segment={"thresholds": [0.301, 0.302]}))
+        segment(make_run(tmp_path, segment={"thresholds": [0.3, 0.3000000001]}))
     assert segment(run)
 
 

@@ -13,7 +13,17 @@ import numpy as np
 import pytest
 import tensorstore as ts
 import zarr
-from stored_arrays import ZARR_2, raw_voxels, write_group, write_n5, write_precomputed, write_zarr, write_zarr3
+from stored_arrays import (
+    ZARR_2,
+    ngff,
+    raw_voxels,
+    scale,
+    write_group,
+    write_n5,
+    write_precomputed,
+    write_zarr,
+    write_zarr3,
+)
 
 from pipeline.errors import UserError
 from pipeline.volumes.arrays import Box, create_volume, open_volume
@@ -118,6 +128,22 @@ def test_the_only_array_of_a_container_needs_no_name(tmp_path: Path) -> None:
     assert volume is not None and volume.name.endswith("in.n5/deep/inside")
     write_n5(tmp_path / "in.n5/more", RAW)
     assert open_at(Location.of(tmp_path / "in.n5"), wanted) is None
+
+
+def test_images_of_a_container_are_listed_for_their_levels(tmp_path: Path) -> None:
+    """bioformats2raw writes images 0, 1, …; who is told of 0/0 and 0/1 instead names a level, without its place."""
+    write_group(tmp_path, {"bioformats2raw.layout": 3})
+    for image in ("0", "1"):
+        for level in ("0", "1"):
+            write_zarr(tmp_path / image / level, RAW)
+        write_zarr(tmp_path / image / "labels/cells/0", RAW)
+        write_group(tmp_path / image, ngff({"0": [scale(40, 6, 4)], "1": [scale(40, 12, 8)]}))
+    with pytest.raises(UserError, match=r"it has 0, 0/labels/cells/0, 1, 1/labels/cells/0$"):
+        opened(tmp_path, "raw")
+    assert np.array_equal(opened(tmp_path, "0").read(PART), RAW[PART.slices])
+    (tmp_path / "1" / ".zattrs").write_text('{"multiscales": [')
+    with pytest.raises(UserError, match=r"it has 0, 0/labels/cells/0, 1/0, 1/1"):
+        opened(tmp_path, "raw")
 
 
 def test_a_folder_that_says_nothing_is_a_group_if_the_named_array_lies_in_it(tmp_path: Path) -> None:

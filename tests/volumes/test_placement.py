@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,60 @@ def test_n5_level_that_may_mean_either_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="states two values"):
         opened(tmp_path / "em", level=1)
     assert place(opened(tmp_path / "em", level=1, voxel_size=(40, 8, 8)))[0] == (40, 8, 8)
+
+
+def test_n5_level_of_bigdataviewer_says_its_factors_two_groups_above(tmp_path: Path) -> None:
+    """Read as if it were as fine as the finest level, it would be half as large as it is, without a word."""
+    setup = tmp_path / "dataset.n5/setup0"
+    for level in ("s0", "s1"):
+        write_n5(setup / "timepoint0" / level, RAW)
+    (setup / "attributes.json").write_text('{"downsamplingFactors": [[1, 1, 1], [2, 2, 1]], "dataType": "uint8"}')
+    (setup / "timepoint0/attributes.json").write_text('{"resolution": [4, 6, 40], "multiScale": true}')
+    assert place(opened(tmp_path / "dataset.n5", "setup0/timepoint0")) == ((40, 6, 4), (0, 0, 0))
+    assert place(opened(tmp_path / "dataset.n5", "setup0/timepoint0", level=1)) == ((40, 12, 8), (0, 0, 0))
+    assert place(opened(tmp_path / "dataset.n5", "setup0/timepoint0/s1")) == ((40, 12, 8), (0, 0, 0))
+
+
+def test_n5_level_of_cosem_says_its_own_voxel_size_and_its_group_the_finest(tmp_path: Path) -> None:
+    group = tmp_path / "hela.n5/em/fibsem"
+    for level, factor in (("s0", 1), ("s1", 2)):
+        size = {"dimensions": [4.0 * factor, 4.0 * factor, 3.24 * factor], "unit": "nm"}
+        transform = {"axes": ["z", "y", "x"], "scale": [3.24 * factor, 4.0 * factor, 4.0 * factor]}
+        moved = {"translate": [1.62 * (factor - 1), 2 * (factor - 1), 2 * (factor - 1)], "units": ["nm"] * 3}
+        write_n5(group / level, RAW, {"pixelResolution": size, "transform": {**transform, **moved}})
+    told = {"pixelResolution": {"dimensions": [4.0, 4.0, 3.24], "unit": "nm"}, "scales": [[1, 1, 1], [2, 2, 2]]}
+    (group / "attributes.json").write_text(json.dumps({**told, "axes": ["x", "y", "z"], "units": ["nm"] * 3}))
+    assert place(opened(group)) == ((3.24, 4, 4), (0, 0, 0))
+    assert place(opened(group, level=1)) == ((6.48, 8, 8), (1.62, 2, 2))
+
+
+def test_n5_level_of_which_nothing_says_how_much_coarser_it_is_is_refused(tmp_path: Path) -> None:
+    for level in ("s0", "s1"):
+        write_n5(tmp_path / "em" / level, RAW)
+    (tmp_path / "em/attributes.json").write_text('{"resolution": [4, 6, 40]}')
+    assert place(opened(tmp_path / "em")) == ((40, 6, 4), (0, 0, 0))
+    with pytest.raises(UserError, match="nothing says how much coarser s1 is") as refused:
+        opened(tmp_path / "em", level=1)
+    assert refused.value.where == "volumes.sources.s.voxel_size"
+    assert place(opened(tmp_path / "em", level=1, voxel_size=(40, 12, 8))) == ((40, 12, 8), (0, 0, 0))
+
+
+@pytest.mark.parametrize("kind", ["vigra", "scales"])
+def test_axes_that_ilastik_and_hdf5_itself_name(tmp_path: Path, kind: str) -> None:
+    """ilastik exports volumes in the order x, y, z as readily as in any other, and says so in `axistags` alone."""
+    tags = [{"key": key, "typeFlags": 2, "resolution": 0, "description": ""} for key in "xyzc"]
+    for name, said, labels in (("good", json.dumps({"axes": tags}), "xyzc"), ("bad", "[[[", ["µm"] * 4)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            array = file.create_dataset("exported_data", data=RAW.transpose(2, 1, 0)[..., None])
+            if kind == "vigra":
+                array.attrs["axistags"] = said
+            else:
+                for dimension, label in zip(array.dims, labels, strict=True):
+                    dimension.label = label
+    told = opened(tmp_path / "good.h5", "exported_data", voxel_size=(40, 6, 4))
+    assert place(told) == ((40, 6, 4), (0, 0, 0))
+    with pytest.raises(UserError, match="has 4 axes"):  # what is no JSON, or names other axes, names none
+        opened(tmp_path / "bad.h5", "exported_data", voxel_size=(40, 6, 4))
 
 
 def test_n5_axes_in_another_order_are_asked_for(tmp_path: Path) -> None:

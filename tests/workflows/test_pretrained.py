@@ -17,7 +17,7 @@ import pytest
 import zarr
 
 from pipeline.commands.run_all import plan
-from pipeline.config import load_config
+from pipeline.config import dump_config, load_config
 from pipeline.config.pretrained import read_card
 from pipeline.errors import UserError
 from pipeline.networks.fitting import other_nanometres
@@ -108,6 +108,21 @@ def test_other_voxels_are_told_with_the_level_that_fits_better(
     assert coarse is not None and "level 1 of its pyramid" in coarse
     best = other_nanometres(STUDENT, run_on(volume, tmp_path / "best", level=1).source("a"))
     assert best is not None and "no level of a pyramid fits better" in best
+
+
+def test_other_intensities_are_told_with_the_name_of_the_student(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not with the place of a file in the installation, which nobody has named."""
+    volume = pyramid(tmp_path / "raw.zarr", [[10, 10, 10]])
+    changed = dump_config(new_run(volume, tmp_path / "run").config)
+    changed["volumes"]["sources"]["a"]["intensity"] = [100, 120]
+    dim = Run(load_config(changed))
+    ensure_imported(dim)
+    with caplog.at_level(logging.WARNING):
+        PredictTask(dim).check()
+    (told,) = [record.getMessage() for record in caplog.records if "has other intensities" in record.getMessage()]
+    assert told.startswith(f"a has other intensities than what pretrained:{STUDENT} was trained on: 100 to 120")
 
 
 def test_a_dry_run_tells_other_voxels_before_anything_is_imported(

@@ -10,6 +10,7 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
+from ...datasets import require_same_section
 from ...engine.blocks.grid import BlockGrid
 from ...engine.blocks.stage import BlockTask, Stage
 from ...engine.chain import run_stages
@@ -75,6 +76,7 @@ def export_run(run: Run, options: ExportOptions, overwrite: bool = False) -> boo
     Raises:
         UserError: see `export_stages`; or the place holds something else.
     """
+    require_same_section(run, run.config.volumes.segment.source)
     stages, decided = export_stages(run, options), _decided(run, options)
     tell_displacement(run, options)
     return run_stages(run, stages, overwrite, accepted=lambda: note_export(run, decided))

@@ -1,13 +1,15 @@
 """Attributes of arrays and groups: funlib, CREMI, n5-viewer, COSEM, Paintera, neuroglancer's N5.
 
 Vectors are in the order of the stored axes, or the other way round in N5. What is said about the finest level of a
-pyramid is multiplied by the `downsamplingFactors` of the level.
+pyramid is multiplied by the `downsamplingFactors` of the level. Arrays of ilastik and vigra name their axes in
+`axistags`, HDF5's own dimension scales in `DIMENSION_LABELS`.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -20,6 +22,8 @@ OF_THE_ARRAY: Mapping[str, str | None] = {"voxel_size_nm": "nm", "voxel_size": N
 """Attributes that hold the voxel size of the array itself, and their unit; None where `units` may say it."""
 OF_THE_FINEST: Mapping[str, str | None] = {"resolution": None, "pixelResolution": None}
 """Attributes that hold the voxel size of level 0, if the level has `downsamplingFactors`."""
+_FACTORS = ("scales", "downsamplingFactors")
+"""Attributes of groups that hold the factors of all levels."""
 
 _LEVEL = re.compile(r"^s?(\d+)$")
 
@@ -34,7 +38,8 @@ class Said:
         reverse: vectors list the axes the other way round (N5).
         holder: whose attributes they are, for people; empty for the array's own.
         distance: groups between them and the array.
-        factors: of the array's level to the finest, z, y, x; None if it is no level.
+        factors: of the array's level to the finest, z, y, x; None if nothing says them.
+        coarser: the name of the array's level, if it is not the finest and nothing says its factors.
     """
 
     attributes: Mapping[str, Any]
@@ -43,6 +48,7 @@ class Said:
     holder: str = ""
     distance: int = 0
     factors: Vector | None = None
+    coarser: str = ""
 
     def statements(self) -> Iterator[Statement]:
         """Everything that is said about voxel size and offset."""
@@ -50,6 +56,10 @@ class Said:
         for key, unit in (*OF_THE_ARRAY.items(), *OF_THE_FINEST.items()):
             value = self.attributes.get(key)
             if value is not None:
+                if self.coarser and key in OF_THE_FINEST:
+                    trouble = f"nothing says how much coarser {self.coarser} is than the finest level"
+                    yield Statement("voxel_size", self._label(key), None, trouble, self.distance)
+                    continue
                 factors = self.factors if key in OF_THE_FINEST else None
                 yield self._statement("voxel_size", key, value, unit or default, factors)
         if self.attributes.get("offset") is not None:
@@ -95,6 +105,11 @@ def stated_axes(attributes: Mapping[str, Any], reverse: bool) -> Iterator[tuple[
         letters = letters_of(attributes.get(key))
         if letters is not None:  # other names are no names of axes in space, but not wrong either
             yield key, attributes[key], letters
+    labels = attributes.get("DIMENSION_LABELS")
+    if (letters := letters_of(labels)) is not None:
+        yield "the labels of its dimensions", labels, letters
+    if (letters := _of_axistags(attributes.get("axistags"))) is not None:
+        yield "axistags", letters, letters
     transform = attributes.get("transform")
     if isinstance(transform, Mapping) and transform.get("axes") is not None:
         letters = letters_of(transform["axes"])
@@ -103,6 +118,15 @@ def stated_axes(attributes: Mapping[str, Any], reverse: bool) -> Iterator[tuple[
             transform["axes"],
             letters[::-1] if letters and transform.get("ordering") == "F" else letters,
         )
+
+
+def _of_axistags(tags: Any) -> str | None:
+    """The axes that vigra's JSON names, which ilastik stores with its arrays; None if it names others or none."""
+    try:
+        axes = json.loads(tags)["axes"] if isinstance(tags, str) else None
+        return None if axes is None else letters_of([axis["key"] for axis in axes])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def in_nanometres(value: Any, units: Any, letters: str, reverse: bool = False) -> tuple[Vector | None, str]:
@@ -134,25 +158,39 @@ def in_nanometres(value: Any, units: Any, letters: str, reverse: bool = False) -
     return (placed["z"], placed["y"], placed["x"]), ""
 
 
-def level_factors(
-    own: Mapping[str, Any], group: Mapping[str, Any], path: str, letters: str, reverse: bool
-) -> Vector | None:
-    """How much coarser a level of a pyramid is than the finest, z, y, x; None if nothing says so.
+def own_factors(own: Mapping[str, Any], letters: str, reverse: bool) -> Vector | None:
+    """How much coarser than the finest an array says that it is, z, y, x; None if it does not.
 
     Args:
-        own: attributes of the level.
-        group: attributes of the group around it.
-        path: of the level in the group, for example `s1`.
+        own: attributes of the array.
         letters: of the axes, C order.
         reverse: vectors list the axes the other way round (N5).
     """
     value = own.get("downsamplingFactors")
-    found = _LEVEL.match(path)
-    for key in ("scales", "downsamplingFactors"):
-        levels = group.get(key)
-        if value is None and found and isinstance(levels, list) and len(levels) > int(found.group(1)):
-            value = levels[int(found.group(1))]
     return None if value is None else in_nanometres(value, None, letters, reverse)[0]
+
+
+def factors_of_groups(groups: Sequence[Mapping[str, Any]], name: str, letters: str, reverse: bool) -> Vector | None:
+    """How much coarser than the finest the groups around an array say that it is, z, y, x; None if none does.
+
+    Args:
+        groups: attributes of the groups, the nearest first; BigDataViewer says it two groups above the level.
+        name: of the array, for example `s1`.
+        letters, reverse: see `own_factors`.
+    """
+    found = _LEVEL.match(name)
+    for group in groups if found else ():
+        for key in _FACTORS:
+            levels = group.get(key)
+            if found and isinstance(levels, list) and len(levels) > int(found.group(1)):
+                return in_nanometres(levels[int(found.group(1))], None, letters, reverse)[0]
+    return None
+
+
+def is_coarser_level(name: str, reverse: bool) -> bool:
+    """Whether an array of N5 is called like a level of a pyramid that is not the finest, for example `s1`."""
+    found = _LEVEL.match(name)
+    return reverse and found is not None and name.startswith("s") and int(found.group(1)) > 0
 
 
 def times(first: Vector, other: Vector) -> Vector:

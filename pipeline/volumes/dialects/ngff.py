@@ -46,7 +46,7 @@ def statements(multiscale: Mapping[str, Any], level: Mapping[str, Any], distance
     if not transformations:
         return
     size, offset, trouble = _applied(transformations, stated, letters or "")
-    yield Statement("voxel_size", LABEL, size, trouble, distance)
+    yield Statement("voxel_size", LABEL, size, trouble, distance, centred=True)
     if trouble or any(item.get("type") == "translation" for item in transformations):
         yield Statement("offset", LABEL, offset, trouble, distance, centred=True)
 
