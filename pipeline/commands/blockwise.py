@@ -19,7 +19,7 @@ from ..run import Run
 from ..stages.by_script import import_for, sources_to_import_for
 from ..stages.chosen_checkpoint import require_predictable
 from ..stages.foreseen_run import foreseen_run
-from ..stages.importing import plan_conversions, require_foreseen_regions
+from ..stages.importing import plan_conversions, require_foreseen_regions, require_same_volume
 
 logger = logging.getLogger("emdistill")
 
@@ -39,10 +39,13 @@ def run_blockwise(
 
     def work(run: Run, options: argparse.Namespace) -> int:
         if options.dry_run:
+            require_same_volume(run)
             _plan(run, stages_of, [] if step is None else sources_to_import_for(run, step), options)
             return 0
         with only_driver(run):
-            if step is not None:
+            if step is None:
+                require_same_volume(run)
+            else:
                 import_for(run, step)
             if options.pilot:
                 log_pilots(run, stages_of(run), options.pilot, options.overwrite)

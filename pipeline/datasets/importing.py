@@ -43,8 +43,8 @@ def is_imported(name: str, source: Source, container: Place, opener: SourceOpene
     what = _changed_data(imported, opener)
     if imported.get("section") not in sections or what is not None:
         raise UserError(
-            f"the source has changed since it was imported{f' ({what})' if what else ''}; use a new run_directory, or"
-            f" delete {container} to start over",
+            f"the source has changed since it was imported ({what or 'its config section'}); use a new run_directory,"
+            f" or delete {container} to start over",
             f"volumes.sources.{name}",
         )
     return True

@@ -67,17 +67,20 @@ def look_at(source: RunSource, in_place: Sequence[str], *, with_chunks: bool = T
 
 
 def require_unchanged(run: Run, name: str) -> None:
-    """Refuse a source that is read in place and is no longer what the run began with.
+    """Refuse a source, converted or read in place, that is no longer what the run began with.
+
+    Of what was converted, the source itself may be gone; then its config section alone must be the same.
 
     Raises:
         StorageUnavailable: a server does not answer.
         UserError: says what differs, and what to redo.
     """
     source = run.source(name)
-    record = source.read_record()
+    record, in_place = source.read_record(), source.datasets_in_place()
+    if len(in_place) < len(DATASETS):
+        is_imported(name, source.section, source.container)
     if "volumes" in record:
-        now = _identities(source, volumes_in_place(source, source.datasets_in_place()))
-        _require_unchanged(source, record, now)
+        _require_unchanged(source, record, _identities(source, volumes_in_place(source, in_place)))
 
 
 def _is_older(source: RunSource) -> bool:

@@ -18,7 +18,7 @@ from .certainty import certainty_stages, written_certainty
 from .chosen_checkpoint import require_predictable
 from .convert import all_conversions
 from .fragments import FragmentsTask
-from .importing import ensure_imported
+from .importing import ensure_imported, require_same_volume
 from .predict import PredictTask
 from .pyramid import PyramidTask, fragments_pyramid, raw_pyramid, segmentation_pyramid
 from .quantise import sources_to_predict
@@ -138,12 +138,15 @@ def import_for(run: Run, step: str) -> None:
     """Import the segmented volume, if the script of a step predicts and it is not imported.
 
     Raises:
-        UserError: it cannot be read, or does not fit the config; or there is no network to predict it with.
+        UserError: it cannot be read, does not fit the config, or has changed since it was imported; or there is no
+            network to predict it with.
     """
-    if begins_with_prediction(run, step):
-        with only_driver(run):
-            require_predictable(run)
-            ensure_imported(run, sources_to_predict(run))
+    if not begins_with_prediction(run, step):
+        require_same_volume(run)
+        return
+    with only_driver(run):
+        require_predictable(run)
+        ensure_imported(run, sources_to_predict(run))
 
 
 def sources_to_import_for(run: Run, step: str) -> list[str]:

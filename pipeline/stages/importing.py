@@ -29,7 +29,7 @@ from ..datasets.importing import (
     require_voxels,
     source_identity,
 )
-from ..datasets.preparing import chosen_sources, look_at, tell_ranges
+from ..datasets.preparing import chosen_sources, is_ready, look_at, require_unchanged, tell_ranges
 from ..engine.chain import drive
 from ..engine.tracking.driver_lock import only_driver
 from ..engine.tracking.failures import read_failures, reason_to_end
@@ -93,6 +93,19 @@ def ensure_imported(run: Run, sources: Iterable[str] | None = None, tell: bool =
         if tell or (source.name in new and (in_place[source.name] or source.is_converted("raw"))):
             logger.info(describe(source))
     tell_ranges(run)
+
+
+def require_same_volume(run: Run) -> None:
+    """Make sure that the segmented volume is the one that the config names, for stages that import nothing: whether
+    what they read is stale is told by what was imported, not by the config.
+
+    Raises:
+        StorageUnavailable: a server does not answer.
+        UserError: the source has changed since it was imported, or its config section.
+    """
+    name = run.config.volumes.segment.source
+    if is_ready(run, name):
+        require_unchanged(run, name)
 
 
 def require_foreseen_regions(run: Run, sources: Iterable[str] | None = None) -> None:

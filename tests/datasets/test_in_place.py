@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,18 @@ import pytest
 import tensorstore as ts
 import tifffile
 import zarr
-from source_in_place import LABELS, NM, RAW, SHAPE, Step, copied, run_of, voxels
+from source_in_place import LABELS, NM, RAW, SHAPE, Step, copied, run_of, voxels, write_config
 from stored_arrays import ZARR_2, ngff, scale, translation, write_group, write_n5, write_precomputed, write_zarr
 from web_server import serving
 
 from pipeline.config import dump_config, parse_config
-from pipeline.datasets import audit_sources
+from pipeline.datasets import audit_sources, require_unchanged
 from pipeline.engine.blocks.storage import open_raw, raw_identity
 from pipeline.errors import UserError
 from pipeline.evaluation import find_truth
 from pipeline.networks import build_network, save_checkpoint
 from pipeline.run import Run
-from pipeline.stages.by_script import predict
+from pipeline.stages.by_script import STAGES_OF, import_for, predict
 from pipeline.training.sampling.regions import ChunkCache, training_regions
 from pipeline.volumes import Box
 
@@ -149,6 +151,25 @@ def test_a_copy_elsewhere_is_the_same_source(tmp_path: Path, step: Step) -> None
     before = raw_identity(run_of(tmp_path))
     assert step({"path": str(tmp_path / "b" / "in.zarr")})[0] == 0
     assert raw_identity(run_of(tmp_path)) == before
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_steps_that_import_nothing_refuse_another_source_too(tmp_path: Path, step: Step, copy: bool) -> None:
+    """03 to 06 go by what was imported, and would say that all is up to date, and note the config as theirs."""
+    for name, raw in (("in", RAW), ("other", RAW[::-1])):
+        write_zarr(tmp_path / f"{name}.zarr" / "raw", raw, NM)
+    source = {"path": "in.zarr", "copy": copy}
+    assert step(source)[0] == 0
+    for other in ({"path": "other.zarr"}, {"voxel_size": [80, 6, 4]}):
+        write_config(tmp_path, {**source, **other})
+        uses: list[Callable[[Run], object]] = [partial(import_for, step=name) for name in STAGES_OF]
+        for use in [*uses, partial(require_unchanged, name="s")]:  # the last is what an evaluation begins with
+            with pytest.raises(UserError, match="changed since it was imported"):
+                use(run_of(tmp_path))
+    shutil.rmtree(tmp_path / "in.zarr")
+    write_config(tmp_path, source)
+    if copy:
+        import_for(run_of(tmp_path), "fragments")  # which needs no source any more
 
 
 def test_the_key_of_whole_nanometres_has_whole_numbers(tmp_path: Path, step: Step) -> None:
