@@ -214,8 +214,8 @@ def evaluate(run: Run, skeletons: str | Path | SkeletonOptions | None = None) ->
         images, also scores of objects. `run_length`: expected run lengths in nanometres. What was not scored is None.
 
     Raises:
-        UserError: there are no labels where the volume was segmented, an earlier step has not run, labels that are
-            read in place have changed since the run began to use them, or skeletons or mask cannot be read.
+        UserError: there are no labels where the volume was segmented, an earlier step has not run, the source has
+            changed since the run began to use it, or skeletons or mask cannot be read.
     """
     from . import evaluation
     from .datasets import require_unchanged

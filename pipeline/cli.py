@@ -14,6 +14,7 @@ from .command_names import A_SCRIPT, note_what_the_user_typed
 from .config import load_config
 from .errors import UserError
 from .run import Run
+from .stop_signals import sigterm_interrupts
 from .terminal import replace_what_cannot_be_printed
 
 Work = Callable[[Run, argparse.Namespace], int | None]
@@ -30,13 +31,14 @@ def run_script(
 ) -> NoReturn:
     """Parse `[config.json] --set … --dry-run --debug`, run `work`, and exit.
 
-    Exit status 0: done; 1: some blocks failed (`work` returned 1); 2: a `UserError`, printed as one line; 130: Ctrl-C.
-    Any other exception is a bug and keeps its traceback.
+    Exit status 0: done; 1: some blocks failed (`work` returned 1); 2: a `UserError`, printed as one line; 130: Ctrl-C
+    or SIGTERM. Any other exception is a bug and keeps its traceback.
     """
     options = parse_arguments(description, add_arguments, arguments)
     exit_after(lambda: work(Run(load_config(options.config, options.set)), options), options.debug)
 
 
+@sigterm_interrupts()
 def exit_after(work: Callable[[], int | None], debug: bool = False) -> NoReturn:
     """Run `work`, which needs no config, and exit as `run_script` does.
 

@@ -28,6 +28,30 @@ def stop_signals_call(handle: Callable[[int], None]) -> Iterator[None]:
 
 
 @contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM interrupts as Ctrl-C does while the block lasts, but once.
+
+    Batch systems send it to all processes of a job, and the job's script passes its own on: the second must not disturb
+    the end that the first has begun. In other threads than the main one nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    told = threading.Event()
+
+    def interrupt(number: int, frame: object) -> None:
+        if not told.is_set():
+            told.set()
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def interrupts_blocked() -> Iterator[None]:
     """Processes that this thread starts while the block lasts are never reached by Ctrl-C."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))

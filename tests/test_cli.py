@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,34 @@ def test_bugs_keep_their_traceback(folder: Path) -> None:
 def test_ctrl_c_says_how_to_continue(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(fail(KeyboardInterrupt())) == 130
     assert "the same command continues" in capsys.readouterr().err
+
+
+def test_sigterm_says_how_to_continue_and_a_second_one_does_not_disturb_that() -> None:
+    """As a batch system ends a step that is neither a training nor made of blocks."""
+    code = """if True:
+        import sys, threading
+        from pipeline.cli import exit_after
+
+        def work():
+            try:
+                print("begun", flush=True)
+                threading.Event().wait()
+            finally:
+                print("ending", flush=True)
+                sys.stdin.readline()  # what a step does at its end
+
+        exit_after(work)
+    """
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        assert process.stdout is not None
+        for said in ("begun\n", "ending\n"):
+            assert process.stdout.readline() == said
+            process.send_signal(signal.SIGTERM)
+        _, told = process.communicate("go on\n")
+    assert process.returncode == 130
+    assert told == "interrupted; the same command continues where it stopped\n"
 
 
 def test_scripts_may_add_arguments(folder: Path) -> None:

@@ -8,6 +8,7 @@ is written; writers queue for at most `BUSY_SECONDS`. A transaction is on disk w
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ class SqliteRag(RagStore):
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            self._connection = self._connect()
             self._connection.execute("PRAGMA trusted_schema=OFF")  # the file may be a stranger's
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
@@ -72,6 +73,18 @@ class SqliteRag(RagStore):
         except (OSError, ValueError, sqlite3.DatabaseError) as error:  # ValueError: text in it that is none
             cure = f"; if a run made it, {self._how_to_start_over}" if self._is_damage(error) else ""
             raise UserError(f"{path} cannot be opened as a SQLite graph: {error}{cure}", "rag.url") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        """A connection; one that only reads where nothing can be written, on an archive or in another user's folder.
+
+        There SQLite could not make the files beside it that go with write-ahead logging, and would open nothing. It
+        does without them if it is told that the file does not change: that holds unless a writer has them open.
+        """
+        place, is_uri = str(self.path), self.path.exists() and not os.access(self.path.parent, os.W_OK)
+        if is_uri:
+            settled = not self.path.with_name(f"{self.path.name}-wal").exists()
+            place = f"{self.path.absolute().as_uri()}?mode=ro{'&immutable=1' if settled else ''}"
+        return sqlite3.connect(place, timeout=BUSY_SECONDS, isolation_level=None, uri=is_uri)
 
     def _layout(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])

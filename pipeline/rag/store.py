@@ -17,6 +17,7 @@ from funlib.geometry import Roi
 from ..command_names import name_of
 from ..errors import UserError
 from .block_index import AnyTable, BlockEntry, BlockIndex, read_groups, rebatch
+from .connection_errors import is_connection_error
 from .tables import EdgeTable, NodeTable
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class RagStore(ABC):
     Writing a block replaces what it wrote before in one step, so replaying a block never doubles anything, and a reader
     or a crash finds the old or the new block. An edge may have a portion in several blocks; reading adds them up. Use
     as a context manager, or call `close`. All methods raise the database driver's own error when the server goes away;
-    the next call connects again.
+    the next call connects again. Whoever lets it leave the context manager gets it as one line for the user.
     """
 
     def write_block(self, block: int, nodes: NodeTable, edges: EdgeTable) -> None:
@@ -284,7 +285,15 @@ class RagStore(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Close the store.
+
+        Raises:
+            UserError: from the driver's own error, if the database was busy or went away.
+        """
         self.close()
+        if isinstance(error, Exception) and not isinstance(error, UserError | OSError) and is_connection_error(error):
+            what = f"the database does not answer any more ({error}); the same command continues once it does"
+            raise UserError(what, "rag.url") from error
 
 
 def _inside(nodes: NodeTable, roi: Roi) -> NodeTable:

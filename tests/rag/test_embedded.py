@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,9 @@ from graphs import make_nodes, random_graph, write
 from pipeline.errors import UserError
 from pipeline.rag import EdgeTable, NodeTable, open_rag, rag_exists
 from pipeline.rag.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "helpers")])}
 
 
 @pytest.mark.parametrize("url", ["sqlite:///graph.sqlite", "files:///graph"])
@@ -44,6 +51,33 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rag").write_text("")
     with pytest.raises(UserError, match="cannot be opened as a graph of files"):
         open_rag("files:///rag", tmp_path)
+
+
+@pytest.mark.parametrize("store", ["sqlite:///graph.sqlite", "files:///graph"])
+def test_a_graph_that_cannot_be_written_can_be_read(store: str) -> None:
+    """On an archive, or in the folder of a colleague."""
+    read = """if True:
+        import sys
+        from pathlib import Path
+        from pipeline.rag import open_rag
+        from stranger import become_somebody_else
+
+        open_rag(sys.argv[1], Path(sys.argv[2])).close()  # imports what somebody else may not be able to read
+        become_somebody_else()
+        with open_rag(sys.argv[1], Path(sys.argv[2])) as store:
+            print(store.counts().nodes, sum(len(edges) for edges in store.iterate_edges()))
+    """
+    with tempfile.TemporaryDirectory() as name:  # which others may enter
+        folder = Path(name)
+        with open_rag(store, folder) as graph:
+            write(graph, 0, 5)
+        folder.chmod(0o555)
+        try:
+            seen = subprocess.check_output([sys.executable, "-c", read, store, name], env=ENVIRONMENT, text=True)
+            assert seen.split() == ["5", "4"]
+            assert len(list(folder.iterdir())) == 1
+        finally:
+            folder.chmod(0o755)
 
 
 def test_sql_shows_the_very_numbers(tmp_path: Path) -> None:

@@ -117,6 +117,25 @@ def test_a_server_that_was_away_is_found_again(server: Server, stores: Stores, k
         assert_same(store.read_edges().select(slice(0, 4)), make_edges(0, 5))
 
 
+@on_servers
+def test_a_server_that_goes_away_is_one_line_for_whoever_opened_the_graph(
+    server: Server, stores: Stores, kind: str
+) -> None:
+    """A step of the driver, an evaluation or an audit; workers try again, for the cause is told from the line."""
+    if not server.owned:
+        pytest.skip("a server that tests may not stop")
+    try:
+        line = r"rag\.url: the database does not answer any more"
+        with pytest.raises(UserError, match=line) as lost, open_rag(stores.url(kind)) as store:
+            write(store, 0, 5)
+            server.stop()
+            store.read_edges()
+    finally:
+        server.start()
+    assert "\n" not in str(lost.value) and "the same command continues" in str(lost.value)
+    assert is_connection_error(lost.value)
+
+
 def test_a_reader_survives_that_its_block_is_replaced_again_and_again(mongo: MongoServer, stores: Stores) -> None:
     url = stores.url("mongodb")
     script = "import sys; sys.path[:0] = sys.argv[2:]; from graphs import write; from pipeline.rag import open_rag\n"
