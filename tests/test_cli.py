@@ -97,8 +97,8 @@ def test_sigterm_says_how_to_continue_and_a_second_one_does_not_disturb_that() -
         exit_after(work)
     """
     command = [sys.executable, "-c", code]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         assert process.stdout is not None
         for said in ("begun\n", "ending\n"):
             assert process.stdout.readline() == said
