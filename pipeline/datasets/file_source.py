@@ -171,7 +171,7 @@ class _Opener:
             cure = "name the file of the labels in labels_path" if wanted.key == "labels" else "leave this out"
             raise UserError(f"{location.name} is a TIFF stack and has no datasets; {cure}", key)
         opened = self.stack.enter_context(
-            open_tiff(location.file, wanted.path(wanted.path_key), compared=self.compared)
+            open_tiff(location.file, wanted.path(wanted.path_key), compared=self.compared, grey=wanted.key == "raw")
         )
         array = opened.array
         found = Found(Node(location, "tiff", True, opened.metadata))

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .tiff import section_files
+from .section_files import section_files
 
 METADATA_FILES = (".zarray", ".zattrs", ".zgroup", "attributes.json")
 """Files that describe a zarr or N5 group or array."""

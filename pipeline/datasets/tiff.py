@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
-import re
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,8 +18,8 @@ import tifffile
 from ..errors import UserError
 from ..small_files import NOT_UNDERSTOOD
 from ..units import by
+from .section_files import numbered_sections
 
-SUFFIXES = (".tif", ".tiff")
 SLAB_IN_MEMORY = 256 * 2**20
 """Decoded sections beyond this many bytes are kept in a temporary file instead of memory."""
 DAMAGED: tuple[type[Exception], ...] = (
@@ -102,13 +100,10 @@ class Sections:
         return np.memmap(tempfile.TemporaryFile(), self.dtype, "w+", shape=shape)
 
 
-def is_tiff(path: Path) -> bool:
-    """Whether a file is named like a TIFF file."""
-    return path.suffix.lower() in SUFFIXES
-
-
 @contextmanager
-def open_tiff(path: Path, where: str, images: bool = False, compared: bool = False) -> Iterator[StoredArray]:
+def open_tiff(
+    path: Path, where: str, *, images: bool = False, compared: bool = False, grey: bool = False
+) -> Iterator[StoredArray]:
     """Open a multi-page file or a folder of numbered files as one array.
 
     Args:
@@ -117,18 +112,21 @@ def open_tiff(path: Path, where: str, images: bool = False, compared: bool = Fal
         images: a file of a single page is a stack of one section.
         compared: that the files of a folder are alike has been seen before, and is looked at again only as each is
             read.
+        grey: numbers are grey values, larger ones brighter; of labels they are ids, whatever colours they are shown in.
 
     Raises:
         UserError: it is no stack of grey sections of one size, or the numbering of the files is not beyond doubt.
     """
     if path.is_dir():
-        yield _open_folder(path, where, compared)
+        yield _open_folder(path, where, compared, grey)
         return
     with ExitStack() as stack:
         try:
             with logged_errors_raised():
                 file = stack.enter_context(tifffile.TiffFile(path))
                 opened = _open_pages(file, path, where, images)
+                if grey:
+                    _require_grey(file.pages.first, path, where)
         except DAMAGED as error:
             raise UserError(f"{path} cannot be opened as TIFF: {error}", where) from None
         yield opened
@@ -156,83 +154,9 @@ def logged_errors_raised() -> Iterator[None]:
         raise ValueError(messages[0])
 
 
-def section_files(folder: Path) -> list[Path]:
-    """The TIFF files of a folder in the order of their names."""
-    return sorted(file for file in folder.iterdir() if is_tiff(file) and not file.name.startswith("."))
-
-
-def numbered_sections(folder: Path, where: str) -> list[Path]:
-    """The TIFF files of a folder in the order of their numbers.
-
-    Raises:
-        UserError: there are none, or their numbers are in doubt: several that differ, duplicates, different widths,
-        gaps.
-    """
-    files = section_files(folder)
-    if not files:
-        raise UserError(f"{folder} holds no TIFF files (*.tif, *.tiff), and is no zarr or N5 container", where)
-    numbers = dict(zip(files, _counting_numbers(files, folder, where), strict=True))
-    _require_one_each(numbers, folder, where)
-    _require_one_width(numbers, folder, where)
-    _require_no_gaps(numbers, folder, where)
-    return sorted(files, key=lambda file: int(numbers[file]))
-
-
-def _counting_numbers(files: Sequence[Path], folder: Path, where: str) -> list[str]:
-    """For each file the number in its name that counts the sections: the only one that differs between the files."""
-    parts = [re.split(r"(\d+)", file.stem) for file in files]
-    texts = {tuple(part[::2]) for part in parts}
-    if len(texts) > 1:
-        first, second = ("<number>".join(text) for text in sorted(texts)[:2])
-        raise UserError(f"{folder} mixes files of several names ({first}, {second}); keep one stack per folder", where)
-    columns = list(zip(*(part[1::2] for part in parts), strict=True))
-    if not columns:
-        raise UserError(f"{files[0].name} in {folder} has no section number; name the files like z0001.tif", where)
-    counting = [column for column in columns if len(set(column)) > 1] or columns[-1:]
-    if len(counting) > 1:
-        raise UserError(
-            f"several numbers differ between the names in {folder} (as in {files[0].name}, {files[-1].name}); leave"
-            " only the section number",
-            where,
-        )
-    return list(counting[0])
-
-
-def _require_one_each(numbers: Mapping[Path, str], folder: Path, where: str) -> None:
-    seen: dict[int, Path] = {}
-    for file, number in numbers.items():
-        if int(number) in seen:
-            other = seen[int(number)].name
-            raise UserError(f"section {int(number)} exists twice in {folder}: {other} and {file.name}", where)
-        seen[int(number)] = file
-
-
-def _require_one_width(numbers: Mapping[Path, str], folder: Path, where: str) -> None:
-    """Numbers that are not padded sort differently by name and by value: tools disagree about their order."""
-    shortest = min(numbers, key=lambda file: len(numbers[file]))
-    longest = max(numbers, key=lambda file: len(numbers[file]))
-    if len(numbers[shortest]) != len(numbers[longest]):
-        raise UserError(
-            f"the section numbers in {folder} differ in width ({shortest.name}, {longest.name}), so that their order"
-            f" is in doubt; pad them with zeros to {len(numbers[longest])} digits",
-            where,
-        )
-
-
-def _require_no_gaps(numbers: Mapping[Path, str], folder: Path, where: str) -> None:
-    present = sorted(int(number) for number in numbers.values())
-    gap = next((a + 1 for a, b in itertools.pairwise(present) if b != a + 1), None)
-    if gap is not None:
-        raise UserError(
-            f"section {gap} is missing in {folder} ({len(present)} files, numbers {present[0]} to {present[-1]}); add"
-            " it (blank if it is lost), or renumber",
-            where,
-        )
-
-
-def _open_folder(folder: Path, where: str, compared: bool) -> StoredArray:
+def _open_folder(folder: Path, where: str, compared: bool, grey: bool) -> StoredArray:
     files = numbered_sections(folder, where)
-    shape, dtype = _section_type(files[0], where)
+    shape, dtype = _section_type(files[0], where, grey)
 
     def require_alike(file: Path, other: tuple[tuple[int, ...], np.dtype]) -> None:
         if other != (shape, dtype):
@@ -248,15 +172,17 @@ def _open_folder(folder: Path, where: str, compared: bool) -> StoredArray:
         return loaded
 
     for file in files[1:] if not compared else []:
-        require_alike(file, _section_type(file, where))
+        require_alike(file, _section_type(file, where, grey))
     return StoredArray(Sections((len(files), *shape), dtype, load), str(folder))
 
 
-def _section_type(file: Path, where: str) -> tuple[tuple[int, int], np.dtype]:
+def _section_type(file: Path, where: str, grey: bool) -> tuple[tuple[int, int], np.dtype]:
     try:
         with tifffile.TiffFile(file) as opened:
-            pages, page = len(opened.pages), opened.pages[0]
+            pages, page = len(opened.pages), opened.pages.first
             shape, dtype = page.shape, page.dtype
+            if grey:
+                _require_grey(page, file, where)
     except DAMAGED as error:
         raise UserError(f"{file} cannot be opened as TIFF: {error}", where) from None
     if pages != 1 or len(shape) != 2 or dtype is None:
@@ -313,6 +239,22 @@ def _page_array(
         return page.asarray()
 
     return Sections((depth, height, width), np.dtype(stack.dtype), read_section)
+
+
+def _require_grey(page: tifffile.TiffPage, path: Path, where: str) -> None:
+    """Refuse numbers that are no brightness: nothing further on would notice."""
+    is_stated = "PhotometricInterpretation" in page.tags  # tifffile has MINISWHITE where nothing is
+    if is_stated and page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        raise UserError(f"{path} says that 0 is white (MINISWHITE); invert it, and save it so that 0 is black", where)
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE and not _is_ramp(page.colormap):
+        raise UserError(f"the numbers in {path} are colours of a palette; save it in grey", where)
+
+
+def _is_ramp(palette: np.ndarray | None) -> bool:
+    """Whether a palette, (3, colours) of red, green and blue, goes from black to white in equal steps."""
+    if palette is None:
+        return False
+    return bool((np.ptp(palette, axis=0) == 0).all() and np.ptp(np.diff(palette[0].astype(int))) <= 1)
 
 
 def _metadata(file: tifffile.TiffFile) -> dict[str, Any]:

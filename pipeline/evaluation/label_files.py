@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..datasets.tiff import StoredArray, open_tiff, read_stored, section_files
+from ..datasets.section_files import section_files
+from ..datasets.tiff import StoredArray, open_tiff, read_stored
 from ..errors import UserError
 from ..label_ids import can_hold, without_labels
 from ..units import by

@@ -189,6 +189,18 @@ def test_ome_tiff_says_its_voxel_size(tmp_path: Path, raw: np.ndarray, imported:
     assert volumes["raw"].voxel_size == Coordinate(50, 8, 4)
 
 
+def test_grey_palettes_are_grey_and_labels_may_have_any_colours(
+    tmp_path: Path, raw: np.ndarray, labels: np.ndarray, imported: Import
+) -> None:
+    grey = np.broadcast_to(np.arange(256, dtype=np.uint16) * 257, (3, 256))
+    colours = np.random.default_rng(0).integers(0, 2**16, (3, 256), np.uint16)
+    few = (labels % 200).astype(np.uint8)
+    for name, array, palette in (("raw", raw, grey), ("labels", few, colours)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", array, photometric="palette", colormap=palette)
+    volumes = imported(tmp_path / "raw.tif", labels_path=str(tmp_path / "labels.tif"), voxel_size=(40, 4, 4))
+    assert_arrived(volumes, raw, few)
+
+
 def test_folder_of_numbered_tiffs(tmp_path: Path, raw: np.ndarray, labels: np.ndarray, imported: Import) -> None:
     for folder, volume in {"raw": raw, "labels": labels}.items():
         (tmp_path / folder).mkdir()

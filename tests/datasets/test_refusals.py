@@ -22,6 +22,7 @@ from pipeline.stages.importing import ensure_imported
 RAW = np.zeros((4, 8, 8), np.uint8)
 LABELS = np.ones((4, 8, 8), np.uint64)
 SIZE = {"voxel_size": [40, 4, 4]}
+COLOURS = np.random.default_rng(0).integers(0, 2**16, (3, 256), np.uint16)
 
 Maker = Callable[[Path], dict[str, Any]]
 
@@ -176,6 +177,8 @@ CASES: dict[str, tuple[Maker, str, str]] = {
     "sections of two sizes": (sections_of_two_sizes, "path", "sections must be alike"),
     "single page": (tiff(RAW[0]), "path", "three axes"),
     "colour stack": (tiff(np.zeros((4, 8, 8, 3), np.uint8), photometric="rgb"), "path", "three axes"),
+    "tiff whose 0 is white": (tiff(RAW, photometric="miniswhite"), "path", "0 is white"),
+    "tiff of colours": (tiff(RAW, photometric="palette", colormap=COLOURS), "path", "colours of a palette"),
     "labels inside a tiff": (lambda f: {**tiff(RAW)(f), "labels": "labels"}, "labels", "labels_path"),
     "dataset inside a tiff": (lambda f: {**tiff(RAW)(f), "raw": "raw"}, "raw", "no datasets"),
     "missing labels file": (lambda f: {**tiff(RAW)(f), "labels_path": str(f / "none.tif")}, "labels_path", "no file"),
