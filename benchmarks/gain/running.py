@@ -16,8 +16,9 @@ from pathlib import Path
 
 from pipeline.networks import build_network
 from pipeline.networks.checkpoint import load_checkpoint
-from pipeline.run import package_versions, read_summary
+from pipeline.run import Run, package_versions, read_summary
 
+from .agreement import area_between_neighbours
 from .cells import Cell
 from .datasets import DATASETS, ROOT
 from .scoring import mean_over_watersheds
@@ -47,7 +48,7 @@ def finish_cell(cell: Cell, threads: int) -> None:
         summary, trained = read_summary(cell.run), load_checkpoint(cell.checkpoint)
         cell.save(
             best=summary["best"],
-            scores=summary["best"] if DATASETS[cell.dataset].images else mean_over_watersheds(cell.run),
+            scores=summary["best"] if DATASETS[cell.dataset].images else _scores_of_volume(cell.run),
             parameters=build_network(getattr(cell.run.config, cell.role).network).parameter_count(),
             iterations=trained["iteration"],
             training_seconds=round(trained["training"]["progress"]["seconds"], 1),
@@ -57,6 +58,10 @@ def finish_cell(cell: Cell, threads: int) -> None:
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         sys.stderr.write(f"{cell.directory}: {summary['best']} after {time.monotonic() - started:.0f} s\n")
+
+
+def _scores_of_volume(run: Run) -> dict[str, float]:
+    return {**mean_over_watersheds(run), "area": round(area_between_neighbours(run), 6)}
 
 
 def run_workflow(script: str, cell: Cell, threads: int, log: Path, overrides: Sequence[str] = ()) -> None:

@@ -92,8 +92,9 @@ def as_markdown(out: Path, results: list[Result]) -> str:
 def _table(out: Path, dataset: str, rows: Rows) -> str:
     score = DATASETS[dataset].score
     parts = [] if DATASETS[dataset].images else ["voi_split", "voi_merge"]
+    others = [] if DATASETS[dataset].images else ["adapted_rand_error", "area"]
     single = [] if DATASETS[dataset].images else [f"{score}, one watershed"]
-    header = ["variant", "seeds", "iterations", "minutes", *parts, score, "gap closed", *single]
+    header = ["variant", "seeds", "iterations", "minutes", *parts, score, "gap closed", *others, *single]
     lines = [f"\n**{dataset}**\n", row(header), row(["---"] * len(header))]
     for variant, results in rows.items():
         closed = closure_of(dataset, rows, variant)
@@ -106,6 +107,10 @@ def _table(out: Path, dataset: str, rows: Rows) -> str:
                     f"{mean(result['training_seconds'] for result in results) / 60:.0f}",
                     *(spread([result["scores"][name] for result in results]) for name in (*parts, score)),
                     "" if closed is None else f"{closed:.0%}",
+                    *(
+                        spread([result["scores"][name] for result in results if name in result["scores"]])
+                        for name in others
+                    ),
                     *(spread([result["best"][score] for result in results]) for _ in single),
                 ]
             )
@@ -123,7 +128,9 @@ def _facts(out: Path, dataset: str, rows: Rows) -> str:
 
 
 def spread(scores: list[float]) -> str:
-    """Mean, and standard deviation where there are several."""
+    """Mean, and standard deviation where there are several; nothing of none, as cells of earlier versions have it."""
+    if not scores:
+        return ""
     return f"{mean(scores):.3f}" + (f" ± {stdev(scores):.3f}" if len(scores) > 1 else "")
 
 
