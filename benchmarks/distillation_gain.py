@@ -28,12 +28,13 @@ from __future__ import annotations
 import argparse
 import json
 
-from gain.cells import ABLATION, VARIANTS, Plan, finished_results, planned_cells
+from gain.cells import Plan, finished_results, planned_cells
 from gain.command import cells_parser
 from gain.datasets import DATASETS
 from gain.running import finish_cells
 from gain.table import as_markdown, ratios
 from gain.timing import finish_timings
+from gain.variants import ABLATION, VARIANTS
 
 
 def main() -> None:

@@ -25,9 +25,10 @@ import numpy as np
 import torch
 from funlib.geometry import Coordinate
 from gain.agreement import told_apart
-from gain.cells import SEMI_SUPERVISED, Plan, finished_results
+from gain.cells import Plan, finished_results
 from gain.datasets import ROOT, SEMI_SUPERVISED_DATASETS, unlabelled_volumes
 from gain.table import row, spread
+from gain.variants import SEMI_SUPERVISED
 
 from pipeline.config import load_config
 from pipeline.networks import best_engine, build_engine, choose_autocast, compact, load_network

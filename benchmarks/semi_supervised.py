@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import json
 
-from gain.cells import SEMI_SUPERVISED, Plan, finished_results, planned_cells
+from gain.cells import Plan, finished_results, planned_cells
 from gain.command import cells_parser
 from gain.datasets import SEMI_SUPERVISED_DATASETS
 from gain.running import finish_cells
 from gain.table import as_markdown, ratios
+from gain.variants import SEMI_SUPERVISED
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline.run import read_json
 
-from .cells import TEACHERS, VARIANTS
 from .datasets import DATASETS
+from .variants import TEACHERS, VARIANTS
 
 Result = dict[str, Any]
 Rows = dict[str, list[Result]]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gain.cells import SEMI_SUPERVISED, Plan, planned_cells
+from gain.cells import Plan, planned_cells
 from gain.datasets import first_sections
+from gain.variants import SEMI_SUPERVISED
 
 from pipeline.config import Config
 
