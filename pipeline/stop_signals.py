@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stop_signals_call(handle: Callable[[int], None]) -> Iterator[None]:
-    """Call a function with the signal's number at Ctrl-C and SIGTERM, while the block lasts.
+def stop_signals_call(
+    handle: Callable[[int], None], signals: Sequence[signal.Signals] = STOP_SIGNALS
+) -> Iterator[None]:
+    """Call a function with the signal's number at Ctrl-C and SIGTERM, or at one of them, while the block lasts.
 
     Python lets no thread but the main one do that; in others nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda number, _: handle(number)) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, lambda number, _: handle(number)) for number in signals}
     try:
         yield
     finally:
@@ -32,23 +34,17 @@ def sigterm_interrupts() -> Iterator[None]:
     """SIGTERM interrupts as Ctrl-C does while the block lasts, but once.
 
     Batch systems send it to all processes of a job, and the job's script passes its own on: the second must not disturb
-    the end that the first has begun. In other threads than the main one nothing changes.
+    the end that the first has begun.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     told = threading.Event()
 
-    def interrupt(number: int, frame: object) -> None:
+    def interrupt(number: int) -> None:
         if not told.is_set():
             told.set()
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
+    with stop_signals_call(interrupt, [signal.SIGTERM]):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

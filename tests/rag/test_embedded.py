@@ -6,7 +6,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("store", ["sqlite:///graph.sqlite", "files:///graph"])
-def test_a_graph_that_cannot_be_written_can_be_read(store: str) -> None:
+def test_a_graph_that_cannot_be_written_can_be_read(store: str, open_place: Path) -> None:
     """On an archive, or in the folder of a colleague."""
     read = """if True:
         import sys
@@ -67,17 +66,16 @@ def test_a_graph_that_cannot_be_written_can_be_read(store: str) -> None:
         with open_rag(sys.argv[1], Path(sys.argv[2])) as store:
             print(store.counts().nodes, sum(len(edges) for edges in store.iterate_edges()))
     """
-    with tempfile.TemporaryDirectory() as name:  # which others may enter
-        folder = Path(name)
-        with open_rag(store, folder) as graph:
-            write(graph, 0, 5)
-        folder.chmod(0o555)
-        try:
-            seen = subprocess.check_output([sys.executable, "-c", read, store, name], env=ENVIRONMENT, text=True)
-            assert seen.split() == ["5", "4"]
-            assert len(list(folder.iterdir())) == 1
-        finally:
-            folder.chmod(0o755)
+    with open_rag(store, open_place) as graph:
+        write(graph, 0, 5)
+    open_place.chmod(0o555)
+    command = [sys.executable, "-c", read, store, str(open_place)]
+    try:
+        seen = subprocess.check_output(command, env=ENVIRONMENT, text=True)
+        assert seen.split() == ["5", "4"]
+        assert len(list(open_place.iterdir())) == 1
+    finally:
+        open_place.chmod(0o755)
 
 
 def test_sql_shows_the_very_numbers(tmp_path: Path) -> None:

@@ -33,6 +33,14 @@ def server(request: pytest.FixtureRequest, kind: str) -> Server:
     return found
 
 
+@pytest.fixture
+def own_server(server: Server) -> Server:
+    """One that the tests have started: that of a lab, named in the environment, is not stopped under others' feet."""
+    if not server.owned:
+        pytest.skip("a server that tests may not stop")
+    return server
+
+
 @on_servers
 def test_two_graphs_in_one_database_do_not_mix(stores: Stores, kind: str) -> None:
     with open_rag(stores.url(kind)) as first, open_rag(stores.url(kind)) as second:
@@ -99,17 +107,15 @@ def test_tls_options_reach_the_server(postgres: PostgresServer) -> None:
 
 
 @on_servers
-def test_a_server_that_was_away_is_found_again(server: Server, stores: Stores, kind: str) -> None:
-    if not server.owned:
-        pytest.skip("a server that tests may not stop")
+def test_a_server_that_was_away_is_found_again(own_server: Server, stores: Stores, kind: str) -> None:
     with open_rag(stores.url(kind)) as store:
         write(store, 0, 5)
-        server.stop()
+        own_server.stop()
         try:
             with pytest.raises(Exception, match=r"\w") as lost:
                 write(store, 1, 5)
         finally:
-            server.start()
+            own_server.start()
         assert not isinstance(lost.value, UserError)
         assert is_connection_error(lost.value)
         write(store, 1, 5)
@@ -119,19 +125,17 @@ def test_a_server_that_was_away_is_found_again(server: Server, stores: Stores, k
 
 @on_servers
 def test_a_server_that_goes_away_is_one_line_for_whoever_opened_the_graph(
-    server: Server, stores: Stores, kind: str
+    own_server: Server, stores: Stores, kind: str
 ) -> None:
     """A step of the driver, an evaluation or an audit; workers try again, for the cause is told from the line."""
-    if not server.owned:
-        pytest.skip("a server that tests may not stop")
     try:
         line = r"rag\.url: the database does not answer any more"
         with pytest.raises(UserError, match=line) as lost, open_rag(stores.url(kind)) as store:
             write(store, 0, 5)
-            server.stop()
+            own_server.stop()
             store.read_edges()
     finally:
-        server.start()
+        own_server.start()
     assert "\n" not in str(lost.value) and "the same command continues" in str(lost.value)
     assert is_connection_error(lost.value)
 
